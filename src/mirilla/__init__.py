@@ -1,0 +1,32 @@
+"""Mirilla: train a tiny object detector, faces first, and run it on tiny devices.
+
+    >>> import mirilla
+    >>> detector = mirilla.Detector.load("frozen_inference_graph.pb")   # doctest: +SKIP
+    >>> detector(picture)                                               # doctest: +SKIP
+
+Names are imported when first used, so that `import mirilla` stays fast.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Detections": "mirilla.detections",
+    "Detector": "mirilla.detect",
+    "LabelMap": "mirilla.labels",
+    "MirillaError": "mirilla.errors",
+    "ModelSpec": "mirilla.model.spec",
+    "Sample": "mirilla.data.sample",
+    "read_dataset": "mirilla.data",
+}
+
+__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'mirilla' has no attribute {name!r}")

@@ -1,0 +1,106 @@
+"""Geometry on boxes: arrays (N, 4) of [ymin, xmin, ymax, xmax], float, normalised to [0, 1].
+
+Everything here is numpy and knows nothing of pictures, labels or networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+def area(boxes_yxyx: Array) -> Array:
+    """Areas (N,); an inverted box has area 0."""
+    height = np.maximum(boxes_yxyx[..., 2] - boxes_yxyx[..., 0], 0)
+    width = np.maximum(boxes_yxyx[..., 3] - boxes_yxyx[..., 1], 0)
+    return height * width
+
+
+def intersection(a_yxyx: Array, b_yxyx: Array) -> Array:
+    """Areas of the pairwise intersections: (N, 4), (M, 4) -> (N, M)."""
+    low = np.maximum(a_yxyx[:, None, :2], b_yxyx[None, :, :2])
+    high = np.minimum(a_yxyx[:, None, 2:], b_yxyx[None, :, 2:])
+    side = np.maximum(high - low, 0)
+    return side[..., 0] * side[..., 1]
+
+
+def iou(a_yxyx: Array, b_yxyx: Array) -> Array:
+    """Intersection over union, pairwise: (N, 4), (M, 4) -> (N, M); 0 where the union is empty."""
+    shared = intersection(a_yxyx, b_yxyx)
+    union = area(a_yxyx)[:, None] + area(b_yxyx)[None, :] - shared
+    return np.where(union > 0, shared / np.where(union > 0, union, 1), 0)
+
+
+def clip(boxes_yxyx: Array, low: float = 0.0, high: float = 1.0) -> Array:
+    """Boxes with every edge moved into [low, high]."""
+    return np.clip(boxes_yxyx, low, high)
+
+
+def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, most: int) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression.
+
+    Args:
+        boxes_yxyx: (N, 4).
+        scores: (N,). Equal scores keep the lower index first.
+        iou_threshold: a box goes when its IoU with a better kept one is greater than this.
+        most: at most this many are kept.
+
+    Returns:
+        Indices of the kept boxes, best first, (K,).
+    """
+    order = np.argsort(-scores, kind="stable")
+    boxes = boxes_yxyx[order]
+    areas = area(boxes)
+    alive = np.ones(len(order), bool)
+    kept: list[int] = []
+    for i in range(len(order)):
+        if not alive[i]:
+            continue
+        kept.append(i)
+        if len(kept) == most:
+            break
+        rest = slice(i + 1, None)
+        low = np.maximum(boxes[i, :2], boxes[rest, :2])
+        high = np.minimum(boxes[i, 2:], boxes[rest, 2:])
+        side = np.maximum(high - low, 0)
+        shared = side[:, 0] * side[:, 1]
+        union = areas[i] + areas[rest] - shared
+        alive[rest] &= ~((shared > iou_threshold * union) & (union > 0))
+    return order[np.array(kept, np.int64)]
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where a picture lies in a network's input: x_input = x_picture * scale_x (normalised), from the top left.
+
+    A squashed picture fills the input, so both scales are 1. A letterboxed one keeps its aspect ratio, lies at
+    the top left as the API's keep_aspect_ratio_resizer with pad_to_max_dimension puts it, and leaves the rest empty.
+    """
+
+    scale_y: float
+    scale_x: float
+
+    @classmethod
+    def squash(cls) -> Letterbox:
+        return cls(1.0, 1.0)
+
+    @classmethod
+    def fit(cls, height_px: int, width_px: int, input_height_px: int, input_width_px: int) -> Letterbox:
+        """The largest copy of the picture that fits the input (sizes in pixels, the copy's rounded to whole ones)."""
+        scale = min(input_height_px / height_px, input_width_px / width_px)
+        return cls(
+            max(1, round(height_px * scale)) / input_height_px,
+            max(1, round(width_px * scale)) / input_width_px,
+        )
+
+    def to_input(self, boxes_yxyx: Array) -> Array:
+        """Boxes of the picture -> boxes of the network's input."""
+        return boxes_yxyx * np.array([self.scale_y, self.scale_x] * 2, boxes_yxyx.dtype)
+
+    def to_picture(self, boxes_yxyx: Array) -> Array:
+        """Boxes of the network's input -> boxes of the picture."""
+        return boxes_yxyx / np.array([self.scale_y, self.scale_x] * 2, boxes_yxyx.dtype)

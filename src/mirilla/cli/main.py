@@ -1,0 +1,70 @@
+"""The command `mirilla`: finds the verb, runs it, and turns what the user can mend into one clear message."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+# verb -> help line. The verb's module is imported only when it is called, so `--help` stays fast.
+VERBS = {
+    "demo": "draw a toy data set and train, evaluate, export and detect on it (no network)",
+    "run": "the main job on your photos: convert, train, evaluate, export, detect, report",
+    "data": "convert, check, describe and fetch data sets",
+    "init": "write a pipeline.config for a data set",
+    "train": "train as pipeline.config says",
+    "eval": "measure a model or a file of predictions on a data set",
+    "export": "write a checkpoint as a frozen graph with model.json beside it",
+    "detect": "find objects in photos, folders, videos or a camera's picture",
+}
+
+
+def build_parser(verb: str | None) -> argparse.ArgumentParser:
+    """The parser; only `verb`'s own options are added (all verbs are listed)."""
+    parser = argparse.ArgumentParser(
+        prog="mirilla",
+        description="Train a tiny object detector and run it on tiny devices.",
+        epilog="'mirilla VERB --help' explains a verb.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for name, text in VERBS.items():
+        one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
+                               formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == verb:
+            importlib.import_module(f"mirilla.cli.{name}").add_arguments(one)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code (0 done, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C)."""
+    from mirilla.errors import MirillaError
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verb = next((a for a in arguments if not a.startswith("-")), None)
+    parser = build_parser(verb if verb in VERBS else None)
+    args = parser.parse_args(arguments)
+    if args.version:
+        from mirilla import __version__
+
+        print(f"mirilla {__version__}")
+        return 0
+    if args.verb is None:
+        parser.print_help()
+        return 2
+    try:
+        return importlib.import_module(f"mirilla.cli.{args.verb}").run(args) or 0
+    except MirillaError as error:
+        print(f"mirilla {args.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"mirilla {args.verb}: stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
