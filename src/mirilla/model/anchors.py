@@ -1,0 +1,82 @@
+"""Anchors of the API's `ssd_anchor_generator`, in numpy.
+
+Order: feature map, row, column, box of the location. Boxes are not clipped, so they may leave the picture.
+Source: SSD (arXiv:1512.02325) §2.2, and the API's generator for the lowest map and the interpolated scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirilla.errors import ConfigError
+from mirilla.model.spec import AnchorSpec
+
+
+def anchors_per_location(spec: AnchorSpec) -> tuple[int, ...]:
+    """How many anchors each location of each feature map has."""
+    return tuple(len(boxes) for boxes in box_specs(spec))
+
+
+def box_specs(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """(scale, aspect ratio = width / height) of every anchor of a location, map by map."""
+    if spec.scales:
+        if len(spec.scales) != spec.num_layers:
+            raise ConfigError(
+                f"ssd_anchor_generator has {len(spec.scales)} scales for num_layers {spec.num_layers}.",
+                "Give one scale per layer, or none.",
+            )
+        scales = [*spec.scales, 1.0]
+    elif spec.num_layers == 1:
+        scales = [spec.min_scale, 1.0]
+    else:
+        step = (spec.max_scale - spec.min_scale) / (spec.num_layers - 1)
+        scales = [*(spec.min_scale + step * i for i in range(spec.num_layers)), 1.0]
+    maps = []
+    for i, (scale, following) in enumerate(zip(scales[:-1], scales[1:], strict=True)):
+        if i == 0 and spec.reduce_boxes_in_lowest_layer:
+            maps.append(((0.1, 1.0), (scale, 2.0), (scale, 0.5)))
+            continue
+        boxes = [(scale, ratio) for ratio in spec.aspect_ratios]
+        if spec.interpolated_scale_aspect_ratio > 0:
+            boxes.append((float(np.sqrt(scale * following)), spec.interpolated_scale_aspect_ratio))
+        maps.append(tuple(boxes))
+    return tuple(maps)
+
+
+def anchors_yxyx(
+    spec: AnchorSpec, feature_map_shapes: Sequence[tuple[int, int]], height_px: int, width_px: int
+) -> NDArray[np.float32]:
+    """All anchors (A, 4) float32, normalised to the network's input.
+
+    Args:
+        feature_map_shapes: (height, width) of each map, finest first.
+        height_px, width_px: the network's input; they matter when it is not square (anchors are square in pixels)
+            and where strides or offsets are given in pixels.
+    """
+    shorter = min(height_px, width_px)
+    base_height = np.float32(spec.base_anchor_height * shorter / height_px)
+    base_width = np.float32(spec.base_anchor_width * shorter / width_px)
+    result = []
+    for i, (boxes, (rows, columns)) in enumerate(zip(box_specs(spec), feature_map_shapes, strict=True)):
+        y_stride, y_offset = _grid(spec.height_stride, spec.height_offset, i, rows, height_px)
+        x_stride, x_offset = _grid(spec.width_stride, spec.width_offset, i, columns, width_px)
+        scales = np.array([scale for scale, _ in boxes], np.float32)
+        root = np.sqrt(np.array([ratio for _, ratio in boxes], np.float32))
+        heights = scales / root * base_height  # (K,)
+        widths = scales * root * base_width
+        y = np.arange(rows, dtype=np.float32) * np.float32(y_stride) + np.float32(y_offset)
+        x = np.arange(columns, dtype=np.float32) * np.float32(x_stride) + np.float32(x_offset)
+        centre_y, centre_x = (c[:, :, None] for c in np.meshgrid(y, x, indexing="ij"))
+        corners = (centre_y - heights / 2, centre_x - widths / 2, centre_y + heights / 2, centre_x + widths / 2)
+        result.append(np.stack(np.broadcast_arrays(*corners), -1).reshape(-1, 4))
+    return np.concatenate(result).astype(np.float32)
+
+
+def _grid(strides: tuple[int, ...], offsets: tuple[int, ...], i: int, cells: int, side_px: int):
+    """(stride, offset) of a map's centres along one side, normalised."""
+    stride = strides[i] / side_px if strides else 1 / cells
+    offset = offsets[i] / side_px if offsets else stride / 2
+    return stride, offset

@@ -1,0 +1,51 @@
+"""The Faster R-CNN box coder (arXiv:1506.01497, eq. 2), in numpy.
+
+A code is (ty, tx, th, tw): the centre's offset in units of the anchor's size, and the logarithm of the sizes' ratio,
+each multiplied by its scale.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirilla.model.spec import BoxCoderSpec
+
+EPSILON = 1e-8  # added to sizes before the division and the logarithm, as the API does
+
+
+def centre_size(boxes_yxyx: NDArray[np.floating]) -> tuple[NDArray[np.floating], ...]:
+    """(y, x, height, width) of boxes (..., 4), each (...)."""
+    height = boxes_yxyx[..., 2] - boxes_yxyx[..., 0]
+    width = boxes_yxyx[..., 3] - boxes_yxyx[..., 1]
+    return boxes_yxyx[..., 0] + height / 2, boxes_yxyx[..., 1] + width / 2, height, width
+
+
+def encode(
+    boxes_yxyx: NDArray[np.floating], anchors_yxyx: NDArray[np.floating], coder: BoxCoderSpec
+) -> NDArray[np.floating]:
+    """Codes of boxes relative to anchors; both (..., 4), anchors broadcast."""
+    anchor_y, anchor_x, anchor_h, anchor_w = centre_size(anchors_yxyx)
+    y, x, h, w = centre_size(boxes_yxyx)
+    anchor_h, anchor_w, h, w = (size + EPSILON for size in (anchor_h, anchor_w, h, w))
+    return np.stack(
+        [
+            (y - anchor_y) / anchor_h * coder.y_scale,
+            (x - anchor_x) / anchor_w * coder.x_scale,
+            np.log(h / anchor_h) * coder.height_scale,
+            np.log(w / anchor_w) * coder.width_scale,
+        ],
+        -1,
+    )
+
+
+def decode(
+    codes: NDArray[np.floating], anchors_yxyx: NDArray[np.floating], coder: BoxCoderSpec
+) -> NDArray[np.floating]:
+    """Boxes (..., 4) of codes relative to anchors; not clipped."""
+    anchor_y, anchor_x, anchor_h, anchor_w = centre_size(anchors_yxyx)
+    y = codes[..., 0] / coder.y_scale * anchor_h + anchor_y
+    x = codes[..., 1] / coder.x_scale * anchor_w + anchor_x
+    h = np.exp(codes[..., 2] / coder.height_scale) * anchor_h
+    w = np.exp(codes[..., 3] / coder.width_scale) * anchor_w
+    return np.stack([y - h / 2, x - w / 2, y + h / 2, x + w / 2], -1)

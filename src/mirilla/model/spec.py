@@ -1,0 +1,80 @@
+"""What a detector is, apart from its weights: enough to build it, run it and read its outputs.
+
+A `ModelSpec` comes from a pipeline.config (`mirilla.model.from_config`) or from the model.json beside a model
+(`mirilla.model.card`), and nothing further down the chain looks at either of them again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class AnchorSpec:
+    """The API's `ssd_anchor_generator`: scales spread evenly over the feature maps."""
+
+    num_layers: int = 5
+    min_scale: float = 0.2
+    max_scale: float = 0.95
+    scales: tuple[float, ...] = ()  # when given, used instead of min_scale .. max_scale
+    aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5, 3.0, 0.3333)
+    interpolated_scale_aspect_ratio: float = 1.0  # of the further anchor between two scales; 0 for none
+    reduce_boxes_in_lowest_layer: bool = True  # the first map gets 3 anchors only
+    base_anchor_height: float = 1.0
+    base_anchor_width: float = 1.0
+    height_stride: tuple[int, ...] = ()  # pixels; empty: the input's side over the map's
+    width_stride: tuple[int, ...] = ()
+    height_offset: tuple[int, ...] = ()  # pixels; empty: half a stride
+    width_offset: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class BoxCoderSpec:
+    """Scales of the Faster R-CNN box coder."""
+
+    y_scale: float = 10.0
+    x_scale: float = 10.0
+    height_scale: float = 5.0
+    width_scale: float = 5.0
+
+
+@dataclass(frozen=True)
+class PostProcessing:
+    """From scores to detections: NMS class by class, then the best of all classes."""
+
+    score_threshold: float = 1e-8
+    iou_threshold: float = 0.6
+    max_detections_per_class: int = 100
+    max_total_detections: int = 100
+    score_converter: str = "SIGMOID"  # or SOFTMAX, IDENTITY
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A single-shot detector on MobileNet v1.
+
+    feature_extractor: 'embedded_ssd_mobilenet_v1' or 'ssd_mobilenet_v1'.
+    depth_multiplier, min_depth: channels of a layer are max(int(depth * depth_multiplier), min_depth).
+    height_px, width_px: the network's input.
+    num_classes: without the background, which is column 0 of the logits.
+    keep_aspect_ratio: False squashes a photo to the input (fixed_shape_resizer); True letterboxes it at the top
+        left (keep_aspect_ratio_resizer with pad_to_max_dimension).
+    batch_norm_epsilon: of base and extra layers.
+    """
+
+    feature_extractor: str = "embedded_ssd_mobilenet_v1"
+    depth_multiplier: float = 0.125
+    min_depth: int = 16
+    height_px: int = 256
+    width_px: int = 256
+    num_classes: int = 1
+    keep_aspect_ratio: bool = False
+    batch_norm_epsilon: float = 0.001
+    anchors: AnchorSpec = field(default_factory=AnchorSpec)
+    box_coder: BoxCoderSpec = field(default_factory=BoxCoderSpec)
+    post_processing: PostProcessing = field(default_factory=PostProcessing)
+
+    @property
+    def resize(self) -> str:
+        """'letterbox' or 'squash', for protocols and messages."""
+        return "letterbox" if self.keep_aspect_ratio else "squash"
