@@ -1,0 +1,264 @@
+"""Boxes drawn on photos: one photo for a person to look at, and sheets of many with right and wrong told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from mirilla import boxes as geometry
+from mirilla.detections import Detections
+
+Colour = tuple[int, int, int]
+
+# Told apart by people who see red and green alike, and on dark and light photos (Okabe and Ito's palette).
+FOUND: Colour = (0, 190, 130)  # a detection that is right
+FALSE_ALARM: Colour = (230, 90, 0)  # a detection where nothing is
+MISSED: Colour = (245, 215, 40)  # an object that nothing found
+IGNORED: Colour = (150, 150, 160)  # an object that does not count
+_CLASS_COLOURS: tuple[Colour, ...] = (
+    (0, 190, 130), (86, 180, 233), (230, 159, 0), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One photo of a contact sheet.
+
+    image: (H, W, 3) uint8 RGB, as a person sees it.
+    detections: what the model found (already cut at the threshold to be shown).
+    boxes_yxyx: (N, 4) ground truth; None when there is none to compare with.
+    ignore: (N,) bool, ground truth that counts neither way.
+    labels: N names of the ground truth's classes; empty when all are of one class.
+    title: a line under the photo.
+    """
+
+    image: NDArray[np.uint8]
+    detections: Detections
+    boxes_yxyx: NDArray[np.float64] | None = None
+    ignore: NDArray[np.bool_] | None = None
+    labels: tuple[str, ...] = ()
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which detections are right, and which objects were found, at one IoU.
+
+    detection: (D,) of 'found', 'false', 'ignored'.
+    truth: (N,) of 'found', 'missed', 'ignored'.
+    """
+
+    detection: tuple[str, ...]
+    truth: tuple[str, ...]
+
+
+def draw(image: NDArray[np.uint8] | Image.Image, detections: Detections,
+         labels: Mapping[int, str] | None = None) -> Image.Image:
+    """The photo with a box, a name and a score for every detection.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or a PIL picture. It is not changed.
+        detections: all of them are drawn, the best last (on top).
+        labels: class id -> name; without it (or for an id it lacks) the id is shown.
+    """
+    picture = _to_pil(image)
+    pen = _Pen(picture)
+    names = labels or {}
+    for i in reversed(range(len(detections))):
+        kind = int(detections.classes[i])
+        name = names.get(kind, f"class {kind}")
+        pen.box(detections.boxes_yxyx[i], _CLASS_COLOURS[(kind - 1) % len(_CLASS_COLOURS)],
+                f"{name} {detections.scores[i]:.2f}")
+    return picture
+
+
+def judge(shown: Shown, labels: Mapping[int, str] | None = None, iou_threshold: float = 0.5) -> Verdict:
+    """Which detections are right: each, best first, takes the free object that it overlaps most.
+
+    A detection of an ignored object is ignored, however often; class names are compared where both sides have them.
+    """
+    truth = np.zeros((0, 4)) if shown.boxes_yxyx is None else np.asarray(shown.boxes_yxyx, float).reshape(-1, 4)
+    ignore = np.zeros(len(truth), bool) if shown.ignore is None else np.asarray(shown.ignore, bool)
+    names = labels or {}
+    overlaps = geometry.iou(np.asarray(shown.detections.boxes_yxyx, float), truth)
+    taken = np.zeros(len(truth), bool)
+    verdicts = ["false"] * len(shown.detections)
+    for i in np.argsort(-shown.detections.scores, kind="stable"):
+        name = names.get(int(shown.detections.classes[i]))
+        fits = overlaps[i] >= iou_threshold
+        if shown.labels and name is not None:
+            fits &= np.array([label == name for label in shown.labels], bool)
+        free = np.flatnonzero(fits & ~taken & ~ignore)
+        if len(free):
+            taken[free[np.argmax(overlaps[i][free])]] = True
+            verdicts[i] = "found"
+        elif np.any(fits & ignore):
+            verdicts[i] = "ignored"
+    states = tuple("ignored" if i else "found" if t else "missed" for t, i in zip(taken, ignore, strict=True))
+    return Verdict(tuple(verdicts), states)
+
+
+def draw_compared(shown: Shown, labels: Mapping[int, str] | None = None, iou_threshold: float = 0.5,
+                  size_px: int | None = None) -> Image.Image:
+    """The photo with right detections, false alarms, missed and ignored objects, each in its colour.
+
+    Args:
+        size_px: the longer side is scaled to this before drawing, so that lines are as thick on every photo.
+    """
+    picture = _to_pil(shown.image)
+    if size_px is not None:
+        scale = size_px / max(picture.size)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        picture = picture.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+    pen = _Pen(picture)
+    if shown.boxes_yxyx is None:
+        for i in reversed(range(len(shown.detections))):
+            pen.box(shown.detections.boxes_yxyx[i], FOUND, f"{shown.detections.scores[i]:.2f}")
+        return picture
+    verdict = judge(shown, labels, iou_threshold)
+    for box, state in zip(shown.boxes_yxyx, verdict.truth, strict=True):
+        if state == "ignored":
+            pen.box(box, IGNORED, dashed=True)
+        elif state == "missed":
+            pen.box(box, MISSED, dashed=True)
+    for i in reversed(range(len(shown.detections))):
+        colour = {"found": FOUND, "false": FALSE_ALARM, "ignored": IGNORED}[verdict.detection[i]]
+        pen.box(shown.detections.boxes_yxyx[i], colour, f"{shown.detections.scores[i]:.2f}")
+    return picture
+
+
+def contact_sheet(photos: Sequence[Shown], labels: Mapping[int, str] | None = None, *, columns: int = 4,
+                  cell_px: int = 320, iou_threshold: float = 0.5, heading: str = "") -> Image.Image:
+    """Many photos on one picture, with what was found, missed and falsely found, and a legend.
+
+    Photos lie in rows of `columns`; a row is as high as its highest photo.
+    """
+    margin, caption = 10, 20
+    cells = [draw_compared(shown, labels, iou_threshold, cell_px) for shown in photos]
+    rows = [cells[i : i + columns] for i in range(0, len(cells), columns)]
+    width = margin + min(columns, max(1, len(cells))) * (cell_px + margin)
+    compared = any(shown.boxes_yxyx is not None for shown in photos)
+    entries = _legend_entries(compared, iou_threshold)
+    legend = _legend(width - 2 * margin, heading, entries)
+    heights = [max(cell.height for cell in row) + caption + margin for row in rows]
+    sheet = Image.new("RGB", (width, margin * 2 + legend.height + sum(heights)), (24, 26, 30))
+    sheet.paste(legend, (margin, margin))
+    pen = ImageDraw.Draw(sheet)
+    top = margin * 2 + legend.height
+    index = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            left = margin + column * (cell_px + margin)
+            sheet.paste(cell, (left + (cell_px - cell.width) // 2, top))
+            text = _fit(photos[index].title, _font(13), cell_px)
+            pen.text((left + cell_px // 2, top + cell.height + 3), text, (190, 194, 200), _font(13), anchor="ma")
+            index += 1
+        top += height
+    return sheet
+
+
+def _legend_entries(compared: bool, iou_threshold: float) -> list[tuple[Colour, bool, str]]:
+    if not compared:
+        return [(FOUND, False, "detection, with its score")]
+    return [
+        (FOUND, False, f"found (IoU >= {iou_threshold:g})"),
+        (FALSE_ALARM, False, "false alarm"),
+        (MISSED, True, "missed"),
+        (IGNORED, True, "does not count"),
+    ]
+
+
+def _legend(width: int, heading: str, entries: list[tuple[Colour, bool, str]]) -> Image.Image:
+    font, line = _font(15), 24
+    spots: list[tuple[int, int]] = []
+    x, y = 0, line if heading else 0
+    for _, _, text in entries:
+        needed = 40 + round(font.getlength(text)) + 24
+        if x and x + needed > width:
+            x, y = 0, y + line
+        spots.append((x, y))
+        x += needed
+    picture = Image.new("RGB", (width, y + line), (24, 26, 30))
+    pen = ImageDraw.Draw(picture)
+    if heading:
+        pen.text((0, 2), _fit(heading, _font(17), width), (240, 242, 245), _font(17))
+    for (x, y), (colour, dashed, text) in zip(spots, entries, strict=True):
+        _rectangle(pen, (x + 1, y + 5, x + 27, y + 19), colour, 3, dashed)
+        pen.text((x + 36, y + 3), text, (220, 223, 228), font)
+    return picture
+
+
+class _Pen:
+    """Draws boxes on one picture, lines and letters sized to it."""
+
+    def __init__(self, picture: Image.Image):
+        self.picture = picture
+        self.draw = ImageDraw.Draw(picture)
+        longer = max(picture.size)
+        self.line_px = max(2, round(longer / 220))
+        self.font = _font(max(11, round(longer / 32)))
+
+    def box(self, box_yxyx: NDArray, colour: Colour, text: str = "", dashed: bool = False) -> None:
+        width, height = self.picture.size
+        box = np.nan_to_num(np.asarray(box_yxyx, float))
+        top, bottom = sorted(np.clip(np.round(box[[0, 2]] * height), 0, height - 1).astype(int).tolist())
+        left, right = sorted(np.clip(np.round(box[[1, 3]] * width), 0, width - 1).astype(int).tolist())
+        side = min(bottom - top, right - left)
+        line = max(1, min(self.line_px, side // 6 + 1))
+        _rectangle(self.draw, (left, top, right, bottom), colour, line, dashed)
+        if not text:
+            return
+        font = self.font if side >= 0.12 * max(width, height) else _font(max(9, round(self.font.size * 0.75)))
+        ink = self.draw.textbbox((0, 0), text, font)
+        text_width, text_height = round(ink[2]) + 4, round(ink[3]) + 3
+        text_left = max(0, min(left, width - text_width))
+        text_top = top - text_height if top >= text_height else min(bottom + 1, height - text_height)
+        self.draw.rectangle((text_left, text_top, text_left + text_width, text_top + text_height), colour)
+        dark = sum(c * w for c, w in zip(colour, (0.299, 0.587, 0.114), strict=True)) > 110
+        self.draw.text((text_left + 2, text_top + 1), text, (0, 0, 0) if dark else (255, 255, 255), font)
+
+
+def _rectangle(pen: ImageDraw.ImageDraw, edges: tuple[int, int, int, int], colour: Colour, line: int,
+               dashed: bool) -> None:
+    left, top, right, bottom = edges
+    if not dashed:
+        pen.rectangle(edges, outline=colour, width=line)
+        return
+    dash = max(2, 3 * line)
+    for x in range(left, right + 1, 2 * dash):
+        end = min(x + dash, right)
+        pen.rectangle((x, top, end, top + line - 1), colour)
+        pen.rectangle((x, max(top, bottom - line + 1), end, bottom), colour)
+    for y in range(top, bottom + 1, 2 * dash):
+        end = min(y + dash, bottom)
+        pen.rectangle((left, y, left + line - 1, end), colour)
+        pen.rectangle((max(left, right - line + 1), y, right, end), colour)
+
+
+def _to_pil(image: NDArray[np.uint8] | Image.Image) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB") if image.mode != "RGB" else image.copy()
+    return Image.fromarray(np.ascontiguousarray(image))
+
+
+@cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size_px)  # Pillow carries one scalable font
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
+
+
+def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """The text, its middle left out where it would not fit."""
+    if font.getlength(text) <= width:
+        return text
+    for keep in range(len(text) - 1, 0, -1):
+        short = text[: keep // 2] + "..." + text[len(text) - (keep - keep // 2) :]
+        if font.getlength(short) <= width:
+            return short
+    return ""
