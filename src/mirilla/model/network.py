@@ -1,0 +1,193 @@
+"""The SSD network in PyTorch, built from the layer table; no numbers of its own.
+
+Weights come and go as arrays under the original's variable names, in TensorFlow's layouts, so checkpoints, frozen
+graphs and old TensorFlow 1 files all speak of the same tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mirilla.errors import ModelError
+from mirilla.model.layers import Architecture, Layer, Predictor, architecture
+from mirilla.model.spec import ModelSpec
+
+INPUT_SCALE, INPUT_OFFSET = 2.0 / 255.0, -1.0  # the network's input is 2/255 * pixel - 1
+
+
+class ConvBatchNormRelu6(nn.Module):
+    """One `Layer`: convolution with TensorFlow's SAME padding, batch norm, ReLU6."""
+
+    def __init__(self, layer: Layer, input_height: int, input_width: int, epsilon: float):
+        super().__init__()
+        depthwise = layer.kind == "depthwise"
+        self.stride, self.epsilon = layer.stride, epsilon
+        self.groups = layer.in_channels if depthwise else 1
+        self.momentum = 0.0003  # 1 - decay; the trainer sets it
+        self.weight = nn.Parameter(
+            torch.empty(layer.out_channels, 1 if depthwise else layer.in_channels, layer.kernel, layer.kernel)
+        )
+        self.gamma = nn.Parameter(torch.ones(layer.out_channels))
+        self.beta = nn.Parameter(torch.zeros(layer.out_channels))
+        self.register_buffer("moving_mean", torch.zeros(layer.out_channels))
+        self.register_buffer("moving_variance", torch.ones(layer.out_channels))
+        top, bottom = same_padding(input_height, layer.kernel, layer.stride)
+        left, right = same_padding(input_width, layer.kernel, layer.stride)
+        symmetric = top == bottom and left == right
+        self.padding = (top, left) if symmetric else (0, 0)
+        self.extra_padding = None if symmetric else (left, right, top, bottom)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C_in, H, W) -> (B, C_out, H', W')
+        if self.extra_padding:
+            x = F.pad(x, self.extra_padding)
+        x = F.conv2d(x, self.weight, None, self.stride, self.padding, 1, self.groups)
+        x = F.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta, self.training,  # type: ignore[arg-type]
+                         self.momentum, self.epsilon)
+        return F.hardtanh(x, 0.0, 6.0, inplace=True)
+
+
+class BoxAndClassPredictor(nn.Module):
+    """One `Predictor`: two 1x1 convolutions with bias."""
+
+    def __init__(self, predictor: Predictor):
+        super().__init__()
+        self.columns = predictor.num_classes + 1
+        self.box = nn.Conv2d(predictor.in_channels, predictor.box_channels, 1)
+        self.classes = nn.Conv2d(predictor.in_channels, predictor.class_channels, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # -> (B, H*W*K, 4), (B, H*W*K, columns)
+        batch = len(x)
+        boxes = self.box(x).permute(0, 2, 3, 1).reshape(batch, -1, 4)
+        return boxes, self.classes(x).permute(0, 2, 3, 1).reshape(batch, -1, self.columns)
+
+
+class SsdNetwork(nn.Module):
+    """Images to box codes and class logits, anchors in the order of `mirilla.model.anchors`.
+
+    Input: (B, 3, H, W) float, 2/255 * pixel - 1. Outputs: codes (B, A, 4), logits (B, A, num_classes + 1), the
+    background first.
+    """
+
+    def __init__(self, spec: ModelSpec):
+        super().__init__()
+        self.spec = spec
+        self.table: Architecture = architecture(spec)
+        sizes = {"": (spec.height_px, spec.width_px)} | {e.name: (e.height, e.width) for e in self.table.layers}
+        self.layers = nn.ModuleList(
+            ConvBatchNormRelu6(e, *sizes[e.input], spec.batch_norm_epsilon) for e in self.table.layers
+        )
+        self.predictors = nn.ModuleList(BoxAndClassPredictor(p) for p in self.table.predictors)
+        self._maps = {p.input: i for i, p in enumerate(self.table.predictors)}
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        boxes: list[Tensor] = []
+        logits: list[Tensor] = []
+        for entry, layer in zip(self.table.layers, self.layers, strict=True):
+            x = layer(x)
+            if entry.name in self._maps:
+                box, classes = self.predictors[self._maps[entry.name]](x)
+                boxes.append(box)
+                logits.append(classes)
+        return torch.cat(boxes, 1), torch.cat(logits, 1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every variable, by the original's name: the parameters and moving statistics themselves, torch's layout."""
+        result: dict[str, Tensor] = {}
+        for entry, layer in zip(self.table.layers, self.layers, strict=True):
+            result[entry.weights] = layer.weight  # type: ignore[assignment]
+            for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+                result[entry.batch_norm(name)] = getattr(layer, name)
+        for entry, predictor in zip(self.table.predictors, self.predictors, strict=True):
+            for scope, conv in ((entry.box_scope, predictor.box), (entry.class_scope, predictor.classes)):
+                result[f"{scope}/weights"] = conv.weight  # type: ignore[union-attr,assignment]
+                result[f"{scope}/biases"] = conv.bias  # type: ignore[union-attr,assignment]
+        return result
+
+    def get_weights(self) -> dict[str, np.ndarray]:
+        """Every variable as a float32 array in TensorFlow's layout."""
+        return {name: to_tensorflow(name, tensor.detach()) for name, tensor in self.tensors().items()}
+
+    @torch.no_grad()
+    def set_weights(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Load every variable.
+
+        Raises:
+            ModelError: a variable is missing, or has another shape; nothing has been changed then.
+        """
+        tensors = self.tensors()
+        new = {name: from_tensorflow(name, weights[name]) for name in tensors if name in weights}
+        missing = [name for name in tensors if name not in new]
+        if missing:
+            raise ModelError(
+                f"The weights lack {len(missing)} of {len(tensors)} variables, '{missing[0]}' first.",
+                "Use a checkpoint of the same feature extractor.",
+            )
+        for name, tensor in tensors.items():
+            if tensor.shape != new[name].shape:
+                raise ModelError(
+                    f"Variable '{name}' has shape {tuple(weights[name].shape)}, the network needs "
+                    f"{to_tensorflow(name, tensor.detach()).shape}.",
+                    "Use the pipeline.config that the checkpoint was trained with.",
+                )
+        for name, tensor in tensors.items():
+            tensor.copy_(new[name])
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """The variables that the optimiser moves."""
+        return {name: t for name, t in self.tensors().items() if isinstance(t, nn.Parameter)}
+
+    def set_batch_norm_decay(self, base: float, extra: float) -> None:
+        """Decay of the moving statistics: of the base network's layers, and of the extra maps'."""
+        for entry, layer in zip(self.table.layers, self.layers, strict=True):
+            layer.momentum = 1.0 - (base if entry.is_base else extra)
+
+
+def initialise(
+    network: SsdNetwork,
+    generator: torch.Generator,
+    base_stddev: float = 0.09,
+    extra_stddev: float = 0.03,
+    predictor_stddev: float = 0.03,
+) -> None:
+    """Fresh weights: truncated normals (cut at two deviations) for kernels; biases 0, gamma 1, beta 0.
+
+    The deviations are those before the cut, as TensorFlow's initialiser takes them.
+    """
+    with torch.no_grad():
+        for entry, layer in zip(network.table.layers, network.layers, strict=True):
+            _truncated_normal(layer.weight, base_stddev if entry.is_base else extra_stddev, generator)  # type: ignore[arg-type]
+        for predictor in network.predictors:
+            for conv in (predictor.box, predictor.classes):
+                _truncated_normal(conv.weight, predictor_stddev, generator)  # type: ignore[arg-type,union-attr]
+                conv.bias.zero_()  # type: ignore[union-attr,operator]
+
+
+def _truncated_normal(tensor: Tensor, stddev: float, generator: torch.Generator) -> None:
+    nn.init.trunc_normal_(tensor, 0.0, stddev, -2 * stddev, 2 * stddev, generator=generator)
+
+
+def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """(before, after) of TensorFlow's SAME padding along one side."""
+    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    return total // 2, total - total // 2
+
+
+def from_tensorflow(name: str, array: np.ndarray) -> Tensor:
+    """A variable in TensorFlow's layout -> torch's: HWIO -> OIHW, HWC1 -> C1HW, vectors as they are."""
+    array = np.asarray(array, np.float32)
+    if array.ndim == 4:
+        array = array.transpose(2, 3, 0, 1) if name.endswith("depthwise_weights") else array.transpose(3, 2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(array))
+
+
+def to_tensorflow(name: str, tensor: Tensor) -> np.ndarray:
+    """The reverse of `from_tensorflow`."""
+    array = tensor.cpu().numpy()
+    if array.ndim == 4:
+        array = array.transpose(2, 3, 0, 1) if name.endswith("depthwise_weights") else array.transpose(2, 3, 1, 0)
+    return np.ascontiguousarray(array)

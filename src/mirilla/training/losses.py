@@ -1,0 +1,133 @@
+"""The losses of the API's SSD, per anchor, and their sum as `Loss/total_loss` has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mirilla.model.spec import BoxCoderSpec
+from mirilla.training.matching import MatcherSpec, Targets, assign, decode
+from mirilla.training.mining import MinerSpec, mine
+
+
+@dataclass(frozen=True)
+class ClassificationLoss:
+    """kind: 'sigmoid' (the sample's), 'focal' (arXiv:1708.02002) or 'softmax'."""
+
+    kind: str = "sigmoid"
+    gamma: float = 2.0
+    alpha: float | None = None
+    logit_scale: float = 1.0
+
+    def __call__(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """(B, A, C + 1), (B, A, C + 1), (B, A) -> (B, A)."""
+        if self.kind == "softmax":
+            return -(targets * F.log_softmax(logits / self.logit_scale, -1)).sum(-1) * weights
+        loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        if self.kind == "focal":
+            probability = torch.sigmoid(logits)
+            right = targets * probability + (1 - targets) * (1 - probability)
+            loss = loss * (1 - right) ** self.gamma
+            if self.alpha is not None:
+                loss = loss * (targets * self.alpha + (1 - targets) * (1 - self.alpha))
+        return loss.sum(-1) * weights
+
+
+@dataclass(frozen=True)
+class LocalizationLoss:
+    """kind: 'smooth_l1' (Huber of width `delta`, arXiv:1504.08083) or 'l2'."""
+
+    kind: str = "smooth_l1"
+    delta: float = 1.0
+
+    def __call__(self, codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """(B, A, 4), (B, A, 4), (B, A) -> (B, A)."""
+        if self.kind == "l2":
+            return 0.5 * ((codes - targets) * weights[..., None]).square().sum(-1)
+        return F.huber_loss(codes, targets, reduction="none", delta=self.delta).sum(-1) * weights
+
+
+@dataclass(frozen=True)
+class ObjectiveSpec:
+    """Everything between the network's outputs and the number that is minimised."""
+
+    num_classes: int = 1
+    matcher: MatcherSpec = field(default_factory=MatcherSpec)
+    box_coder: BoxCoderSpec = field(default_factory=BoxCoderSpec)
+    classification: ClassificationLoss = field(default_factory=ClassificationLoss)
+    localization: LocalizationLoss = field(default_factory=LocalizationLoss)
+    classification_weight: float = 1.0
+    localization_weight: float = 1.0
+    miner: MinerSpec | None = field(default_factory=MinerSpec)
+    normalize_by_matches: bool = True
+    normalize_localization_by_code_size: bool = False
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars, weighted and normalised; `total` carries the gradient (L2 regularisation is added elsewhere)."""
+
+    total: Tensor
+    localization: Tensor
+    classification: Tensor
+    positives: Tensor  # matched anchors of the whole batch
+
+
+@dataclass(frozen=True)
+class AnchorwiseLosses:
+    """Before mining: (B, A) each, and the boxes that the codes stand for, (B, A, 4)."""
+
+    localization: Tensor
+    classification: Tensor
+    selected: Tensor  # (B, A) bool, what the miner keeps
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Objects of a batch of B pictures, padded to G; boxes normalised to the network's input.
+
+    boxes_yxyx (B, G, 4), classes (B, G) int64 from 0, weights (B, G), valid and ignored (B, G) bool.
+    """
+
+    boxes_yxyx: Tensor
+    classes: Tensor
+    weights: Tensor
+    valid: Tensor
+    ignored: Tensor
+
+
+def targets_of(batch: Batch, anchors_yxyx: Tensor, spec: ObjectiveSpec) -> Targets:
+    """The matcher's and box coder's answer for a batch."""
+    return assign(anchors_yxyx, batch.boxes_yxyx, batch.classes, batch.weights, batch.valid, batch.ignored,
+                  spec.num_classes, spec.matcher, spec.box_coder)
+
+
+def objective(
+    codes: Tensor, logits: Tensor, targets: Targets, anchors_yxyx: Tensor, spec: ObjectiveSpec
+) -> tuple[Losses, AnchorwiseLosses]:
+    """Losses of a batch.
+
+    Args:
+        codes: (B, A, 4). logits: (B, A, num_classes + 1).
+    """
+    localization = spec.localization(codes, targets.codes, targets.box_weights)
+    classification = spec.classification(logits, targets.classes, targets.class_weights)
+    selected = torch.ones_like(targets.match, dtype=torch.bool)
+    if spec.miner is not None:
+        with torch.no_grad():
+            ranking = {"CLASSIFICATION": classification, "LOCALIZATION": localization,
+                       "BOTH": classification + localization}[spec.miner.loss_type]
+            boxes = decode(codes, anchors_yxyx, spec.box_coder)
+            selected = mine(ranking.detach(), boxes, targets.match, spec.miner)
+    kept = selected.to(codes.dtype)
+    normaliser = codes.new_ones(())
+    if spec.normalize_by_matches:
+        normaliser = targets.box_weights.sum().clamp(min=1.0)
+    box_normaliser = normaliser * 4 if spec.normalize_localization_by_code_size else normaliser
+    box_loss = (localization * kept).sum() * (spec.localization_weight / box_normaliser)
+    class_loss = (classification * kept).sum() * (spec.classification_weight / normaliser)
+    losses = Losses(box_loss + class_loss, box_loss.detach(), class_loss.detach(), (targets.match >= 0).sum())
+    return losses, AnchorwiseLosses(localization, classification, selected)
