@@ -1,0 +1,210 @@
+"""Pictures: their size from the header, and their pixels as a person sees them (EXIF rotation honoured)."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mirilla.errors import DataError
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jpe",
+                        ".jfif", ".mpo"})
+_ORIENTATION = 0x0112
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture's header says: its file format ("jpeg", "png", ...), sizes (height, width), EXIF orientation 1..8."""
+
+    format: str
+    stored_px: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright_px(self) -> tuple[int, int]:
+        """(height, width) as a person sees the picture."""
+        height, width = self.stored_px
+        return (width, height) if self.orientation >= 5 else (height, width)
+
+
+def header_of(picture: str | os.PathLike[str] | bytes) -> Header:
+    """Read a picture's header only.
+
+    Raises:
+        DataError: the file is not a picture that can be read.
+        OSError: the file cannot be opened.
+    """
+    with _open(picture) as image:
+        return _header(image)
+
+
+def size_of(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
+    """(height_px, width_px) of a picture after its EXIF rotation, from the header only.
+
+    Raises:
+        DataError: the file is missing or is not a picture that can be read.
+    """
+    try:
+        return header_of(picture).upright_px
+    except OSError as error:
+        raise DataError(f"{_name(picture)}: the picture cannot be opened: {os.strerror(error.errno or 0)}.",
+                        "Check the path and the file's permissions.") from error
+
+
+def decode_rgb(picture: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
+    """Decode a picture as a person sees it.
+
+    Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is dropped, as TensorFlow drops it.
+
+    Args:
+        picture: encoded bytes (JPEG, PNG, ...), or the path of a file.
+
+    Returns:
+        (H, W, 3) uint8, turned upright where the EXIF data says so.
+
+    Raises:
+        DataError: missing, truncated, broken, or no picture at all.
+    """
+    try:
+        with _open(picture) as image:
+            header = _header(image)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                image.load()
+                rgb = _rgb(image, picture)
+                if header.orientation in _TRANSPOSE:
+                    rgb = rgb.transpose(_TRANSPOSE[header.orientation])
+                return np.array(rgb, np.uint8)
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{_name(picture)}: the picture does not exist.", "Check the path.") from error
+    except PermissionError as error:
+        raise DataError(f"{_name(picture)}: the picture may not be read.", "Change its permissions.") from error
+    except (OSError, ValueError, SyntaxError, struct.error, IndexError, EOFError, MemoryError) as error:
+        raise DataError(f"{_name(picture)}: the picture is broken or cut short ({error}).",
+                        "Replace the file, or remove it from the data set.") from error
+
+
+def to_upright(boxes_yxyx: NDArray[np.float64], orientation: int) -> NDArray[np.float64]:
+    """Boxes (N, 4) normalised to the stored picture -> to the picture turned upright by EXIF `orientation`."""
+    return _turned(boxes_yxyx, orientation)
+
+
+def to_stored(boxes_yxyx: NDArray[np.float64], orientation: int) -> NDArray[np.float64]:
+    """The inverse of `to_upright`."""
+    return _turned(boxes_yxyx, {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def _turned(boxes: NDArray[np.float64], orientation: int) -> NDArray[np.float64]:
+    y0, x0, y1, x1 = boxes.T
+    columns = {
+        2: (y0, 1 - x1, y1, 1 - x0),
+        3: (1 - y1, 1 - x1, 1 - y0, 1 - x0),
+        4: (1 - y1, x0, 1 - y0, x1),
+        5: (x0, y0, x1, y1),
+        6: (x0, 1 - y1, x1, 1 - y0),  # shown after a quarter turn clockwise
+        7: (1 - x1, 1 - y1, 1 - x0, 1 - y0),
+        8: (1 - x1, y0, 1 - x0, y1),
+    }.get(orientation)
+    return boxes.copy() if columns is None else np.stack(columns, 1)
+
+
+def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
+    source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Image.open(source)
+    except UnidentifiedImageError as error:
+        size = len(picture) if isinstance(picture, bytes) else os.path.getsize(picture)
+        raise DataError(
+            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes are no known format.",
+            "Replace the file, or remove it from the data set.") from error
+    except (Image.DecompressionBombError, ValueError, SyntaxError, struct.error, IndexError) as error:
+        raise DataError(f"{_name(picture)}: the picture's header cannot be used ({error}).",
+                        "Replace the file by a smaller or unbroken one.") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise DataError(f"{_name(picture)}: the picture's header is broken ({error}).",
+                        "Replace the file, or remove it from the data set.") from error
+
+
+def _header(image: Image.Image) -> Header:
+    name = (image.format or "").lower()
+    name = {"mpo": "jpeg"}.get(name, name)
+    orientation = 1
+    if name == "tiff":
+        image.load()  # Pillow turns TIFF pictures upright itself
+    else:
+        exif = image.info.get("exif") or (_png_exif(image) if name == "png" else None)
+        if exif:
+            orientation = _orientation(exif)
+    return Header(name, (image.height, image.width), orientation)
+
+
+def _orientation(exif: bytes) -> int:
+    """The orientation tag of an EXIF block (TIFF 6.0 layout, after an optional 'Exif\\0\\0'); 1 where it has none."""
+    try:
+        data = Image.Exif()
+        data.load(exif)
+        value = int(data.get(_ORIENTATION, 1))
+    except Exception:
+        return 1  # a broken EXIF block is no reason to refuse the picture: viewers ignore it too
+    return value if 1 <= value <= 8 else 1
+
+
+def _png_exif(image: Image.Image) -> bytes | None:
+    """An eXIf chunk that stands behind the pixels, found without decoding them."""
+    file = getattr(image, "fp", None)
+    if file is None:
+        return None
+    place = file.tell()
+    try:
+        file.seek(8)
+        while True:
+            head = file.read(8)
+            if len(head) < 8:
+                return None
+            length, kind = struct.unpack(">I4s", head)
+            if kind == b"eXIf":
+                return file.read(length)
+            if kind == b"IEND":
+                return None
+            file.seek(length + 4, os.SEEK_CUR)
+    finally:
+        file.seek(place)
+
+
+def _rgb(image: Image.Image, picture: object) -> Image.Image:
+    if image.mode.startswith("I"):  # 16 bits of grey (Pillow's I;16 or I): keep the high byte, as libpng does
+        values = np.asarray(image).astype(np.int64)
+        return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8), "L").convert("RGB")
+    if image.mode == "F":
+        raise DataError(f"{_name(picture)}: pictures of floating-point numbers are not read.",
+                        "Save it as an 8-bit JPEG or PNG.")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert("RGB")
+
+
+def _name(picture: object) -> str:
+    return f"picture of {len(picture)} bytes" if isinstance(picture, bytes) else str(picture)

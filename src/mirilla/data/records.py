@@ -1,0 +1,127 @@
+"""TFRecord files: a row of byte strings, each with its length and checksums.
+
+Layout of one record (TensorFlow, core/lib/io/record_writer.h): length uint64, masked CRC-32C of the length uint32,
+the bytes, masked CRC-32C of the bytes uint32; little-endian. Masked: rotated right by 15 bits, plus 0xa282ead8.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import google_crc32c
+
+from mirilla.errors import DataError
+from mirilla.files import explaining
+
+_MASK = 0xA282EAD8
+_SHARD = re.compile(r"^(?P<name>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})(?P<suffix>\..*)?$")
+_REMEDY = "Write the file again, or fetch it again: it was cut short or changed."
+
+
+def masked_crc32c(content: bytes) -> int:
+    """The masked CRC-32C of TFRecord files."""
+    crc = google_crc32c.value(content)
+    return (((crc >> 15) | (crc << 17)) + _MASK) & 0xFFFFFFFF
+
+
+def write_record(file: IO[bytes], content: bytes) -> None:
+    """Append one record to an open file."""
+    length = struct.pack("<Q", len(content))
+    file.write(length + struct.pack("<I", masked_crc32c(length)))
+    file.write(content)
+    file.write(struct.pack("<I", masked_crc32c(content)))
+
+
+def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
+    """The records of one file, in order.
+
+    Raises:
+        DataError: a record is cut short or a checksum is wrong; names the file, the record (counted from 0) and the byte.
+        MirillaError: the file cannot be opened.
+    """
+    path = Path(path)
+    with explaining(path), open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        index, offset = 0, 0
+        while offset < size:
+            head = file.read(12)
+            if len(head) < 12:
+                raise _broken(path, index, offset, f"only {len(head)} of its 12 header bytes are there")
+            length, crc = struct.unpack("<QI", head)
+            if masked_crc32c(head[:8]) != crc:
+                what = ("the checksum of its length is wrong" if index else
+                        "the checksum of its length is wrong; is it a TFRecord file at all (and not compressed)?")
+                raise _broken(path, index, offset, what)
+            if offset + 16 + length > size:
+                raise _broken(path, index, offset,
+                              f"it should hold {length} bytes, but the file ends after {max(0, size - offset - 12)}")
+            content = file.read(length)
+            (crc,) = struct.unpack("<I", file.read(4))
+            if masked_crc32c(content) != crc:
+                raise _broken(path, index, offset, "the checksum of its content is wrong")
+            yield content
+            index += 1
+            offset += 16 + length
+
+
+def shard_paths(path: str | os.PathLike[str], shards: int) -> list[Path]:
+    """`train.tfrecord` in 10 shards: `train-00000-of-00010.tfrecord` and so on; in 1: the path itself."""
+    path = Path(path)
+    if shards < 1:
+        raise DataError(f"{path}: {shards} shards: at least one is needed.")
+    if shards == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{i:05d}-of-{shards:05d}{path.suffix}") for i in range(shards)]
+
+
+def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Paths, globs and shard names as a sorted list of files; a set of shards must be whole.
+
+    `train.tfrecord` that does not exist stands for `train-*-of-*.tfrecord`, and so does `train@10.tfrecord`.
+
+    Raises:
+        DataError: a path or glob matches no file, or a shard of a set is missing.
+    """
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
+    found: dict[Path, None] = {}
+    for one in paths:
+        path = Path(one)
+        if path.exists():
+            hits = [str(path)]
+        else:
+            hits = sorted(h for h in glob.glob(str(one)) if os.path.isfile(h))
+            if not hits:
+                pattern = path.with_name(f"{glob.escape(path.stem)}-?????-of-?????{path.suffix}")
+                hits = sorted(glob.glob(str(pattern)))
+        if not hits:
+            raise DataError(f"{one}: no TFRecord file of this name or pattern exists.", "Check the path.")
+        found.update(dict.fromkeys(map(Path, hits)))
+    files = list(found)
+    if isinstance(paths, Sequence) and all(Path(p).is_file() for p in paths):
+        return files  # named one by one: the caller knows which
+    _check_shards(files)
+    return files
+
+
+def _check_shards(files: list[Path]) -> None:
+    sets: dict[tuple[Path, str, int], set[int]] = {}
+    for path in files:
+        if match := _SHARD.match(path.name):
+            key = (path.parent, f"{match['name']}{match['suffix'] or ''}", int(match["count"]))
+            sets.setdefault(key, set()).add(int(match["index"]))
+    for (folder, name, count), have in sets.items():
+        missing = sorted(set(range(count)) - have)
+        if missing:
+            raise DataError(f"{folder / name}: {len(missing)} of {count} shards are missing, the first is number "
+                            f"{missing[0]:05d}.", "Fetch the missing shards, or name the files one by one.")
+
+
+def _broken(path: Path, index: int, offset: int, what: str) -> DataError:
+    return DataError(f"{path}: record {index} (at byte {offset}) is broken: {what}.", _REMEDY)
