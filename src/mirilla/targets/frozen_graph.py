@@ -1,0 +1,195 @@
+"""Target: `frozen_inference_graph.pb`, as the Object Detection API's export wrote it.
+
+    image_tensor (N, H, W, 3) uint8 RGB
+      -> Preprocessor/sub (N, height, width, 3), (2 / 255) x - 1
+      -> FeatureExtractor/..., BoxPredictor_i/...
+      -> concat (N, A, 1, 4) box codes, concat_1 (N, A, 1 + classes) logits
+      -> detection_boxes (N, D, 4), detection_scores, detection_classes (N, D), num_detections (N,)
+
+From Preprocessor/sub to the two concats every node has the name, op, inputs and attributes of the original,
+with two differences that keep old readers working: FusedBatchNorm stands for FusedBatchNormV3, and attributes that
+TensorFlow 1.4 did not know are left out. docs/models.md describes the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirilla.errors import ConfigError, ModelError
+from mirilla.model.anchors import anchors_yxyx
+from mirilla.model.layers import Architecture, Layer, Predictor, architecture
+from mirilla.model.spec import ModelSpec
+from mirilla.targets.graph_builder import FLOAT, INT32, DType, GraphBuilder, Shape
+from mirilla.targets.postprocessing_graph import add_anchors, add_postprocessing
+
+INPUT = "image_tensor"
+NORMALISED = "Preprocessor/sub"
+BOX_CODES, CLASS_LOGITS = "concat", "concat_1"
+OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
+SCALE, OFFSET = 2.0 / 255.0, 1.0  # Preprocessor/mul and Preprocessor/sub
+
+SCORE_CONVERTERS = ("SIGMOID", "SOFTMAX", "IDENTITY")
+
+
+def check(spec: ModelSpec, weights: Mapping[str, NDArray] | None = None) -> Architecture:
+    """Say whether a frozen graph can be built.
+
+    Returns:
+        The layer table that will be written.
+
+    Raises:
+        ConfigError: the spec names something that Mirilla does not build.
+        ModelError: a weight is missing, has another shape or is not finite.
+    """
+    table = architecture(spec)
+    if spec.post_processing.score_converter not in SCORE_CONVERTERS:
+        raise ConfigError(
+            f"post_processing.score_converter '{spec.post_processing.score_converter}' cannot be exported.",
+            f"Use one of: {', '.join(SCORE_CONVERTERS)}.",
+        )
+    if weights is not None:
+        for name, shape, _ in table.variables():
+            if name not in weights:
+                raise ModelError(f"The weights lack the variable '{name}' of shape {shape}.",
+                                 "Export with the pipeline.config that the checkpoint was trained with.")
+            given = np.asarray(weights[name])
+            if given.shape != shape:
+                raise ModelError(f"The variable '{name}' has shape {given.shape}, but the model needs {shape}.",
+                                 "Export with the pipeline.config that the checkpoint was trained with.")
+            if not np.all(np.isfinite(given)):
+                raise ModelError(f"The variable '{name}' holds a value that is not a finite number.",
+                                 "The training has diverged: export an earlier checkpoint.")
+    return table
+
+
+def build(spec: ModelSpec, weights: Mapping[str, NDArray]) -> Any:
+    """The GraphDef of a trained detector.
+
+    Args:
+        spec: the network.
+        weights: TensorFlow variable name -> array, in TensorFlow's layouts; further entries are left alone.
+
+    Raises:
+        ConfigError, ModelError: as `check`.
+    """
+    table = check(spec, weights)
+    g = GraphBuilder()
+    true_shapes = _add_preprocessor(g, spec)
+    tensors = {"": NORMALISED}
+    for layer in table.layers:
+        tensors[layer.name] = _add_layer(g, layer, tensors[layer.input], weights, spec.batch_norm_epsilon)
+    anchors = anchors_yxyx(spec.anchors, table.feature_map_shapes, spec.height_px, spec.width_px)
+    add_anchors(g, anchors)
+    codes, logits = zip(*(_add_predictor(g, p, tensors[p.input], weights) for p in table.predictors), strict=True)
+    _concat(g, "concat", codes)
+    g.op("Squeeze", BOX_CODES, T=FLOAT, squeeze_dims=[2])
+    _concat(g, "concat_1", logits)
+    add_postprocessing(g, spec, anchors, true_shapes)
+    return g.graph_def
+
+
+def _add_preprocessor(g: GraphBuilder, spec: ModelSpec) -> str:
+    """Resize each picture and normalise it; returns the tensor (N, 3) of the resized pictures' own sizes."""
+    g.op("Placeholder", name=INPUT, dtype=DType("uint8"), shape=Shape((None, None, None, 3)))
+    pixels = g.op("Cast", INPUT, SrcT=DType("uint8"), DstT=FLOAT)
+    size = (spec.height_px, spec.width_px, 3)
+    body = _letterboxed if spec.keep_aspect_ratio else _squashed
+    with g.scope("Preprocessor"):
+        images, true_shapes = g.map_over([(pixels, FLOAT)], lambda elements: body(g, spec, elements[0]),
+                                         [(FLOAT, size), (INT32, (3,))])
+        scaled = g.op("Mul", g.const(SCALE, "mul/x"), images, name="mul", T=FLOAT)
+        g.op("Sub", scaled, g.const(OFFSET, "sub/y"), name="sub", T=FLOAT)
+    return true_shapes
+
+
+def _squashed(g: GraphBuilder, spec: ModelSpec, image: str) -> list[str]:
+    with g.scope("ResizeImage"):
+        size = g.const([spec.height_px, spec.width_px], "stack")
+        resized = _resize(g, image, size)
+        return [resized, g.const([spec.height_px, spec.width_px, 3], "stack_1")]
+
+
+def _letterboxed(g: GraphBuilder, spec: ModelSpec, image: str) -> list[str]:
+    """The largest copy that fits, at the top left, and zeros (black) right of it and below."""
+    height, width = spec.height_px, spec.width_px
+    with g.scope("ResizeToRange"):
+        shape = g.op("Shape", image, T=FLOAT, out_type=INT32)
+        sides = g.first_of_shape(shape), g.first_of_shape(shape, 1)
+        taller = g.op("GreaterEqual", g.op("Mul", sides[0], g.const(width, "width"), T=INT32),
+                      g.op("Mul", sides[1], g.const(height, "height"), T=INT32), T=INT32)
+        rows, columns = (g.op("Cast", side, SrcT=INT32, DstT=FLOAT) for side in sides)
+        by_height = [g.const(float(height), "full_height"), _scaled_side(g, columns, height, rows)]
+        by_width = [_scaled_side(g, rows, width, columns), g.const(float(width), "full_width")]
+        both = [g.op("Pack", *pair, name="stack", N=2, T=FLOAT, axis=0) for pair in (by_height, by_width)]
+        size = g.op("Cast", g.op("Select", taller, *both, T=FLOAT), SrcT=FLOAT, DstT=INT32)
+        resized = _resize(g, image, size)
+        rest = g.op("Sub", g.const([height, width], "input_size"), size, T=INT32)
+        after = g.op("ConcatV2", rest, g.const([0], "no_channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32)
+        paddings = g.op("Pack", g.const([0, 0, 0], "before"), after, name="paddings", N=2, T=INT32, axis=1)
+        padded = g.op("Pad", resized, paddings, T=FLOAT, Tpaddings=INT32)
+        true_shape = g.op("ConcatV2", size, g.const([3], "channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32)
+    return [padded, true_shape]
+
+
+def _scaled_side(g: GraphBuilder, side: str, input_side_px: int, other: str) -> str:
+    """max(1, round(side * input_side / other)), the product first, so that exact halves stay exact."""
+    product = g.op("Mul", side, g.const(float(input_side_px), "input_side"), T=FLOAT)
+    rounded = g.op("Round", g.op("RealDiv", product, other, T=FLOAT), T=FLOAT)
+    return g.op("Maximum", rounded, g.const(1.0, "one"), T=FLOAT)
+
+
+def _resize(g: GraphBuilder, image: str, size: str) -> str:
+    """TensorFlow's legacy bilinear: source = destination * input / output, no half-pixel centres, no antialias."""
+    with g.scope("resize"):
+        batch = g.op("ExpandDims", image, g.const(0, "ExpandDims/dim"), T=FLOAT, Tdim=INT32)
+        resized = g.op("ResizeBilinear", batch, size, T=FLOAT, align_corners=False)
+        return g.op("Squeeze", resized, T=FLOAT, squeeze_dims=[0])
+
+
+def _variable(g: GraphBuilder, name: str, weights: Mapping[str, NDArray]) -> str:
+    """A frozen variable: its value, and the Identity through which it is read."""
+    g.const(np.asarray(weights[name], np.float32), name)
+    return g.op("Identity", name, name=f"{name}/read", T=FLOAT)
+
+
+def _add_layer(
+    g: GraphBuilder, layer: Layer, source: str, weights: Mapping[str, NDArray], epsilon: float
+) -> str:
+    """A convolution, batch norm and ReLU6; returns the output's tensor."""
+    kernel = _variable(g, layer.weights, weights)
+    common = {"T": FLOAT, "strides": [1, layer.stride, layer.stride, 1], "padding": b"SAME", "data_format": b"NHWC"}
+    if layer.kind == "depthwise":
+        convolved = g.op("DepthwiseConv2dNative", source, kernel, name=f"{layer.op_scope}/depthwise", **common)
+    else:
+        convolved = g.op("Conv2D", source, kernel, name=f"{layer.op_scope}/Conv2D", use_cudnn_on_gpu=True, **common)
+    statistics = [_variable(g, layer.batch_norm(name), weights)
+                  for name in ("gamma", "beta", "moving_mean", "moving_variance")]
+    normalised = g.op("FusedBatchNorm", convolved, *statistics, name=f"{layer.op_scope}/BatchNorm/FusedBatchNorm",
+                      T=FLOAT, epsilon=float(epsilon), data_format=b"NHWC", is_training=False)
+    return g.op("Relu6", normalised, name=f"{layer.op_scope}/Relu6", T=FLOAT)
+
+
+def _add_predictor(g: GraphBuilder, p: Predictor, source: str, weights: Mapping[str, NDArray]) -> tuple[str, str]:
+    """Both heads of one feature map: codes (N, cells * anchors, 1, 4) and logits (N, cells * anchors, 1 + classes)."""
+    heads = []
+    for scope, sizes in ((p.box_scope, (-1, 1, 4)), (p.class_scope, (-1, p.num_classes + 1))):
+        kernel, biases = (_variable(g, f"{scope}/{name}", weights) for name in ("weights", "biases"))
+        convolved = g.op("Conv2D", source, kernel, name=f"{scope}/Conv2D", T=FLOAT, strides=[1, 1, 1, 1],
+                         padding=b"SAME", data_format=b"NHWC", use_cudnn_on_gpu=True)
+        biased = g.op("BiasAdd", convolved, biases, name=f"{scope}/BiasAdd", T=FLOAT, data_format=b"NHWC")
+        with g.scope(f"BoxPredictor_{p.index}", again=True):
+            batch = g.first_of_shape(g.op("Shape", source, T=FLOAT, out_type=INT32))
+            with g.scope("Reshape") as path:
+                rest = [g.const(size, f"shape/{i}") for i, size in enumerate(sizes, start=1)]
+                shape = g.op("Pack", batch, *rest, name="shape", N=len(sizes) + 1, T=INT32, axis=0)
+            heads.append(g.op("Reshape", biased, shape, at=path, T=FLOAT, Tshape=INT32))
+    return heads[0], heads[1]
+
+
+def _concat(g: GraphBuilder, name: str, tensors: tuple[str, ...]) -> None:
+    axis = g.const(1, f"{name}/axis")
+    g.op("ConcatV2", *tensors, axis, name=name, N=len(tensors), T=FLOAT, Tidx=INT32)

@@ -1,0 +1,246 @@
+"""A writer of TensorFlow GraphDefs, node by node, that gives names as TensorFlow 1's Python did.
+
+It knows no TensorFlow: messages come from the `tensorboard` package. Tensors are named by strings: 'node' is its first
+output and 'node:1' its second. Attributes that a later TensorFlow added with a default are simply not
+written, so that an old reader is not troubled by them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# TensorFlow 1.4's own number: its readers and all later ones accept such a graph
+PRODUCER = 24
+
+# DataType of tensorflow/core/framework/types.proto
+_DTYPES = {"float32": 1, "uint8": 4, "int32": 3, "int64": 9, "bool": 10, "resource": 20}
+
+
+@dataclass(frozen=True)
+class DType:
+    """A data type as an attribute: DType('float32')."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape as an attribute; None is a dimension that is not known."""
+
+    dims: tuple[int | None, ...]
+
+
+FLOAT, INT32, INT64, RESOURCE = DType("float32"), DType("int32"), DType("int64"), DType("resource")
+
+
+class GraphBuilder:
+    """Collects nodes; scopes and repeated names are numbered as in TensorFlow 1 ('x', 'x_1', ...)."""
+
+    def __init__(self):
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+
+        self.graph_def: Any = GraphDef()
+        self.graph_def.versions.producer = PRODUCER
+        self._names: set[str] = set()
+        self._scope = ""
+        self._pivot: str | None = None  # control input of constants in a loop's body
+
+    @contextlib.contextmanager
+    def scope(self, name: str, *, again: bool = False) -> Iterator[str]:
+        """Prefix the names of nodes within; a used name gets a number unless `again`."""
+        before = self._scope
+        path = before + name
+        self._scope = (path if again else self._unique(path)) + "/"
+        try:
+            yield self._scope
+        finally:
+            self._scope = before
+
+    def op(self, op: str, *inputs: str, name: str | None = None, at: str | None = None, **attributes: Any) -> str:
+        """Add a node; returns its name.
+
+        Args:
+            op, inputs: the operation, and names of tensors.
+            name: within the scope; without it the node is called after its op.
+            at: instead of `name`: the path of a scope, for the node that the scope's other nodes belong to
+                ('add/y' belongs to 'add').
+            attributes: of the node.
+        """
+        path = at.rstrip("/") if at else self._unique(self._scope + (name or op))
+        node = self.graph_def.node.add(op=op, name=path)
+        node.input.extend(inputs)
+        if not inputs and self._pivot:
+            node.input.append(f"^{self._pivot}")
+        for key in sorted(attributes):
+            _set_attribute(node.attr[key], attributes[key])
+        return node.name
+
+    def const(self, value: ArrayLike, name: str = "Const", dtype: str | None = None) -> str:
+        """Add a constant; Python integers become int32 and floats float32."""
+        array = np.asarray(value)
+        if dtype is None and array.dtype.kind in "if" and not isinstance(value, np.ndarray):
+            dtype = "int32" if array.dtype.kind == "i" else "float32"
+        array = array.astype(dtype or array.dtype)
+        return self.op("Const", name=name, dtype=DType(array.dtype.name), value=array)
+
+    def first_of_shape(self, shape: str, index: int = 0) -> str:
+        """Entry `index` of a Shape's output, as `shape[index]` is written."""
+        with self.scope("strided_slice") as path:
+            slices = [self.const([i], name) for i, name in
+                      ((index, "stack"), (index + 1, "stack_1"), (1, "stack_2"))]
+        return self.op("StridedSlice", shape, *slices, at=path, Index=INT32, T=INT32, begin_mask=0,
+                       ellipsis_mask=0, end_mask=0, new_axis_mask=0, shrink_axis_mask=1)
+
+    def map_over(
+        self,
+        inputs: Sequence[tuple[str, DType]],
+        body: Callable[[list[str]], Sequence[str]],
+        outputs: Sequence[tuple[DType, tuple[int, ...]]],
+    ) -> list[str]:
+        """tf.map_fn as TensorFlow 1 wrote it: a while loop over the first dimension, through TensorArrays.
+
+        Args:
+            inputs: tensors with the same first dimension, and their types.
+            body: given one element of each input, adds its nodes and returns the outputs' elements. It must
+                not use tensors from outside the loop.
+            outputs: type and shape of each output's element.
+
+        Returns:
+            The outputs, stacked.
+        """
+        with self.scope("map"):
+            return self._map(inputs, body, outputs)
+
+    def _map(self, inputs, body, outputs) -> list[str]:
+        count = self.first_of_shape(self.op("Shape", inputs[0][0], T=inputs[0][1], out_type=INT32))
+        sources = [self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype))
+                   for _, dtype in inputs]
+        flows = [self._unstack(array, tensor, dtype)
+                 for array, (tensor, dtype) in zip(sources, inputs, strict=True)]
+        start = self.const(0)
+        results = [self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype))
+                   for dtype, _ in outputs]
+        with self.scope("while") as path:
+            exits = self._loop(path, start, count, list(zip(sources, flows, inputs, strict=True)), body,
+                               list(zip(results, outputs, strict=True)))
+        return [self._stack(array, flow, dtype, shape)
+                for array, flow, (dtype, shape) in zip(results, exits, outputs, strict=True)]
+
+    def _unstack(self, array: str, tensor: str, dtype: DType) -> str:
+        with self.scope("TensorArrayUnstack"):
+            size = self.first_of_shape(self.op("Shape", tensor, T=dtype, out_type=INT32))
+            index = self._range(size)
+            with self.scope("TensorArrayScatter"):
+                return self.op("TensorArrayScatterV3", array, index, tensor, f"{array}:1", T=dtype)
+
+    def _stack(self, array: str, flow: str, dtype: DType, shape: tuple[int, ...]) -> str:
+        with self.scope("TensorArrayStack"):
+            index = self._range(self.op("TensorArraySizeV3", array, flow))
+            return self.op("TensorArrayGatherV3", array, index, flow, dtype=dtype, element_shape=Shape(shape))
+
+    def _range(self, size: str) -> str:
+        with self.scope("range") as path:
+            start, delta = self.const(0, "start"), self.const(1, "delta")
+        return self.op("Range", start, size, delta, at=path, Tidx=INT32)
+
+    def _loop(self, path: str, start: str, count: str, sources: list, body, results: list) -> list[str]:
+        frame = {"frame_name": f"{path}while_context".encode(), "parallel_iterations": 32}
+
+        def enter(tensor: str, dtype: DType, name: str = "Enter", constant: bool = True) -> str:
+            return self.op("Enter", tensor, name=name, T=dtype, is_constant=constant, **frame)
+
+        variables = [(self.const(0, "iteration_counter"), INT32), (start, INT32),
+                     *((f"{array}:1", FLOAT) for array, _ in results)]
+        entered = [enter(tensor, dtype, constant=False) for tensor, dtype in variables]
+        following = [_numbered(path + "NextIteration", i) for i in range(len(variables))]
+        merged = [self.op("Merge", tensor, later, N=2, T=dtype)
+                  for tensor, later, (_, dtype) in zip(entered, following, variables, strict=True)]
+        limit = enter(count, INT32, "Less/Enter")
+        less = [self.op("Less", tensor, limit, T=INT32) for tensor in merged[:2]]
+        again = self.op("LoopCond", self.op("LogicalAnd", *less))
+        switched = [self.op("Switch", tensor, again, T=dtype)
+                    for tensor, (_, dtype) in zip(merged, variables, strict=True)]
+        states = [self.op("Identity", f"{tensor}:1", T=dtype)
+                  for tensor, (_, dtype) in zip(switched, variables, strict=True)]
+        self._pivot = states[0]
+        turns = self._plus_one(states[0])
+        elements = []
+        for i, (array, flow, (_, dtype)) in enumerate(sources):
+            name = _numbered("TensorArrayReadV3", i)
+            handles = enter(array, RESOURCE, f"{name}/Enter"), enter(flow, FLOAT, f"{name}/Enter_1")
+            elements.append(self.op("TensorArrayReadV3", handles[0], states[1], handles[1], name=name, dtype=dtype))
+        written = []
+        for (array, (dtype, _)), value, flow in zip(results, body(elements), states[2:], strict=True):
+            with self.scope("TensorArrayWrite"):
+                handle = enter(array, RESOURCE, "TensorArrayWriteV3/Enter")
+                written.append(self.op("TensorArrayWriteV3", handle, states[1], value, flow, T=dtype))
+        index = self._plus_one(states[1])
+        self._pivot = None
+        for value, (_, dtype) in zip((turns, index, *written), variables, strict=True):
+            self.op("NextIteration", value, T=dtype)
+        return [self.op("Exit", tensor, name=_numbered("Exit", i), T=FLOAT)
+                for i, tensor in enumerate(switched[2:], start=2)]
+
+    def _plus_one(self, tensor: str) -> str:
+        with self.scope("add") as path:
+            one = self.const(1, "y")
+        return self.op("Add", tensor, one, at=path, T=INT32)
+
+    def _unique(self, path: str) -> str:
+        candidate, i = path, 0
+        while candidate in self._names:
+            i += 1
+            candidate = _numbered(path, i)
+        self._names.add(candidate)
+        return candidate
+
+
+def _numbered(name: str, index: int) -> str:
+    return f"{name}_{index}" if index else name
+
+
+def _tensor_array(dtype: DType) -> dict[str, Any]:
+    return {"dtype": dtype, "clear_after_read": True, "dynamic_size": False, "tensor_array_name": b""}
+
+
+def _set_attribute(attribute: Any, value: Any) -> None:
+    if isinstance(value, DType):
+        attribute.type = _DTYPES[value.name]
+    elif isinstance(value, Shape):
+        _set_shape(attribute.shape, value.dims)
+    elif isinstance(value, np.ndarray):
+        _set_tensor(attribute.tensor, value)
+    elif isinstance(value, bool):
+        attribute.b = value
+    elif isinstance(value, int):
+        attribute.i = value
+    elif isinstance(value, float):
+        attribute.f = value
+    elif isinstance(value, bytes):
+        attribute.s = value
+    elif isinstance(value, list):
+        attribute.list.SetInParent()
+        attribute.list.i.extend(value)
+    else:
+        raise TypeError(f"no attribute can hold {value!r}")
+
+
+def _set_shape(shape: Any, dims: Sequence[int | None]) -> None:
+    shape.SetInParent()
+    for size in dims:
+        shape.dim.add(size=-1 if size is None else size)
+
+
+def _set_tensor(tensor: Any, value: NDArray) -> None:
+    tensor.dtype = _DTYPES[value.dtype.name]
+    _set_shape(tensor.tensor_shape, value.shape)
+    if value.size == 1:  # TensorFlow writes single values so, and old readers look for them there
+        {"float32": tensor.float_val, "int32": tensor.int_val}[value.dtype.name].append(value.item())
+    else:
+        tensor.tensor_content = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()
