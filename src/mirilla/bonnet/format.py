@@ -1,3 +1,4 @@
+# ruff: noqa: RUF009 (wire.wire declares a field, as dataclasses.field does)
 """The compiled model of the Vision Bonnet (`.binaryproto`): its messages, reading and writing.
 
 The layout is described in docs/bonnet-format.md. Every number that a file holds has its place here, so a

@@ -1,0 +1,10 @@
+"""Frozen graphs: reading them, simplifying them into a deploy graph, and running that in numpy."""
+
+from __future__ import annotations
+
+from mirilla.graph.deploy import DeployGraph
+from mirilla.graph.graphdef import read_graph_def, write_graph_def
+from mirilla.graph.reader import load, read
+from mirilla.graph.rules import Finding, RuleError
+
+__all__ = ["DeployGraph", "Finding", "RuleError", "load", "read", "read_graph_def", "write_graph_def"]

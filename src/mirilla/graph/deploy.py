@@ -1,0 +1,217 @@
+"""The deploy graph: the few layers that remain of a frozen graph, ready for any target.
+
+Tensors are NHWC and float32. A shape is that of one image, without the batch: (rows, columns, channels) for
+maps, (anchors, values) and the like after a Reshape. Batch norm is folded; every layer keeps the names and
+positions of the nodes it came from, because the bonnet's file is written from them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+Shape = tuple[int, ...]
+RELU6, RELU, SIGMOID = "relu6", "relu", "sigmoid"
+SAME, VALID = "SAME", "VALID"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """What all layers have.
+
+    Attributes:
+        name: the output tensor's name, that of the last node fused into the layer.
+        inputs: names of the tensors it reads.
+        shape: of the output, for one image.
+        position: of the last fused node in the GraphDef.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    shape: Shape
+    position: int
+
+    @property
+    def op(self) -> str:
+        """The layer's kind in lower case: 'conv', 'depthwise', 'concat' ..."""
+        return type(self).__name__.lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(Layer):
+    """What convolutions and matrix products share.
+
+    Attributes:
+        weights: float32, batch norm folded in.
+        bias: float32 [output channels], or None.
+        weights_name: of the Const node, without '/read'.
+        linear_name, linear_position: of the last node before the activation (batch norm, BiasAdd or the
+            product itself); equal to name and position when there is no activation.
+        activation: RELU6, RELU, SIGMOID or None.
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray | None = None
+    weights_name: str
+    linear_name: str
+    linear_position: int
+    activation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Linear):
+    """Convolution; weights [kh, kw, in, out]."""
+
+    strides: tuple[int, int]
+    padding: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depthwise(Linear):
+    """Depthwise convolution; weights [kh, kw, channels, multiplier]."""
+
+    strides: tuple[int, int]
+    padding: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gemm(Linear):
+    """Matrix product with the flattened input; weights [in, out]."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affine(Layer):
+    """Per-channel x * scale + offset: a batch norm or bias not (yet) folded into what precedes it."""
+
+    scale: np.ndarray | None
+    offset: np.ndarray | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation(Layer):
+    """RELU6, RELU or SIGMOID on its own."""
+
+    kind: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Layer):
+    """Average (zero padding not counted) or maximum over a window."""
+
+    kind: str  # 'average' or 'max'
+    window: tuple[int, int]
+    strides: tuple[int, int]
+    padding: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pad(Layer):
+    """Zeros around rows and columns: ((top, bottom), (left, right))."""
+
+    pads: tuple[tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reshape(Layer):
+    """The same elements, row-major, in another shape."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concat(Layer):
+    """Tensors one after the other along `axis`, counted with the batch as axis 0."""
+
+    axis: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Add(Layer):
+    """The sum of two tensors of one shape."""
+
+    activation: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Softmax(Layer):
+    """Softmax over the last axis."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What the frozen graph does to pixels (0..255) before the input tensor: scale * x - offset."""
+
+    scale: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class DeployGraph:
+    """Layers in an order in which each reads only what stands before it.
+
+    Attributes:
+        input: name of the input tensor.
+        input_shape: (rows, columns, channels).
+        layers: see the classes above.
+        outputs: names of the output tensors, in the order asked for.
+        output_shapes: their shapes for one image, as TensorFlow gives them.
+        preprocessing: what stood before the input, when it was understood.
+        notes: how input, outputs and size were found, for people.
+    """
+
+    input: str
+    input_shape: tuple[int, int, int]
+    layers: tuple[Layer, ...]
+    outputs: tuple[str, ...]
+    output_shapes: tuple[Shape, ...]
+    preprocessing: Preprocessing | None = None
+    notes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def layer(self, name: str) -> Layer:
+        """The layer that writes the tensor `name`; KeyError when there is none."""
+        for one in self.layers:
+            if one.name == name:
+                return one
+        raise KeyError(name)
+
+    def shape_of(self, name: str) -> Shape:
+        """The shape, for one image, of the input or of a layer's output."""
+        return self.input_shape if name == self.input else self.layer(name).shape
+
+    def consumers(self) -> dict[str, tuple[str, ...]]:
+        """{tensor: names of the layers that read it}; tensors nobody reads are missing."""
+        found: dict[str, list[str]] = {}
+        for layer in self.layers:
+            for name in dict.fromkeys(layer.inputs):
+                found.setdefault(name, []).append(layer.name)
+        return {name: tuple(readers) for name, readers in found.items()}
+
+
+def view(shape: Shape) -> tuple[int, int, int]:
+    """The (rows, columns, depth) view of a tensor: ranks below three get ones in front."""
+    if len(shape) > 3:
+        raise ValueError(f"a tensor of rank {len(shape) + 1} has no 4-D view")
+    one, two, three = (1,) * (3 - len(shape)) + tuple(shape)
+    return one, two, three
+
+
+def elements(shape: Shape) -> int:
+    """Number of elements of one image's tensor."""
+    return math.prod(shape)
+
+
+def output_side(side: int, kernel: int, stride: int, padding: str) -> int:
+    """Rows (or columns) that a window leaves of `side`; TensorFlow's rule."""
+    if padding == SAME:
+        return -(-side // stride)
+    return (side - kernel) // stride + 1
+
+
+def same_pads(side: int, kernel: int, stride: int) -> tuple[int, int]:
+    """(before, after) zeros of SAME padding: half before rounded down, the rest after."""
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    return total // 2, total - total // 2

@@ -1,0 +1,71 @@
+"""Tensor names given by people: checked, and answered with the nearest real one when they are wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Sequence
+
+from mirilla.graph.rules import breach
+
+_QUOTES = "\"'`“”„‟‘’‚‛«»‹›"
+
+
+def split_names(text: str | Sequence[str]) -> tuple[str, ...]:
+    """'concat,concat_1' (or a sequence) -> names; white space around commas is dropped."""
+    parts: Iterable[str] = text.split(",") if isinstance(text, str) else text
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def clean(name: str) -> str:
+    """A name without quotation marks (typographic ones too), white space and ':0'."""
+    return name.strip().strip(_QUOTES + " ").removesuffix(":0")
+
+
+def nearest(name: str, known: Collection[str], count: int = 3) -> list[str]:
+    """The real names most like `name`, best first; those that differ only in '_', '/' or case come first."""
+    def plain(text: str) -> str:
+        return "".join(letter for letter in clean(text).lower() if letter.isalnum())
+
+    if clean(name) in known:
+        return [clean(name)]
+    wanted = plain(name)
+    alike = sorted((one for one in known if plain(one) == wanted), key=len)
+    if not alike:
+        short = clean(name).rsplit("/", 1)[-1]
+        alike = sorted((one for one in known if one.rsplit("/", 1)[-1] == short), key=len)
+    close = difflib.get_close_matches(clean(name), known, n=count, cutoff=0.6) if len(name) < 500 else []
+    return list(dict.fromkeys([*alike, *close]))[:count]
+
+
+def check(name: str, known: Collection[str], role: str, option: str,
+          others: Sequence[str] | None = None) -> str:
+    """The name, when the graph has it.
+
+    Args:
+        name: as given, a ':0' at its end is dropped.
+        known: the names of all nodes.
+        role: 'input tensor' or 'output tensor'.
+        option: the command line's option for it.
+        others: all names given with that option, so that the answer can repeat the whole list mended.
+
+    Raises:
+        RuleError: no such node; the remedy says which was probably meant.
+    """
+    stripped = name.strip().removesuffix(":0")
+    if stripped in known:
+        return stripped
+    found = nearest(name, known)
+    quoted = " (it carries quotation marks, typographic ones are not the shell's)" if clean(name) != stripped else ""
+    remedy = "'mirilla inspect GRAPH.pb' lists the names a graph has."
+    if found:
+        mended = [found[0] if one == name else _mended(one, known) for one in others or [name]]
+        remedy = f"Did you mean '{found[0]}'? Give {option} {','.join(mended)}"
+        remedy += "." if len(found) == 1 else f" (others like it: {', '.join(found[1:])})."
+    raise breach("unknown-name", name, f"The graph has no {role} '{name}'{quoted}.", remedy)
+
+
+def _mended(name: str, known: Collection[str]) -> str:
+    if name in known:
+        return name
+    found = nearest(name, known, 1)
+    return found[0] if found else name
