@@ -53,24 +53,30 @@ def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, most: int) -> ND
         Indices of the kept boxes, best first, (K,).
     """
     order = np.argsort(-scores, kind="stable")
-    boxes = boxes_yxyx[order]
-    areas = area(boxes)
-    alive = np.ones(len(order), bool)
-    kept: list[int] = []
-    for i in range(len(order)):
-        if not alive[i]:
-            continue
-        kept.append(i)
-        if len(kept) == most:
+    kept = order[:0]
+    for start in range(0, len(order), NMS_BLOCK):
+        block = order[start : start + NMS_BLOCK]
+        if len(kept):
+            block = block[~_overlapping(boxes_yxyx[kept], boxes_yxyx[block], iou_threshold).any(0)]
+        overlapping = _overlapping(boxes_yxyx[block], boxes_yxyx[block], iou_threshold)
+        alive = np.ones(len(block), bool)
+        for i in range(len(block)):
+            if alive[i]:
+                alive[i + 1 :] &= ~overlapping[i, i + 1 :]
+        kept = np.concatenate([kept, block[alive]])
+        if len(kept) >= most:
             break
-        rest = slice(i + 1, None)
-        low = np.maximum(boxes[i, :2], boxes[rest, :2])
-        high = np.minimum(boxes[i, 2:], boxes[rest, 2:])
-        side = np.maximum(high - low, 0)
-        shared = side[:, 0] * side[:, 1]
-        union = areas[i] + areas[rest] - shared
-        alive[rest] &= ~((shared > iou_threshold * union) & (union > 0))
-    return order[np.array(kept, np.int64)]
+    return kept[:most].astype(np.int64)
+
+
+NMS_BLOCK = 128  # boxes compared at once: all pairs of a block cost less than a step of Python for each box
+
+
+def _overlapping(a_yxyx: Array, b_yxyx: Array, iou_threshold: float) -> NDArray[np.bool_]:
+    """Whether IoU is greater than the threshold, pairwise: (N, 4), (M, 4) -> (N, M)."""
+    shared = intersection(a_yxyx, b_yxyx)
+    union = area(a_yxyx)[:, None] + area(b_yxyx)[None, :] - shared
+    return (shared > iou_threshold * union) & (union > 0)
 
 
 @dataclass(frozen=True)
@@ -91,11 +97,9 @@ class Letterbox:
     @classmethod
     def fit(cls, height_px: int, width_px: int, input_height_px: int, input_width_px: int) -> Letterbox:
         """The largest copy of the picture that fits the input (sizes in pixels, the copy's rounded to whole ones)."""
-        scale = min(input_height_px / height_px, input_width_px / width_px)
-        return cls(
-            max(1, round(height_px * scale)) / input_height_px,
-            max(1, round(width_px * scale)) / input_width_px,
-        )
+        if height_px * input_width_px >= width_px * input_height_px:  # products, so that exact halves stay exact
+            return cls(1.0, max(1, round(width_px * input_height_px / height_px)) / input_width_px)
+        return cls(max(1, round(height_px * input_width_px / width_px)) / input_height_px, 1.0)
 
     def to_input(self, boxes_yxyx: Array) -> Array:
         """Boxes of the picture -> boxes of the network's input."""

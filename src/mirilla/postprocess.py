@@ -1,0 +1,87 @@
+"""From a network's two outputs to detections, in numpy: what the frozen graph's last part does.
+
+Decode, convert scores, NMS class by class, the best of all classes first; then clip to the picture and drop what has
+no area. Clipping comes after NMS, as in the Object Detection API. Where scores are exactly equal the lower anchor comes
+first; TensorFlow's own order on ties is not defined.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirilla import boxes as geometry
+from mirilla.boxes import Letterbox
+from mirilla.detections import Detections
+from mirilla.model.box_coder import decode
+from mirilla.model.spec import ModelSpec, PostProcessing
+
+Floats = NDArray[np.float32]
+
+
+def scores(logits: Floats, converter: str) -> Floats:
+    """(..., 1 + C) logits -> scores of the same shape.
+
+    Args:
+        converter: SIGMOID, SOFTMAX or IDENTITY.
+    """
+    if converter == "SIGMOID":
+        with np.errstate(over="ignore"):  # exp(-x) may overflow to infinity: the score is 0 then, as it should be
+            return 1 / (1 + np.exp(-logits))
+    if converter == "SOFTMAX":
+        powers = np.exp(logits - logits.max(-1, keepdims=True))
+        return powers / powers.sum(-1, keepdims=True)
+    if converter == "IDENTITY":
+        return logits
+    raise ValueError(f"score converter {converter!r}")
+
+
+def detections(codes: Floats, logits: Floats, anchors_yxyx: Floats, spec: ModelSpec,
+               letterbox: Letterbox | None = None, threshold: float | None = None) -> Detections:
+    """Detections of one picture.
+
+    Args:
+        codes: (A, 4) box codes.
+        logits: (A, 1 + C); column 0 is the background.
+        anchors_yxyx: (A, 4).
+        spec: the box coder's scales and the post-processing's numbers.
+        letterbox: where the picture lies in the network's input; all of it by default.
+        threshold: only scores above this; the spec's own threshold by default.
+
+    Returns:
+        Boxes normalised to the picture, best first; classes from 1.
+    """
+    post = spec.post_processing
+    least = post.score_threshold if threshold is None else max(threshold, post.score_threshold)
+    foreground = scores(logits, post.score_converter)[:, 1:]  # (A, C)
+    # decoding only what can be kept makes a high threshold fast and changes nothing: NMS never looks downwards
+    candidates = np.flatnonzero((foreground > least).any(1))
+    with np.errstate(over="ignore"):
+        boxes = decode(codes[candidates], anchors_yxyx[candidates], spec.box_coder)
+    return select(boxes, foreground[candidates], post, least, letterbox)
+
+
+def select(boxes_yxyx: Floats, foreground: Floats, post: PostProcessing, threshold: float | None = None,
+           letterbox: Letterbox | None = None) -> Detections:
+    """NMS and what follows, from decoded boxes (A, 4) and scores (A, C) without the background."""
+    least = post.score_threshold if threshold is None else threshold
+    chosen: list[NDArray[np.int64]] = []
+    for column in range(foreground.shape[1]):
+        above = np.flatnonzero(foreground[:, column] > least)
+        kept = geometry.nms(boxes_yxyx[above], foreground[above, column], post.iou_threshold,
+                            post.max_detections_per_class)
+        chosen.append(above[kept])
+    anchors = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
+    classes = np.repeat(np.arange(len(chosen)), [len(one) for one in chosen])
+    values = foreground[anchors, classes]
+    order = np.argsort(-values, kind="stable")
+    boxes, values, classes = boxes_yxyx[anchors[order]], values[order], classes[order]
+    window = letterbox or Letterbox.squash()
+    low, high = np.zeros(4, np.float32), np.array([window.scale_y, window.scale_x] * 2, np.float32)
+    boxes = np.clip(boxes, low, high)
+    keep = np.flatnonzero(geometry.area(boxes) > 0)[: post.max_total_detections]
+    return Detections(
+        window.to_picture(boxes[keep]).astype(np.float32),
+        values[keep].astype(np.float32),
+        classes[keep].astype(np.int64) + 1,
+    )
