@@ -1,0 +1,125 @@
+"""TensorFlow 1's optimisers and moving average, on all parameters as one flat vector.
+
+PyTorch's RMSprop differs from TensorFlow's in where epsilon stands, in what the accumulator starts at and in where
+the learning rate enters, so these are written out. One vector instead of 119 tensors makes a step a handful of
+operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class RmsProp:
+    """Slots `RMSProp` (starts at 1) and `RMSProp_1` (the momentum, which contains the learning rate)."""
+
+    decay: float = 0.9
+    momentum: float = 0.9
+    epsilon: float = 1.0
+    slots = {"RMSProp": 1.0, "RMSProp_1": 0.0}  # noqa: RUF012
+
+    def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: float, step: int) -> None:
+        mean_square, momentum = slots["RMSProp"], slots["RMSProp_1"]
+        mean_square.mul_(self.decay).addcmul_(gradient, gradient, value=1 - self.decay)
+        root = (mean_square + self.epsilon).sqrt_()
+        momentum.mul_(self.momentum).addcdiv_(gradient, root, value=rate)
+        weights.sub_(momentum)
+
+
+@dataclass(frozen=True)
+class Momentum:
+    """Slot `Momentum`."""
+
+    momentum: float = 0.9
+    slots = {"Momentum": 0.0}  # noqa: RUF012
+
+    def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: float, step: int) -> None:
+        accumulator = slots["Momentum"].mul_(self.momentum).add_(gradient)
+        weights.sub_(accumulator, alpha=rate)
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Slots `Adam` and `Adam_1` (arXiv:1412.6980, the form with epsilon-hat)."""
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    slots = {"Adam": 0.0, "Adam_1": 0.0}  # noqa: RUF012
+
+    def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: float, step: int) -> None:
+        first = slots["Adam"].mul_(self.beta1).add_(gradient, alpha=1 - self.beta1)
+        second = slots["Adam_1"].mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
+        corrected = rate * math.sqrt(1 - self.beta2 ** (step + 1)) / (1 - self.beta1 ** (step + 1))
+        weights.addcdiv_(first, second.sqrt().add_(self.epsilon), value=-corrected)
+
+
+Optimizer = RmsProp | Momentum | Adam
+
+
+class FlatParameters:
+    """All trainable tensors of a network as views into one vector, their gradients likewise.
+
+    weights, gradient: (P,). l2: (P,) the regulariser's weight of every element.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], l2: Mapping[str, float]):
+        self.names = list(parameters)
+        self.sizes = [p.numel() for p in parameters.values()]
+        self.shapes = [p.shape for p in parameters.values()]
+        first = next(iter(parameters.values()))
+        self.weights = torch.empty(sum(self.sizes), device=first.device)
+        self.gradient = torch.zeros_like(self.weights)
+        self.l2 = torch.zeros_like(self.weights)
+        places = zip(parameters.items(), self.split(self.weights).values(), self.split(self.gradient).values(),
+                     self.split(self.l2).values(), strict=True)
+        for (name, parameter), weight, gradient, l2_weight in places:
+            weight.copy_(parameter.data)
+            parameter.data, parameter.grad = weight, gradient
+            l2_weight.fill_(l2.get(name, 0.0))
+
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """Name -> view of `vector` (P,) in the parameter's shape."""
+        parts = vector.split(self.sizes)
+        return {n: p.view(s) for n, p, s in zip(self.names, parts, self.shapes, strict=True)}
+
+    def regularization(self) -> Tensor:
+        """The L2 loss, sum of l2 * w^2 / 2."""
+        return 0.5 * (self.l2 * self.weights * self.weights).sum()
+
+    def add_regularization_gradient(self) -> None:
+        self.gradient.addcmul_(self.l2, self.weights)
+
+    def clip_gradient(self, norm: float) -> None:
+        """Scale the whole gradient to at most this norm; 0 leaves it."""
+        if norm > 0:
+            self.gradient.mul_((norm / (self.gradient.norm() + 1e-12)).clamp(max=1.0))
+
+
+class TrainState:
+    """What changes from step to step besides the network's own tensors: slots, average and the step's number."""
+
+    def __init__(self, parameters: FlatParameters, optimizer: Optimizer, average_decay: float | None,
+                 average_warmup: bool = False):
+        self.parameters, self.optimizer = parameters, optimizer
+        self.average_decay, self.average_warmup = average_decay, average_warmup
+        self.slots = {n: torch.full_like(parameters.weights, start) for n, start in optimizer.slots.items()}
+        self.average = parameters.weights.clone() if average_decay is not None else None
+        self.step = 0
+
+    @torch.no_grad()
+    def apply(self, learning_rate: float) -> None:
+        """One update from the gradient that stands in `parameters`."""
+        self.optimizer.update(self.parameters.weights, self.parameters.gradient, self.slots, learning_rate, self.step)
+        if self.average is not None and self.average_decay is not None:
+            decay = self.average_decay
+            if self.average_warmup:  # the average of a short run must not remember the initial weights
+                decay = min(decay, (1 + self.step) / (10 + self.step))
+            self.average.lerp_(self.parameters.weights, 1 - decay)
+        self.step += 1

@@ -1,0 +1,164 @@
+"""Ten training steps on the original's fixed batch, from its own checkpoint, against its own numbers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mirilla.model.anchors import anchors_yxyx  # noqa: E402
+from mirilla.model.network import INPUT_OFFSET, INPUT_SCALE, SsdNetwork, initialise  # noqa: E402
+from mirilla.model.spec import ModelSpec  # noqa: E402
+from mirilla.training import losses, schedules  # noqa: E402
+from mirilla.training.optimizer import FlatParameters, RmsProp, TrainState  # noqa: E402
+from test_training_goldens import SAMPLE, batch_of, ground_truths  # noqa: E402
+
+SPEC = ModelSpec()
+
+
+@pytest.fixture(scope="module")
+def odapi(shared):
+    return shared / "data" / "odapi"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def network_from(path):
+    network = SsdNetwork(SPEC).to(memory_format=torch.channels_last)
+    network.set_weights(np.load(path))
+    return network
+
+
+def l2_of(network):
+    names = [e.weights for e in network.table.layers if e.kind == "conv"]
+    names += [f"{s}/weights" for p in network.table.predictors for s in (p.box_scope, p.class_scope)]
+    return dict.fromkeys(names, 0.00004)
+
+
+def pixels(images):
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2).float()
+    return (tensor * INPUT_SCALE + INPUT_OFFSET).contiguous(memory_format=torch.channels_last)
+
+
+def test_variables_and_their_order(odapi):
+    network = SsdNetwork(SPEC)
+    golden = {v["name"]: tuple(v["shape"]) for v in json.loads((odapi / "export_ckpt_variables.json").read_text())}
+    golden.pop("global_step")
+    assert {n: a.shape for n, a in network.get_weights().items()} == golden
+    assert sum(p.numel() for p in network.trainable().values()) == 100_050
+
+
+@pytest.mark.parametrize("checkpoint", ["export_ckpt_values.npz"])
+def test_inference_equals_the_original(odapi, checkpoint):
+    network = network_from(odapi / checkpoint).eval()
+    golden = np.load(odapi / "infer_b24.npz")
+    with torch.no_grad():
+        codes, logits = network(pixels(np.load(odapi / "images.npz")["images256"]))
+    np.testing.assert_allclose(codes, golden["batch8|concat"][:, :, 0], atol=1e-5)
+    np.testing.assert_allclose(logits, golden["batch8|concat_1"], atol=1e-5)
+
+
+def test_ten_steps_equal_the_original(odapi):
+    network = network_from(odapi / "ckpt0_values.npz").train()
+    network.set_batch_norm_decay(0.9997, 0.9997)
+    inputs = np.load(odapi / "trainstep_inputs.npz")
+    first = np.load(odapi / "trainstep_step1_forward_grads.npz")
+    expected = json.loads((odapi / "trainstep_losses.json").read_text())
+    flat = FlatParameters(network.trainable(), l2_of(network))
+    state = TrainState(flat, RmsProp(), 0.9999)
+    x = pixels(inputs["images"])
+    anchors = torch.from_numpy(anchors_yxyx(SPEC.anchors, network.table.feature_map_shapes, 256, 256))
+    targets = losses.targets_of(batch_of(ground_truths(inputs)), anchors, SAMPLE)
+    for step in range(10):
+        flat.gradient.zero_()
+        codes, logits = network(x)
+        result, _ = losses.objective(codes, logits, targets, anchors, SAMPLE)
+        result.total.backward()
+        flat.add_regularization_gradient()
+        total = float(result.total + flat.regularization())
+        # rounding in batch norm's sums over 131,072 values grows with every step
+        tolerance = 1e-4 if step == 0 else 2e-2
+        assert total == pytest.approx(expected[step]["total_loss"], abs=tolerance), step
+        assert float(result.localization) == pytest.approx(expected[step]["Loss/localization_loss"], abs=tolerance)
+        assert float(result.classification) == pytest.approx(
+            expected[step]["Loss/classification_loss"], abs=tolerance
+        )
+        assert float(flat.regularization()) == pytest.approx(expected[step]["regularization_loss"], abs=1e-6)
+        if step == 0:
+            # batch norm over 8 values at the 1x1 map magnifies the last bits
+            np.testing.assert_allclose(codes.detach(), first["fwd|box_encodings"], atol=1e-4)
+            check_gradients(network, flat, first)
+        state.apply(0.004)
+        if step + 1 in (1, 2, 10):
+            check_variables(network, state, np.load(odapi / f"trainstep_vars_after{step + 1}.npz"),
+                            1e-4 if step == 0 else 5e-3)
+
+
+def check_gradients(network, flat, golden):
+    """As one vector: a last-bit difference that moves one activation across 0 or 6 shows in single entries."""
+    from mirilla.model.network import to_tensorflow
+
+    got = {n: to_tensorflow(n, g).ravel() for n, g in flat.split(flat.gradient).items()}
+    want = {n: golden[f"grad|{n}"].ravel() for n in got}
+    difference = np.concatenate([got[n] - want[n] for n in got])
+    assert np.linalg.norm(difference) <= 2e-3 * np.linalg.norm(np.concatenate(list(want.values())))
+    for name in got:
+        assert np.corrcoef(got[name], want[name])[0, 1] > 0.999 or np.abs(want[name]).max() < 1e-6, name
+
+
+def check_variables(network, state, golden, tolerance):
+    from mirilla.model.network import to_tensorflow
+
+    mine = network.get_weights()
+    for suffix, vector in [("RMSProp", state.slots["RMSProp"]), ("RMSProp_1", state.slots["RMSProp_1"]),
+                           ("ExponentialMovingAverage", state.average)]:
+        for name, tensor in state.parameters.split(vector).items():
+            mine[f"{name}/{suffix}"] = to_tensorflow(name, tensor)
+    assert set(mine) == set(golden.files) - {"global_step"}
+    for name, value in mine.items():
+        scale = 1.0
+        if name.endswith("/RMSProp"):  # holds squared gradients, of which the largest here is 330
+            scale = max(np.abs(golden[name]).max(), 1.0) * 50
+        assert np.abs(value - golden[name]).max() <= tolerance * scale, name
+
+
+def test_fresh_weights_have_the_originals_spread(odapi):
+    network = SsdNetwork(SPEC)
+    initialise(network, torch.Generator().manual_seed(1))
+    golden = np.load(odapi / "ckpt0_values.npz")
+    for name, value in network.get_weights().items():
+        if value.size > 2000:
+            assert value.std() == pytest.approx(golden[name].std(), rel=0.05), name
+        if not name.endswith("weights"):
+            assert np.array_equal(value, golden[name]), name
+    stem = network.get_weights()["FeatureExtractor/MobilenetV1/Conv2d_0/weights"]
+    assert 0.16 < np.abs(stem).max() <= 0.18
+
+
+def test_learning_rates(odapi):
+    golden = json.loads((odapi / "lr_schedule.json").read_text())
+    sample = schedules.exponential_decay(0.004, 800720, 0.95)
+    assert [sample(s) for s in golden["steps"]] == pytest.approx(golden["lr"], rel=1e-6)
+    others = {
+        "exp_decay_1000_0.9_staircase": schedules.exponential_decay(0.004, 1000, 0.9),
+        "exp_decay_1000_0.9_nostair": schedules.exponential_decay(0.004, 1000, 0.9, staircase=False),
+        "cosine_base0.08_total2000_warm0.01_wsteps500": schedules.cosine_decay(0.08, 2000, 0.01, 500),
+        "manual_step_0.004_1000:0.001_2000:0.0001": schedules.manual_steps(0.004, [(1000, 0.001), (2000, 0.0001)]),
+    }
+    for name, schedule in others.items():
+        for step, rate in golden[name]:
+            assert schedule(step) == pytest.approx(rate, rel=1e-5, abs=1e-9), (name, step)
+
+
+def test_burn_in_as_in_the_original():
+    rate = schedules.exponential_decay(1.0, 3, 0.1, burnin_learning_rate=0.5, burnin_steps=2, minimum=0.05)
+    assert [rate(s) for s in range(9)] == pytest.approx([0.5, 0.5, 1, 1, 1, 0.1, 0.1, 0.1, 0.05])
