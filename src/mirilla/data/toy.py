@@ -16,25 +16,24 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
 from mirilla import files
-from mirilla.data.toy_faces import (
-    BOTTOM,
-    FACE_CENTRE_Y,
-    FACE_HALF_HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    Colour,
-    Head,
-    cloth,
-    draw_head,
-    shade,
-)
+from mirilla.data.toy_canvas import BOTTOM, LEFT, RIGHT, TOP, Colour, cloth, shade
+from mirilla.data.toy_faces import FACE_CENTRE_Y, FACE_HALF_HEIGHT, Head, draw_head
 from mirilla.data.toy_objects import draw_object
 from mirilla.data.toy_scenes import background
 
 # A face's height in pixels when the picture's longer side is 256: from barely visible to filling the picture.
 SMALLEST_FACE, LARGEST_FACE = 11.0, 215.0
-_FRAMES = ((400, 300), (300, 400), (384, 384), (426, 240), (240, 426), (420, 280), (280, 420), (320, 240), (448, 336))
+_FRAMES = (
+    (400, 300),
+    (300, 400),
+    (384, 384),
+    (426, 240),
+    (240, 426),
+    (420, 280),
+    (280, 420),
+    (320, 240),
+    (448, 336),
+)
 _OVERSAMPLED = 2  # drawn at this many times the size, then averaged down: smooth edges
 
 
@@ -80,8 +79,14 @@ def draw_scene(seed: int, split: str, index: int) -> Scene:
     return stage.finish(kind)
 
 
-def write(folder: str | Path, *, train: int = 400, val: int = 60, seed: int = 1,
-          drawn: Callable[[int], None] | None = None) -> Path:
+def write(
+    folder: str | Path,
+    *,
+    train: int = 400,
+    val: int = 60,
+    seed: int = 1,
+    drawn: Callable[[int], None] | None = None,
+) -> Path:
     """Write the data set in WIDER FACE's layout.
 
     Args:
@@ -101,18 +106,21 @@ def write(folder: str | Path, *, train: int = 400, val: int = 60, seed: int = 1,
         lines: list[str] = []
         for index in range(count):
             scene = draw_scene(seed, split, index)
-            name = f"{_event(scene.kind)}/{_event(scene.kind)}_toy_{scene.kind}_{index}.jpg"
+            name = f"{_event(scene.kind)}/{_event(scene.kind).replace('--', '_')}_toy_{index}.jpg"
             encoded = io.BytesIO()
             scene.picture.save(encoded, "JPEG", quality=scene.jpeg_quality)
             path = folder / f"WIDER_{split}" / "images" / name
             with files.explaining(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(encoded.getvalue())  # the list of pictures, written last, is what makes it whole
+                path.write_bytes(
+                    encoded.getvalue()
+                )  # the list of pictures, written last, is what makes it whole
             lines += [name, str(len(scene.faces))]
             lines += [_line(face) for face in scene.faces] or ["0 0 0 0 0 0 0 0 0 0"]
             if drawn is not None:
                 drawn(1)
-        files.write_text(folder / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt", "".join(f"{x}\n" for x in lines))
+        list_path = folder / "wider_face_split" / f"wider_face_{split}_bbx_gt.txt"
+        files.write_text(list_path, "".join(f"{line}\n" for line in lines))
     return folder
 
 
@@ -122,15 +130,17 @@ def _event(kind: str) -> str:
 
 
 def _line(face: Face) -> str:
-    return (f"{face.left_px} {face.top_px} {face.width_px} {face.height_px} {face.blur} {face.expression} "
-            f"{face.illumination} {face.invalid} {face.occlusion} {face.pose} ")
+    return (
+        f"{face.left_px} {face.top_px} {face.width_px} {face.height_px} {face.blur} {face.expression} "
+        f"{face.illumination} {face.invalid} {face.occlusion} {face.pose} "
+    )
 
 
 def _face_heights(rng: np.random.Generator, longer_px: int) -> list[float]:
     """Heights of a scene's faces in its pixels, the smallest (farthest) first."""
     kind = rng.choice(["none", "one", "few", "group", "crowd"], p=[0.08, 0.34, 0.33, 0.17, 0.08])
-    count = {"none": 0, "one": 1, "few": int(rng.integers(2, 5)), "group": int(rng.integers(4, 9)),
-             "crowd": int(rng.integers(8, 18))}[str(kind)]
+    counts = {"none": (0, 1), "one": (1, 2), "few": (2, 5), "group": (4, 9), "crowd": (8, 18)}
+    count = int(rng.integers(*counts[str(kind)]))
     largest = {"none": 1.0, "one": LARGEST_FACE, "few": 120.0, "group": 60.0, "crowd": 30.0}[str(kind)]
     smallest = 16.0 if kind == "one" else SMALLEST_FACE
     if kind == "crowd":
@@ -181,10 +191,11 @@ class _Stage:
         head_x, head_y = x - a * FACE_CENTRE_Y * sin, y - a * FACE_CENTRE_Y * cos
         head = draw_head(rng, float(np.clip(2 * a, 14, 80)), self.light)
         if rng.random() < 0.88:
-            self._add_body(head_x, head_y, a, head.skin)
+            self._add_body(head_x, head_y, a, head.skin, roll)
         size = (round((RIGHT - LEFT) * a * _OVERSAMPLED), round((BOTTOM - TOP) * a * _OVERSAMPLED))
         corner = (round(head_x * _OVERSAMPLED - size[0] / 2), round(head_y * _OVERSAMPLED - size[1] / 2))
-        tile = head.tile.rotate(roll, Image.Resampling.BICUBIC).resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
+        tile = head.tile.rotate(roll, Image.Resampling.BILINEAR)
+        tile = tile.resize(size, Image.Resampling.BILINEAR, reducing_gap=2)
         self.canvas.paste(tile, corner, tile)
         self._cover(tile.getchannel("A"), corner, 0)
         face = head.face.rotate(roll).resize(size)
@@ -207,14 +218,15 @@ class _Stage:
             clear = True
             for _, (x0, y0, x1, y1), _, _, _ in self.faces:
                 shared = max(0.0, min(x1, x + half_w) - max(x0, x - half_w)) * max(
-                    0.0, min(y1, y + half_h) - max(y0, y - half_h))
+                    0.0, min(y1, y + half_h) - max(y0, y - half_h)
+                )
                 clear &= shared <= near * min((x1 - x0) * (y1 - y0), 4 * half_w * half_h)
             if clear:
                 return x, y
         return None
 
-    def _add_body(self, x: float, y: float, a: float, skin: Colour) -> None:
-        """Shoulders and trunk under a head; people far away get legs and arms."""
+    def _add_body(self, x: float, y: float, a: float, skin: Colour, roll: float) -> None:
+        """Neck, shoulders and trunk under a head; people far away get legs and arms."""
         rng = self.rng
         colour = cloth(rng)
         s = a * _OVERSAMPLED
@@ -224,20 +236,23 @@ class _Stage:
         if a < 30:
             trousers = shade(cloth(rng), 0.7)
             for side in (-1, 1):
-                shapes.append(([(side * 0.1, low - 0.5), (side * 1.3, low - 0.5), (side * 1.1, low + 5), (side * 0.3, low + 5)],
-                               trousers))
+                leg = [(0.1, low - 0.5), (1.3, low - 0.5), (1.1, low + 5), (0.3, low + 5)]
+                shapes.append(([(side * px, py) for px, py in leg], trousers))
         swing = rng.uniform(0, 1.2)
+        arm = [(wide, 2.0), (wide + swing, low - 0.6), (wide + swing - 0.6, low - 0.4), (wide - 0.7, 2.6)]
         for side in (-1, 1):
-            shapes.append(([(side * wide, 2.0), (side * (wide + swing), low - 0.6), (side * (wide + swing - 0.6), low - 0.4),
-                            (side * (wide - 0.7), 2.6)], shade(colour, 0.85)))
+            shapes.append(([(side * px, py) for px, py in arm], shade(colour, 0.85)))
         neck = 1.35
-        shapes.append(([(-0.6, neck), (-wide * 0.8, neck + 0.35), (-wide, neck + 0.9), (-wide * 0.86, low), (wide * 0.86, low),
-                        (wide, neck + 0.9), (wide * 0.8, neck + 0.35), (0.6, neck)], colour))
-        shapes.append(([(-0.55, neck), (0.55, neck), (0, neck + 0.6)], shade(skin, 0.85)))
+        half = [(0.6, neck), (wide * 0.8, neck + 0.35), (wide, neck + 0.9), (wide * 0.86, low)]
+        shapes.append(([*half, *((-px, py) for px, py in reversed(half))], colour))
+        sin, cos = math.sin(math.radians(roll)), math.cos(math.radians(roll))
+        jaw = [(px * cos + 0.6 * sin, -px * sin + 0.6 * cos) for px in (-0.5, 0.5)]
+        shapes.append(([*jaw, (0.55, neck + 0.15), (0, neck + 0.6), (-0.55, neck + 0.15)], shade(skin, 0.74)))
         pen, covers = ImageDraw.Draw(self.canvas), ImageDraw.Draw(self.seen)
         for points, fill in shapes:
-            pen.polygon([(cx + px * s, cy + py * s) for px, py in points], fill)
-            covers.polygon([((cx + px * s) / _OVERSAMPLED, (cy + py * s) / _OVERSAMPLED) for px, py in points], 0)
+            placed = [(cx + px * s, cy + py * s) for px, py in points]
+            pen.polygon(placed, fill)
+            covers.polygon([(px / _OVERSAMPLED, py / _OVERSAMPLED) for px, py in placed], 0)
         if rng.random() < 0.35:  # stripes
             stripe = shade(cloth(rng), rng.uniform(0.7, 1.3))
             for k in range(4):
@@ -245,7 +260,7 @@ class _Stage:
                 pen.rectangle((cx - wide * 0.84 * s, top, cx + wide * 0.84 * s, top + 0.35 * s), stripe)
 
     def _cover(self, mask: Image.Image, corner: tuple[int, int], value: int) -> float:
-        """Write `value` where the mask (at the canvas's scale) is more than half; returns the pixels of the mask."""
+        """Write `value` where the mask (at the canvas's scale) is over half; returns the number of those."""
         size = (max(1, round(mask.width / _OVERSAMPLED)), max(1, round(mask.height / _OVERSAMPLED)))
         small = mask.resize(size, Image.Resampling.BOX).point(_HALF)
         self.seen.paste(value, (round(corner[0] / _OVERSAMPLED), round(corner[1] / _OVERSAMPLED)), small)
@@ -256,11 +271,13 @@ class _Stage:
         rng = self.rng
         picture = self.canvas.reduce(_OVERSAMPLED)
         extreme = kind == "Night" or self.light[2] > 0.85
-        gain = rng.uniform(0.75, 1.15)
-        if rng.random() < 0.12 or kind == "Night":
-            gain, extreme = rng.uniform(0.35, 0.7), True
+        gain = rng.uniform(0.85, 1.2)
+        if rng.random() < 0.09:
+            gain, extreme = rng.uniform(0.4, 0.7), True
         tint = 1 + rng.normal(0, 0.05, 3)
-        table = [np.clip(255 * (np.arange(256) / 255) ** rng.uniform(0.85, 1.2) * gain * c, 0, 255) for c in tint]
+        table = [
+            np.clip(255 * (np.arange(256) / 255) ** rng.uniform(0.85, 1.2) * gain * c, 0, 255) for c in tint
+        ]
         picture = picture.point(np.concatenate(table).astype(int).tolist())
         picture = ImageEnhance.Color(picture).enhance(0.0 if rng.random() < 0.15 else rng.uniform(0.6, 1.15))
         if rng.random() < 0.5:
@@ -269,8 +286,9 @@ class _Stage:
         if blur:
             picture = picture.filter(ImageFilter.GaussianBlur(float(blur)))
         if rng.random() < 0.7:
-            noise = rng.normal(0, rng.uniform(1, 9), (self.height, self.width, 1 if rng.random() < 0.5 else 3))
-            noisy = np.asarray(picture, np.float32) + noise.astype(np.float32)
+            channels = 1 if rng.random() < 0.5 else 3
+            grain = rng.standard_normal((self.height, self.width, channels), np.float32)
+            noisy = np.asarray(picture, np.float32) + grain * np.float32(rng.uniform(1, 9))
             picture = Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
         shown = np.bincount(np.asarray(self.seen).ravel(), minlength=256)
         longer = max(self.width, self.height)
@@ -282,12 +300,21 @@ class _Stage:
             left, top = max(0, round(x0)), max(0, round(y0))
             w, h = min(self.width, round(x1)) - left, min(self.height, round(y1)) - top
             size = math.sqrt(w * h) * 256 / longer
-            occlusion = 2 if visible < 0.6 else 1 if visible < 0.93 or head.covered else 0
-            invalid = int(visible < 0.3 or size < 8)
-            blurred = blur * 14 / size
-            faces.append(Face(left, top, w, h, 2 if blurred > 0.8 or size < 9 else 1 if blurred > 0.3 else 0,
-                              int(head.exaggerated), int(extreme), invalid, occlusion,
-                              int(head.turned or abs(roll) > 30)))
+            blurred = blur * 14 / max(size, 1)
+            faces.append(
+                Face(
+                    left,
+                    top,
+                    w,
+                    h,
+                    blur=2 if blurred > 0.8 or size < 9 else 1 if blurred > 0.3 else 0,
+                    expression=int(head.exaggerated),
+                    illumination=int(extreme),
+                    invalid=int(visible < 0.3 or size < 8),
+                    occlusion=2 if visible < 0.6 else 1 if visible < 0.93 or head.covered else 0,
+                    pose=int(head.turned or abs(roll) > 30),
+                )
+            )
         return Scene(picture, tuple(faces), kind, int(rng.integers(62, 95)))
 
 
@@ -295,7 +322,7 @@ def _beam(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
     """Light that falls off across the picture."""
     y, x = np.mgrid[0:1:16j, 0:1:16j]
     cx, cy = rng.uniform(-0.3, 1.3, 2)
-    level = np.clip(1.12 - rng.uniform(0.2, 0.7) * np.hypot(x - cx, y - cy), 0.15, 1)
+    level = np.clip(1.15 - rng.uniform(0.1, 0.6) * np.hypot(x - cx, y - cy), 0.15, 1)
     grey = Image.fromarray((level * 255).astype(np.uint8)).resize(picture.size, Image.Resampling.BICUBIC)
     return ImageChops.multiply(picture, Image.merge("RGB", (grey, grey, grey)))
 

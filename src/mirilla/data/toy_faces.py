@@ -1,37 +1,34 @@
 """Drawn faces: cartoon to half-realistic heads of many tones, with hair, glasses, masks, hats and beards.
 
-A head is drawn upright on a tile of its own, in units of half its width: (0, 0) is the middle of the face, x runs
-from -1 to 1 across it and y from about -1.25 (hairline and above) to 1.3 (chin).
+A head is drawn upright on a tile of its own, in units of half its width: (0, 0) is the middle of the face, x
+runs from -1 to 1 across it and y from about -1.25 (hairline and above) to 1.3 (chin).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-Colour = tuple[int, int, int]
-Point = tuple[float, float]
+from mirilla.data.toy_canvas import (
+    BOTTOM,
+    FUR,
+    LEFT,
+    RIGHT,
+    TOP,
+    Colour,
+    Point,
+    Tile,
+    cloth,
+    hair_colour,
+    shade,
+    skin_tone,
+    vary,
+)
 
-# The tile's edges and the face's own ellipse (what a box is drawn around: forehead to chin), in the head's units.
-LEFT, TOP, RIGHT, BOTTOM = -2.3, -2.5, 2.3, 2.5
+# The face's own ellipse, which a box is drawn around: forehead to chin.
 FACE_CENTRE_Y, FACE_HALF_HEIGHT = 0.1, 1.2
-
-_SKIN = np.array([
-    (255, 226, 203), (246, 205, 176), (235, 188, 150), (222, 168, 126), (200, 142, 100),
-    (172, 115, 78), (141, 90, 60), (109, 68, 46), (82, 51, 36), (58, 37, 28),
-], float)
-_FUR = np.array([(196, 132, 74), (120, 84, 56), (226, 214, 196), (150, 150, 155), (74, 66, 62), (232, 160, 84)], float)
-_HAIR: tuple[Colour, ...] = (
-    (24, 20, 20), (46, 32, 24), (84, 54, 34), (128, 84, 46), (190, 146, 84), (226, 196, 132), (150, 62, 34),
-    (146, 144, 142), (214, 212, 208), (60, 74, 120), (166, 64, 110),
-)
-_CLOTH: tuple[Colour, ...] = (
-    (40, 60, 110), (170, 40, 44), (36, 110, 74), (220, 190, 60), (60, 60, 66), (228, 228, 224), (120, 70, 130),
-    (210, 120, 60), (90, 150, 190), (24, 26, 32), (186, 150, 120), (232, 150, 170),
-)
 
 
 @dataclass(frozen=True)
@@ -51,71 +48,6 @@ class Head:
     turned: bool
 
 
-def cloth(rng: np.random.Generator) -> Colour:
-    """A colour for clothes."""
-    return vary(rng, _CLOTH[rng.integers(len(_CLOTH))], 18)
-
-
-def skin_tone(rng: np.random.Generator) -> Colour:
-    """A skin tone between two neighbours of the scale."""
-    at = rng.uniform(0, len(_SKIN) - 1.001)
-    low = int(at)
-    mixed = _SKIN[low] * (1 - (at - low)) + _SKIN[low + 1] * (at - low)
-    return vary(rng, _rgb(mixed), 8)
-
-
-def hair_colour(rng: np.random.Generator) -> Colour:
-    return vary(rng, _HAIR[rng.choice(len(_HAIR), p=_HAIR_SHARE)], 8)
-
-
-_HAIR_SHARE = np.array([4, 4, 4, 3, 2, 2, 1.5, 1.5, 1, 0.4, 0.4]) / 23.8
-
-
-def vary(rng: np.random.Generator, colour: Colour, by: float) -> Colour:
-    """The colour a little off, lighter or darker and in its hue."""
-    return _rgb(np.asarray(colour, float) + rng.normal(0, by * 0.6) + rng.normal(0, by * 0.4, 3))
-
-
-def shade(colour: Colour, factor: float) -> Colour:
-    """Darker (factor < 1) or lighter (towards white, factor > 1)."""
-    c = np.asarray(colour, float)
-    return _rgb(c * factor if factor <= 1 else c + (255 - c) * (factor - 1))
-
-
-def _rgb(values) -> Colour:
-    r, g, b = np.clip(np.round(values), 0, 255).astype(int).tolist()
-    return r, g, b
-
-
-class _Tile:
-    """A drawing in the head's units."""
-
-    def __init__(self, scale: float, image: Image.Image | None = None):
-        size = (round((RIGHT - LEFT) * scale), round((BOTTOM - TOP) * scale))
-        self.scale = scale
-        self.image = Image.new("RGBA", size) if image is None else image
-        self.pen = ImageDraw.Draw(self.image, "RGBA")
-
-    def at(self, point: Point) -> Point:
-        return (point[0] - LEFT) * self.scale, (point[1] - TOP) * self.scale
-
-    def ellipse(self, x: float, y: float, rx: float, ry: float, fill, outline=None, width: float = 0.04) -> None:
-        a, b = self.at((x - rx, y - ry)), self.at((x + rx, y + ry))
-        line = max(1, round(width * self.scale)) if outline else 0
-        self.pen.ellipse((*a, *b), fill, outline, line)
-
-    def polygon(self, points: Sequence[Point], fill) -> None:
-        self.pen.polygon([self.at(p) for p in points], fill)
-
-    def line(self, points: Sequence[Point], fill, width: float) -> None:
-        self.pen.line([self.at(p) for p in points], fill, max(1, round(width * self.scale)), joint="curve")
-
-    def rounded(self, x0: float, y0: float, x1: float, y1: float, radius: float, fill, outline=None,
-                width: float = 0.05) -> None:
-        line = max(1, round(width * self.scale)) if outline else 0
-        self.pen.rounded_rectangle((*self.at((x0, y0)), *self.at((x1, y1))), radius * self.scale, fill, outline, line)
-
-
 def draw_head(rng: np.random.Generator, half_width_px: float, light: tuple[float, float, float]) -> Head:
     """Draw one head.
 
@@ -123,15 +55,19 @@ def draw_head(rng: np.random.Generator, half_width_px: float, light: tuple[float
         half_width_px: pixels of the tile per unit, that is half the face's width.
         light: direction it comes from (x to the right, y down) and its strength in [0, 1].
     """
-    t = _Tile(half_width_px)
     animal = rng.random() < 0.07
     real = rng.random() < 0.75  # soft, without outlines; else a cartoon
-    skin = vary(rng, _rgb(_FUR[rng.integers(len(_FUR))]), 10) if animal else skin_tone(rng)
+    skin = vary(rng, FUR[rng.integers(len(FUR))], 10) if animal else skin_tone(rng)
     hair = shade(skin, 0.7) if animal else hair_colour(rng)
     yaw = float(np.clip(rng.normal(0, 0.35), -0.9, 0.9))
     pitch = float(np.clip(rng.normal(0, 0.35), -0.8, 0.8))
-    outline = None if real else (*shade(skin, 0.35), 255)
-    style = "none" if animal else str(rng.choice(["short", "long", "bob", "bald", "curly"], p=[0.4, 0.2, 0.15, 0.08, 0.17]))
+    outline = None if real else shade(skin, 0.35)
+    t = Tile(half_width_px, shade(skin, 0.7))
+    style = (
+        "none"
+        if animal
+        else str(rng.choice(["short", "long", "bob", "bald", "curly"], p=[0.4, 0.2, 0.15, 0.08, 0.17]))
+    )
     contour = _contour(rng.uniform(0.05, 0.3), rng.uniform(1.22, 1.34))
 
     if style in ("long", "bob"):
@@ -139,8 +75,13 @@ def draw_head(rng: np.random.Generator, half_width_px: float, light: tuple[float
         t.rounded(-1.25, -1.4, 1.25, low, 0.9, shade(hair, 0.8))
     elif style == "curly":
         for angle in np.linspace(-3.5, 0.36, 13):
-            t.ellipse(1.05 * np.cos(angle), -0.35 + 1.15 * np.sin(angle), 0.42, 0.42, vary(rng, shade(hair, 0.85), 6))
-    t.polygon([(-0.5, 0.8), (0.5, 0.8), (0.58, 2.4), (-0.58, 2.4)], shade(skin, 0.72))  # neck
+            t.ellipse(
+                1.05 * np.cos(angle),
+                -0.35 + 1.15 * np.sin(angle),
+                0.42,
+                0.42,
+                vary(rng, shade(hair, 0.85), 6),
+            )
     if animal:
         round_ears = rng.random() < 0.5
         for side in (-1, 1):
@@ -163,10 +104,12 @@ def draw_head(rng: np.random.Generator, half_width_px: float, light: tuple[float
     if style in ("short", "long", "bob", "curly"):
         _fringe(rng, t, contour, hair, style)
     covered |= _worn(rng, t, hair, yaw, pitch, animal)
-    if real:
-        t.image = t.image.filter(ImageFilter.GaussianBlur(half_width_px * rng.uniform(0.005, 0.025)))
+    softness = half_width_px * rng.uniform(0.005, 0.025)
+    if real and softness > 0.3:
+        t.image = t.image.filter(ImageFilter.GaussianBlur(softness))
     face = Image.new("L", t.image.size)
     ImageDraw.Draw(face).polygon([t.at(p) for p in contour], 255)
+    t.image.putalpha(t.alpha)
     return Head(t.image, face, skin, covered, exaggerated, abs(yaw) > 0.6)
 
 
@@ -178,25 +121,34 @@ def _contour(jaw: float, chin: float) -> list[Point]:
     return list(zip(x.tolist(), y.tolist(), strict=True))
 
 
-def _shine(t: _Tile, contour: list[Point], light: tuple[float, float, float], real: bool) -> None:
+def _shine(t: Tile, contour: list[Point], light: tuple[float, float, float], real: bool) -> None:
     """Darken the side turned away from the light, as on an egg."""
     n = 40
-    y, x = np.mgrid[TOP:BOTTOM:n * 1j, LEFT:RIGHT:n * 1j]
+    y, x = np.mgrid[TOP : BOTTOM : n * 1j, LEFT : RIGHT : n * 1j]
     nx, ny = x / 1.15, (y - 0.1) / 1.5
     nz = np.sqrt(np.clip(1 - nx**2 - ny**2, 0.03, 1))
     lx, ly, strength = light
     towards = (nx * lx + ny * ly) * 0.8 + nz * 0.6
     strength = strength if real else strength * 0.4
     level = np.clip(1 - strength * 0.75 * (0.75 - np.clip(towards, -0.3, 1)), 0.12, 1.15) / 1.05
-    grey = Image.fromarray((np.clip(level, 0, 1) * 255).astype(np.uint8)).resize(t.image.size, Image.Resampling.BICUBIC)
-    rgb = ImageChops.multiply(t.image.convert("RGB"), Image.merge("RGB", (grey, grey, grey)))
-    rgb.putalpha(t.image.getchannel("A"))
-    t.image.paste(rgb)
+    grey = Image.fromarray((np.clip(level, 0, 1) * 255).astype(np.uint8)).resize(
+        t.image.size, Image.Resampling.BICUBIC
+    )
+    t.image.paste(ImageChops.multiply(t.image, Image.merge("RGB", (grey, grey, grey))))
 
 
-def _features(rng: np.random.Generator, t: _Tile, skin: Colour, hair: Colour, yaw: float, pitch: float, real: bool,
-              animal: bool) -> tuple[bool, bool]:
+def _features(
+    rng: np.random.Generator,
+    t: Tile,
+    skin: Colour,
+    hair: Colour,
+    yaw: float,
+    pitch: float,
+    real: bool,
+    animal: bool,
+) -> tuple[bool, bool]:
     """Eyes, brows, nose, mouth, beard. Returns (hides part of the face, exaggerated expression)."""
+
     def x_of(x: float) -> float:
         return x * (1 - 0.2 * abs(yaw)) + 0.36 * yaw
 
@@ -224,11 +176,22 @@ def _features(rng: np.random.Generator, t: _Tile, skin: Colour, hair: Colour, ya
             t.ellipse(x + look * wide * 0.6, eye_y, r, r, iris)
             t.ellipse(x + look * wide * 0.6, eye_y, r * 0.5, r * 0.5, (14, 12, 12))
             t.ellipse(x + look * wide * 0.6 + r * 0.3, eye_y - r * 0.3, r * 0.22, r * 0.22, (255, 255, 255))
-            t.line([(x - wide, eye_y), (x - wide * 0.5, eye_y - tall * 0.85), (x + wide * 0.5, eye_y - tall * 0.85),
-                    (x + wide, eye_y)], ink, 0.05)
+            t.line(
+                [
+                    (x - wide, eye_y),
+                    (x - wide * 0.5, eye_y - tall * 0.85),
+                    (x + wide * 0.5, eye_y - tall * 0.85),
+                    (x + wide, eye_y),
+                ],
+                ink,
+                0.05,
+            )
         y = eye_y - brow_lift
-        t.line([(x - side * wide * 1.0, y + brow_tilt), (x, y - 0.05), (x + side * wide * 1.2, y + 0.04)],
-               shade(hair, 0.75) if not animal else ink, rng.uniform(0.05, 0.11))
+        t.line(
+            [(x - side * wide * 1.0, y + brow_tilt), (x, y - 0.05), (x + side * wide * 1.2, y + 0.04)],
+            shade(hair, 0.75) if not animal else ink,
+            rng.uniform(0.05, 0.11),
+        )
     nose_y = y_of(0.34 if not animal else 0.3)
     nose_x = x_of(0) + 0.1 * yaw
     if animal:
@@ -238,8 +201,10 @@ def _features(rng: np.random.Generator, t: _Tile, skin: Colour, hair: Colour, ya
     else:
         width = rng.uniform(0.13, 0.22)
         shadow = 1 if rng.random() < 0.5 else -1
-        t.polygon([(x_of(0.05 * shadow), eye_y), (nose_x + width * shadow, nose_y), (nose_x, nose_y + 0.04)],
-                  (*dark, 130 if real else 60))
+        t.polygon(
+            [(x_of(0.05 * shadow), eye_y), (nose_x + width * shadow, nose_y), (nose_x, nose_y + 0.04)],
+            (*dark, 130 if real else 60),
+        )
         t.ellipse(nose_x, nose_y - 0.02, width * 0.6, 0.1, (*shade(skin, 1.2), 120))
         for side in (-1, 1):
             t.ellipse(nose_x + side * width * 0.55, nose_y + 0.05, 0.055, 0.035, ink)
@@ -252,12 +217,31 @@ def _features(rng: np.random.Generator, t: _Tile, skin: Colour, hair: Colour, ya
         full = rng.random() < 0.6
         alpha = int(rng.uniform(120, 250))
         if full:
-            edge = [(-0.97, 0.1), (-0.9, 0.75), (-0.62, 1.2), (0, 1.36), (0.62, 1.2), (0.9, 0.75), (0.97, 0.1),
-                    (0.75, 0.4), (0.45, 0.55), (0, 0.5), (-0.45, 0.55), (-0.75, 0.4)]
+            edge = [
+                (-0.97, 0.1),
+                (-0.9, 0.75),
+                (-0.62, 1.2),
+                (0, 1.36),
+                (0.62, 1.2),
+                (0.9, 0.75),
+                (0.97, 0.1),
+                (0.75, 0.4),
+                (0.45, 0.55),
+                (0, 0.5),
+                (-0.45, 0.55),
+                (-0.75, 0.4),
+            ]
             t.polygon(edge, (*hair, alpha))
         else:
-            t.polygon([(mouth_x - half, mouth_y - 0.1), (mouth_x, mouth_y - 0.28), (mouth_x + half, mouth_y - 0.1),
-                       (mouth_x, mouth_y - 0.12)], (*hair, alpha))
+            t.polygon(
+                [
+                    (mouth_x - half, mouth_y - 0.1),
+                    (mouth_x, mouth_y - 0.28),
+                    (mouth_x + half, mouth_y - 0.1),
+                    (mouth_x, mouth_y - 0.12),
+                ],
+                (*hair, alpha),
+            )
     if kind == "closed":
         t.ellipse(mouth_x, mouth_y, half * 0.8, 0.075, lips)
         t.line([(mouth_x - half, mouth_y), (mouth_x, mouth_y + 0.02), (mouth_x + half, mouth_y)], ink, 0.035)
@@ -272,18 +256,23 @@ def _features(rng: np.random.Generator, t: _Tile, skin: Colour, hair: Colour, ya
     else:
         tall = rng.uniform(0.16, 0.26)
         arc = np.linspace(-1, 1, 11).tolist()
-        t.polygon([(mouth_x + half * s, mouth_y - 0.02) for s in arc]
-                  + [(mouth_x + half * s, mouth_y + tall * (1 - s * s)) for s in reversed(arc)], lips)
-        t.polygon([(mouth_x + half * 0.86 * s, mouth_y + 0.02) for s in arc]
-                  + [(mouth_x + half * 0.86 * s, mouth_y + tall * 0.6 * (1 - s * s)) for s in reversed(arc)],
-                  (240, 236, 228))
+        t.polygon(
+            [(mouth_x + half * s, mouth_y - 0.02) for s in arc]
+            + [(mouth_x + half * s, mouth_y + tall * (1 - s * s)) for s in reversed(arc)],
+            lips,
+        )
+        t.polygon(
+            [(mouth_x + half * 0.86 * s, mouth_y + 0.02) for s in arc]
+            + [(mouth_x + half * 0.86 * s, mouth_y + tall * 0.6 * (1 - s * s)) for s in reversed(arc)],
+            (240, 236, 228),
+        )
     if rng.random() < 0.3:
         for side in (-1, 1):
             t.ellipse(x_of(side * 0.6), y_of(0.45), 0.22, 0.16, (220, 90, 80, 50))
     return False, kind == "open"
 
 
-def _fringe(rng: np.random.Generator, t: _Tile, contour: list[Point], hair: Colour, style: str) -> None:
+def _fringe(rng: np.random.Generator, t: Tile, contour: list[Point], hair: Colour, style: str) -> None:
     """Hair over the forehead, from the head's outline down to a hairline."""
     low = rng.uniform(-0.95, -0.62)
     upper = [(x * 1.08, y * 1.09) for x, y in contour if y <= -0.25]
@@ -291,18 +280,26 @@ def _fringe(rng: np.random.Generator, t: _Tile, contour: list[Point], hair: Colo
     parting = rng.uniform(-0.6, 0.6)
     xs = np.linspace(0.98, -0.98, 15)
     rough = rng.normal(0, 0.05 if style != "curly" else 0.09, 15)
-    line = low - 0.25 * np.exp(-((xs - parting) / 0.4) ** 2) + 0.55 * np.abs(xs) ** 4 + rough
-    t.polygon(upper + list(zip(xs.tolist(), line.tolist(), strict=True)), hair)
+    line = low - 0.25 * np.exp(-(((xs - parting) / 0.4) ** 2)) + 0.55 * np.abs(xs) ** 4 + rough
+    t.polygon([*upper, *zip(xs.tolist(), line.tolist(), strict=True)], hair)
     if style in ("long", "bob"):
         for side in (-1, 1):
-            t.polygon([(side * 0.8, -0.9), (side * 1.18, -0.8), (side * 1.25, 1.1), (side * 1.0, 1.05), (side * 0.9, 0)],
-                      hair)
+            t.polygon(
+                [
+                    (side * 0.8, -0.9),
+                    (side * 1.18, -0.8),
+                    (side * 1.25, 1.1),
+                    (side * 1.0, 1.05),
+                    (side * 0.9, 0),
+                ],
+                hair,
+            )
     for _ in range(4):
         x = rng.uniform(-0.7, 0.7)
         t.line([(x, -1.3), (x * 1.1 + 0.05, low - 0.1)], (*shade(hair, rng.choice([0.7, 1.25])), 120), 0.05)
 
 
-def _worn(rng: np.random.Generator, t: _Tile, hair: Colour, yaw: float, pitch: float, animal: bool) -> bool:
+def _worn(rng: np.random.Generator, t: Tile, hair: Colour, yaw: float, pitch: float, animal: bool) -> bool:
     """Glasses, a mask, a hat. Returns whether part of the face is hidden."""
     covered = False
     shift, lift = 0.36 * yaw, 0.18 * pitch
@@ -322,15 +319,28 @@ def _worn(rng: np.random.Generator, t: _Tile, hair: Colour, yaw: float, pitch: f
         t.line([(shift - 0.13, -0.17 + lift), (shift + 0.13, -0.17 + lift)], frame, 0.06)
         covered |= dark
     if rng.random() < 0.14 and not animal:
-        colour = vary(rng, ((150, 200, 225), (235, 238, 240), (40, 44, 52), (190, 60, 80), (110, 170, 130))[
-            rng.integers(5)], 12)
+        colour = vary(
+            rng,
+            ((150, 200, 225), (235, 238, 240), (40, 44, 52), (190, 60, 80), (110, 170, 130))[rng.integers(5)],
+            12,
+        )
         top = 0.22 + lift
         s = 0.5 * shift
         for side in (-1, 1):
             t.line([(side * 0.75, top + 0.1), (side * 1.02, -0.05)], shade(colour, 0.85), 0.04)
             t.line([(side * 0.75, 0.95), (side * 1.02, 0.2)], shade(colour, 0.85), 0.04)
-        t.polygon([(-0.86 + s, top + 0.1), (s * 1.6, top - 0.12), (0.86 + s, top + 0.1), (0.78 + s, 0.95),
-                   (0.4 + s, 1.36), (-0.4 + s, 1.36), (-0.78 + s, 0.95)], colour)
+        t.polygon(
+            [
+                (-0.86 + s, top + 0.1),
+                (s * 1.6, top - 0.12),
+                (0.86 + s, top + 0.1),
+                (0.78 + s, 0.95),
+                (0.4 + s, 1.36),
+                (-0.4 + s, 1.36),
+                (-0.78 + s, 0.95),
+            ],
+            colour,
+        )
         for k in range(3):
             y = top + 0.3 + 0.22 * k
             t.line([(-0.75 + s, y), (s * 1.6, y + 0.05), (0.75 + s, y)], (*shade(colour, 0.72), 200), 0.03)
@@ -345,8 +355,10 @@ def _worn(rng: np.random.Generator, t: _Tile, hair: Colour, yaw: float, pitch: f
         elif kind == 1:  # cap with a peak
             t.rounded(-1.06, -1.6, 1.06, -0.72, 0.75, colour)
             side = 1 if yaw >= 0 else -1
-            t.polygon([(-0.95, -0.8), (0.95, -0.8), (0.95 + 0.5 * side, -0.58), (-0.95 + 0.5 * side, -0.58)],
-                      shade(colour, 0.6))
+            t.polygon(
+                [(-0.95, -0.8), (0.95, -0.8), (0.95 + 0.5 * side, -0.58), (-0.95 + 0.5 * side, -0.58)],
+                shade(colour, 0.6),
+            )
         elif kind == 2:  # brimmed hat
             t.rounded(-0.92, -2.1, 0.92, -0.8, 0.3, colour)
             t.ellipse(0, -0.84, 1.75, 0.22, shade(colour, 0.82))

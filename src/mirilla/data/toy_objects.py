@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mirilla.data.toy_faces import Colour, cloth, hair_colour, shade, skin_tone
+from mirilla.data.toy_canvas import Colour, cloth, hair_colour, shade, skin_tone
 from mirilla.data.toy_scenes import hue
 
-Pen = ImageDraw.ImageDraw
+Pen: TypeAlias = ImageDraw.ImageDraw
 
 
 def draw_object(rng: np.random.Generator, canvas: Image.Image, x: float, y: float, r: float) -> None:
@@ -22,12 +23,16 @@ def _disc(pen: Pen, x: float, y: float, rx: float, ry: float, fill, outline=None
     pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill, outline, width)
 
 
-def _shaded(rng: np.random.Generator, pen: Pen, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
+def _shaded(
+    rng: np.random.Generator, pen: Pen, x: float, y: float, rx: float, ry: float, colour: Colour
+) -> None:
     """An egg lit from one side, without features."""
     lx, ly = rng.uniform(-0.35, 0.35), rng.uniform(-0.4, 0.1)
     for k in range(7):
         f = 1 - k / 7
-        _disc(pen, x + lx * rx * (1 - f), y + ly * ry * (1 - f), rx * f, ry * f, shade(colour, 0.62 + 0.11 * k))
+        _disc(
+            pen, x + lx * rx * (1 - f), y + ly * ry * (1 - f), rx * f, ry * f, shade(colour, 0.62 + 0.11 * k)
+        )
 
 
 def _ball(rng, pen, x, y, r):
@@ -51,8 +56,11 @@ def _back_of_head(rng, pen, x, y, r):
     _disc(pen, x, y, 0.9 * r, 1.12 * r, hair)
     for _ in range(5):
         dx = rng.uniform(-0.6, 0.6) * r
-        pen.line((x + dx * 0.4, y - r, x + dx, y + 0.7 * r), (*shade(hair, rng.choice([0.7, 1.25])), 130),
-                 max(1, round(r / 14)))
+        pen.line(
+            (x + dx * 0.4, y - r, x + dx, y + 0.7 * r),
+            (*shade(hair, rng.choice([0.7, 1.25])), 130),
+            max(1, round(r / 14)),
+        )
 
 
 def _clock(rng, pen, x, y, r):
@@ -62,12 +70,18 @@ def _clock(rng, pen, x, y, r):
     for k in range(12):
         a = k * np.pi / 6
         s, c = np.sin(a), np.cos(a)
-        pen.line((x + 0.7 * r * s, y + 0.7 * r * c, x + 0.82 * r * s, y + 0.82 * r * c), (30, 30, 34),
-                 max(1, round(r / 14)))
+        pen.line(
+            (x + 0.7 * r * s, y + 0.7 * r * c, x + 0.82 * r * s, y + 0.82 * r * c),
+            (30, 30, 34),
+            max(1, round(r / 14)),
+        )
     for length, width in ((0.45, 9), (0.68, 14)):
         a = rng.uniform(0, 2 * np.pi)
-        pen.line((x, y, x + length * r * np.sin(a), y + length * r * np.cos(a)), (30, 30, 34),
-                 max(1, round(r / width)))
+        pen.line(
+            (x, y, x + length * r * np.sin(a), y + length * r * np.cos(a)),
+            (30, 30, 34),
+            max(1, round(r / width)),
+        )
 
 
 def _flower(rng, pen, x, y, r):
@@ -75,7 +89,14 @@ def _flower(rng, pen, x, y, r):
     pen.line((x, y, x + 0.2 * r, y + 2.2 * r), (60, 110, 60), max(1, round(r / 8)))
     for k in range(count):
         a = 2 * np.pi * k / count
-        _disc(pen, x + 0.62 * r * np.cos(a), y + 0.62 * r * np.sin(a), 0.38 * r, 0.38 * r, shade(petal, 0.9 + 0.1 * (k % 2)))
+        _disc(
+            pen,
+            x + 0.62 * r * np.cos(a),
+            y + 0.62 * r * np.sin(a),
+            0.38 * r,
+            0.38 * r,
+            shade(petal, 0.9 + 0.1 * (k % 2)),
+        )
     _disc(pen, x, y, 0.4 * r, 0.4 * r, heart)
 
 
@@ -100,12 +121,20 @@ def _balloon(rng, pen, x, y, r):
     colour = hue(rng) if rng.random() < 0.7 else skin_tone(rng)
     pen.line((x, y + r, x + rng.uniform(-0.4, 0.4) * r, y + 3.5 * r), (90, 90, 90), max(1, round(r / 20)))
     _shaded(rng, pen, x, y, 0.85 * r, 1.05 * r, colour)
-    pen.polygon([(x - 0.12 * r, y + 1.2 * r), (x + 0.12 * r, y + 1.2 * r), (x, y + 1.0 * r)], shade(colour, 0.7))
+    pen.polygon(
+        [(x - 0.12 * r, y + 1.2 * r), (x + 0.12 * r, y + 1.2 * r), (x, y + 1.0 * r)], shade(colour, 0.7)
+    )
 
 
 def _cup(rng, pen, x, y, r):
     colour = hue(rng)
-    pen.arc((x + 0.4 * r, y - 0.5 * r, x + 1.3 * r, y + 0.5 * r), -90, 90, shade(colour, 0.8), max(2, round(r / 6)))
+    pen.arc(
+        (x + 0.4 * r, y - 0.5 * r, x + 1.3 * r, y + 0.5 * r),
+        -90,
+        90,
+        shade(colour, 0.8),
+        max(2, round(r / 6)),
+    )
     pen.rounded_rectangle((x - 0.8 * r, y - 0.9 * r, x + 0.8 * r, y + 0.9 * r), r * 0.2, colour)
     pen.rectangle((x + 0.3 * r, y - 0.7 * r, x + 0.8 * r, y + 0.7 * r), shade(colour, 0.82))
     _disc(pen, x, y - 0.85 * r, 0.8 * r, 0.2 * r, shade(colour, 0.5))
@@ -116,8 +145,11 @@ def _hand(rng, pen, x, y, r):
     lean = rng.uniform(-0.3, 0.3)
     for k in range(4):
         fx = x + (k - 1.5) * 0.36 * r
-        pen.line((fx, y, fx + lean * r + (k - 1.5) * 0.12 * r, y - r * (1.2 + 0.2 * (k in (1, 2)))),
-                 shade(skin, 0.92 + 0.03 * k), max(2, round(r * 0.28)))
+        pen.line(
+            (fx, y, fx + lean * r + (k - 1.5) * 0.12 * r, y - r * (1.2 + 0.2 * (k in (1, 2)))),
+            shade(skin, 0.92 + 0.03 * k),
+            max(2, round(r * 0.28)),
+        )
     pen.line((x + 0.5 * r, y + 0.4 * r, x + 1.2 * r, y - 0.3 * r), shade(skin, 0.9), max(2, round(r * 0.28)))
     pen.rounded_rectangle((x - 0.72 * r, y - 0.3 * r, x + 0.72 * r, y + 1.0 * r), r * 0.35, skin)
     pen.rectangle((x - 0.45 * r, y + 0.8 * r, x + 0.45 * r, y + 2.2 * r), shade(skin, 0.88))
@@ -136,7 +168,9 @@ def _plate(rng, pen, x, y, r):
     _disc(pen, x, y, r, 0.9 * r, colour)
     _disc(pen, x, y, 0.7 * r, 0.62 * r, shade(colour, 0.92))
     for _ in range(int(rng.integers(1, 5))):
-        _disc(pen, x + rng.uniform(-0.35, 0.35) * r, y + rng.uniform(-0.3, 0.3) * r, 0.2 * r, 0.16 * r, hue(rng))
+        _disc(
+            pen, x + rng.uniform(-0.35, 0.35) * r, y + rng.uniform(-0.3, 0.3) * r, 0.2 * r, 0.16 * r, hue(rng)
+        )
 
 
 def _sign(rng, pen, x, y, r):
@@ -147,13 +181,17 @@ def _sign(rng, pen, x, y, r):
     else:
         pen.rounded_rectangle((x - r, y - 0.7 * r, x + r, y + 0.7 * r), r * 0.12, colour)
     for k in range(2):
-        pen.rectangle((x - 0.5 * r, y - 0.25 * r + 0.35 * k * r, x + 0.5 * r, y - 0.1 * r + 0.35 * k * r), (30, 30, 34))
+        pen.rectangle(
+            (x - 0.5 * r, y - 0.25 * r + 0.35 * k * r, x + 0.5 * r, y - 0.1 * r + 0.35 * k * r), (30, 30, 34)
+        )
 
 
 def _lamp(rng, pen, x, y, r):
     pen.rectangle((x - 0.07 * r, y, x + 0.07 * r, y + 2.5 * r), (90, 80, 70))
-    pen.polygon([(x - 0.6 * r, y - 0.7 * r), (x + 0.6 * r, y - 0.7 * r), (x + r, y + 0.6 * r), (x - r, y + 0.6 * r)],
-                shade(hue(rng), 1.4))
+    pen.polygon(
+        [(x - 0.6 * r, y - 0.7 * r), (x + 0.6 * r, y - 0.7 * r), (x + r, y + 0.6 * r), (x - r, y + 0.6 * r)],
+        shade(hue(rng), 1.4),
+    )
 
 
 def _box(rng, pen, x, y, r):
@@ -161,19 +199,49 @@ def _box(rng, pen, x, y, r):
     pen.rectangle((x - r, y - 0.8 * r, x + r, y + 0.8 * r), colour)
     for _ in range(int(rng.integers(1, 4))):
         a, b = rng.uniform(-0.8, 0.5), rng.uniform(-0.6, 0.4)
-        pen.rectangle((x + a * r, y + b * r, x + (a + 0.4) * r, y + (b + 0.25) * r), shade(colour, rng.choice([0.6, 1.4])))
+        pen.rectangle(
+            (x + a * r, y + b * r, x + (a + 0.4) * r, y + (b + 0.25) * r),
+            shade(colour, rng.choice([0.6, 1.4])),
+        )
 
 
 def _leaf_pot(rng, pen, x, y, r):
     for _ in range(9):
         a, length = rng.uniform(-2.8, -0.3), r * rng.uniform(0.9, 1.7)
-        pen.line((x, y + 0.2 * r, x + length * np.cos(a), y + 0.2 * r + length * np.sin(a)),
-                 shade((70, 130, 70), rng.uniform(0.6, 1.3)), max(2, round(r * 0.2)))
-    pen.polygon([(x - 0.6 * r, y + 0.2 * r), (x + 0.6 * r, y + 0.2 * r), (x + 0.4 * r, y + 1.1 * r), (x - 0.4 * r, y + 1.1 * r)],
-                (176, 100, 70))
+        pen.line(
+            (x, y + 0.2 * r, x + length * np.cos(a), y + 0.2 * r + length * np.sin(a)),
+            shade((70, 130, 70), rng.uniform(0.6, 1.3)),
+            max(2, round(r * 0.2)),
+        )
+    pen.polygon(
+        [
+            (x - 0.6 * r, y + 0.2 * r),
+            (x + 0.6 * r, y + 0.2 * r),
+            (x + 0.4 * r, y + 1.1 * r),
+            (x - 0.4 * r, y + 1.1 * r),
+        ],
+        (176, 100, 70),
+    )
 
 
 _THINGS: tuple[Callable[[np.random.Generator, Pen, float, float, float], None], ...] = (
-    _ball, _egg, _back_of_head, _back_of_head, _clock, _flower, _button, _socket, _balloon, _cup, _hand, _wheel, _plate,
-    _sign, _lamp, _box, _leaf_pot, _ball, _egg,
+    _ball,
+    _egg,
+    _back_of_head,
+    _back_of_head,
+    _clock,
+    _flower,
+    _button,
+    _socket,
+    _balloon,
+    _cup,
+    _hand,
+    _wheel,
+    _plate,
+    _sign,
+    _lamp,
+    _box,
+    _leaf_pot,
+    _ball,
+    _egg,
 )

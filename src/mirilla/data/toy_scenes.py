@@ -7,11 +7,21 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mirilla.data.toy_faces import Colour, shade, vary
+from mirilla.data.toy_canvas import Colour, shade, vary
 
 _HUES: tuple[Colour, ...] = (
-    (205, 198, 186), (168, 188, 200), (190, 206, 176), (222, 206, 160), (120, 130, 146), (196, 150, 130),
-    (90, 84, 96), (226, 228, 230), (150, 110, 84), (66, 96, 108), (180, 90, 80), (232, 200, 190),
+    (205, 198, 186),
+    (168, 188, 200),
+    (190, 206, 176),
+    (222, 206, 160),
+    (120, 130, 146),
+    (196, 150, 130),
+    (90, 84, 96),
+    (226, 228, 230),
+    (150, 110, 84),
+    (66, 96, 108),
+    (180, 90, 80),
+    (232, 200, 190),
 )
 
 
@@ -20,7 +30,9 @@ def background(rng: np.random.Generator, width_px: int, height_px: int) -> tuple
     kind = str(rng.choice(list(_KINDS), p=_SHARES))
     picture = _KINDS[kind](rng, width_px, height_px)
     if rng.random() < 0.35:
-        picture = picture.filter(ImageFilter.GaussianBlur(rng.uniform(0.004, 0.012) * max(width_px, height_px)))
+        radius = rng.uniform(0.004, 0.012) * max(width_px, height_px)
+        small = picture.reduce(4).filter(ImageFilter.GaussianBlur(radius / 4))
+        picture = small.resize(picture.size, Image.Resampling.BILINEAR)
     return picture, kind
 
 
@@ -37,8 +49,15 @@ def gradient(rng: np.random.Generator, width_px: int, height_px: int, a: Colour,
     return Image.fromarray(small).resize((width_px, height_px), Image.Resampling.BICUBIC)
 
 
-def clouds(rng: np.random.Generator, width_px: int, height_px: int, a: Colour, b: Colour, finest: int = 5,
-           roughness: float = 0.55) -> Image.Image:
+def clouds(
+    rng: np.random.Generator,
+    width_px: int,
+    height_px: int,
+    a: Colour,
+    b: Colour,
+    finest: int = 5,
+    roughness: float = 0.55,
+) -> Image.Image:
     """Noise of several octaves between two colours."""
     total = np.zeros((height_px // 2, width_px // 2), np.float32)
     for octave in range(1, finest + 1):
@@ -47,9 +66,11 @@ def clouds(rng: np.random.Generator, width_px: int, height_px: int, a: Colour, b
         fine = grid.resize((width_px // 2, height_px // 2), Image.Resampling.BICUBIC)
         total += (np.asarray(fine) - 0.5) * roughness**octave
     t = np.clip(total / (total.std() * 4 + 1e-6) + 0.5, 0, 1)
-    grey = Image.fromarray((t * 255).astype(np.uint8)).resize((width_px, height_px), Image.Resampling.BILINEAR)
-    ramp = [np.linspace(a[c], b[c], 256).astype(int).tolist() for c in range(3)]
-    return Image.merge("RGB", (grey, grey, grey)).point(sum(ramp, []))
+    grey = Image.fromarray((t * 255).astype(np.uint8)).resize(
+        (width_px, height_px), Image.Resampling.BILINEAR
+    )
+    ramp = np.concatenate([np.linspace(a[c], b[c], 256) for c in range(3)]).astype(int).tolist()
+    return Image.merge("RGB", (grey, grey, grey)).point(ramp)
 
 
 def _studio(rng: np.random.Generator, w: int, h: int) -> Image.Image:
@@ -99,15 +120,20 @@ def _room(rng: np.random.Generator, w: int, h: int) -> Image.Image:
         else:  # curtain or cupboard
             colour = hue(rng)
             for k in range(6):
-                pen.rectangle((x + k * pw // 6, y, x + (k + 1) * pw // 6, floor_y), shade(colour, 0.8 + 0.12 * (k % 3)))
+                pen.rectangle(
+                    (x + k * pw // 6, y, x + (k + 1) * pw // 6, floor_y), shade(colour, 0.8 + 0.12 * (k % 3))
+                )
     if rng.random() < 0.5:  # sofa or table
         y = round(floor_y - h * rng.uniform(0.02, 0.15))
         x, fw = int(rng.integers(-w // 5, w // 2)), round(w * rng.uniform(0.3, 0.7))
         colour = hue(rng)
         radius = h // 30
         pen.rounded_rectangle((x, y, x + fw, y + round(h * 0.22)), radius, colour)
-        pen.rounded_rectangle((x + fw // 20, y + round(h * 0.08), x + fw - fw // 20, y + round(h * 0.3)), radius,
-                              shade(colour, 0.75))
+        pen.rounded_rectangle(
+            (x + fw // 20, y + round(h * 0.08), x + fw - fw // 20, y + round(h * 0.3)),
+            radius,
+            shade(colour, 0.75),
+        )
     return picture
 
 
@@ -118,8 +144,10 @@ def _window(rng: np.random.Generator, pen: ImageDraw.ImageDraw, x: int, y: int, 
     for i in range(2):
         for j in range(2):
             left, top = x + edge + i * (w - edge) // 2, y + edge + j * (h - edge) // 2
-            pen.rectangle((left, top, left + (w - 3 * edge) // 2, top + (h - 3 * edge) // 2),
-                          shade(glass, 1.0 + 0.1 * ((i + j) % 2)))
+            pen.rectangle(
+                (left, top, left + (w - 3 * edge) // 2, top + (h - 3 * edge) // 2),
+                shade(glass, 1.0 + 0.1 * ((i + j) % 2)),
+            )
 
 
 def _street(rng: np.random.Generator, w: int, h: int) -> Image.Image:
@@ -138,14 +166,18 @@ def _street(rng: np.random.Generator, w: int, h: int) -> Image.Image:
         for r in range(rows):
             for c in range(columns):
                 left, up = x + (c + 0.22) * cw, top + (r + 0.2) * ch
-                pen.rectangle((left, up, left + 0.56 * cw, up + 0.6 * ch),
-                              (240, 220, 150) if lit[r, c] < 0.12 else shade(wall, 0.45 + 0.2 * lit[r, c]))
+                pen.rectangle(
+                    (left, up, left + 0.56 * cw, up + 0.6 * ch),
+                    (240, 220, 150) if lit[r, c] < 0.12 else shade(wall, 0.45 + 0.2 * lit[r, c]),
+                )
         x += bw
     road = vary(rng, (110, 110, 112), 15)
     pen.rectangle((0, ground, w, h), road)
     pen.rectangle((0, ground, w, ground + h // 30), shade(road, 1.3))
     for k in range(5):
-        pen.rectangle((k * w // 4, ground + h // 8, k * w // 4 + w // 9, ground + h // 8 + h // 70), (220, 220, 210))
+        pen.rectangle(
+            (k * w // 4, ground + h // 8, k * w // 4 + w // 9, ground + h // 8 + h // 70), (220, 220, 210)
+        )
     return picture
 
 
@@ -157,7 +189,9 @@ def _landscape(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     land = vary(rng, ((96, 130, 74), (176, 160, 110), (120, 130, 140), (226, 230, 236))[rng.integers(4)], 15)
     for k in range(int(rng.integers(2, 5))):
         xs = np.linspace(0, w, 24)
-        ys = level + h * (0.09 * np.sin(xs / w * rng.uniform(2, 9) + rng.uniform(0, 6)) + 0.02 * rng.normal(size=24))
+        ys = level + h * (
+            0.09 * np.sin(xs / w * rng.uniform(2, 9) + rng.uniform(0, 6)) + 0.02 * rng.normal(size=24)
+        )
         points = list(zip(xs.tolist(), ys.tolist(), strict=True))
         pen.polygon([*points, (w, h), (0, h)], shade(land, 0.65 + 0.13 * k))
         level += h * rng.uniform(0.08, 0.22)
@@ -194,7 +228,9 @@ def _bricks(rng: np.random.Generator, w: int, h: int) -> Image.Image:
         tone = rng.normal(1, 0.09, w // bw + 2)
         for k in range(w // bw + 2):
             x = k * bw - (row % 2) * bw // 2
-            pen.rectangle((x + 1, y + 1, x + bw - 2, y + bh - 2), shade(base, float(np.clip(tone[k], 0.6, 1.3))))
+            pen.rectangle(
+                (x + 1, y + 1, x + bw - 2, y + bh - 2), shade(base, float(np.clip(tone[k], 0.6, 1.3)))
+            )
     return picture
 
 
@@ -225,13 +261,22 @@ def _night(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     pen = ImageDraw.Draw(picture, "RGBA")
     for _ in range(int(rng.integers(15, 60))):
         x, y, r = rng.uniform(0, w), rng.uniform(0, h), max(w, h) * math.exp(rng.uniform(-5, -2.6))
-        colour = ((250, 210, 130), (240, 120, 90), (140, 190, 250), (250, 250, 230), (120, 220, 160))[rng.integers(5)]
+        colour = ((250, 210, 130), (240, 120, 90), (140, 190, 250), (250, 250, 230), (120, 220, 160))[
+            rng.integers(5)
+        ]
         pen.ellipse((x - r, y - r, x + r, y + r), (*colour, int(rng.uniform(40, 170))))
-    return picture.filter(ImageFilter.GaussianBlur(max(w, h) * 0.004))
+    return picture.reduce(4).filter(ImageFilter.GaussianBlur(max(w, h) * 0.001)).resize((w, h))
 
 
 _KINDS = {
-    "Studio": _studio, "Texture": _texture, "Room": _room, "Street": _street, "Landscape": _landscape,
-    "Foliage": _foliage, "Wall": _bricks, "Pattern": _pattern, "Night": _night,
+    "Studio": _studio,
+    "Texture": _texture,
+    "Room": _room,
+    "Street": _street,
+    "Landscape": _landscape,
+    "Foliage": _foliage,
+    "Wall": _bricks,
+    "Pattern": _pattern,
+    "Night": _night,
 }
 _SHARES = np.array([0.1, 0.1, 0.24, 0.15, 0.13, 0.08, 0.08, 0.06, 0.06])

@@ -1,4 +1,4 @@
-"""Boxes drawn on photos: one photo for a person to look at, and sheets of many with right and wrong told apart."""
+"""Boxes drawn on photos: single photos to look at, and sheets with right and wrong told apart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ FALSE_ALARM: Colour = (230, 90, 0)  # a detection where nothing is
 MISSED: Colour = (245, 215, 40)  # an object that nothing found
 IGNORED: Colour = (150, 150, 160)  # an object that does not count
 _CLASS_COLOURS: tuple[Colour, ...] = (
-    (0, 190, 130), (86, 180, 233), (230, 159, 0), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0),
+    (0, 190, 130),
+    (86, 180, 233),
+    (230, 159, 0),
+    (204, 121, 167),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
 )
 
 
@@ -57,8 +63,9 @@ class Verdict:
     truth: tuple[str, ...]
 
 
-def draw(image: NDArray[np.uint8] | Image.Image, detections: Detections,
-         labels: Mapping[int, str] | None = None) -> Image.Image:
+def draw(
+    image: NDArray[np.uint8] | Image.Image, detections: Detections, labels: Mapping[int, str] | None = None
+) -> Image.Image:
     """The photo with a box, a name and a score for every detection.
 
     Args:
@@ -72,17 +79,22 @@ def draw(image: NDArray[np.uint8] | Image.Image, detections: Detections,
     for i in reversed(range(len(detections))):
         kind = int(detections.classes[i])
         name = names.get(kind, f"class {kind}")
-        pen.box(detections.boxes_yxyx[i], _CLASS_COLOURS[(kind - 1) % len(_CLASS_COLOURS)],
-                f"{name} {detections.scores[i]:.2f}")
+        pen.box(
+            detections.boxes_yxyx[i],
+            _CLASS_COLOURS[(kind - 1) % len(_CLASS_COLOURS)],
+            f"{name} {detections.scores[i]:.2f}",
+        )
     return picture
 
 
 def judge(shown: Shown, labels: Mapping[int, str] | None = None, iou_threshold: float = 0.5) -> Verdict:
     """Which detections are right: each, best first, takes the free object that it overlaps most.
 
-    A detection of an ignored object is ignored, however often; class names are compared where both sides have them.
+    A detection of an ignored object is ignored, however often. Class names are compared where both sides have
+    them.
     """
-    truth = np.zeros((0, 4)) if shown.boxes_yxyx is None else np.asarray(shown.boxes_yxyx, float).reshape(-1, 4)
+    given = np.zeros((0, 4)) if shown.boxes_yxyx is None else shown.boxes_yxyx
+    truth = np.asarray(given, float).reshape(-1, 4)
     ignore = np.zeros(len(truth), bool) if shown.ignore is None else np.asarray(shown.ignore, bool)
     names = labels or {}
     overlaps = geometry.iou(np.asarray(shown.detections.boxes_yxyx, float), truth)
@@ -103,8 +115,12 @@ def judge(shown: Shown, labels: Mapping[int, str] | None = None, iou_threshold: 
     return Verdict(tuple(verdicts), states)
 
 
-def draw_compared(shown: Shown, labels: Mapping[int, str] | None = None, iou_threshold: float = 0.5,
-                  size_px: int | None = None) -> Image.Image:
+def draw_compared(
+    shown: Shown,
+    labels: Mapping[int, str] | None = None,
+    iou_threshold: float = 0.5,
+    size_px: int | None = None,
+) -> Image.Image:
     """The photo with right detections, false alarms, missed and ignored objects, each in its colour.
 
     Args:
@@ -132,8 +148,15 @@ def draw_compared(shown: Shown, labels: Mapping[int, str] | None = None, iou_thr
     return picture
 
 
-def contact_sheet(photos: Sequence[Shown], labels: Mapping[int, str] | None = None, *, columns: int = 4,
-                  cell_px: int = 320, iou_threshold: float = 0.5, heading: str = "") -> Image.Image:
+def contact_sheet(
+    photos: Sequence[Shown],
+    labels: Mapping[int, str] | None = None,
+    *,
+    columns: int = 4,
+    cell_px: int = 320,
+    iou_threshold: float = 0.5,
+    heading: str = "",
+) -> Image.Image:
     """Many photos on one picture, with what was found, missed and falsely found, and a legend.
 
     Photos lie in rows of `columns`; a row is as high as its highest photo.
@@ -156,7 +179,8 @@ def contact_sheet(photos: Sequence[Shown], labels: Mapping[int, str] | None = No
             left = margin + column * (cell_px + margin)
             sheet.paste(cell, (left + (cell_px - cell.width) // 2, top))
             text = _fit(photos[index].title, _font(13), cell_px)
-            pen.text((left + cell_px // 2, top + cell.height + 3), text, (190, 194, 200), _font(13), anchor="ma")
+            middle = (left + cell_px // 2, top + cell.height + 3)
+            pen.text(middle, text, (190, 194, 200), _font(13), anchor="ma")
             index += 1
         top += height
     return sheet
@@ -223,8 +247,9 @@ class _Pen:
         self.draw.text((text_left + 2, text_top + 1), text, (0, 0, 0) if dark else (255, 255, 255), font)
 
 
-def _rectangle(pen: ImageDraw.ImageDraw, edges: tuple[int, int, int, int], colour: Colour, line: int,
-               dashed: bool) -> None:
+def _rectangle(
+    pen: ImageDraw.ImageDraw, edges: tuple[int, int, int, int], colour: Colour, line: int, dashed: bool
+) -> None:
     left, top, right, bottom = edges
     if not dashed:
         pen.rectangle(edges, outline=colour, width=line)
@@ -241,9 +266,9 @@ def _rectangle(pen: ImageDraw.ImageDraw, edges: tuple[int, int, int, int], colou
 
 
 def _to_pil(image: NDArray[np.uint8] | Image.Image) -> Image.Image:
-    if isinstance(image, Image.Image):
-        return image.convert("RGB") if image.mode != "RGB" else image.copy()
-    return Image.fromarray(np.ascontiguousarray(image))
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(np.ascontiguousarray(image))
+    return image.convert("RGB") if image.mode != "RGB" else image.copy()
 
 
 @cache
