@@ -1,4 +1,4 @@
-"""From pixels to a network's input, as the emulator does it (how the bonnet resizes is not known)."""
+"""Pictures as they come over the kit's protocol: JPEG, or raw planes."""
 
 from __future__ import annotations
 
@@ -47,34 +47,3 @@ def from_planes(data: bytes, height: int, width: int, depth: int) -> NDArray[np.
                         f"{height * width * depth} are needed.")
     planes = np.frombuffer(data, np.uint8).reshape(depth, height, width)
     return np.ascontiguousarray(np.broadcast_to(planes, (3, height, width)).transpose(1, 2, 0))
-
-
-def resize(rgb: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
-    """Bilinear resize (H, W, C) -> (height, width, C) float32, with the corners' grid of TensorFlow 1.
-
-    Output pixel i looks at i * input side / output side, without averaging when a photo shrinks: the
-    preprocessing that the detectors were trained with.
-    """
-    if rgb.shape[:2] == (height, width):
-        return rgb.astype(np.float32)
-    top, bottom, down = _neighbours(rgb.shape[0], height)
-    left, right, across = _neighbours(rgb.shape[1], width)
-
-    def row(lines: NDArray[np.int64]) -> NDArray:
-        part = rgb[lines]
-        start = part[:, left].astype(np.float32)
-        return start + (part[:, right] - start) * across[None, :, None]
-
-    upper = row(top)
-    return (upper + (row(bottom) - upper) * down[:, None, None]).astype(np.float32, copy=False)
-
-
-def _neighbours(size: int, wanted: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    at = (np.arange(wanted, dtype=np.float32) * np.float32(size / wanted)).astype(np.float32)
-    low = np.minimum(at.astype(np.int64), size - 1)
-    return low, np.minimum(low + 1, size - 1), (at - low).astype(np.float32)
-
-
-def normalise(pixels: NDArray, mean: float, stddev: float) -> NDArray[np.float32]:
-    """(pixel - mean) / stddev, float32."""
-    return (pixels.astype(np.float32, copy=False) - np.float32(mean)) / np.float32(stddev)
