@@ -1,0 +1,140 @@
+"""What a frozen SSD graph that has no model.json beside it says of itself, and what must be assumed.
+
+Old exports of the Object Detection API carry their box coder, NMS thresholds and score converter as nodes with known
+names. Anchors are computed by nodes too; here they are taken from a constant, from those nodes, or from the
+sample's generator where their number fits.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirilla.errors import ModelError
+from mirilla.graph.deploy import DeployGraph
+from mirilla.graph.graphdef import constant_array
+from mirilla.labels import LabelMap, load_label_map
+from mirilla.model.anchors import anchors_yxyx
+from mirilla.model.card import ModelCard
+from mirilla.model.layers import EXTRA_MAPS, architecture
+from mirilla.model.spec import AnchorSpec, BoxCoderSpec, ModelSpec, PostProcessing
+from mirilla.targets.anchor_graph import evaluate_anchors
+
+LABEL_MAP = "label_map.pbtxt"
+
+
+def card_from_graph(graph_def: Any, graph: DeployGraph, path: Path) -> tuple[ModelCard, tuple[str, ...]]:
+    """A card for a graph without one.
+
+    Args:
+        graph_def: the frozen graph.
+        graph: the same, read.
+        path: of its file; a label_map.pbtxt beside it is used.
+
+    Returns:
+        The card, and a line for everything that was found or assumed.
+
+    Raises:
+        ModelError: the outputs are not those of an SSD, or its anchors cannot be told.
+    """
+    notes = [f"{path.name} has no model.json: its facts are read from the graph."]
+    count, columns = output_sizes(graph, str(path))
+    nodes = {node.name: node for node in graph_def.node}
+    spec = ModelSpec(
+        height_px=graph.input_shape[0],
+        width_px=graph.input_shape[1],
+        num_classes=columns - 1,
+        keep_aspect_ratio=any("ResizeToRange" in name for name in nodes),
+        box_coder=_box_coder(nodes, notes),
+        post_processing=_post_processing(nodes, notes),
+    )
+    anchors, spec = _anchors(graph_def, spec, count, path, notes)
+    labels = _labels(path, spec.num_classes, notes)
+    if graph.preprocessing is None:
+        notes.append("Normalisation assumed: 2/255 * pixel - 1.")
+    return ModelCard(spec, labels, anchors, name=path.stem, file=path.name, made_by="unknown"), tuple(notes)
+
+
+def output_sizes(graph: DeployGraph, where: str) -> tuple[int, int]:
+    """(anchors, columns of the class logits) of an SSD's two outputs.
+
+    Raises:
+        ModelError: there are not two outputs of fitting shapes.
+    """
+    shapes = graph.output_shapes
+    if len(shapes) == 2 and len(shapes[0]) >= 2 and len(shapes[1]) >= 2 and shapes[0][-1] == 4:
+        anchors, columns = int(np.prod(shapes[0])) // 4, int(shapes[1][-1])
+        if columns > 1 and int(np.prod(shapes[1])) == anchors * columns:
+            return anchors, columns
+    raise ModelError(
+        f"{where}: the outputs {', '.join(graph.outputs)} have the shapes {', '.join(map(str, shapes))}, which are "
+        "not those of an SSD: box codes (anchors, 1, 4) and logits (anchors, 1 + classes).",
+        "Give a detector's frozen graph with the outputs 'concat' and 'concat_1'.",
+    )
+
+
+def _constant(nodes: dict[str, Any], name: str) -> float | None:
+    node = nodes.get(name)
+    if node is None or node.op != "Const":
+        return None
+    value = constant_array(node)
+    return float(str(value.reshape(-1)[0])) if value.size == 1 else None  # 0.6, not 0.60000002
+
+
+def _box_coder(nodes: dict[str, Any], notes: list[str]) -> BoxCoderSpec:
+    found = [_constant(nodes, f"Postprocessor/Decode/truediv{suffix}/y") for suffix in ("", "_1", "_2", "_3")]
+    if None in found or not all(found):
+        notes.append("Box-coder scales assumed: 10, 10, 5, 5.")
+        return BoxCoderSpec()
+    return BoxCoderSpec(*(one for one in found if one is not None))
+
+
+def _post_processing(nodes: dict[str, Any], notes: list[str]) -> PostProcessing:
+    post = PostProcessing()
+    converter = None
+    for name, node in nodes.items():
+        if re.fullmatch(r"Postprocessor/convert_scores(/\w+)?", name) and node.op in ("Sigmoid", "Softmax"):
+            converter = node.op.upper()
+    if converter is None:
+        notes.append("Score converter assumed: SIGMOID.")
+    else:
+        post = replace(post, score_converter=converter)
+    for field, pattern in (("iou_threshold", r"/iou_threshold"), ("score_threshold", r"/score_threshold|Greater/y")):
+        values = {_constant(nodes, name) for name in nodes if "NonMaxSuppression" in name
+                  and re.search(rf"({pattern})$", name) and "PruneZeroArea" not in name} - {None}
+        if len(values) == 1:
+            post = replace(post, **{field: values.pop()})
+    return post
+
+
+def _anchors(graph_def: Any, spec: ModelSpec, count: int, path: Path, notes: list[str]
+             ) -> tuple[NDArray[np.float32], ModelSpec]:
+    computed = evaluate_anchors(graph_def)
+    if computed is not None and computed.shape == (count, 4):
+        notes.append(f"Anchors: {count}, as the graph computes them.")
+        return computed, spec
+    for extractor in EXTRA_MAPS:
+        layers = 5 if extractor.startswith("embedded") else 6
+        guess = replace(spec, feature_extractor=extractor, anchors=AnchorSpec(num_layers=layers))
+        made = anchors_yxyx(guess.anchors, architecture(guess).feature_map_shapes, spec.height_px, spec.width_px)
+        if len(made) == count:
+            notes.append(f"Anchors assumed: the {count} of the sample configuration of {extractor}.")
+            return made, guess
+    raise ModelError(f"{path}: the graph's {count} anchors cannot be told: neither its nodes give them nor does "
+                     "the sample's generator make that many.",
+                     "Export the model again with 'mirilla export', which writes them into model.json.")
+
+
+def _labels(path: Path, classes: int, notes: list[str]) -> LabelMap:
+    beside = path.with_name(LABEL_MAP)
+    if beside.is_file():
+        notes.append(f"Labels: {beside}.")
+        return load_label_map(beside)
+    notes.append(f"Labels assumed: {'object' if classes == 1 else f'class 1 .. class {classes}'} "
+                 f"(no {LABEL_MAP} beside the graph).")
+    return LabelMap.from_names(["object"] if classes == 1 else [f"class {i}" for i in range(1, classes + 1)])
