@@ -54,7 +54,8 @@ class Server:
         try:
             self._listener = socket.create_server((host, port), backlog=64)
         except (OSError, OverflowError) as error:
-            raise MirillaError(f"Cannot listen on {host} port {port}: {error}.",
+            reason = getattr(error, "strerror", None) or error
+            raise MirillaError(f"Cannot listen on {host} port {port}: {reason}.",
                                "Choose another --port, or an address of this machine for --host.") from error
         self._listener.settimeout(0.5)
         self.host, self.port = self._listener.getsockname()[:2]

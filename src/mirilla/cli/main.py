@@ -17,6 +17,7 @@ VERBS = {
     "eval": "measure a model or a file of predictions on a data set",
     "export": "write a checkpoint as a frozen graph with model.json beside it",
     "detect": "find objects in photos, folders, videos or a camera's picture",
+    "emulate": "answer the kit's client over TCP as a Vision Bonnet would",
 }
 
 
