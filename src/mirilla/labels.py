@@ -8,7 +8,6 @@ item's `id`; the network's column for it is `id` too, column 0 being the backgro
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -90,7 +89,8 @@ class LabelMap:
         known = ", ".join(self.names[:12]) + (", ..." if len(self) > 12 else "")
         hint = f"Did you mean '{guess}'? " if guess else ""
         raise ConfigError(
-            f"The label map has no class '{name}'.", f"{hint}It has: {known}. Add the class to it, or mend the data."
+            f"The label map has no class '{name}'.",
+            f"{hint}It has: {known}. Add the class to it, or mend the data.",
         )
 
     def name_of(self, number: int) -> str:
@@ -104,7 +104,9 @@ class LabelMap:
                 return item.name
         if number == 0:
             raise ConfigError("Class 0 is the background and has no name in the label map.")
-        raise ConfigError(f"The label map has no class number {number}.", f"Its numbers go up to {self.max_id}.")
+        raise ConfigError(
+            f"The label map has no class number {number}.", f"Its numbers go up to {self.max_id}."
+        )
 
     def shown(self, number: int) -> str:
         """What to show people for a class number: display name, else name, else the number itself."""
@@ -115,8 +117,8 @@ def load_label_map(path: str | os.PathLike[str]) -> LabelMap:
     """Read a label map file.
 
     Raises:
-        ConfigError: missing or unreadable file, bad syntax, a number below 1 or missing, a number or name twice
-            (with the line of the item).
+        ConfigError: missing or unreadable file, bad syntax, a number below 1 or missing, a number or name
+            twice (with the line of the item).
     """
     return parse_label_map(text.read_text(path, "label map"), str(path))
 
@@ -128,10 +130,11 @@ def parse_label_map(content: str, source: str = "<text>") -> LabelMap:
         ConfigError: as for `load_label_map`.
     """
     message = text.parse(content, StringIntLabelMap(), source)
-    lines = _item_lines(content)
+    lines = text.field_lines(content)
     found = []
     for index, item in enumerate(message.item):
-        where = f"{source}:{lines[index]}" if index < len(lines) else source
+        line = lines.get(f"item[{index}]" if index else "item")
+        where = f"{source}:{line}" if line else source
         if not item.HasField("id"):
             raise ConfigError(f"{where}: item '{item.name}' has no id.", "Give it one: 1, 2, ...")
         if not item.name and not item.display_name:
@@ -177,28 +180,11 @@ def _verify(labels: Iterable[Label], where, source: str = "label map") -> None:
                 "Give every class a number of its own.",
             )
         if label.name in by_name:
+            first = by_name[label.name].id
             raise ConfigError(
-                f"{where(label)}: the name '{label.name}' occurs twice (ids {by_name[label.name].id} and {label.id}).",
+                f"{where(label)}: the name '{label.name}' occurs twice (ids {first} and {label.id}).",
                 "Give every class a name of its own.",
             )
         by_id[label.id], by_name[label.name] = label, label
     if not by_id:
         raise ConfigError(f"{source}: no class in it.", "Add  item { id: 1 name: 'face' }.")
-
-
-_TOKEN = re.compile(r"""#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[\w.+-]+|[{}<>]|\n|.""", re.S)
-
-
-def _item_lines(content: str) -> list[int]:
-    """Line (from 1) of every `item` of a well-formed label map."""
-    lines, line, depth = [], 1, 0
-    for token in _TOKEN.findall(content):
-        if token == "\n":
-            line += 1
-        elif token in "{<":
-            depth += 1
-        elif token in "}>":
-            depth -= 1
-        elif token == "item" and depth == 0:
-            lines.append(line)
-    return lines

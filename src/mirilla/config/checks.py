@@ -1,30 +1,163 @@
-"""Findings about a pipeline: what is missing, out of range, or refused."""
+"""Findings about a pipeline: what is refused, missing, out of range, or defeats itself."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from mirilla.config.pipeline import Pipeline
+from mirilla.config import text
+from mirilla.config.pipeline import Pipeline, is_repeated
+from mirilla.config.support import ACTS, NO_EFFECT, REFUSED, Support, support
 from mirilla.errors import ConfigError
+
+# What a verb needs -> the parts of the file that it reads.
+PARTS = {
+    "model": ("model", "graph_rewriter", "mirilla"),
+    "train": ("train_config", "train_input_reader"),
+    "eval": ("eval_config", "eval_input_reader"),
+}
+ALL = ("model", "train", "eval")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One remark. field: dotted path; severity: 'error', 'warning' or 'note'."""
+    """One remark on a pipeline.
+
+    field: path with indices: 'train_config.data_augmentation_options[1].random_crop_image'.
+    text: what is the matter. remedy: what to do, or None.
+    severity: 'error' (refused, missing or out of range), 'warning' (will not do what it seems to) or 'note'
+        (a value is set that has no effect).
+    """
 
     field: str
     text: str
     remedy: str | None = None
     severity: str = "error"
 
-
-def check(pipeline: Pipeline) -> list[Finding]:
-    """Everything there is to say about a pipeline, in the order of the file."""
-    return []
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}"
 
 
-def require(pipeline: Pipeline) -> None:
-    """Raise ConfigError for the first errors of `check`."""
-    errors = [f for f in check(pipeline) if f.severity == "error"]
-    if errors:
-        raise ConfigError("; ".join(f"{f.field}: {f.text}" for f in errors), errors[0].remedy)
+def check(pipeline: Pipeline, parts: Iterable[str] = ALL) -> list[Finding]:
+    """All findings, errors first.
+
+    Args:
+        parts: 'model', 'train' and 'eval', or those of them that are wanted.
+    """
+    from mirilla.config import rules
+
+    parts = tuple(parts)
+    wanted = {name for part in parts for name in PARTS[part]}
+    found = []
+    for field in pipeline.DESCRIPTOR.fields:
+        if field.name in wanted and pipeline.HasField(field.name):
+            found += _supported(getattr(pipeline, field.name), field.name, field.name)
+    refused = {f.field for f in found if f.severity == "error"}
+    # A rule about a field that is refused already would only say the same again.
+    found += [f for f in rules.findings(pipeline, parts) if f.field not in refused]
+    order = {"error": 0, "warning": 1, "note": 2}
+    return sorted(found, key=lambda f: order[f.severity])
+
+
+def require(
+    pipeline: Pipeline, parts: Iterable[str] = ALL, path: str | os.PathLike[str] | None = None
+) -> list[Finding]:
+    """Refuse a pipeline with errors; otherwise give the warnings and notes back.
+
+    Args:
+        parts: as for `check`.
+        path: the file it was read from, for the lines in the message.
+
+    Raises:
+        ConfigError: naming every field that is refused, missing or out of range, and the reason.
+    """
+    found = check(pipeline, parts)
+    errors = [f for f in found if f.severity == "error"]
+    if not errors:
+        return found
+    name, lines = "pipeline.config", {}
+    if path is not None:
+        name = os.fspath(path)
+        lines = text.field_lines(text.read_text(path, "pipeline.config"))
+    shown = [f"{name}{_line(f.field, lines)}: {f}" for f in errors[:20]]
+    if len(errors) > 20:
+        shown.append(f"and {len(errors) - 20} more")
+    remedies = list(dict.fromkeys(f.remedy for f in errors if f.remedy))
+    raise ConfigError("\n  ".join(shown), " ".join(remedies[:3]) or None)
+
+
+def _line(field: str, lines: dict[str, int]) -> str:
+    while field:
+        if field in lines:
+            return f":{lines[field]}"
+        field = field.rpartition(".")[0]
+    return ""
+
+
+def _supported(message: Any, path: str, bare: str) -> Iterator[Finding]:
+    """Findings of the table for everything in `message` (path: with indices, bare: without)."""
+    for field in message.DESCRIPTOR.fields:
+        here, plain = f"{path}.{field.name}", f"{bare}.{field.name}"
+        entry = support(plain)
+        if entry is None:
+            yield Finding(here, "is unknown to this version of Mirilla.", "Remove it.")
+            continue
+        value: Any = getattr(message, field.name)
+        if is_repeated(field):
+            if len(value) and entry.status != ACTS:
+                yield from _not_acting(entry, here, None)
+            elif field.message_type is not None:
+                for index, item in enumerate(value):
+                    yield from _supported(item, here + (f"[{index}]" if index else ""), plain)
+        elif field.message_type is not None:
+            if message.HasField(field.name):
+                if entry.status == ACTS:
+                    yield from _supported(value, here, plain)
+                else:
+                    yield from _not_acting(entry, here, None)
+        else:
+            yield from _scalar(message, field, entry, here, value)
+
+
+def _scalar(message: Any, field: Any, entry: Support, here: str, value: Any) -> Iterator[Finding]:
+    is_set = message.HasField(field.name)
+    if entry.only:
+        shown = field.enum_type.values_by_number[value].name if field.enum_type is not None else value
+        if shown in entry.only:
+            return
+        allowed = " or ".join(_literal(v) for v in entry.only)
+        if is_set:
+            what = f"{_literal(shown)} is refused" if shown != "" else "is empty"
+        else:
+            what = (
+                f"is not set, and its default, {_literal(shown)}, is refused" if shown != "" else "is not set"
+            )
+        reason = f": {entry.reason}" if entry.reason else ""
+        yield Finding(
+            here, f"{what} (only {allowed}){reason}.", f"Set {field.name}: {_written(entry.only[0])}."
+        )
+    elif is_set and entry.status != ACTS and value != field.default_value:
+        yield from _not_acting(entry, here, value)
+
+
+def _not_acting(entry: Support, here: str, value: Any) -> Iterator[Finding]:
+    name = here.rpartition(".")[2]
+    if entry.status == REFUSED:
+        which = "" if value is None else f"{_literal(value)} "
+        yield Finding(here, f"{which}is refused: {entry.reason}.", f"Remove {name}.")
+    elif entry.status == NO_EFFECT and not entry.reason.startswith("tells"):
+        yield Finding(here, f"has no effect: {entry.reason}.", None, "note")
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}'" if isinstance(value, str) else f"{value:g}"
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, str) and not value.isupper():
+        return f'"{value}"'
+    return value if isinstance(value, str) else _literal(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from google.protobuf.message import Message
 
@@ -18,8 +19,8 @@ def load(path: str | os.PathLike[str]) -> Pipeline:
     """Read a pipeline.config.
 
     Raises:
-        ConfigError: the file is missing or unreadable; or (ConfigSyntaxError, with line, column, field and the
-            nearest right name) it holds an unknown field or value, or is not well-formed.
+        ConfigError: the file is missing or unreadable; or (ConfigSyntaxError, with line, column, field and
+            the nearest right name) it holds an unknown field or value, or is not well-formed.
     """
     return loads(text.read_text(path, "pipeline.config"), str(path))
 
@@ -75,9 +76,9 @@ def override(pipeline: Pipeline, path: str, value: object) -> Pipeline:
 
     Args:
         path: names joined by dots, with [i] for the i-th entry of a list: 'train_config.batch_size'.
-        value: a string is read as in the text form ('8', 'RELU_6', 'true', 'a.record' with or without quotes);
-            anything else is assigned as it is. A list replaces a repeated field; a single value given to one
-            becomes its only entry.
+        value: read as in the text form ('8', 'RELU_6', 'true', 'a.record' with or without quotes), or a
+            Python value. A list replaces a repeated field; a single value given to one becomes its only
+            entry.
 
     Raises:
         ConfigError: the path names no field, or the value does not fit it.
@@ -85,7 +86,7 @@ def override(pipeline: Pipeline, path: str, value: object) -> Pipeline:
     result = Pipeline()
     result.CopyFrom(pipeline)
     *parents, last = path.split(".")
-    message: Message = result
+    message: Any = result
     for step in parents:
         message = _descend(message, step, path)
     descriptor = _field(message, last, path)
@@ -93,12 +94,12 @@ def override(pipeline: Pipeline, path: str, value: object) -> Pipeline:
         raise ConfigError(f"{path} is a message; set one of its fields.", _choices(descriptor.message_type))
     items = value if isinstance(value, (list, tuple)) else [value]
     written = ", ".join(_literal(descriptor, item) for item in items)
-    if _is_repeated(descriptor):
+    if is_repeated(descriptor):
         message.ClearField(last)
         written = f"[{written}]"
     elif len(items) != 1:
         raise ConfigError(f"{path} takes one value, not {len(items)}.")
-    fresh = type(message)()
+    fresh: Any = type(message)()
     try:
         text.parse(f"{last}: {written}", fresh, path)
     except ConfigError as error:
@@ -110,7 +111,7 @@ def override(pipeline: Pipeline, path: str, value: object) -> Pipeline:
 def _put_over(target: Message, overlay: Message) -> None:
     for descriptor, value in overlay.ListFields():
         name = descriptor.name
-        if _is_repeated(descriptor):
+        if is_repeated(descriptor):
             target.ClearField(name)
             single = type(overlay)()
             single.CopyFrom(overlay)
@@ -126,7 +127,8 @@ def _put_over(target: Message, overlay: Message) -> None:
             setattr(target, name, value)
 
 
-def _is_repeated(descriptor) -> bool:
+def is_repeated(descriptor) -> bool:
+    """Whether a field is a list."""
     # `label` is gone from newer protobuf, `is_repeated` is missing from older.
     known = getattr(descriptor, "is_repeated", None)
     return descriptor.label == descriptor.LABEL_REPEATED if known is None else bool(known)
@@ -156,7 +158,7 @@ def _descend(message: Message, step: str, path: str) -> Message:
     if not _is_message(descriptor):
         raise ConfigError(f"{path}: '{name}' is a plain value and has no fields.")
     inner = getattr(message, name)
-    if not _is_repeated(descriptor):
+    if not is_repeated(descriptor):
         inner.SetInParent()
         return inner
     try:

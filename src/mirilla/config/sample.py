@@ -165,7 +165,8 @@ def sample(
         pipeline.train_config.num_steps = steps
     if num_eval_examples is not None:
         pipeline.eval_config.num_examples = num_eval_examples
-    for reader, records in ((pipeline.train_input_reader, train_records), (pipeline.eval_input_reader, eval_records)):
+    readers = ((pipeline.train_input_reader, train_records), (pipeline.eval_input_reader, eval_records))
+    for reader, records in readers:
         reader.tf_record_input_reader.input_path.extend(_paths(records))
         reader.label_map_path = os.fspath(label_map_path)
     return pipeline

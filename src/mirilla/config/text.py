@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
@@ -21,7 +22,11 @@ from mirilla.errors import ConfigError
 M = TypeVar("M", bound=Message)
 
 # What we know by name only; its content is not looked at.
-_FAMILIES = {"FasterRcnn": "faster_rcnn", "CenterNet": "center_net", "ExperimentalModel": "experimental_model"}
+_FAMILIES = {
+    "FasterRcnn": "faster_rcnn",
+    "CenterNet": "center_net",
+    "ExperimentalModel": "experimental_model",
+}
 
 _UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([\w./\[\]-]+)"')
 _UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named ([\w+-]+)')
@@ -71,8 +76,8 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(
-            f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8: this is no {kind}, or one in another"
-            " encoding.",
+            f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8: this is no {kind}, or one in "
+            "another encoding.",
             "Save the file as UTF-8 text.",
         ) from None
 
@@ -103,15 +108,58 @@ def nearest(name: str, names: list[str]) -> str | None:
     return found[0] if found else None
 
 
-def describe(full_name: str):
-    """Descriptor of a message or enum of ours by its full name, or None."""
-    pool = pipeline_pb2.DESCRIPTOR.pool
-    for find in (pool.FindMessageTypeByName, pool.FindEnumTypeByName):
-        try:
-            return find(full_name)
-        except KeyError:
+def _names(find: Callable[[str], Any], full_name: str) -> list[str]:
+    """Names of a message's fields or an enum's values."""
+    try:
+        descriptor = find(full_name)
+    except KeyError:
+        return []
+    return [entry.name for entry in getattr(descriptor, "fields", None) or getattr(descriptor, "values", ())]
+
+
+_TOKEN = re.compile(
+    r"""\#[^\n]*|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|[\w.+-]+|\n|[^\w\s]""",
+    re.DOTALL,
+)
+_NAME = re.compile(r"[A-Za-z_]\w*$")
+
+
+def field_lines(content: str) -> dict[str, int]:
+    """Line (from 1) of every field that a well-formed text sets: {'item[1].name': 7, ...}.
+
+    Every name carries the count of its occurrence in its message, but for [0], which is left out.
+    """
+    lines: dict[str, int] = {}
+    counts: list[dict[str, int]] = [{}]
+    prefixes = [""]
+    line, current, in_list, value_next = 1, "", False, False
+    for token in _TOKEN.findall(content):
+        if token == "\n":
+            line += 1
+        elif token[0] == "#":
             continue
-    return None
+        elif token in "{<":
+            prefixes.append(current + ".")
+            counts.append({})
+            value_next = False
+        elif token in "}>":
+            prefixes.pop()
+            counts.pop()
+            if not prefixes:
+                break
+        elif token in "[]":
+            in_list = token == "["
+            value_next = False
+        elif token == ":":
+            value_next = True
+        elif value_next:
+            value_next = False
+        elif not in_list and _NAME.match(token):
+            seen = counts[-1].get(token, 0)
+            counts[-1][token] = seen + 1
+            current = prefixes[-1] + token + (f"[{seen}]" if seen else "")
+            lines.setdefault(current, line)
+    return lines
 
 
 def _explained(error: text_format.ParseError, source: str) -> ConfigError:
@@ -130,18 +178,20 @@ def _explained(error: text_format.ParseError, source: str) -> ConfigError:
                 field=family,
                 **place,
             )
-        descriptor = describe(match[1])
-        names = sorted(f.name for f in descriptor.fields) if descriptor is not None else []
+        names = sorted(_names(pipeline_pb2.DESCRIPTOR.pool.FindMessageTypeByName, match[1]))
         suggestion = nearest(field, names)
         remedy = f"Did you mean '{suggestion}'?" if suggestion else None
         if remedy is None:
             remedy = f"{type_name} has: {', '.join(names)}." if names else f"{type_name} has no fields."
         return ConfigSyntaxError(
-            f"{where}: {type_name} has no field '{field}'.", remedy, field=field, suggestion=suggestion, **place
+            f"{where}: {type_name} has no field '{field}'.",
+            remedy,
+            field=field,
+            suggestion=suggestion,
+            **place,
         )
     if match := _UNKNOWN_VALUE.search(text) or _ENUM_NUMBER.search(text):
-        descriptor = describe(match[1])
-        names = [v.name for v in descriptor.values] if descriptor is not None else []
+        names = _names(pipeline_pb2.DESCRIPTOR.pool.FindEnumTypeByName, match[1])
         suggestion = nearest(match[2], names)
         remedy = f"Did you mean '{suggestion}'? " if suggestion else ""
         enum = match[1].rpartition(".")[2]
