@@ -107,7 +107,7 @@ def evaluate(node: NodeDef, args: Sequence[np.ndarray]) -> np.ndarray:
     """
     if node.op not in _EVALUATE:
         raise breach("constant-op", node.name,
-                     f"The node '{node.name}' ({node.op}) computes a constant in a way that is not known here.",
+                     f"The node '{node.name}' ({node.op}) computes a constant in an unknown way.",
                      "Freeze the graph for inference again, or fold its constants first.", op=node.op)
     try:
         with np.errstate(all="ignore"):

@@ -100,7 +100,8 @@ def constant_array(node: NodeDef) -> np.ndarray:
         if len(tensor.tensor_content) != count * np.dtype(dtype).itemsize:
             raise ModelError(f"The constant '{node.name}' has shape {shape} but "
                              f"{len(tensor.tensor_content)} bytes.", "The file is damaged: export it again.")
-        return np.frombuffer(tensor.tensor_content, np.dtype(dtype).newbyteorder("<")).astype(dtype).reshape(shape)
+        little = np.frombuffer(tensor.tensor_content, np.dtype(dtype).newbyteorder("<"))
+        return little.astype(dtype).reshape(shape)
     values = getattr(tensor, field)
     if len(values) > count:
         raise ModelError(f"The constant '{node.name}' has {len(values)} values for {count} elements.",

@@ -64,8 +64,8 @@ def depthwise(shape: tuple[int, int, int], weights: np.ndarray, bias: np.ndarray
     h, w, c = shape
     kh, kw, _, multiplier = weights.shape
     if multiplier > 1:  # output channel c * multiplier + m: repeat the input's channels
-        repeated = depthwise((h, w, c * multiplier), weights.reshape(kh, kw, c * multiplier, 1), bias, strides,
-                             padding)
+        flat = weights.reshape(kh, kw, c * multiplier, 1)
+        repeated = depthwise((h, w, c * multiplier), flat, bias, strides, padding)
         return lambda x: repeated(np.repeat(x, multiplier, 2))
     sh, sw = strides
     rows, columns = output_side(h, kh, sh, padding), output_side(w, kw, sw, padding)
@@ -111,13 +111,13 @@ def pool(shape: tuple[int, int, int], window: tuple[int, int], strides: tuple[in
         return [x[i : i + (rows - 1) * sh + 1 : sh, j : j + (columns - 1) * sw + 1 : sw]
                 for i in range(window[0]) for j in range(window[1])]
 
-    counts = np.sum(taps(inside), axis=0, dtype=np.float32) if kind == "average" else None
+    counts = np.asarray(np.sum(taps(inside), axis=0, dtype=np.float32))
 
     def run(x: np.ndarray) -> np.ndarray:
         full = padded(x, *pads)
         if kind != "average":
             full = np.where(inside > 0, full, fill)
             return np.maximum.reduce(taps(full))
-        return np.sum(taps(full), axis=0, dtype=np.float32) / counts
+        return np.asarray(np.sum(taps(full), axis=0, dtype=np.float32) / counts)
 
     return run

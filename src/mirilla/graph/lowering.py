@@ -71,7 +71,7 @@ def check_ops(nodes: Sequence[NodeDef]) -> None:
 def _unknown(node: NodeDef) -> Finding:
     where = f"The node '{node.name}' has the op {node.op}"
     if node.op in VARIABLES:
-        return Finding("not-frozen", node.name, f"{where}: the graph is not frozen, its weights are variables.",
+        return Finding("not-frozen", node.name, f"{where}: the graph is not frozen.",
                        "Freeze it: 'mirilla export', or TensorFlow's freeze_graph.", op=node.op)
     if "Quant" in node.op:
         return Finding("quantised", node.name, f"{where}: quantised graphs are not read, only float ones.",
@@ -146,8 +146,8 @@ def _lower_node(position: int, node: NodeDef, values: dict[str, Value]) -> Value
 
 def _tensor(node: NodeDef, value: Value, rank: int | None = None) -> Tensor:
     if not isinstance(value, Tensor):
-        raise breach("constant-input", node.name, f"The node '{node.name}' ({node.op}) computes on a constant "
-                     "where a picture's tensor is expected.", _EXPORT_AGAIN, op=node.op)
+        raise breach("constant-input", node.name, f"The node '{node.name}' ({node.op}) computes on a "
+                     "constant where a picture's tensor is expected.", _EXPORT_AGAIN, op=node.op)
     if rank is not None and len(value.shape) != rank:
         raise breach("rank", node.name, f"The node '{node.name}' ({node.op}) reads '{value.name}' of shape "
                      f"{value.shape}; the rule is rank {rank}.", _EXPORT_AGAIN, op=node.op)
@@ -251,7 +251,8 @@ def _batch_norm(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer
     _nhwc(node)
     if node.attr["is_training"].b or "is_training" not in node.attr:
         raise breach("batch-norm-training", node.name, f"The batch norm '{node.name}' is in training mode; "
-                     "the rule is constant statistics.", "Export the graph with is_training false.", op=node.op)
+                     "the rule is constant statistics.", "Export the graph with is_training false.",
+                     op=node.op)
     tensor = _tensor(node, args[0], 4)
     gamma, beta, mean, variance = (_array(node, arg, "parameters", 1) for arg in args[1:5])
     channels = tensor.shape[-1]
@@ -262,14 +263,15 @@ def _batch_norm(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer
     with np.errstate(all="ignore"):
         scale = gamma * reciprocal_root(variance + epsilon)
         offset = beta - mean * scale
-    return deploy.Affine(**_common(position, node, tensor), shape=tensor.image_shape, scale=scale, offset=offset)
+    return deploy.Affine(**_common(position, node, tensor), shape=tensor.image_shape, scale=scale,
+                         offset=offset)
 
 
 def _per_channel(node: NodeDef, tensor: Tensor, value: np.ndarray) -> np.ndarray:
     channels = tensor.shape[-1]
     if value.size not in (1, channels) or (value.ndim and value.shape[-1] != value.size):
         raise breach("broadcast", node.name, f"The node '{node.name}' ({node.op}) combines '{tensor.name}' "
-                     f"{tensor.shape} with a constant of shape {value.shape}; the rule is one value a channel.",
+                     f"{tensor.shape} with a constant {value.shape}; the rule is one value a channel.",
                      "Use a bias or a batch norm.", op=node.op)
     return np.broadcast_to(value.reshape(-1).astype(np.float32), (channels,))
 
@@ -279,13 +281,13 @@ def _arithmetic(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer
     if isinstance(left, Tensor) and isinstance(right, Tensor):
         if node.op not in ("Add", "AddV2") or left.shape != right.shape:
             raise breach("broadcast", node.name, f"The node '{node.name}' ({node.op}) combines '{left.name}' "
-                         f"{left.shape} and '{right.name}' {right.shape}; only sums of equal shapes are read.",
+                         f"{left.shape} and '{right.name}' {right.shape}; only equal shapes are added.",
                          "Use Add on tensors of one shape.", op=node.op)
         return deploy.Add(**_common(position, node, left, right), shape=left.image_shape)
     if isinstance(left, np.ndarray):
         if node.op in ("Sub", "RealDiv"):
-            raise breach("broadcast", node.name, f"The node '{node.name}' ({node.op}) has its constant on the "
-                         "left, which no layer stands for.", "Use a batch norm or bias.", op=node.op)
+            raise breach("broadcast", node.name, f"The node '{node.name}' ({node.op}) has its constant on "
+                         "the left, which no layer stands for.", "Use a batch norm or bias.", op=node.op)
         left, right = right, left
     tensor = _tensor(node, left)
     value = _per_channel(node, tensor, np.asarray(right))
@@ -295,7 +297,8 @@ def _arithmetic(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer
         scale, offset = scale, None
     else:
         scale, offset = None, -value if node.op == "Sub" else value
-    return deploy.Affine(**_common(position, node, tensor), shape=tensor.image_shape, scale=scale, offset=offset)
+    return deploy.Affine(**_common(position, node, tensor), shape=tensor.image_shape, scale=scale,
+                         offset=offset)
 
 
 def _bias_add(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
@@ -337,8 +340,8 @@ def _pad(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
     tensor, pads = _tensor(node, args[0], 4), _array(node, args[1], "paddings", 2)
     (n, m), (top, bottom), (left, right), (c, d) = ((int(a), int(b)) for a, b in pads)
     if n or m or c or d or min(top, bottom, left, right) < 0 or max(top, bottom, left, right) > 1 << 12:
-        raise breach("pad", node.name, f"The node '{node.name}' ({node.op}) pads {pads.tolist()}; only rows and "
-                     "columns may be padded.", "Use SAME padding in the convolution.", op=node.op)
+        raise breach("pad", node.name, f"The node '{node.name}' ({node.op}) pads {pads.tolist()}; only rows "
+                     "and columns may be padded.", "Use SAME padding in the convolution.", op=node.op)
     _, rows, columns, channels = tensor.shape
     return deploy.Pad(**_common(position, node, tensor), pads=((top, bottom), (left, right)),
                       shape=(rows + top + bottom, columns + left + right, channels))
@@ -349,8 +352,8 @@ def _reshape(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
     if node.op == "Reshape":
         target = [int(side) for side in _array(node, args[1], "target shape").reshape(-1)]
         if target.count(-1) > 1 or any(side < -1 for side in target):
-            raise breach("reshape", node.name, f"The node '{node.name}' (Reshape) has the target {target}; at "
-                         "most one side may be -1.", _EXPORT_AGAIN, op=node.op)
+            raise breach("reshape", node.name, f"The node '{node.name}' (Reshape) has the target {target}; "
+                         "at most one side may be -1.", _EXPORT_AGAIN, op=node.op)
         rest = math.prod(side for side in target if side != -1)
         count = math.prod(tensor.shape)
         if -1 in target:
@@ -363,8 +366,8 @@ def _reshape(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
         axes = {int(axis) % len(tensor.shape) for axis in node.attr["squeeze_dims"].list.i}
         axes = axes or {axis for axis, side in enumerate(tensor.shape) if side == 1 and axis > 0}
         if any(tensor.shape[axis] != 1 for axis in axes):
-            raise breach("reshape", node.name, f"The node '{node.name}' (Squeeze) drops axes {sorted(axes)} of "
-                         f"{tensor.shape}, which are not all 1.", _EXPORT_AGAIN, op=node.op)
+            raise breach("reshape", node.name, f"The node '{node.name}' (Squeeze) drops axes {sorted(axes)} "
+                         f"of {tensor.shape}, which are not all 1.", _EXPORT_AGAIN, op=node.op)
         shape = tuple(side for axis, side in enumerate(tensor.shape) if axis not in axes)
     if math.prod(shape) != math.prod(tensor.shape) or not shape or shape[0] != 1:
         raise breach("reshape", node.name, f"The node '{node.name}' ({node.op}) makes {shape} of "
@@ -384,8 +387,8 @@ def _concat(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
     axis += rank if axis < 0 else 0
     if not 1 <= axis < rank or any(len(t.shape) != rank or t.shape[:axis] != tensors[0].shape[:axis]
                                    or t.shape[axis + 1:] != tensors[0].shape[axis + 1:] for t in tensors):
-        raise breach("concat", node.name, f"The node '{node.name}' (ConcatV2) joins {[t.shape for t in tensors]} "
-                     f"along axis {axis}; all other sides must agree and the batch may not be joined.",
+        raise breach("concat", node.name, f"The node '{node.name}' (ConcatV2) joins "
+                     f"{[t.shape for t in tensors]} along axis {axis}; all other sides must agree and the batch may not be joined.",
                      _EXPORT_AGAIN, op=node.op)
     shape = list(tensors[0].shape)
     shape[axis] = sum(tensor.shape[axis] for tensor in tensors)
@@ -400,7 +403,7 @@ def _softmax(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
 _LOWER: dict[str, Callable[[int, NodeDef, list[Value]], deploy.Layer]] = {
     "Add": _arithmetic, "AddV2": _arithmetic, "AvgPool": _pool, "BiasAdd": _bias_add, "ConcatV2": _concat,
     "Conv2D": _conv, "DepthwiseConv2dNative": _conv, "ExpandDims": _reshape, "MatMul": _mat_mul,
-    "MaxPool": _pool, "Mean": _mean, "Mul": _arithmetic, "Pad": _pad, "RealDiv": _arithmetic, "Relu": _activation,
-    "Relu6": _activation, "Reshape": _reshape, "Sigmoid": _activation, "Softmax": _softmax, "Squeeze": _reshape,
-    "Sub": _arithmetic, **dict.fromkeys(_BATCH_NORMS, _batch_norm),
+    "MaxPool": _pool, "Mean": _mean, "Mul": _arithmetic, "Pad": _pad, "RealDiv": _arithmetic,
+    "Relu": _activation, "Relu6": _activation, "Reshape": _reshape, "Sigmoid": _activation,
+    "Softmax": _softmax, "Squeeze": _reshape, "Sub": _arithmetic, **dict.fromkeys(_BATCH_NORMS, _batch_norm),
 }

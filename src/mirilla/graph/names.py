@@ -55,7 +55,7 @@ def check(name: str, known: Collection[str], role: str, option: str,
     if stripped in known:
         return stripped
     found = nearest(name, known)
-    quoted = " (it carries quotation marks, typographic ones are not the shell's)" if clean(name) != stripped else ""
+    quoted = " (quotation marks are part of that name)" if clean(name) != stripped else ""
     remedy = "'mirilla inspect GRAPH.pb' lists the names a graph has."
     if found:
         mended = [found[0] if one == name else _mended(one, known) for one in others or [name]]

@@ -91,8 +91,9 @@ def _folded(producer: Linear, layer: Affine) -> Linear:
     for what, array in (("weights", weights), ("bias", bias)):
         if array is not None and not np.isfinite(array).all():
             raise RuleError([Finding(
-                "not-finite", layer.name, f"Folding '{layer.name}' into '{producer.linear_name}' gives {what} "
-                "that are not finite.", "A variance is negative or training diverged: use another checkpoint.")])
+                "not-finite", layer.name, f"Folding '{layer.name}' into '{producer.linear_name}' gives "
+                f"{what} that are not finite.",
+                "A variance is negative or training diverged: use another checkpoint.")])
     return replace(producer, name=layer.name, linear_name=layer.name, position=layer.position,
                    linear_position=layer.position, weights=weights, bias=bias)
 

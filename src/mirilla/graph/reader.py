@@ -78,7 +78,8 @@ def _find_outputs(nodes: dict[str, NodeDef], given: str | Sequence[str] | None,
                   notes: list[str]) -> tuple[str, ...]:
     if given:
         wanted = names.split_names(given)
-        found = [names.check(name, nodes.keys(), "output tensor", "--output-tensors", wanted) for name in wanted]
+        found = [names.check(name, nodes.keys(), "output tensor", "--output-tensors", wanted)
+                 for name in wanted]
         if len(set(found)) != len(found):
             raise breach("duplicate-output", found[0], f"An output is named twice: {', '.join(found)}.",
                          "Name each output once.")

@@ -1,4 +1,4 @@
-"""Runs a deploy graph in numpy, float32: what every target is compared with, and a way to detect without any."""
+"""Runs a deploy graph in numpy, float32: what every target is compared with."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class Runner:
         if images.ndim == 3:
             images = images[None]
         if images.ndim != 4 or images.shape[1:] != self.graph.input_shape:
-            raise ModelError(f"The network takes pictures of {self.graph.input_shape} (rows, columns, channels); "
-                             f"these have the shape {images.shape}.", "Resize them to the network's input.")
+            raise ModelError(f"The network takes pictures of {self.graph.input_shape} (rows, columns, "
+                             f"channels); these have the shape {images.shape}.", "Resize them to the network's input.")
         found = {name: np.empty((len(images), *shape), np.float32)
                  for name, shape in zip(self.graph.outputs, self.graph.output_shapes, strict=True)}
         for number, image in enumerate(images):
@@ -59,7 +59,7 @@ class Runner:
         return found
 
     def activations(self, image: np.ndarray, keep: bool = True) -> dict[str, np.ndarray]:
-        """Every layer's output for one image [rows, columns, channels]; only the graph's outputs unless `keep`."""
+        """Every layer's output for one image [rows, columns, channels]; only the outputs unless `keep`."""
         tensors = {self.graph.input: np.ascontiguousarray(image, np.float32)}
         for layer, step, done in self._steps:
             tensors[layer.name] = step(*[tensors[name] for name in layer.inputs])
@@ -112,7 +112,8 @@ def _step(layer: Layer, shapes: list[Shape]) -> Step:
         return lambda x, y: activate(x + y, layer.activation)
     if isinstance(layer, deploy.Softmax):
         return softmax
-    raise ModelError(f"The layer '{layer.name}' ({layer.op}) cannot be run here.", "Simplify the graph first.")
+    raise ModelError(f"The layer '{layer.name}' ({layer.op}) cannot be run here.",
+                     "Simplify the graph first.")
 
 
 def _linear(layer: deploy.Linear, shape: Shape) -> Step:

@@ -1,0 +1,82 @@
+"""float32 to fp16 as the compiled files show it: halves away from zero, subnormals kept, signs of zeros kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mirilla.graph.rules import breach
+
+OVERFLOW = 65520.0  # the smallest magnitude that would round to infinity
+SMALLEST_NORMAL = 2.0**-14
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the conversion of one constant lost.
+
+    Attributes:
+        name: the constant.
+        count: its values.
+        underflowed: values other than zero that became zero.
+        subnormal: values kept with fewer than eleven significant bits.
+        worst_absolute: the largest difference.
+        worst_value: the value, before conversion, that differs by it.
+        largest: the largest magnitude.
+    """
+
+    name: str
+    count: int
+    underflowed: int
+    subnormal: int
+    worst_absolute: float
+    worst_value: float
+    largest: float
+
+
+def to_bits(values: np.ndarray, name: str = "") -> np.ndarray:
+    """fp16 bits (uint16, same shape) of float32 values, rounded half away from zero.
+
+    Source: docs/bonnet-format.md, fp16; worked out on the bits, in integers.
+
+    Raises:
+        RuleError: values that are not finite or whose magnitude is 65520 or more, which fp16 cannot hold.
+    """
+    values = np.ascontiguousarray(values, np.float32)
+    broken = ~(np.abs(values) < OVERFLOW)
+    if broken.any():
+        worst = values[broken].reshape(-1)[0]
+        raise breach("fp16-overflow", name, f"The constant '{name}' has {int(broken.sum())} of {values.size} "
+                     f"values that fp16 cannot hold ({worst:g}, say); the rule is a magnitude below 65520.",
+                     "Train on (weight decay, a lower learning rate), or use another checkpoint: such weights "
+                     "come from a variance near zero or from training that diverged.")
+    bits = values.view(np.uint32)
+    magnitude = bits & np.uint32(0x7FFFFFFF)
+    exponent = (magnitude >> 23).astype(np.int32)
+    normal = (magnitude + np.uint32(0x1000) - np.uint32(0x38000000)) >> 13
+    # Below 2**-14 the step is 2**-24: shift the mantissa with its leading one, half a step added before.
+    shift = np.clip(126 - exponent, 14, 24).astype(np.uint32)
+    mantissa = magnitude & np.uint32(0x7FFFFF) | np.uint32(0x800000)
+    subnormal = (mantissa + (np.uint32(1) << (shift - np.uint32(1)))) >> shift
+    half = np.where(exponent >= 113, normal, np.where(exponent >= 102, subnormal, np.uint32(0)))
+    return (half | (bits >> 16 & np.uint32(0x8000))).astype(np.uint16)
+
+
+def to_float(bits: np.ndarray) -> np.ndarray:
+    """float32 values of fp16 bits, exact."""
+    return bits.view(np.float16).astype(np.float32)
+
+
+def loss(name: str, values: np.ndarray, bits: np.ndarray) -> Loss:
+    """Compare float32 values with the fp16 bits made of them."""
+    values = values.astype(np.float32, copy=False).reshape(-1)
+    if not values.size:
+        return Loss(name, 0, 0, 0, 0.0, 0.0, 0.0)
+    difference = np.abs(to_float(bits).reshape(-1) - values)
+    worst = int(difference.argmax())
+    magnitude = np.abs(values)
+    zero = (bits.reshape(-1) & 0x7FFF) == 0
+    underflowed = zero & (magnitude > 0)
+    return Loss(name, values.size, int(underflowed.sum()), int(((magnitude < SMALLEST_NORMAL) & ~zero).sum()),
+                float(difference[worst]), float(values[worst]), float(magnitude.max()))
