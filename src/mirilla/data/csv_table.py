@@ -52,8 +52,13 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
 
     files = [path] if path.is_file() or not path.is_dir() else find(path)
     if not files:
-        raise DataError(f"{path}: no CSV table with the columns {','.join(COLUMNS)} in this folder.", "Check the path.")
-    parts = [next((p for w in f.stem.lower().replace("-", "_").split("_") if (p := part_name(w))), None) for f in files]
+        raise DataError(
+            f"{path}: no CSV table with the columns {','.join(COLUMNS)} in this folder.", "Check the path."
+        )
+    parts = [
+        next((p for w in f.stem.lower().replace("-", "_").split("_") if (p := part_name(w))), None)
+        for f in files
+    ]
     notes: tuple[str, ...] = ()
     if len(files) > 1 and not all(parts):
         notes = (f"{path}: {files[0].name} is read (rather than {', '.join(f.name for f in files[1:])}).",)
@@ -80,8 +85,11 @@ def parse(text: str, name: str, folder: Path, part: str | None = None) -> tuple[
     columns = _columns(header)
     missing = [c for c in COLUMNS if c not in columns and c not in ("width", "height")]
     if missing:
-        raise DataError(f"{name}, line 1: the header lacks the column(s) {', '.join(missing)}; it is "
-                        f"'{','.join(header)[:120]}'.", f"The columns are {','.join(COLUMNS)}.")
+        raise DataError(
+            f"{name}, line 1: the header lacks the column(s) {', '.join(missing)}; it is "
+            f"'{','.join(header)[:120]}'.",
+            f"The columns are {','.join(COLUMNS)}.",
+        )
     optional = {c: header.index(c) for c in (*FLAGS, "weight") if c in header}
     grouped: dict[str, list[tuple[int, list[str]]]] = {}
     for row in rows:
@@ -95,13 +103,27 @@ def parse(text: str, name: str, folder: Path, part: str | None = None) -> tuple[
         try:
             entries.append(_entry(filename, lines, columns, optional, folder, where, part))
         except ValueError as error:
-            problems.append(Finding("error", "bad-annotation", where, f"{error}; the picture {filename!r} is left out.",
-                                    "Mend the row."))
+            problems.append(
+                Finding(
+                    "error",
+                    "bad-annotation",
+                    where,
+                    f"{error}; the picture {filename!r} is left out.",
+                    "Mend the row.",
+                )
+            )
     return entries, problems
 
 
-def _entry(filename: str, lines: Sequence[tuple[int, list[str]]], columns: dict[str, int], optional: dict[str, int],
-           folder: Path, where: str, part: str | None) -> Entry:
+def _entry(
+    filename: str,
+    lines: Sequence[tuple[int, list[str]]],
+    columns: dict[str, int],
+    optional: dict[str, int],
+    folder: Path,
+    where: str,
+    part: str | None,
+) -> Entry:
     if not filename:
         raise ValueError("the file name is empty")
     boxes: list[list[float]] = []
@@ -136,14 +158,29 @@ def _entry(filename: str, lines: Sequence[tuple[int, list[str]]], columns: dict[
         labels.append(cells["class"])
     flags = {c: np.array(extras[c]) != 0 for c in FLAGS if c in extras}
     weight = np.array(extras["weight"]) if "weight" in extras else None
-    return Entry(_picture(folder, filename), filename, np.array(boxes, np.float64).reshape(-1, 4), tuple(labels), where,
-                 declared, part=part, flags=flags, weight=weight)
+    return Entry(
+        _picture(folder, filename),
+        filename,
+        np.array(boxes, np.float64).reshape(-1, 4),
+        tuple(labels),
+        where,
+        declared,
+        part=part,
+        flags=flags,
+        weight=weight,
+    )
 
 
 def _picture(folder: Path, filename: str) -> Path:
     direct = folder / filename
     inside = folder / "images" / filename
-    return direct if direct.exists() and not inside.exists() else inside if (folder / "images").is_dir() else direct
+    return (
+        direct
+        if direct.exists() and not inside.exists()
+        else inside
+        if (folder / "images").is_dir()
+        else direct
+    )
 
 
 def _columns(header: Sequence[str]) -> dict[str, int]:
@@ -176,7 +213,12 @@ def text_of(samples: Sequence[Sample]) -> str:
         head = [sample.filename, sample.width_px, sample.height_px]
         boxes = sample.boxes_px_xyxy
         for i, box in enumerate(boxes):
-            row = [*head, sample.labels[i], *(number(v) for v in box), *(int(getattr(sample, f)[i]) for f in extra)]
+            row = [
+                *head,
+                sample.labels[i],
+                *(number(v) for v in box),
+                *(int(getattr(sample, f)[i]) for f in extra),
+            ]
             writer.writerow([*row, *([float(sample.weight[i])] if weighted else [])])
         if not len(boxes):
             writer.writerow([*head, "", "", "", "", ""])

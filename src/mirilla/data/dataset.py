@@ -7,7 +7,7 @@ opens the pictures' headers and turns the entries into samples; this stage is th
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,10 +91,26 @@ class Dataset:
                 "Write a split.csv beside the annotations (rows 'file,train' or 'file,eval'), or ask for a share "
                 "(--eval-share 0.1).",
             )
-        chosen = tuple(s for s in self.samples if self.parts.get(s.filename) == name)
+        keep = wanted(list(self.parts.values()), name)
+        chosen = tuple(s for s in self.samples if self.parts.get(s.filename) in keep)
         if not chosen:
             raise DataError(f"{self.source}: its own split has no usable picture in the part '{name}'.")
-        return replace(self, samples=chosen, parts={s.filename: name for s in chosen})
+        notes = self.notes
+        if name not in keep:
+            notes += (f"{self.source}: it has no part '{name}'; its part '{TEST}' is used instead.",)
+        return replace(self, samples=chosen, notes=notes, parts={s.filename: name for s in chosen})
+
+
+def wanted(parts: Sequence[str | None], split: str | None) -> set[str | None]:
+    """The parts to read when `split` is asked for: all of them for None; "test" for an "eval" that is not there.
+
+    What has no part is read too where nothing has one, so that a split file or a share can still part it.
+    """
+    if split is None or not any(parts):
+        return {*parts}
+    if split == EVAL and EVAL not in parts and TEST in parts:
+        return {TEST}
+    return {split}
 
 
 def combine(datasets: Iterable[Dataset], name: str = "combined") -> Dataset:
@@ -119,8 +135,16 @@ def combine(datasets: Iterable[Dataset], name: str = "combined") -> Dataset:
                 parts[new] = dataset.parts[sample.filename]
             samples.append(sample if new == sample.filename else replace(sample, filename=new))
     labels = tuple(dict.fromkeys(label for d in datasets for label in d.labels))
-    return Dataset(name, "several", tuple(samples), tuple(p for d in datasets for p in d.problems),
-                   datasets[0].source, labels, tuple(n for d in datasets for n in d.notes), parts)
+    return Dataset(
+        name,
+        "several",
+        tuple(samples),
+        tuple(p for d in datasets for p in d.problems),
+        datasets[0].source,
+        labels,
+        tuple(n for d in datasets for n in d.notes),
+        parts,
+    )
 
 
 def free_name(name: str, taken: set[str]) -> str:
@@ -172,7 +196,9 @@ class Annotations:
     notes: tuple[str, ...] = ()
 
 
-def build(annotations: Annotations, advance: Callable[[int], object] | None = None, threads: int = 8) -> Dataset:
+def build(
+    annotations: Annotations, advance: Callable[[int], object] | None = None, threads: int = 8
+) -> Dataset:
     """Open every picture's header and make samples; a picture that cannot be opened becomes a problem.
 
     Raises:
@@ -183,18 +209,25 @@ def build(annotations: Annotations, advance: Callable[[int], object] | None = No
     parts: dict[str, str] = {}
     seen: dict[str, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for entry, (sample, found) in zip(annotations.entries, pool.map(_sample, annotations.entries), strict=True):
+        for entry, (sample, found) in zip(
+            annotations.entries, pool.map(_sample, annotations.entries), strict=True
+        ):
             problems += found
             if advance is not None:
                 advance(1)
             if sample is None:
                 continue
             if sample.filename in seen:
-                problems.append(Finding(
-                    "error", "listed-twice", entry.where,
-                    f"{entry.filename} is listed a second time (first at {seen[sample.filename]}); "
-                    "the second entry is left out.",
-                    "Join the two entries, or remove one."))
+                problems.append(
+                    Finding(
+                        "error",
+                        "listed-twice",
+                        entry.where,
+                        f"{entry.filename} is listed a second time (first at {seen[sample.filename]}); "
+                        "the second entry is left out.",
+                        "Join the two entries, or remove one.",
+                    )
+                )
                 continue
             seen[sample.filename] = entry.where
             samples.append(sample)
@@ -203,18 +236,30 @@ def build(annotations: Annotations, advance: Callable[[int], object] | None = No
     if not samples:
         raise empty(annotations.source, problems)
     labels = annotations.labels or tuple(sorted({label for s in samples for label in s.labels}))
-    return Dataset(annotations.name, annotations.format, tuple(samples), tuple(problems), annotations.source,
-                   labels, annotations.notes, parts)
+    return Dataset(
+        annotations.name,
+        annotations.format,
+        tuple(samples),
+        tuple(problems),
+        annotations.source,
+        labels,
+        annotations.notes,
+        parts,
+    )
 
 
 def empty(source: Path, problems: list[Finding]) -> DataError:
     """The error for a data set without one usable picture, with the first findings in it."""
     if not problems:
-        return DataError(f"{source}: the data set is empty: its annotations name no picture.",
-                         "Check the path, and --from if you gave one.")
+        return DataError(
+            f"{source}: the data set is empty: its annotations name no picture.",
+            "Check the path, and --from if you gave one.",
+        )
     first = "; ".join(f"{p.where}: {p.text}" for p in problems[:3])
-    return DataError(f"{source}: no picture of the data set can be used ({len(problems)} problems). First: {first}",
-                     problems[0].remedy or "'mirilla data check' lists every problem once some pictures can be read.")
+    return DataError(
+        f"{source}: no picture of the data set can be used ({len(problems)} problems). First: {first}",
+        problems[0].remedy or "'mirilla data check' lists every problem once some pictures can be read.",
+    )
 
 
 def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
@@ -222,13 +267,26 @@ def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
     try:
         header = images.header_of(entry.picture)
     except FileNotFoundError:
-        return None, [Finding("error", "missing-picture", entry.where, f"the picture {entry.picture} does not exist.",
-                              "Put the picture there, or remove its entry.")]
+        return None, [
+            Finding(
+                "error",
+                "missing-picture",
+                entry.where,
+                f"the picture {entry.picture} does not exist.",
+                "Put the picture there, or remove its entry.",
+            )
+        ]
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        return None, [Finding("error", "unreadable-picture", entry.where,
-                              f"the picture {entry.picture} cannot be opened: {reason}.",
-                              "Check the file's permissions.")]
+        return None, [
+            Finding(
+                "error",
+                "unreadable-picture",
+                entry.where,
+                f"the picture {entry.picture} cannot be opened: {reason}.",
+                "Check the file's permissions.",
+            )
+        ]
     except DataError as error:
         return None, [Finding("error", "unreadable-picture", entry.where, error.what, error.remedy or "")]
     height, width = header.upright_px
@@ -239,19 +297,41 @@ def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
         if declared and declared[0] > 0 and declared[1] > 0 and declared != header.upright_px:
             frame = declared
             if declared == header.stored_px:
-                boxes = images.to_upright(boxes / np.array([*declared, *declared], np.float64), header.orientation)
+                boxes = images.to_upright(
+                    boxes / np.array([*declared, *declared], np.float64), header.orientation
+                )
                 boxes = boxes * np.array([height, width] * 2, np.float64)
                 frame = header.upright_px
-                found.append(Finding(
-                    "note", "turned-photo", entry.where,
-                    f"{entry.filename} is a photo with EXIF rotation, labelled without it; its boxes were turned."))
+                found.append(
+                    Finding(
+                        "note",
+                        "turned-photo",
+                        entry.where,
+                        f"{entry.filename} is a photo with EXIF rotation, labelled without it; its boxes were turned.",
+                    )
+                )
             else:
-                found.append(Finding(
-                    "warning", "size-mismatch", entry.where,
-                    f"the annotation says {declared[1]}x{declared[0]} px, the picture {entry.filename} has "
-                    f"{width}x{height}; boxes are taken relative to the size in the annotation.",
-                    "If the photo was cropped after labelling, label it again."))
+                found.append(
+                    Finding(
+                        "warning",
+                        "size-mismatch",
+                        entry.where,
+                        f"the annotation says {declared[1]}x{declared[0]} px, the picture {entry.filename} has "
+                        f"{width}x{height}; boxes are taken relative to the size in the annotation.",
+                        "If the photo was cropped after labelling, label it again.",
+                    )
+                )
         boxes = boxes / np.array([*frame, *frame], np.float64)
-    sample = Sample(entry.picture, entry.filename, height, width, boxes, entry.labels, weight=entry.weight,  # type: ignore[arg-type]
-                    attributes=entry.attributes, where=entry.where, **entry.flags)
+    sample = Sample(
+        entry.picture,
+        entry.filename,
+        height,
+        width,
+        boxes,
+        entry.labels,
+        weight=entry.weight,  # type: ignore[arg-type]
+        attributes=entry.attributes,
+        where=entry.where,
+        **entry.flags,
+    )
     return sample, found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
@@ -19,29 +20,55 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 
 
 @cache
-def message_class():
+def message_class() -> Any:
     """The class of an Example message."""
-    file = descriptor_pb2.FileDescriptorProto(name="mirilla/example.proto", package="mirilla.example", syntax="proto3")
-    for name, kind in (("BytesList", _FIELD.TYPE_BYTES), ("FloatList", _FIELD.TYPE_FLOAT),
-                       ("Int64List", _FIELD.TYPE_INT64)):
+    file = descriptor_pb2.FileDescriptorProto(
+        name="mirilla/example.proto", package="mirilla.example", syntax="proto3"
+    )
+    for name, kind in (
+        ("BytesList", _FIELD.TYPE_BYTES),
+        ("FloatList", _FIELD.TYPE_FLOAT),
+        ("Int64List", _FIELD.TYPE_INT64),
+    ):
         message = file.message_type.add(name=name)
         message.field.add(name="value", number=1, type=kind, label=_FIELD.LABEL_REPEATED)
     feature = file.message_type.add(name="Feature")
     feature.oneof_decl.add(name="kind")
     for number, name in enumerate(("bytes", "float", "int64"), 1):
-        feature.field.add(name=f"{name}_list", number=number, type=_FIELD.TYPE_MESSAGE, label=_FIELD.LABEL_OPTIONAL,
-                          type_name=f".mirilla.example.{name.capitalize()}List", oneof_index=0)
+        feature.field.add(
+            name=f"{name}_list",
+            number=number,
+            type=_FIELD.TYPE_MESSAGE,
+            label=_FIELD.LABEL_OPTIONAL,
+            type_name=f".mirilla.example.{name.capitalize()}List",
+            oneof_index=0,
+        )
     features = file.message_type.add(name="Features")
     entry = features.nested_type.add(name="FeatureEntry")
     entry.options.map_entry = True
     entry.field.add(name="key", number=1, type=_FIELD.TYPE_STRING, label=_FIELD.LABEL_OPTIONAL)
-    entry.field.add(name="value", number=2, type=_FIELD.TYPE_MESSAGE, label=_FIELD.LABEL_OPTIONAL,
-                    type_name=".mirilla.example.Feature")
-    features.field.add(name="feature", number=1, type=_FIELD.TYPE_MESSAGE, label=_FIELD.LABEL_REPEATED,
-                       type_name=".mirilla.example.Features.FeatureEntry")
+    entry.field.add(
+        name="value",
+        number=2,
+        type=_FIELD.TYPE_MESSAGE,
+        label=_FIELD.LABEL_OPTIONAL,
+        type_name=".mirilla.example.Feature",
+    )
+    features.field.add(
+        name="feature",
+        number=1,
+        type=_FIELD.TYPE_MESSAGE,
+        label=_FIELD.LABEL_REPEATED,
+        type_name=".mirilla.example.Features.FeatureEntry",
+    )
     example = file.message_type.add(name="Example")
-    example.field.add(name="features", number=1, type=_FIELD.TYPE_MESSAGE, label=_FIELD.LABEL_OPTIONAL,
-                      type_name=".mirilla.example.Features")
+    example.field.add(
+        name="features",
+        number=1,
+        type=_FIELD.TYPE_MESSAGE,
+        label=_FIELD.LABEL_OPTIONAL,
+        type_name=".mirilla.example.Features",
+    )
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("mirilla.example.Example"))
@@ -77,7 +104,9 @@ def decode(content: bytes, where: str) -> dict[str, Value]:
     try:
         example.ParseFromString(content)
     except DecodeError as error:
-        raise DataError(f"{where}: the record is no tf.train.Example.", "Check which program wrote the file.") from error
+        raise DataError(
+            f"{where}: the record is no tf.train.Example.", "Check which program wrote the file."
+        ) from error
     result: dict[str, Value] = {}
     for name, feature in example.features.feature.items():
         kind = feature.WhichOneof("kind")

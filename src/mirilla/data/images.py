@@ -15,8 +15,23 @@ from PIL import Image, UnidentifiedImageError
 
 from mirilla.errors import DataError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".jpe",
-                        ".jfif", ".mpo"})
+EXTENSIONS = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".png",
+        ".bmp",
+        ".gif",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+    }
+)
 _ORIENTATION = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,8 +79,10 @@ def size_of(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     try:
         return header_of(picture).upright_px
     except OSError as error:
-        raise DataError(f"{_name(picture)}: the picture cannot be opened: {os.strerror(error.errno or 0)}.",
-                        "Check the path and the file's permissions.") from error
+        raise DataError(
+            f"{_name(picture)}: the picture cannot be opened: {os.strerror(error.errno or 0)}.",
+            "Check the path and the file's permissions.",
+        ) from error
 
 
 def decode_rgb(picture: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
@@ -97,10 +114,14 @@ def decode_rgb(picture: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
     except FileNotFoundError as error:
         raise DataError(f"{_name(picture)}: the picture does not exist.", "Check the path.") from error
     except PermissionError as error:
-        raise DataError(f"{_name(picture)}: the picture may not be read.", "Change its permissions.") from error
+        raise DataError(
+            f"{_name(picture)}: the picture may not be read.", "Change its permissions."
+        ) from error
     except (OSError, ValueError, SyntaxError, struct.error, IndexError, EOFError, MemoryError) as error:
-        raise DataError(f"{_name(picture)}: the picture is broken or cut short ({error}).",
-                        "Replace the file, or remove it from the data set.") from error
+        raise DataError(
+            f"{_name(picture)}: the picture is broken or cut short ({error}).",
+            "Replace the file, or remove it from the data set.",
+        ) from error
 
 
 def to_upright(boxes_yxyx: NDArray[np.float64], orientation: int) -> NDArray[np.float64]:
@@ -137,15 +158,20 @@ def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
         size = len(picture) if isinstance(picture, bytes) else os.path.getsize(picture)
         raise DataError(
             f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes are no known format.",
-            "Replace the file, or remove it from the data set.") from error
+            "Replace the file, or remove it from the data set.",
+        ) from error
     except (Image.DecompressionBombError, ValueError, SyntaxError, struct.error, IndexError) as error:
-        raise DataError(f"{_name(picture)}: the picture's header cannot be used ({error}).",
-                        "Replace the file by a smaller or unbroken one.") from error
+        raise DataError(
+            f"{_name(picture)}: the picture's header cannot be used ({error}).",
+            "Replace the file by a smaller or unbroken one.",
+        ) from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise DataError(f"{_name(picture)}: the picture's header is broken ({error}).",
-                        "Replace the file, or remove it from the data set.") from error
+        raise DataError(
+            f"{_name(picture)}: the picture's header is broken ({error}).",
+            "Replace the file, or remove it from the data set.",
+        ) from error
 
 
 def _header(image: Image.Image) -> Header:
@@ -199,8 +225,10 @@ def _rgb(image: Image.Image, picture: object) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8), "L").convert("RGB")
     if image.mode == "F":
-        raise DataError(f"{_name(picture)}: pictures of floating-point numbers are not read.",
-                        "Save it as an 8-bit JPEG or PNG.")
+        raise DataError(
+            f"{_name(picture)}: pictures of floating-point numbers are not read.",
+            "Save it as an 8-bit JPEG or PNG.",
+        )
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert("RGB")

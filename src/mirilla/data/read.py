@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from mirilla.data import coco, csv_table, fddb, records, tfrecord, voc, widerface, yolo
-from mirilla.data.dataset import EVAL, TEST, TRAIN, Annotations, Dataset, Finding, build, empty
+from mirilla.data.dataset import EVAL, TEST, TRAIN, Annotations, Dataset, Finding, build, empty, wanted
 from mirilla.data.split import part_name, read_split
 from mirilla.errors import DataError, UsageError
 
@@ -17,8 +17,13 @@ PARTS = (TRAIN, EVAL, TEST)
 _FACE_TEXTS = ("bbx_gt_ignore.txt", "bbx_gt.txt")
 
 
-def read_dataset(path: str | os.PathLike[str], *, format: str | None = None, split: str | None = None,
-                 advance: Callable[[int], object] | None = None) -> Dataset:
+def read_dataset(
+    path: str | os.PathLike[str],
+    *,
+    format: str | None = None,
+    split: str | None = None,
+    advance: Callable[[int], object] | None = None,
+) -> Dataset:
     """Read a data set: a folder, an annotation file, or TFRecord files.
 
     Args:
@@ -77,13 +82,22 @@ def recognise(path: Path) -> tuple[str, tuple[str, ...]]:
         raise DataError(f"{path}: no such file or folder.", "Check the path.")
     if name.endswith("ellipselist.txt"):
         return "fddb", ()
-    by_suffix = {".csv": "csv", ".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".xml": "voc", ".mat": "widerface"}
+    by_suffix = {
+        ".csv": "csv",
+        ".json": "coco",
+        ".yaml": "yolo",
+        ".yml": "yolo",
+        ".xml": "voc",
+        ".mat": "widerface",
+    }
     if path.suffix.lower() in by_suffix:
         return by_suffix[path.suffix.lower()], ()
     if path.suffix.lower() == ".txt" and "bbx_gt" in name:
         return "widerface", ()
-    raise DataError(f"{path}: its format is not recognised by its name.",
-                    f"Say which it is with --from: {', '.join(FORMATS)}.")
+    raise DataError(
+        f"{path}: its format is not recognised by its name.",
+        f"Say which it is with --from: {', '.join(FORMATS)}.",
+    )
 
 
 def _recognise_folder(path: Path) -> tuple[str, tuple[str, ...]]:
@@ -102,10 +116,14 @@ def _recognise_folder(path: Path) -> tuple[str, tuple[str, ...]]:
             f"{path}: no data set was recognised in this folder. Looked for: bbx_gt*.txt or wider_face_split/ (WIDER "
             "FACE), FDDB-folds/, Annotations/*.xml (VOC), instances_*.json or _annotations.coco.json (COCO), data.yaml "
             "with labels/*.txt (YOLO), *.tfrecord or *.record, *.csv.",
-            "Check the path, or name the annotation file itself and its format with --from.")
+            "Check the path, or name the annotation file itself and its format with --from.",
+        )
     own = hits[0] == "widerface" and face_files(path)  # its reader says which of the files it chose
-    note = () if len(hits) == 1 or own else (
-        f"{path} can be read as {', '.join(hits)}; it is read as {hits[0]} (--from chooses another).",)
+    note = (
+        ()
+        if len(hits) == 1 or own
+        else (f"{path} can be read as {', '.join(hits)}; it is read as {hits[0]} (--from chooses another).",)
+    )
     return hits[0], note
 
 
@@ -118,8 +136,12 @@ def face_files(folder: Path) -> list[Path]:
 
 def record_files(folder: Path) -> list[Path]:
     """The TFRecord files of a folder."""
-    return sorted(p for p in folder.iterdir() if p.is_file() and (
-        p.suffix.lower() in tfrecord.SUFFIXES or "record" in p.name.lower() and "-of-" in p.name))
+    return sorted(
+        p
+        for p in folder.iterdir()
+        if p.is_file()
+        and (p.suffix.lower() in tfrecord.SUFFIXES or ("record" in p.name.lower() and "-of-" in p.name))
+    )
 
 
 def _name_of(path: Path) -> str:
@@ -133,8 +155,10 @@ def _read_widerface(path: Path, split: str | None, advance) -> Dataset:
         texts = face_files(path)
         files = texts[:1] or widerface.find(path)
         if not files:
-            raise DataError(f"{path}: no wider_face_split/*_bbx_gt.txt, .mat or bbx_gt.txt in this folder.",
-                            "Give the folder that holds wider_face_split, WIDER_train and WIDER_val.")
+            raise DataError(
+                f"{path}: no wider_face_split/*_bbx_gt.txt, .mat or bbx_gt.txt in this folder.",
+                "Give the folder that holds wider_face_split, WIDER_train and WIDER_val.",
+            )
         others = [p.name for p in [*texts[1:], path / "annotations.csv"] if p.exists()]
         if texts and others:
             notes = (f"{path}: {texts[0].name} is read (rather than {', '.join(others)}).",)
@@ -149,14 +173,17 @@ def _read_tfrecord(path: Path, split: str | None, advance) -> Dataset:
     if path.is_dir():
         files = record_files(path)
         if not files:
-            raise DataError(f"{path}: no TFRecord file in this folder.", f"They end in {', '.join(tfrecord.SUFFIXES)}.")
+            raise DataError(
+                f"{path}: no TFRecord file in this folder.", f"They end in {', '.join(tfrecord.SUFFIXES)}."
+            )
         files = records.expand([str(f) for f in files])
     else:
         files = records.expand(path)
     folder = path if path.is_dir() else files[0].parent
     parts = {f: p for f in files if (p := _part_by_file_name(f.name))}
-    if split and len(parts) == len(files):
-        files = [f for f in files if parts[f] == split]
+    if len(parts) == len(files):
+        keep = wanted(list(parts.values()), split)
+        files = [f for f in files if parts[f] in keep]
     ids, labels = _label_map_beside(folder)
     if not files:
         raise empty(path, [])
@@ -199,18 +226,33 @@ def with_split_file(annotations: Annotations, folder: Path, split: str | None) -
         for entry in entries:
             key = next((k for k in (entry.filename, entry.picture.name) if k in parts), None)
             if key is None:
-                problems.append(Finding("warning", "not-in-split", entry.where,
-                                        f"{entry.filename} is in no part of {path}: it is in neither train nor eval.",
-                                        "Add a line for it."))
+                problems.append(
+                    Finding(
+                        "warning",
+                        "not-in-split",
+                        entry.where,
+                        f"{entry.filename} is in no part of {path}: it is in neither train nor eval.",
+                        "Add a line for it.",
+                    )
+                )
             else:
                 used.add(key)
             placed.append(replace(entry, part=parts.get(key or "")))
-        problems += [Finding("warning", "split-without-picture", str(path), f"{name} is in the split file but not in "
-                             "the annotations.", "Remove the line, or add the annotation.")
-                     for name in parts if name not in used]
+        problems += [
+            Finding(
+                "warning",
+                "split-without-picture",
+                str(path),
+                f"{name} is in the split file but not in the annotations.",
+                "Remove the line, or add the annotation.",
+            )
+            for name in parts
+            if name not in used
+        ]
         entries = tuple(placed)
     if split and any(e.part for e in entries):
-        entries = tuple(e for e in entries if e.part == split)
+        keep = wanted([e.part for e in entries], split)
+        entries = tuple(e for e in entries if e.part in keep)
         if not entries:
             raise DataError(f"{annotations.source}: its own split has no picture in the part '{split}'.")
     return replace(annotations, entries=entries, problems=tuple(problems))

@@ -55,12 +55,19 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
                 raise _broken(path, index, offset, f"only {len(head)} of its 12 header bytes are there")
             length, crc = struct.unpack("<QI", head)
             if masked_crc32c(head[:8]) != crc:
-                what = ("the checksum of its length is wrong" if index else
-                        "the checksum of its length is wrong; is it a TFRecord file at all (and not compressed)?")
+                what = (
+                    "the checksum of its length is wrong"
+                    if index
+                    else "the checksum of its length is wrong; is it a TFRecord file at all (and not compressed)?"
+                )
                 raise _broken(path, index, offset, what)
             if offset + 16 + length > size:
-                raise _broken(path, index, offset,
-                              f"it should hold {length} bytes, but the file ends after {max(0, size - offset - 12)}")
+                raise _broken(
+                    path,
+                    index,
+                    offset,
+                    f"it should hold {length} bytes, but the file ends after {max(0, size - offset - 12)}",
+                )
             content = file.read(length)
             (crc,) = struct.unpack("<I", file.read(4))
             if masked_crc32c(content) != crc:
@@ -119,8 +126,11 @@ def _check_shards(files: list[Path]) -> None:
     for (folder, name, count), have in sets.items():
         missing = sorted(set(range(count)) - have)
         if missing:
-            raise DataError(f"{folder / name}: {len(missing)} of {count} shards are missing, the first is number "
-                            f"{missing[0]:05d}.", "Fetch the missing shards, or name the files one by one.")
+            raise DataError(
+                f"{folder / name}: {len(missing)} of {count} shards are missing, the first is number "
+                f"{missing[0]:05d}.",
+                "Fetch the missing shards, or name the files one by one.",
+            )
 
 
 def _broken(path: Path, index: int, offset: int, what: str) -> DataError:

@@ -13,11 +13,19 @@ from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
 from mirilla.errors import DataError
 from mirilla.files import explaining
 
-_WORDS = {"train": TRAIN, "training": TRAIN, "eval": EVAL, "val": EVAL, "valid": EVAL, "validation": EVAL, "test": TEST}
+_WORDS = {
+    "train": TRAIN,
+    "training": TRAIN,
+    "eval": EVAL,
+    "val": EVAL,
+    "valid": EVAL,
+    "validation": EVAL,
+    "test": TEST,
+}
 
 
 def part_name(word: str) -> str | None:
-    """"train", "eval" or "test" for the words that data sets use for them; None for any other."""
+    """ "train", "eval" or "test" for the words that data sets use for them; None for any other."""
     return _WORDS.get(word.strip().lower())
 
 
@@ -37,12 +45,17 @@ def read_split(path: Path) -> dict[str, str]:
         if part is None:
             if number == 1 and row[0].strip().lower() in ("file", "filename", "image"):
                 continue
-            raise DataError(f"{path}, line {number}: '{','.join(row)[:80]}' is not of the form 'file,train' or "
-                            "'file,eval'.", "Mend the line.")
+            raise DataError(
+                f"{path}, line {number}: '{','.join(row)[:80]}' is not of the form 'file,train' or "
+                "'file,eval'.",
+                "Mend the line.",
+            )
         name = row[0].strip()
         if result.get(name, part) != part:
-            raise DataError(f"{path}, line {number}: {name} is in the part '{result[name]}' and in '{part}'.",
-                            "Keep one of the two lines.")
+            raise DataError(
+                f"{path}, line {number}: {name} is in the part '{result[name]}' and in '{part}'.",
+                "Keep one of the two lines.",
+            )
         result[name] = part
     return result
 
@@ -64,13 +77,19 @@ def split_share(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset,
     if not 0 < share < 1:
         raise DataError(f"The share for evaluation is {share}: it must lie between 0 and 1.", "Try 0.1.")
     chosen = {s.filename for s in dataset.samples if share_of(s.filename, seed) < share}
-    if not chosen and len(dataset.samples) > 1:  # a very small set: its lowest picture, so that neither part is empty
+    if (
+        not chosen and len(dataset.samples) > 1
+    ):  # a very small set: its lowest picture, so that neither part is empty
         chosen = {min(dataset.samples, key=lambda s: share_of(s.filename, seed)).filename}
     train = [s for s in dataset.samples if s.filename not in chosen]
     evaluated = [s for s in dataset.samples if s.filename in chosen]
     if not train or not evaluated:
-        raise DataError(f"{dataset.source}: {len(dataset.samples)} pictures cannot be parted by the share {share}.",
-                        "Use a larger data set, another share, or a data set of its own for evaluation.")
+        raise DataError(
+            f"{dataset.source}: {len(dataset.samples)} pictures cannot be parted by the share {share}.",
+            "Use a larger data set, another share, or a data set of its own for evaluation.",
+        )
     parts: Mapping[str, str] = {s.filename: EVAL if s.filename in chosen else TRAIN for s in dataset.samples}
-    return (replace(dataset, samples=tuple(train), parts={s.filename: TRAIN for s in train}),
-            replace(dataset, samples=tuple(evaluated), parts={n: p for n, p in parts.items() if p == EVAL}))
+    return (
+        replace(dataset, samples=tuple(train), parts={s.filename: TRAIN for s in train}),
+        replace(dataset, samples=tuple(evaluated), parts={n: p for n, p in parts.items() if p == EVAL}),
+    )

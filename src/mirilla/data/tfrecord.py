@@ -13,11 +13,11 @@ image/orientation says that this was done. Our reader turns the boxes back.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -28,6 +28,7 @@ from mirilla.data.sample import Sample
 from mirilla.errors import DataError
 from mirilla.files import explaining, writing
 
+T = TypeVar("T", bytes, int)
 SUFFIXES = (".tfrecord", ".tfrecords", ".record", ".records", ".tfrec")
 _AS_THEY_ARE = ("jpeg", "png")  # what the API's own scripts store; others are stored as PNG, without loss
 
@@ -37,7 +38,8 @@ def label_ids(labels: object) -> dict[str, int]:
     if isinstance(labels, Mapping):
         return {str(name): int(i) for name, i in labels.items()}
     if hasattr(labels, "id_of"):
-        return {name: labels.id_of(name) for name in labels.names}  # type: ignore[attr-defined]
+        ids = {item.name: item.id for item in labels}  # type: ignore[attr-defined]
+        return ids | {i.display_name: i.id for i in labels if i.display_name and i.display_name not in ids}  # type: ignore[attr-defined]
     return {str(name): i for i, name in enumerate(labels, 1)}  # type: ignore[arg-type, var-annotated]
 
 
@@ -59,8 +61,11 @@ def to_example(sample: Sample, ids: Mapping[str, int]) -> bytes:
         boxes = images.to_stored(boxes, orientation)
     for label in sample.labels:
         if label not in ids:
-            raise DataError(f"{sample.where or sample.filename}: the label '{label}' is not in the label map "
-                            f"({', '.join(ids) or 'it is empty'}).", "Add it to the label map, or mend the label.")
+            raise DataError(
+                f"{sample.where or sample.filename}: the label '{label}' is not in the label map "
+                f"({', '.join(ids) or 'it is empty'}).",
+                "Add it to the label map, or mend the label.",
+            )
     features: dict[str, Iterable] = {
         "image/height": [height],
         "image/width": [width],
@@ -87,8 +92,9 @@ def to_example(sample: Sample, ids: Mapping[str, int]) -> bytes:
     return example.encode(features)
 
 
-def from_example(content: bytes, where: str, names: Mapping[int, str] | None = None,
-                 found: list[Finding] | None = None) -> Sample:
+def from_example(
+    content: bytes, where: str, names: Mapping[int, str] | None = None, found: list[Finding] | None = None
+) -> Sample:
     """A sample from an Example's bytes; image/object/class/text wins over class/label.
 
     Args:
@@ -103,8 +109,10 @@ def from_example(content: bytes, where: str, names: Mapping[int, str] | None = N
     get = _Getter(features, where)
     encoded = get.one("image/encoded", b"")
     if not encoded:
-        raise DataError(f"{where}: the record has no image/encoded, so no picture.",
-                        "Check which program wrote the file: Mirilla reads the Object Detection API's features.")
+        raise DataError(
+            f"{where}: the record has no image/encoded, so no picture.",
+            "Check which program wrote the file: Mirilla reads the Object Detection API's features.",
+        )
     try:
         header = images.header_of(encoded)
     except DataError as error:
@@ -112,10 +120,12 @@ def from_example(content: bytes, where: str, names: Mapping[int, str] | None = N
     coordinates = [get.many(f"image/object/bbox/{c}") for c in ("ymin", "xmin", "ymax", "xmax")]
     count = len(coordinates[0])
     texts, ids = get.many("image/object/class/text"), get.many("image/object/class/label")
-    if any(len(c) != count for c in coordinates) or (texts or ids) and len(texts or ids) != count:
-        raise DataError(f"{where}: the box lists have {[len(c) for c in coordinates]} values (ymin, xmin, ymax, xmax) "
-                        f"and there are {len(texts or ids)} labels; all must be equally many.",
-                        "The program that wrote the record is wrong: write it again.")
+    if any(len(c) != count for c in coordinates) or ((texts or ids) and len(texts or ids) != count):
+        raise DataError(
+            f"{where}: the box lists have {[len(c) for c in coordinates]} values (ymin, xmin, ymax, xmax) "
+            f"and there are {len(texts or ids)} labels; all must be equally many.",
+            "The program that wrote the record is wrong: write it again.",
+        )
     boxes = np.array(coordinates, np.float64).T.reshape(-1, 4)
     declared = (int(get.one("image/height", 0)), int(get.one("image/width", 0)))
     boxes = _upright(boxes, declared, header, bool(get.many("image/orientation")), where, found)
@@ -135,21 +145,37 @@ def from_example(content: bytes, where: str, names: Mapping[int, str] | None = N
     height, width = header.upright_px
     filename = get.one("image/filename", b"") or get.one("image/source_id", b"") or b"record"
     name = filename.decode("utf-8", "replace") if isinstance(filename, bytes) else str(filename)
-    return Sample(encoded, safe_name(name, header.format), height, width, boxes, labels, where=where,
-                  weight=weight if len(weight) else None, **flags)  # type: ignore[arg-type]
+    return Sample(
+        encoded,
+        safe_name(name, header.format),
+        height,
+        width,
+        boxes,
+        labels,
+        where=where,
+        weight=weight if len(weight) else None,
+        **flags,
+    )  # type: ignore[arg-type]
 
 
 def safe_name(name: str, picture_format: str = "jpeg") -> str:
     """A file name from outside, made safe to write below a folder: no drive, no leading '/', no '..'."""
-    parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..") and not p.endswith(":")]
+    parts = [
+        p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..") and not p.endswith(":")
+    ]
     safe = "/".join(parts).replace("\0", "") or "picture"
     if os.path.splitext(safe)[1].lower() not in images.EXTENSIONS:
         safe += {"jpeg": ".jpg"}.get(picture_format, f".{picture_format}")
     return safe
 
 
-def write_tfrecords(samples: Iterable[Sample], labels: object, path: str | os.PathLike[str], shards: int = 1,
-                    advance: Callable[[int], object] | None = None) -> list[Path]:
+def write_tfrecords(
+    samples: Iterable[Sample],
+    labels: object,
+    path: str | os.PathLike[str],
+    shards: int = 1,
+    advance: Callable[[int], object] | None = None,
+) -> list[Path]:
     """Write samples into one file, or spread evenly over `shards` files named as TensorFlow names them.
 
     Either all files are written or none is: they are moved into place together at the end.
@@ -176,14 +202,17 @@ def write_tfrecords(samples: Iterable[Sample], labels: object, path: str | os.Pa
             if advance is not None:
                 advance(1)
         if not count:
-            raise DataError(f"{path}: there is no picture to write.", "Check the data set with 'mirilla data check'.")
+            raise DataError(
+                f"{path}: there is no picture to write.", "Check the data set with 'mirilla data check'."
+            )
         if count < shards:
             raise DataError(f"{path}: {count} pictures do not fill {shards} shards.", "Ask for fewer shards.")
     return paths
 
 
-def read_tfrecords(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-                   labels: object = None) -> Iterator[Sample]:
+def read_tfrecords(
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], labels: object = None
+) -> Iterator[Sample]:
     """The samples of TFRecord files, globs or shard sets, in the files' sorted order; pictures as bytes.
 
     Args:
@@ -192,15 +221,23 @@ def read_tfrecords(paths: str | os.PathLike[str] | Sequence[str | os.PathLike[st
     Raises:
         DataError: a file is missing, cut short or damaged, or a record cannot be used; names file and record number.
     """
-    names = {i: n for n, i in label_ids(labels).items()} if labels is not None else None
+    names: dict[int, str] = {}
+    for label, number in label_ids(labels).items() if labels is not None else ():
+        names.setdefault(number, label)
     for path in records.expand(paths):
         for index, content in enumerate(records.read_records(path)):
             yield from_example(content, f"{path}, record {index}", names)
 
 
-def load(paths: Sequence[Path], source: Path, name: str, parts: Mapping[Path, str] | None = None,
-         names: Mapping[int, str] | None = None, labels: Sequence[str] = (),
-         advance: Callable[[int], object] | None = None) -> Dataset:
+def load(
+    paths: Sequence[Path],
+    source: Path,
+    name: str,
+    parts: Mapping[Path, str] | None = None,
+    names: Mapping[int, str] | None = None,
+    labels: Sequence[str] = (),
+    advance: Callable[[int], object] | None = None,
+) -> Dataset:
     """A data set from TFRecord files; records that cannot be used become problems.
 
     Args:
@@ -233,10 +270,16 @@ def load(paths: Sequence[Path], source: Path, name: str, parts: Mapping[Path, st
                 continue
             if sample.filename in taken:
                 new = free_name(sample.filename, set(taken))
-                problems.append(Finding(
-                    "warning", "listed-twice", where,
-                    f"the file name {sample.filename} occurs twice (first in {taken[sample.filename]}); "
-                    f"this picture is called {new} here.", "Is it the same picture twice?"))
+                problems.append(
+                    Finding(
+                        "warning",
+                        "listed-twice",
+                        where,
+                        f"the file name {sample.filename} occurs twice (first in {taken[sample.filename]}); "
+                        f"this picture is called {new} here.",
+                        "Is it the same picture twice?",
+                    )
+                )
                 sample = Sample(**{**sample.__dict__, "filename": new})
             taken[sample.filename] = where
             samples.append(sample)
@@ -246,25 +289,35 @@ def load(paths: Sequence[Path], source: Path, name: str, parts: Mapping[Path, st
         raise empty(source, problems)
     found = {label for s in samples for label in s.labels}
     ordered = tuple(labels) or tuple(n for _, n in sorted((names or {}).items()))
-    return Dataset(name, "tfrecord", tuple(samples), tuple(problems), source,
-                   ordered or tuple(sorted(found)), (), which)
+    return Dataset(
+        name, "tfrecord", tuple(samples), tuple(problems), source, ordered or tuple(sorted(found)), (), which
+    )
 
 
-def content_key(sample: Sample) -> str:
-    """SHA-256 of a sample's encoded picture."""
-    return hashlib.sha256(sample.encoded()).hexdigest()
-
-
-def _upright(boxes: np.ndarray, declared: tuple[int, int], header: images.Header, ours: bool, where: str,
-             found: list[Finding] | None) -> np.ndarray:
-    if header.orientation != 1 and (ours or declared != header.upright_px or header.stored_px == header.upright_px):
+def _upright(
+    boxes: np.ndarray,
+    declared: tuple[int, int],
+    header: images.Header,
+    ours: bool,
+    where: str,
+    found: list[Finding] | None,
+) -> np.ndarray:
+    if header.orientation != 1 and (
+        ours or declared != header.upright_px or header.stored_px == header.upright_px
+    ):
         boxes = images.to_upright(boxes, header.orientation)
         declared = (declared[1], declared[0]) if header.orientation >= 5 else declared
     if found is not None and declared not in ((0, 0), header.upright_px):
         height, width = header.upright_px
-        found.append(Finding("warning", "size-mismatch", where,
-                             f"the record says {declared[1]}x{declared[0]} px, its picture has {width}x{height}; boxes "
-                             "are relative, so they are taken as they are."))
+        found.append(
+            Finding(
+                "warning",
+                "size-mismatch",
+                where,
+                f"the record says {declared[1]}x{declared[0]} px, its picture has {width}x{height}; boxes "
+                "are relative, so they are taken as they are.",
+            )
+        )
     return boxes
 
 
@@ -277,14 +330,18 @@ class _Getter:
     def many(self, name: str) -> list:
         return list(self.features.get(name, ()))
 
-    def one(self, name: str, default):
+    def one(self, name: str, default: T) -> T:
         values = self.features.get(name) or [default]
         if not isinstance(values[0], type(default)):
-            raise DataError(f"{self.where}: {name} holds a {type(values[0]).__name__}, not a {type(default).__name__}.")
-        return values[0]
+            raise DataError(
+                f"{self.where}: {name} holds a {type(values[0]).__name__}, not a {type(default).__name__}."
+            )
+        return values[0]  # type: ignore[return-value]
 
     def exactly(self, name: str, values: list, count: int) -> list:
         if len(values) != count:
-            raise DataError(f"{self.where}: {name} has {len(values)} values for {count} boxes.",
-                            "The program that wrote the record is wrong: write it again.")
+            raise DataError(
+                f"{self.where}: {name} has {len(values)} values for {count} boxes.",
+                "The program that wrote the record is wrong: write it again.",
+            )
         return values

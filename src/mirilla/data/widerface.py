@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import images
-from mirilla.data.dataset import EVAL, TRAIN, Annotations, Entry, Finding
+from mirilla.data.dataset import EVAL, TRAIN, Annotations, Entry, Finding, wanted
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError, MissingExtraError
 from mirilla.files import explaining
@@ -54,9 +54,15 @@ def parse_text(text: str, name: str) -> tuple[list[Faces], list[Finding]]:
         try:
             rows, after = _parse_faces(lines, at)
         except ValueError as error:
-            found.append(Finding("error", "bad-annotation", where,
-                                 f"{filename[:80]!r}: {error}; the picture is left out.",
-                                 "Rule: a picture's name, its number of faces, then 'x y w h' and six flags per face."))
+            found.append(
+                Finding(
+                    "error",
+                    "bad-annotation",
+                    where,
+                    f"{filename[:80]!r}: {error}; the picture is left out.",
+                    "Rule: a picture's name, its number of faces, then 'x y w h' and six flags per face.",
+                )
+            )
             at += 1
             while at < len(lines) and not _is_name(lines[at]):
                 at += 1
@@ -76,18 +82,24 @@ def _parse_faces(lines: list[str], at: int) -> tuple[NDArray[np.float64], int]:
         if count < 0:
             raise ValueError
     except ValueError:
-        raise ValueError(f"line {at + 2} should be the number of faces, but is {lines[at + 1][:40]!r}") from None
+        raise ValueError(
+            f"line {at + 2} should be the number of faces, but is {lines[at + 1][:40]!r}"
+        ) from None
     rows = np.zeros((count, 10))
     for i in range(count):
         number = at + 2 + i
         values = lines[number].split() if number < len(lines) else []
         if len(values) not in (4, 10):
             got = "missing" if number >= len(lines) else f"{lines[number][:40]!r}"
-            raise ValueError(f"line {number + 1} should be face {i + 1} of {count} (4 or 10 numbers), but is {got}")
+            raise ValueError(
+                f"line {number + 1} should be face {i + 1} of {count} (4 or 10 numbers), but is {got}"
+            )
         try:
             rows[i, : len(values)] = [float(v) for v in values]
         except ValueError:
-            raise ValueError(f"line {number + 1} holds something that is no number: {lines[number][:40]!r}") from None
+            raise ValueError(
+                f"line {number + 1} holds something that is no number: {lines[number][:40]!r}"
+            ) from None
         if not np.isfinite(rows[i]).all():
             raise ValueError(f"line {number + 1} holds a number that is not finite")
     after = at + 2 + count
@@ -140,8 +152,10 @@ def read_mat(path: Path) -> tuple[list[Faces], list[Finding]]:
                     box, flags = box[:0], flags[:0]
                 faces.append(Faces(name, box, flags, f"{path}, {name}"))
     except (KeyError, IndexError, ValueError, TypeError, NotImplementedError) as error:
-        raise DataError(f"{path}: not one of WIDER FACE's ground-truth .mat files ({error}).",
-                        "Use wider_face_train.mat, wider_face_val.mat, or the .txt files beside them.") from error
+        raise DataError(
+            f"{path}: not one of WIDER FACE's ground-truth .mat files ({error}).",
+            "Use wider_face_train.mat, wider_face_val.mat, or the .txt files beside them.",
+        ) from error
     return faces, []
 
 
@@ -152,8 +166,18 @@ def entries(faces: Sequence[Faces], pictures: Path, part: str | None) -> list[En
         xywh = one.boxes_px_xywh
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
         attributes = {name: one.flags[:, i] for i, name in enumerate(FLAGS)}
-        result.append(Entry(pictures / one.filename, one.filename, boxes, (LABEL,) * len(boxes), one.where, part=part,
-                            flags={"ignore": attributes["invalid"] != 0}, attributes=attributes))
+        result.append(
+            Entry(
+                pictures / one.filename,
+                one.filename,
+                boxes,
+                (LABEL,) * len(boxes),
+                one.where,
+                part=part,
+                flags={"ignore": attributes["invalid"] != 0},
+                attributes=attributes,
+            )
+        )
     return result
 
 
@@ -177,9 +201,10 @@ def load(files: Sequence[Path], source: Path, name: str, split: str | None = Non
     """
     collected: list[Entry] = []
     found: list[Finding] = []
+    keep = wanted([part_of(p) for p in files], split)
     for path in files:
         part = part_of(path)
-        if split and part and part != split:
+        if part not in keep:
             continue
         faces, problems = read_mat(path) if path.suffix.lower() == ".mat" else read_text(path)
         pictures = pictures_of(path, part, [f.filename for f in faces[:20]])
@@ -189,7 +214,7 @@ def load(files: Sequence[Path], source: Path, name: str, split: str | None = Non
 
 
 def part_of(path: Path) -> str | None:
-    """"train" or "eval" by an annotation file's name."""
+    """ "train" or "eval" by an annotation file's name."""
     if "train" in path.name:
         return TRAIN
     return EVAL if "val" in path.name else None

@@ -1,0 +1,315 @@
+"""mirilla data convert|stats|check|fetch"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+NAME = "data"
+HELP = "convert, check, describe and fetch data sets"
+
+_FORMATS = ("widerface", "voc", "csv", "coco", "yolo", "tfrecord", "fddb")
+_TARGETS = ("voc", "csv", "tfrecord", "coco", "yolo", "widerface")
+_SHOWN = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The four sub-verbs and their options."""
+    verbs = parser.add_subparsers(dest="data_verb", metavar="convert|stats|check|fetch", required=True)
+
+    convert = verbs.add_parser(
+        "convert",
+        help="write a data set in another format",
+        description="Write a data set in another format. Pictures are copied byte for byte.",
+    )
+    _source(convert)
+    convert.add_argument("destination", metavar="DST", help="folder to write (or NAME.tfrecord)")
+    convert.add_argument("--to", required=True, choices=_TARGETS, help="format to write")
+    convert.add_argument("--label-map", metavar="P", help="label_map.pbtxt that decides the class numbers")
+    convert.add_argument(
+        "--shards", type=int, default=1, metavar="N", help="number of TFRecord files (default 1)"
+    )
+    convert.add_argument(
+        "--eval-share",
+        type=float,
+        metavar="S",
+        help="put this share of the pictures (0.1, say) into the part 'eval'",
+    )
+    _changes(convert)
+    convert.add_argument(
+        "--force", action="store_true", help="replace what an earlier conversion wrote to DST"
+    )
+
+    stats = verbs.add_parser(
+        "stats", help="count pictures, boxes, sizes", description="Describe a data set in numbers."
+    )
+    _source(stats)
+    _changes(stats)
+    stats.add_argument("--json", action="store_true", help="print JSON")
+
+    check = verbs.add_parser(
+        "check",
+        help="list everything that is wrong",
+        description="List everything that is wrong with a data set. Exit code 1: errors found.",
+    )
+    _source(check)
+    check.add_argument(
+        "--label-map", metavar="P", help="a label that is not in this label_map.pbtxt is an error"
+    )
+    check.add_argument("--quick", action="store_true", help="look at the pictures' headers only, decode none")
+    check.add_argument("--json", action="store_true", help="print JSON")
+
+    fetch = verbs.add_parser(
+        "fetch",
+        help="bring a public data set here",
+        description="Fetch a public data set; a broken-off download goes on where it stopped.",
+    )
+    fetch.add_argument("dataset", metavar="DATASET", choices=("widerface",), help="widerface")
+    fetch.add_argument("destination", metavar="DIR", help="folder for it")
+    fetch.add_argument(
+        "--from", dest="from_dir", metavar="DIR", help="folder with .zip files that you already have"
+    )
+    fetch.add_argument(
+        "--mirror", action="append", metavar="URL", help="fetch from here first (may be repeated)"
+    )
+    fetch.add_argument("--no-checksum", action="store_true", help="accept archives that were packed anew")
+    fetch.add_argument("--keep-archives", action="store_true", help="keep the .zip files after unpacking")
+
+
+def _source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="folder, annotation file or TFRecord files; SRC@train and SRC@eval choose a part",
+    )
+    parser.add_argument(
+        "--from", dest="from_format", choices=_FORMATS, help="its format (default: recognised)"
+    )
+    parser.add_argument("--split", choices=("train", "eval", "test"), help="only this part, by its own split")
+
+
+def _changes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--filter",
+        choices=("tutorial",),
+        help="tutorial: drop faces that are invalid, blurred or under 50 px, as the old tutorial did",
+    )
+    parser.add_argument(
+        "--rename", action="append", default=[], metavar="OLD=NEW", help="rename a class (repeatable)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run one sub-verb; returns the exit code."""
+    return {"convert": _convert, "stats": _stats, "check": _check, "fetch": _fetch}[args.data_verb](args)
+
+
+def _read(args: argparse.Namespace):
+    from mirilla.console import progress
+    from mirilla.data import filters, read_dataset
+    from mirilla.errors import UsageError
+
+    with progress("Reading", unit="pictures") as bar:
+        dataset = read_dataset(args.source, format=args.from_format, split=args.split, advance=bar.advance)
+    names = {}
+    for pair in getattr(args, "rename", []):
+        old, equals, new = pair.partition("=")
+        if not (old and equals and new):
+            raise UsageError(f"--rename {pair}: it must be of the form OLD=NEW.")
+        names[old] = new
+    if names:
+        dataset = filters.rename(dataset, names)
+    if getattr(args, "filter", None):
+        dataset = filters.named(args.filter)(dataset)
+    return dataset
+
+
+def _list(findings, most: int = _SHOWN) -> None:
+    from mirilla.console import say
+
+    for finding in findings[:most]:
+        say(f"  {finding}")
+    if len(findings) > most:
+        say(f"  ... and {len(findings) - most} more.")
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from dataclasses import replace
+    from pathlib import Path
+
+    from mirilla.console import progress, say
+    from mirilla.data.convert import check_destination, convert
+    from mirilla.data.split import split_share
+    from mirilla.data.tfrecord import SUFFIXES
+
+    destination = Path(args.destination)
+    if destination.suffix.lower() not in SUFFIXES:
+        check_destination(destination, args.force)  # before the work, not after it
+    dataset = _read(args)
+    labels = None
+    if args.label_map:
+        from mirilla.labels import load_label_map
+
+        labels = load_label_map(args.label_map)
+    if args.eval_share is not None:
+        parts = split_share(dataset, args.eval_share)
+        dataset = replace(dataset, parts={n: p for one in parts for n, p in one.parts.items()})
+    for note in dataset.notes:
+        say(note)
+    with progress("Writing", len(dataset), "pictures") as bar:
+        made = convert(
+            dataset,
+            destination,
+            args.to,
+            labels=labels,
+            shards=args.shards,
+            force=args.force,
+            advance=bar.advance,
+        )
+    if dataset.problems:
+        say(
+            f"{len(dataset.problems)} problems of the source ('mirilla data check {args.source}' lists them all):"
+        )
+        _list(dataset.problems, 10)
+    if made.changes:
+        say(f"{len(made.changes)} changes that the format made necessary:")
+        _list(made.changes)
+    say(
+        f"Wrote {made.pictures} pictures with {made.boxes} boxes ({', '.join(made.labels)}) as {made.format} to "
+        f"{made.destination}:"
+    )
+    for path in made.files[:20]:
+        say(f"  {path}")
+    say(
+        f"Next: mirilla data stats {args.destination}, or train on it: mirilla run {args.destination} --out DIR"
+    )
+    return 0
+
+
+def _stats(args: argparse.Namespace) -> int:
+    from mirilla.console import say, table
+    from mirilla.data.statistics import statistics
+
+    dataset = _read(args)
+    found = statistics(dataset)
+    if args.json:
+        say(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
+        return 0
+    for note in dataset.notes:
+        say(note)
+    rows = [
+        ("format", found.format),
+        ("pictures", found.pictures),
+        ("without a box", found.pictures_without_boxes),
+        ("boxes", found.boxes),
+        ("ignored", found.ignored),
+        ("difficult", found.difficult),
+        ("groups", found.group_of),
+        ("crowds", found.is_crowd),
+        ("without an area", found.empty_boxes),
+    ]
+    rows += [(f"pictures in '{part}'", count) for part, count in found.pictures_per_part.items()]
+    rows += [(f"problems: {code}", count) for code, count in found.problems.items()]
+    table(found.name, ("what", "count"), rows)
+    table(
+        "Labels",
+        ("label", "boxes", "pictures"),
+        [(n, c, found.pictures_per_label.get(n, 0)) for n, c in found.boxes_per_label.items()],
+    )
+    lines = (
+        ("picture width, px", found.picture_width_px),
+        ("picture height, px", found.picture_height_px),
+        ("boxes per picture", found.boxes_per_picture),
+        ("box size at 256 px", found.box_size_px),
+        ("box's longer side, px", found.box_side_px),
+        ("box width / height", found.box_aspect),
+    )
+    columns = next((tuple(q) for _, q in lines if q), ())
+    table(
+        "Distributions (ignored boxes left out)",
+        ("of", *columns),
+        [(name, *(round(v, 2) for v in q.values())) for name, q in lines if q],
+    )
+    most = max((c for *_, c in found.size_histogram), default=0) or 1
+    table(
+        "Box size: square root of width x height, photo's long side at 256 px",
+        ("px", "boxes", ""),
+        [
+            (
+                f"{low:g} to {high:g}" if high < 10**6 else f"{low:g} and more",
+                count,
+                "#" * round(40 * count / most),
+            )
+            for low, high, count in found.size_histogram
+        ],
+    )
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    from collections import Counter
+    from dataclasses import asdict
+
+    from mirilla.console import progress, say, table
+    from mirilla.data.check import check
+
+    dataset = _read(args)
+    names = None
+    if args.label_map:
+        from mirilla.labels import load_label_map
+
+        names = load_label_map(args.label_map).names
+    with progress("Checking", len(dataset), "pictures") as bar:
+        findings = check(dataset, labels=names, decode=not args.quick, advance=bar.advance)
+    counts = Counter(f.severity for f in findings)
+    if args.json:
+        say(
+            json.dumps(
+                {
+                    "source": str(dataset.source),
+                    "format": dataset.format,
+                    "pictures": len(dataset),
+                    "boxes": dataset.boxes,
+                    "counts": counts,
+                    "findings": [asdict(f) for f in findings],
+                },
+                indent=1,
+                ensure_ascii=False,
+            )
+        )
+        return 1 if counts["error"] else 0
+    for note in dataset.notes:
+        say(note)
+    for finding in findings:
+        say(str(finding))
+    if findings:
+        kinds = Counter((f.severity, f.code) for f in findings)
+        table("Findings", ("severity", "kind", "count"), [(s, c, n) for (s, c), n in kinds.items()])
+    say(
+        f"{len(dataset)} usable pictures, {dataset.boxes} boxes, {len(dataset.labels)} labels: "
+        f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes."
+    )
+    return 1 if counts["error"] else 0
+
+
+def _fetch(args: argparse.Namespace) -> int:
+    from mirilla.console import progress, say
+    from mirilla.data.fetch import MIRRORS, fetch_widerface
+
+    say("WIDER FACE is for research; the photos' rights belong to their owners.")
+    made = fetch_widerface(
+        args.destination,
+        mirrors=(*(args.mirror or ()), *MIRRORS),
+        from_dir=args.from_dir,
+        checksum=not args.no_checksum,
+        keep_archives=args.keep_archives,
+        progress=progress,
+        say=say,
+    )
+    for name, digest in made.items():
+        say(f"{name}: sha256 {digest}")
+    say(
+        f"WIDER FACE is in {args.destination}. Next: mirilla data stats {args.destination}, or "
+        f"mirilla run {args.destination} --out DIR"
+    )
+    return 0
