@@ -1,8 +1,8 @@
 """`model.json`: what a model cannot say of itself, beside the model's file.
 
-It carries labels, the network's input and outputs, anchors, box-coder scales, thresholds, licence, metrics and the hash
-of the file it belongs to, so that a program that decodes the outputs needs nothing built in. docs/models.md describes
-every key.
+It carries labels, the network's input and outputs, anchors, box-coder scales, thresholds, licence, metrics
+and the hash of the file it belongs to, so that a program that decodes the outputs needs nothing built in.
+docs/models.md describes every key.
 """
 
 from __future__ import annotations
@@ -73,8 +73,11 @@ class ModelCard:
             made = anchors_yxyx(self.spec.anchors, maps, self.spec.height_px, self.spec.width_px)
             object.__setattr__(self, "anchors_yxyx", made)
         if self.labels.max_id > self.spec.num_classes:
-            raise ModelError(f"The label map goes up to id {self.labels.max_id}, but the network has "
-                             f"{self.spec.num_classes} classes.", "Give the label map that the model was trained with.")
+            raise ModelError(
+                f"The label map goes up to id {self.labels.max_id}, but the network has "
+                f"{self.spec.num_classes} classes.",
+                "Give the label map that the model was trained with.",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """What model.json holds; see docs/models.md."""
@@ -86,7 +89,9 @@ class ModelCard:
             "made_by": self.made_by or _made_by(),
             "licence": self.licence,
             "file": {"name": self.file, "sha256": self.file_sha256, "target": self.target},
-            "labels": [{"id": label.id, "name": label.name, "display_name": label.shown} for label in self.labels],
+            "labels": [
+                {"id": label.id, "name": label.name, "display_name": label.shown} for label in self.labels
+            ],
             "input": {
                 **INPUT,
                 "height": self.spec.height_px,
@@ -109,8 +114,9 @@ class ModelCard:
         }
 
 
-def save(card: ModelCard, model_path: str | os.PathLike[str], *, path: str | os.PathLike[str] | None = None
-         ) -> ModelCard:
+def save(
+    card: ModelCard, model_path: str | os.PathLike[str], *, path: str | os.PathLike[str] | None = None
+) -> ModelCard:
     """Write model.json for a model's file, which must be there already.
 
     Args:
@@ -124,7 +130,9 @@ def save(card: ModelCard, model_path: str | os.PathLike[str], *, path: str | os.
         MirillaError: the file cannot be read or the card cannot be written.
     """
     model_path = Path(model_path)
-    card = replace(card, file=model_path.name, file_sha256=sha256(model_path), made_by=card.made_by or _made_by())
+    card = replace(
+        card, file=model_path.name, file_sha256=sha256(model_path), made_by=card.made_by or _made_by()
+    )
     write_text(path or model_path.parent / FILE_NAME, dumps(card))
     return card
 
@@ -147,7 +155,8 @@ def load(path: str | os.PathLike[str], model_path: str | os.PathLike[str] | None
         model_path: the model's file; when given, its hash is compared with the card's.
 
     Raises:
-        ModelError: no JSON, another format or a newer version, a key that is missing or of the wrong type, or the
+        ModelError: no JSON, another format or a newer version, a key that is missing or of the wrong type,
+            or the
             hash is another file's.
         MirillaError: a file cannot be read.
     """
@@ -157,8 +166,8 @@ def load(path: str | os.PathLike[str], model_path: str | os.PathLike[str] | None
     if model_path is not None and sha256(model_path) != card.file_sha256:
         raise ModelError(
             f"{os.fspath(path)}: it belongs to a file with SHA-256 {card.file_sha256[:16]}..., but "
-            f"{os.fspath(model_path)} is another one (the file was changed, or model.json comes from elsewhere).",
-            "Export again, or copy both files together from where they were made.",
+            f"{os.fspath(model_path)} is another one (the file was changed, or model.json comes from
+            elsewhere).", "Export again, or copy both files together from where they were made.",
         )
     return card
 
@@ -170,16 +179,21 @@ def loads(content: bytes | str, where: str = FILE_NAME) -> ModelCard:
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{where}: not JSON ({error}).", "Export the model again.") from None
     if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise ModelError(f"{where}: not a model.json of Mirilla (the key 'format' is not '{FORMAT}').",
-                         "Export the model with 'mirilla export'.")
+        raise ModelError(
+            f"{where}: not a model.json of Mirilla (the key 'format' is not '{FORMAT}').",
+            "Export the model with 'mirilla export'.",
+        )
     if value.get("version") != VERSION:
-        raise ModelError(f"{where}: version {value.get('version')!r}; this program reads version {VERSION}.",
-                         "Update Mirilla, or export the model again.")
+        raise ModelError(
+            f"{where}: version {value.get('version')!r}; this program reads version {VERSION}.",
+            "Update Mirilla, or export the model again.",
+        )
     return _Reader(where).card(value)
 
 
 def find(model_path: str | os.PathLike[str]) -> Path | None:
-    """The card that belongs to a model's file: NAME.model.json or model.json beside it; None when there is none.
+    """The card that belongs to a model's file: NAME.model.json or model.json beside it; None when there is
+    none.
 
     A model.json that names another file that stands beside it is that file's, and is passed over.
     """
@@ -222,9 +236,11 @@ class _Reader:
         file = self.get(value, "file", dict)
         anchors = self.get(value, "anchors", dict)
         network = dict(self.get(value, "network", dict))
-        network |= {"anchors": self.get(anchors, "generator", dict, "anchors."),
-                    "box_coder": self.get(value, "box_coder", dict),
-                    "post_processing": self.get(value, "post_processing", dict)}
+        network |= {
+            "anchors": self.get(anchors, "generator", dict, "anchors."),
+            "box_coder": self.get(value, "box_coder", dict),
+            "post_processing": self.get(value, "post_processing", dict),
+        }
         threshold = self.number(value.get("recommended_threshold"), "recommended_threshold")
         if not 0 <= threshold <= 1:
             raise self.error("recommended_threshold", "must lie between 0 and 1")

@@ -6,7 +6,9 @@ graphs and old TensorFlow 1 files all speak of the same tensors.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -147,28 +149,54 @@ class SsdNetwork(nn.Module):
             layer.momentum = 1.0 - (base if entry.is_base else extra)
 
 
+@dataclass(frozen=True)
+class Initializer:
+    """How fresh kernels are drawn.
+
+    kind: 'truncated_normal' (cut at two deviations; stddev is that before the cut), 'normal', or 'variance_scaling'
+    (arXiv:1502.01852, as TensorFlow's contrib layers have it), which goes by the kernel's fan.
+    """
+
+    kind: str = "truncated_normal"
+    mean: float = 0.0
+    stddev: float = 0.03
+    factor: float = 2.0
+    mode: str = "FAN_IN"  # or FAN_OUT, FAN_AVG
+    uniform: bool = False
+
+    def fill(self, kernel: Tensor, generator: torch.Generator) -> None:
+        """Draw a kernel (out, in, h, w) in place."""
+        mean, stddev = self.mean, self.stddev
+        if self.kind == "variance_scaling":
+            area = kernel.shape[2] * kernel.shape[3]
+            fan_in, fan_out = kernel.shape[1] * area, kernel.shape[0] * area
+            fan = {"FAN_IN": fan_in, "FAN_OUT": fan_out, "FAN_AVG": (fan_in + fan_out) / 2}[self.mode]
+            if self.uniform:
+                limit = math.sqrt(3 * self.factor / fan)
+                kernel.uniform_(-limit, limit, generator=generator)
+                return
+            mean, stddev = 0.0, math.sqrt(1.3 * self.factor / fan)
+        if self.kind == "normal":
+            kernel.normal_(mean, stddev, generator=generator)
+        else:
+            nn.init.trunc_normal_(kernel, mean, stddev, mean - 2 * stddev, mean + 2 * stddev, generator=generator)
+
+
 def initialise(
     network: SsdNetwork,
     generator: torch.Generator,
-    base_stddev: float = 0.09,
-    extra_stddev: float = 0.03,
-    predictor_stddev: float = 0.03,
+    base: Initializer = Initializer(stddev=0.09),  # noqa: B008
+    extra: Initializer = Initializer(stddev=0.03),  # noqa: B008
+    predictor: Initializer = Initializer(stddev=0.03),  # noqa: B008
 ) -> None:
-    """Fresh weights: truncated normals (cut at two deviations) for kernels; biases 0, gamma 1, beta 0.
-
-    The deviations are those before the cut, as TensorFlow's initialiser takes them.
-    """
+    """Fresh kernels for the base network, the extra maps and the predictors; biases 0, gamma 1, beta 0."""
     with torch.no_grad():
         for entry, layer in zip(network.table.layers, network.layers, strict=True):
-            _truncated_normal(layer.weight, base_stddev if entry.is_base else extra_stddev, generator)  # type: ignore[arg-type]
-        for predictor in network.predictors:
-            for conv in (predictor.box, predictor.classes):
-                _truncated_normal(conv.weight, predictor_stddev, generator)  # type: ignore[arg-type,union-attr]
+            (base if entry.is_base else extra).fill(layer.weight, generator)  # type: ignore[arg-type]
+        for head in network.predictors:
+            for conv in (head.box, head.classes):
+                predictor.fill(conv.weight, generator)  # type: ignore[arg-type,union-attr]
                 conv.bias.zero_()  # type: ignore[union-attr,operator]
-
-
-def _truncated_normal(tensor: Tensor, stddev: float, generator: torch.Generator) -> None:
-    nn.init.trunc_normal_(tensor, 0.0, stddev, -2 * stddev, 2 * stddev, generator=generator)
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -1,0 +1,180 @@
+"""What the training part of a pipeline.config says, as plain dataclasses that the trainer works from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mirilla.config import Pipeline
+from mirilla.model.layers import Architecture, architecture
+from mirilla.model.network import Initializer
+from mirilla.model.spec import ModelSpec
+from mirilla.training import schedules
+from mirilla.training.augment import Augmentation, augmentations
+from mirilla.training.losses import ClassificationLoss, LocalizationLoss, ObjectiveSpec
+from mirilla.training.matching import MatcherSpec
+from mirilla.training.mining import MinerSpec
+from mirilla.training.optimizer import Adam, Momentum, Optimizer, RmsProp
+
+# The base network keeps slim's own arguments whatever conv_hyperparams says (mobilenet_v1_arg_scope).
+BASE_BATCH_NORM_DECAY = 0.9997
+BASE_STDDEV = 0.09
+BASE_L2 = 0.00004
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train.
+
+    l2: kernel's variable name -> weight of its L2 loss.
+    num_steps: None trains until stopped.
+    average_decay: None keeps no moving average.
+    """
+
+    batch_size: int
+    num_steps: int | None
+    objective: ObjectiveSpec
+    optimizer: Optimizer
+    schedule: schedules.Schedule
+    average_decay: float | None
+    average_warmup: bool
+    clip_norm: float
+    base_batch_norm_decay: float
+    extra_batch_norm_decay: float
+    initializers: tuple[Initializer, Initializer, Initializer]  # base, extra maps, predictors
+    l2: dict[str, float]
+    augmentations: tuple[Augmentation, ...]
+    shuffle: bool
+    checkpoint_every_steps: int
+    seed: int
+    device: str
+
+
+def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
+    """The plan of a pipeline that has passed `mirilla.config.require`."""
+    ssd, train = pipeline.model.ssd, pipeline.train_config
+    options = pipeline.mirilla
+    extra = ssd.feature_extractor.conv_hyperparams
+    predictor = ssd.box_predictor.convolutional_box_predictor.conv_hyperparams
+    kind = train.optimizer.WhichOneof("optimizer")
+    message = getattr(train.optimizer, kind)
+    averages = train.optimizer.use_moving_average
+    base_decay = options.base_batch_norm_decay if options.HasField("base_batch_norm_decay") else BASE_BATCH_NORM_DECAY
+    extra_decay = extra.batch_norm.decay if extra.HasField("batch_norm") else BASE_BATCH_NORM_DECAY
+    return Plan(
+        batch_size=train.batch_size,
+        num_steps=train.num_steps or None,
+        objective=_objective(ssd, spec),
+        optimizer=_optimizer(kind, message),
+        schedule=_schedule(message.learning_rate),
+        average_decay=train.optimizer.moving_average_decay if averages else None,
+        average_warmup=options.moving_average_warmup,
+        clip_norm=train.gradient_clipping_by_norm,
+        base_batch_norm_decay=base_decay,
+        extra_batch_norm_decay=extra_decay,
+        initializers=(Initializer(stddev=BASE_STDDEV), _initializer(extra), _initializer(predictor)),
+        l2=_l2(architecture(spec), _l2_weight(extra), _l2_weight(predictor)),
+        augmentations=augmentations(train.data_augmentation_options),
+        shuffle=pipeline.train_input_reader.shuffle,
+        checkpoint_every_steps=options.checkpoint_every_steps,
+        seed=options.seed,
+        device=options.device,
+    )
+
+
+def _objective(ssd, spec: ModelSpec) -> ObjectiveSpec:
+    loss, matcher = ssd.loss, ssd.matcher.argmax_matcher
+    miner = None
+    if loss.HasField("hard_example_miner"):
+        message = loss.hard_example_miner
+        types = message.DESCRIPTOR.fields_by_name["loss_type"].enum_type.values_by_number
+        miner = MinerSpec(
+            num_hard_examples=message.num_hard_examples or 2**31 - 1,
+            iou_threshold=message.iou_threshold,
+            loss_type=types[message.loss_type].name,
+            max_negatives_per_positive=message.max_negatives_per_positive,
+            min_negatives_per_image=message.min_negatives_per_image,
+        )
+    return ObjectiveSpec(
+        num_classes=spec.num_classes,
+        matcher=MatcherSpec(
+            matched_threshold=matcher.matched_threshold,
+            unmatched_threshold=matcher.unmatched_threshold,
+            negatives_lower_than_unmatched=matcher.negatives_lower_than_unmatched,
+            force_match_for_each_row=matcher.force_match_for_each_row,
+            ignore_thresholds=matcher.ignore_thresholds,
+        ),
+        box_coder=spec.box_coder,
+        classification=_classification(loss.classification_loss),
+        localization=_localization(loss.localization_loss),
+        classification_weight=loss.classification_weight,
+        localization_weight=loss.localization_weight,
+        miner=miner,
+        normalize_by_matches=ssd.normalize_loss_by_num_matches,
+    )
+
+
+def _classification(message) -> ClassificationLoss:
+    kind = message.WhichOneof("classification_loss") or "weighted_sigmoid"
+    if kind == "weighted_sigmoid_focal":
+        focal = message.weighted_sigmoid_focal
+        return ClassificationLoss("focal", gamma=focal.gamma, alpha=focal.alpha if focal.HasField("alpha") else None)
+    return ClassificationLoss("sigmoid")
+
+
+def _localization(message) -> LocalizationLoss:
+    if message.WhichOneof("localization_loss") == "weighted_l2":
+        return LocalizationLoss("l2")
+    return LocalizationLoss("smooth_l1", delta=message.weighted_smooth_l1.delta)
+
+
+def _optimizer(kind: str, message) -> Optimizer:
+    if kind == "rms_prop_optimizer":
+        return RmsProp(decay=message.decay, momentum=message.momentum_optimizer_value, epsilon=message.epsilon)
+    if kind == "momentum_optimizer":
+        return Momentum(momentum=message.momentum_optimizer_value)
+    return Adam()
+
+
+def _schedule(message) -> schedules.Schedule:
+    kind = message.WhichOneof("learning_rate") or "exponential_decay_learning_rate"
+    rate = getattr(message, kind)
+    if kind == "constant_learning_rate":
+        return schedules.constant(rate.learning_rate)
+    if kind == "manual_step_learning_rate":
+        steps = [(s.step, s.learning_rate) for s in rate.schedule]
+        return schedules.manual_steps(rate.initial_learning_rate, steps, rate.warmup)
+    if kind == "cosine_decay_learning_rate":
+        return schedules.cosine_decay(rate.learning_rate_base, rate.total_steps, rate.warmup_learning_rate,
+                                      rate.warmup_steps, rate.hold_base_rate_steps)
+    return schedules.exponential_decay(
+        rate.initial_learning_rate, rate.decay_steps, rate.decay_factor, rate.staircase,
+        rate.burnin_learning_rate, rate.burnin_steps, rate.min_learning_rate,
+    )
+
+
+def _l2_weight(hyperparams) -> float:
+    """0 where no L2 regulariser is set."""
+    if hyperparams.regularizer.WhichOneof("regularizer_oneof") != "l2_regularizer":
+        return 0.0
+    return hyperparams.regularizer.l2_regularizer.weight
+
+
+def _l2(table: Architecture, extra: float, predictor: float) -> dict[str, float]:
+    """On every kernel but the depthwise ones; biases and batch norm have none."""
+    result = {e.weights: BASE_L2 if e.is_base else extra for e in table.layers if e.kind == "conv"}
+    for entry in table.predictors:
+        result |= dict.fromkeys((f"{entry.box_scope}/weights", f"{entry.class_scope}/weights"), predictor)
+    return result
+
+
+def _initializer(hyperparams) -> Initializer:
+    kind = hyperparams.initializer.WhichOneof("initializer_oneof")
+    if kind == "variance_scaling_initializer":
+        message = hyperparams.initializer.variance_scaling_initializer
+        mode = message.DESCRIPTOR.fields_by_name["mode"].enum_type.values_by_number[message.mode].name
+        return Initializer("variance_scaling", factor=message.factor, mode=mode, uniform=message.uniform)
+    if kind == "random_normal_initializer":
+        message = hyperparams.initializer.random_normal_initializer
+        return Initializer("normal", message.mean, message.stddev)
+    message = hyperparams.initializer.truncated_normal_initializer
+    return Initializer("truncated_normal", message.mean, message.stddev)
