@@ -25,6 +25,7 @@ FP16 = 2  # the file's number for half precision
 PADDING_VALID, PADDING_SAME = 1, 2
 POST_RELU6, POST_PAD = 1, 3
 MAX_FILE_BYTES = 256 << 20
+MAX_OPS = 4096
 SUFFIX = ".binaryproto"
 
 
@@ -222,6 +223,8 @@ def _check(model: Model, where: str) -> None:
         raise refuse("two constants share a name.")
     if model.constant_names != names:
         raise refuse("the list of constants' names and the constants differ.")
+    if len(model.ops) > MAX_OPS:
+        raise refuse(f"{len(model.ops)} ops; at most {MAX_OPS} are read.", "The file is damaged.")
     known = {model.input, *names}
     for index, op in enumerate(model.ops):
         if not op.kind or not op.output or not op.inputs:

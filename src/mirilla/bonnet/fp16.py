@@ -1,4 +1,4 @@
-"""float32 to fp16 as the compiled files show it: halves away from zero, subnormals kept, signs of zeros kept."""
+"""float32 to fp16 as the compiled files show it: halves away from zero, subnormals and zeros' signs kept."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def to_bits(values: np.ndarray, name: str = "") -> np.ndarray:
         worst = values[broken].reshape(-1)[0]
         raise breach("fp16-overflow", name, f"The constant '{name}' has {int(broken.sum())} of {values.size} "
                      f"values that fp16 cannot hold ({worst:g}, say); the rule is a magnitude below 65520.",
-                     "Train on (weight decay, a lower learning rate), or use another checkpoint: such weights "
+                     "Train on (weight decay, a lower learning rate), or use another checkpoint: such "
+                     "weights "
                      "come from a variance near zero or from training that diverged.")
     bits = values.view(np.uint32)
     magnitude = bits & np.uint32(0x7FFFFFFF)

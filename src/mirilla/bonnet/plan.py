@@ -47,7 +47,8 @@ class ArenaOverflow(RuleError):
         total = needed.bytes + sum(block.bytes for block in alive)
         super().__init__([Finding(
             "arena-overflow", op.output or "",
-            f"Op {index} '{op.output}' ({op.kind}) needs {needed.bytes} bytes for '{needed.name}' beside {beside} "
+            f"Op {index} '{op.output}' ({op.kind}) needs {needed.bytes} bytes for '{needed.name}' beside "
+            f"{beside} "
             f"({total} in all); the rule is {ARENA_BYTES} bytes together, and the largest gap is {gap}.",
             "Make that layer smaller: fewer channels there, a smaller input, or a stride earlier.",
             op=op.kind)])
@@ -71,7 +72,7 @@ def gaps(blocks: Sequence[Block], arena: int = ARENA_BYTES) -> list[tuple[int, i
 
 
 def place(size: int, blocks: Sequence[Block], arena: int = ARENA_BYTES) -> int | None:
-    """An address for `size` bytes: the bottom if it fits there, else the top, else the smallest gap that fits.
+    """An address for `size` bytes: the bottom if it fits there, else the top, else the smallest fitting gap.
 
     None when there is no such gap.
     """
@@ -132,7 +133,8 @@ def plan_ops(ops: Sequence[Op], dims: Dims, input_name: str, source: Map, output
         address = place(size, list(blocks.values()), arena)
         if address is None:
             free = gaps(list(blocks.values()), arena)
-            raise ArenaOverflow(index, op, Block(name, 0, size), sorted(blocks.values(), key=lambda b: b.address),
+            alive = sorted(blocks.values(), key=lambda block: block.address)
+            raise ArenaOverflow(index, op, Block(name, 0, size), alive,
                                 max((end - start for start, end in free), default=0))
         blocks[name] = Block(name, address, size)
         return blocks[name]
@@ -190,7 +192,8 @@ def replan(model: Model, size: tuple[int, int] | None = None) -> Model:
         ArenaOverflow, RuleError: see `plan_ops` and `shapes.input_map`.
     """
     arena = (model.arena.bytes if model.arena else None) or ARENA_BYTES
-    ops = plan_ops(model.ops, constant_dims(model), model.input or "", input_map(model, size), model.outputs, arena)
+    ops = plan_ops(model.ops, constant_dims(model), model.input or "", input_map(model, size), model.outputs,
+                   arena)
     return replace(model, ops=ops)
 
 

@@ -63,7 +63,8 @@ def input_map(model: Model, size: tuple[int, int] | None = None) -> Map:
 
 
 def _no_size(model: Model) -> RuleError:
-    return breach("input-size", model.input or "", "The file does not tell how large its input is (only square "
+    return breach("input-size", model.input or "", "The file does not tell how large its input is (only "
+                                                   "square "
                   "inputs can be told from the first op's plan).", "Give it with --input-size.")
 
 
@@ -101,7 +102,8 @@ def _window(kernel: Kernel | None, x: Map) -> tuple[int, int, int, int]:
     rows = output_side(x.rows, kernel.height, kernel.stride, padding)
     cols = output_side(x.cols, kernel.width, kernel.stride, padding)
     if min(rows, cols) < 1:
-        raise ValueError(f"the kernel {kernel.height}x{kernel.width} is larger than the map {x.rows}x{x.cols}")
+        raise ValueError(f"the kernel {kernel.height}x{kernel.width} is larger than the map "
+                         f"{x.rows}x{x.cols}")
     return rows, cols, kernel.height, kernel.width
 
 
@@ -109,7 +111,8 @@ def _conv(op: Op, inputs: list[Map], weights: list[tuple[int, int, int, int]]) -
     x, (out, kh, kw, depth) = inputs[0], weights[0]
     rows, cols, *size = _window(op.kernel, x)
     if size != [kh, kw] or depth != x.depth or weights[1] != (1, 1, 1, out):
-        raise ValueError(f"weights {weights[0]}, bias {weights[1]} for a kernel {size} and {x.depth} channels")
+        raise ValueError(f"weights {weights[0]}, bias {weights[1]} for a kernel {size} and {x.depth} "
+                         "channels")
     return Map(rows, cols, out, planar=x.planar)
 
 
@@ -117,7 +120,8 @@ def _depthwise(op: Op, inputs: list[Map], weights: list[tuple[int, int, int, int
     x, (one, kh, kw, depth) = inputs[0], weights[0]
     rows, cols, *size = _window(op.kernel, x)
     if size != [kh, kw] or (one, depth) != (1, x.depth) or weights[1] != (1, 1, 1, depth):
-        raise ValueError(f"weights {weights[0]}, bias {weights[1]} for a kernel {size} and {x.depth} channels")
+        raise ValueError(f"weights {weights[0]}, bias {weights[1]} for a kernel {size} and {x.depth} "
+                         "channels")
     if x.planar and (rows, cols) != (x.rows, x.cols):
         raise ValueError("a planar depthwise convolution must keep the map's size")
     return Map(rows, cols, depth, x.planar, x.border)
@@ -139,7 +143,8 @@ def _reshape(op: Op, inputs: list[Map], weights: list[tuple[int, int, int, int]]
     target = op.target
     made = Map(*(0, 0, 0)) if target is None else Map(target.rows or 0, target.cols or 0, target.depth or 0)
     if made.count != inputs[0].count:
-        raise ValueError(f"the target {made.rows}x{made.cols}x{made.depth} has not {inputs[0].count} elements")
+        raise ValueError(f"the target {made.rows}x{made.cols}x{made.depth} has not {inputs[0].count} "
+                         "elements")
     return made
 
 

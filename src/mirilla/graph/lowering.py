@@ -388,7 +388,8 @@ def _concat(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
     if not 1 <= axis < rank or any(len(t.shape) != rank or t.shape[:axis] != tensors[0].shape[:axis]
                                    or t.shape[axis + 1:] != tensors[0].shape[axis + 1:] for t in tensors):
         raise breach("concat", node.name, f"The node '{node.name}' (ConcatV2) joins "
-                     f"{[t.shape for t in tensors]} along axis {axis}; all other sides must agree and the batch may not be joined.",
+                     f"{[t.shape for t in tensors]} along axis {axis}; all other sides must agree and the "
+                     "batch may not be joined.",
                      _EXPORT_AGAIN, op=node.op)
     shape = list(tensors[0].shape)
     shape[axis] = sum(tensor.shape[axis] for tensor in tensors)

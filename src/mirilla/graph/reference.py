@@ -49,7 +49,9 @@ class Runner:
             images = images[None]
         if images.ndim != 4 or images.shape[1:] != self.graph.input_shape:
             raise ModelError(f"The network takes pictures of {self.graph.input_shape} (rows, columns, "
-                             f"channels); these have the shape {images.shape}.", "Resize them to the network's input.")
+                             "channels);"
+                             f" these have the shape {images.shape}.",
+                             "Resize them to the network's input.")
         found = {name: np.empty((len(images), *shape), np.float32)
                  for name, shape in zip(self.graph.outputs, self.graph.output_shapes, strict=True)}
         for number, image in enumerate(images):
