@@ -1,0 +1,89 @@
+"""Rows for tables: files with their sizes, figures with their protocol, durations in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+# What the job's files are, by name; the first that matches speaks.
+_WORDS = (
+    ("report.html", "the report: open it in a browser"),
+    ("contact_sheet.jpg", "detections on held-out pictures"),
+    ("metrics.json", "the figures, each with its protocol"),
+    ("findings.txt", "everything found in the data sets"),
+    ("label_map.pbtxt", "the classes' names and numbers"),
+    ("pipeline.config", "network and training; 'mirilla train' reads it"),
+    ("frozen_inference_graph.pb", "the detector as a frozen graph"),
+    ("model.json", "labels, anchors and thresholds of the detector"),
+    ("saved_model", "the detector for TensorFlow"),
+    ("log.jsonl", "the training's course, a line every so many steps"),
+    ("tfevents", "the training's course for TensorBoard"),
+    ("bbx_gt.txt", "boxes, as WIDER FACE lists them"),
+)
+_ENDINGS = {
+    ".tfrecord": "pictures and boxes for training or evaluation",
+    ".safetensors": "weights",
+    ".png": "a curve",
+    ".jpg": "a picture",
+    ".pt": "a checkpoint",
+}
+
+
+def size_text(size_bytes: int) -> str:
+    """1234 -> '1.2 kB'."""
+    value, unit = float(size_bytes), "B"
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 99.5 else f"{value:.1f} {unit}"
+
+
+def duration_text(seconds: float) -> str:
+    """75 -> '1 min 15 s'."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole % 3600 // 60, whole % 60
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def file_rows(files: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
+    """(name, size, what it is); several of a kind in one folder become one row."""
+    groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
+    for name, size in files:
+        path = PurePosixPath(name)
+        what = _what(path)
+        several = path.suffix == ".tfrecord" or (path.suffix == ".jpg" and str(path.parent) != ".")
+        key = (str(path.parent) + path.name.partition("-")[0], what) if several else (name, what)
+        groups.setdefault(key, []).append((name, size))
+    rows = []
+    for (_, what), members in groups.items():
+        name = members[0][0] if len(members) == 1 else f"{members[0][0]} and {len(members) - 1} more"
+        rows.append((name, size_text(sum(size for _, size in members)), what))
+    return rows
+
+
+def figure_rows(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """(metric, figure, value) of results as `Result.as_json` gives them."""
+    return [
+        (str(result["metric"]), name, value_text(value))
+        for result in results
+        for name, value in result["figures"].items()
+    ]
+
+
+def value_text(value: float | None) -> str:
+    """A figure in [0, 1] with four places; 'n/a' where it is not defined."""
+    return "n/a" if value is None or math.isnan(value) else f"{value:.4f}"
+
+
+def _what(path: PurePosixPath) -> str:
+    for ending, words in _WORDS:
+        if ending in str(path):
+            return words
+    return _ENDINGS.get(path.suffix, "")
