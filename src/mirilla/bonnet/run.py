@@ -20,9 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.bonnet import format, run_ops
+from mirilla.bonnet import format, run_ops, shapes
 from mirilla.bonnet.run_ops import Floats, Function, Shape
 from mirilla.errors import ModelError
+from mirilla.graph.rules import RuleError
 from mirilla.resize import bilinear
 
 PROGRAMS_KEPT = 4  # input sizes for which the prepared steps are kept
@@ -80,8 +81,8 @@ class CompiledModel:
         self.input_name: str = model.input or ""
         self.output_names = model.outputs
         self._constants = {one.name or "": one.values.astype(np.float32) for one in model.constants}
-        self.input_channels = self._input_channels()
-        self.input_size = input_size or self._planned_size()
+        self.input_channels = shapes.input_map(model, (1, 1)).depth
+        self.input_size = input_size or _planned_size(model)
         self._programs: OrderedDict[tuple[int, int], Program] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -174,7 +175,7 @@ class CompiledModel:
 
     def _prepare(self, height: int, width: int) -> Program:
         ops = self.model.ops
-        shapes: dict[str, Shape] = {self.input_name: (height, width, self.input_channels)}
+        made: dict[str, Shape] = {self.input_name: (height, width, self.input_channels)}
         last_use = {name: i for i, op in enumerate(ops) for name in op.inputs}
         steps, work, live = [], 0, 0
         for i, op in enumerate(ops):
@@ -182,52 +183,42 @@ class CompiledModel:
             constants = [self._constants[name] for name in op.inputs if name in self._constants]
             output = op.output or ""
             try:
-                inputs = [shapes[name] for name in reads]
+                inputs = [made[name] for name in reads]
                 shape, function, cost = run_ops.prepare(op, inputs, constants)
+                if min(shape) < 1:
+                    raise ValueError(f"its output {shape} is empty")
             except (ValueError, KeyError) as error:
                 raise ModelError(
                     f"{self.where}: op {i} ({op.kind}, output '{output}') cannot run on an input of "
                     f"{height}x{width}: {error}.",
                     "Give the size that the model was compiled for, or compile it again.",
                 ) from error
-            made = math.prod(shape)
-            work += max(cost, made)
-            live += made
+            size = math.prod(shape)
+            work += max(cost, size)
+            live += size
             limits = self.limits
-            if made > limits.tensor_elements or live > limits.live_elements or work > limits.multiplications:
+            if size > limits.tensor_elements or live > limits.live_elements or work > limits.multiplications:
                 raise ModelError(
                     f"{self.where}: op {i} ({op.kind}) makes a {shape} tensor; {live} elements are held "
                     f"then, after {work} multiplications. At most {limits.tensor_elements} elements in a "
                     f"tensor, {limits.live_elements} held and {limits.multiplications} multiplications are "
                     "allowed.")
-            shapes[output] = shape
+            made[output] = shape
             drops = {name for name in (*reads, output) if last_use.get(name, i) == i} - set(self.output_names)
-            live -= sum(math.prod(shapes[name]) for name in drops if name != self.input_name)
+            live -= sum(math.prod(made[name]) for name in drops if name != self.input_name)
             steps.append(Step(reads, output, function, tuple(sorted(drops))))
-        missing = [name for name in self.output_names if name not in shapes]
+        missing = [name for name in self.output_names if name not in made]
         if missing:
             raise ModelError(f"{self.where}: the output '{missing[0]}' is written by no op.")
-        return Program(tuple(steps), shapes, work)
+        return Program(tuple(steps), made, work)
 
-    def _input_channels(self) -> int:
-        for op in self.model.ops:
-            if op.kind in ("Conv", "DepthwiseConv") and self.input_name in op.inputs[:1]:
-                shapes = [self._constants[name].shape for name in op.inputs if name in self._constants]
-                if shapes:
-                    return shapes[0][3]
-        return 3
 
-    def _planned_size(self) -> tuple[int, int] | None:
-        """The side of a square input: what op 0's plan counts beside its output and scratch is the input."""
-        op = self.model.ops[0]
-        if op.plan is None or op.plan.in_use is None or op.plan.output_bytes is None or op.plan.in_place:
-            return None
-        if [name for name in op.inputs if name not in self._constants] != [self.input_name]:
-            return None
-        bytes_ = op.plan.in_use - op.plan.output_bytes - (op.plan.scratch_bytes or 0)
-        area, rest = divmod(bytes_, 2 * self.input_channels)
-        side = math.isqrt(max(area, 0))
-        return (side, side) if side and side * side == area and not rest else None
+def _planned_size(model: format.Model) -> tuple[int, int] | None:
+    try:
+        found = shapes.input_map(model)
+    except RuleError:
+        return None
+    return found.rows, found.cols
 
 
 def normalise(pixels: NDArray, mean: float, stddev: float) -> Floats:

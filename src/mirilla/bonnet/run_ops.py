@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.bonnet import format
+from mirilla.bonnet.shapes import BORDER
 from mirilla.graph import deploy, kernels
 
 Floats = NDArray[np.float32]
@@ -20,7 +21,6 @@ Shape = tuple[int, int, int]  # rows, columns, depth
 Function = Callable[..., Floats]
 Prepared = tuple[Shape, Function, int]  # output shape, function, multiplications
 
-BORDER = 2  # pixels that PadMyriad and ReorderBrcdToBdrcMyriad put on each side of a map
 MOST_STRIDE = 4096
 MOST_FLOATS = 1 << 26  # that a kernel lays out at once; only nonsense needs more
 
