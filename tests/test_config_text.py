@@ -62,9 +62,18 @@ def test_defaults_are_the_apis():
         ("train_confg {}", 1, "train_confg", "train_config"),
         ("train_config {\n batchsize: 1 }", 2, "batchsize", "batch_size"),
         ("train_config {\n\n optimiser {} }", 3, "optimiser", "optimizer"),
-        ("model { ssd { feature_extractor {\n conv_hyperparams { activation: RELU6 } } } }", 2, "RELU6", "RELU_6"),
-        ("train_config { data_augmentation_options {\n random_horizontal_flipp {} } }", 2,
-         "random_horizontal_flipp", "random_horizontal_flip"),
+        (
+            "model { ssd { feature_extractor {\n conv_hyperparams { activation: RELU6 } } } }",
+            2,
+            "RELU6",
+            "RELU_6",
+        ),
+        (
+            "train_config { data_augmentation_options {\n random_horizontal_flipp {} } }",
+            2,
+            "random_horizontal_flipp",
+            "random_horizontal_flip",
+        ),
         ("mirilla { sede: 1 }", 1, "sede", "seed"),
         ("model { ssd { xyzzy: 1 } }", 1, "xyzzy", None),
     ],
@@ -89,8 +98,10 @@ def test_an_unknown_name_lists_the_right_ones():
         ("model { ssd { num_classes: many } }", ("p.config:1:", "integer", "many")),
         ("train_config { batch_size: -1 }", ("p.config:1:", "-1")),
         ("model { ssd {", ("p.config:1:", "}")),
-        ("model { ssd { image_resizer { fixed_shape_resizer {}\n identity_resizer {} } } }",
-         ("fixed_shape_resizer", "identity_resizer", "only one")),
+        (
+            "model { ssd { image_resizer { fixed_shape_resizer {}\n identity_resizer {} } } }",
+            ("fixed_shape_resizer", "identity_resizer", "only one"),
+        ),
         ("model { faster_rcnn { num_classes: 3 } }", ("faster_rcnn is not supported",)),
         ("model { center_net { num_classes: 3 } }", ("center_net is not supported",)),
         ('train_config { fine_tune_checkpoint: "abc\n }', ("p.config:1:",)),
@@ -158,7 +169,9 @@ def test_merge_replaces_lists_and_merges_messages():
         "train_config { batch_size: 24 freeze_variables: 'a' freeze_variables: 'b' "
         "optimizer { rms_prop_optimizer { decay: 0.5 } } }"
     )
-    merged = config.merge(base, "train_config { freeze_variables: 'c' optimizer { use_moving_average: false } }")
+    merged = config.merge(
+        base, "train_config { freeze_variables: 'c' optimizer { use_moving_average: false } }"
+    )
     train = merged.train_config
     assert (train.batch_size, list(train.freeze_variables)) == (24, ["c"])
     assert train.optimizer.rms_prop_optimizer.decay == 0.5
@@ -173,9 +186,9 @@ def test_override():
     assert config.override(base, "train_config.batch_size", "8").train_config.batch_size == 8
     assert base.train_config.batch_size == 24
     path = "train_input_reader.tf_record_input_reader.input_path"
-    assert list(config.override(base, path, "c.record").train_input_reader.tf_record_input_reader.input_path) == [
-        "c.record"
-    ]
+    assert list(
+        config.override(base, path, "c.record").train_input_reader.tf_record_input_reader.input_path
+    ) == ["c.record"]
     several = config.override(base, path, ["c", "d"]).train_input_reader.tf_record_input_reader
     assert list(several.input_path) == ["c", "d"]
     assert config.override(base, "mirilla.moving_average_warmup", True).mirilla.moving_average_warmup
@@ -246,7 +259,10 @@ def test_the_checked_in_module_is_that_of_the_proto(tmp_path):
 
     source = Path(str(files("mirilla"))).parent
     out = tmp_path / "set"
-    assert protoc.main(["protoc", f"-I{source}", f"--descriptor_set_out={out}", "mirilla/config/pipeline.proto"]) == 0
+    assert (
+        protoc.main(["protoc", f"-I{source}", f"--descriptor_set_out={out}", "mirilla/config/pipeline.proto"])
+        == 0
+    )
     fresh = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
     ours = descriptor_pb2.FileDescriptorProto()
     pipeline_pb2.DESCRIPTOR.CopyToProto(ours)
@@ -272,7 +288,9 @@ def test_the_proto_names_every_message_of_the_module():
 
     source = (files("mirilla") / "config/pipeline.proto").read_text()
     plain = "\n".join(line.split("//")[0] for line in source.splitlines())
-    fields = sorted((name, int(number)) for name, number in re.findall(r"(\w+)\s*=\s*(\d+)\s*(?:\[|;)", plain))
+    fields = sorted(
+        (name, int(number)) for name, number in re.findall(r"(\w+)\s*=\s*(\d+)\s*(?:\[|;)", plain)
+    )
     assert fields == sorted(_names_and_numbers(pipeline_pb2.DESCRIPTOR))
 
 
@@ -291,7 +309,6 @@ def _names_and_numbers(file):
         yield from ((value.name, value.number) for value in enum.values)
     for message in file.message_types_by_name.values():
         yield from of_message(message)
-
 
 
 def test_our_schema_can_live_beside_the_apis():

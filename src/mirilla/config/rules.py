@@ -100,7 +100,6 @@ def _hyperparams(owner: Any, path: str, normed: bool) -> Iterator[Finding]:
         yield Finding(path, "is missing.", "Copy the block from the file that 'mirilla init' writes.")
         return
     block = owner.conv_hyperparams
-    yield from _chosen(block.regularizer, f"{path}.regularizer", "regularizer_oneof")
     yield from _chosen(block.initializer, f"{path}.initializer", "initializer_oneof")
     weight = f"{path}.regularizer.l2_regularizer"
     yield from _at_least(block.regularizer.l2_regularizer, weight, "weight", 0)
@@ -314,10 +313,11 @@ def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
         return
     optimizer, options = pipeline.train_config.optimizer, pipeline.mirilla
     decay = optimizer.moving_average_decay
-    if optimizer.use_moving_average and not options.moving_average_warmup and decay**steps > 0.05:
+    share = _initial_share(decay, steps)
+    if optimizer.use_moving_average and not options.moving_average_warmup and share > 0.05:
         yield Finding(
             "train_config.optimizer.moving_average_decay",
-            f"after {steps} steps at {decay:g} the moving average is still {decay**steps:.0%} initial values, "
+            f"after {steps} steps at {decay:g} the moving average is still {share:.0%} initial values, "
             "and the average is what is exported.",
             "Set mirilla { moving_average_warmup: true }, lower moving_average_decay, or train longer.",
             "warning",
@@ -328,14 +328,18 @@ def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
         ("mirilla.base_batch_norm_decay", base),
         ("model.ssd.feature_extractor.conv_hyperparams.batch_norm.decay", batch_norm.decay),
     ):
-        if value**steps > 0.05:
+        if (share := _initial_share(value, steps)) > 0.05:
             yield Finding(
                 field,
-                f"after {steps} steps at {value:g} the batch-norm statistics are still {value**steps:.0%} "
+                f"after {steps} steps at {value:g} the batch-norm statistics are still {share:.0%} "
                 "initial values.",
                 "Set mirilla { base_batch_norm_decay: 0.99 } and batch_norm { decay: 0.99 }, or train longer.",
                 "warning",
             )
+
+
+def _initial_share(decay: float, steps: int) -> float:
+    return min(max(decay, 0.0), 1.0) ** steps  # out of range is said elsewhere
 
 
 # ---- readers, evaluation, ours

@@ -3,15 +3,19 @@
 A path names a field from the top, without the indices of lists. An entry for a message stands for all that
 is in it, unless the message acts; then each of its fields has an entry of its own (a test walks the schema
 and fails where one is missing). To switch a field over, change its line: the checks, the refusals and the
-table in docs/config.md (written by `python -m mirilla.config.support docs/config.md`) follow.
+table in docs/config.md follow; that one is written by
+`python -c "from mirilla.config import support; support.write_page('docs/config.md')"`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from mirilla.config.pipeline_pb2 import TrainEvalPipelineConfig
 
@@ -449,12 +453,12 @@ def unused_patterns() -> list[str]:
     return [pattern for pattern, _ in _TABLE if pattern not in used]
 
 
-def fields() -> Iterator[tuple[str, object]]:
+def fields() -> Iterator[tuple[str, Any]]:
     """(path, descriptor) of every reachable field; it does not go into messages that are refused."""
     yield from _walk(TrainEvalPipelineConfig.DESCRIPTOR, "")
 
 
-def _walk(descriptor, prefix: str) -> Iterator[tuple[str, object]]:
+def _walk(descriptor: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for field in descriptor.fields:
         path = prefix + field.name
         yield path, field
@@ -464,16 +468,14 @@ def _walk(descriptor, prefix: str) -> Iterator[tuple[str, object]]:
 
 
 def markdown() -> str:
-    """The table of docs/config.md: one line a field, a line alone for a message that is refused whole."""
-    lines = ["| field | here | |", "| --- | --- | --- |"]
+    """The table of docs/config.md: one line for every field, and for every message that does not act."""
+    lines = ["| field | here | note |", "| --- | --- | --- |"]
     for path, field in fields():
         entry = support(path)
-        if entry is None or (
-            field.message_type is not None
-            and field.message_type.fields  # type: ignore[attr-defined]
-            and entry.status == ACTS
-            and not entry.reason
-        ):
+        if entry is None:
+            continue
+        inner = field.message_type is not None and len(field.message_type.fields) > 0
+        if inner and entry.status == ACTS and not entry.reason:
             continue
         note = entry.reason
         if entry.only:
@@ -481,6 +483,22 @@ def markdown() -> str:
             note = f"only {shown}" + (f": {entry.reason}" if entry.reason else "")
         lines.append(f"| `{path}` | {entry.status} | {note} |")
     return "\n".join(lines) + "\n"
+
+
+BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
+
+
+def with_table(page: str) -> str:
+    """A page with the table put between its two marks."""
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}{markdown()}{END}{tail}"
+
+
+def write_page(path: str | os.PathLike[str]) -> None:
+    """Put the table into a page that has the two marks."""
+    file = Path(path)
+    file.write_text(with_table(file.read_text("utf-8")), "utf-8")
 
 
 def _text_form(value: object) -> str:
