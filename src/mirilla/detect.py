@@ -1,11 +1,11 @@
 """Detector: any model file in, detections out.
 
->>> detector = Detector.load("export/frozen_inference_graph.pb")          # doctest: +SKIP
->>> detector(photo)                                                       # (H, W, 3) uint8 RGB  # doctest: +SKIP
-Detections(boxes_yxyx=..., scores=..., classes=...)
+    detector = Detector.load("export/frozen_inference_graph.pb")
+    found = detector(photo)                  # (H, W, 3) uint8 RGB
+    found.boxes_yxyx, found.scores, found.classes
 
-It needs numpy alone: the network runs in the numpy reference (a frozen graph), or as the bonnet would (a compiled
-model). A training folder needs torch only to read its checkpoint.
+It needs numpy alone: the network runs in the numpy reference (a frozen graph), or as the bonnet would (a
+compiled model).
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Detector:
         """Open a model.
 
         Args:
-            path: a frozen graph (.pb; Mirilla's own with model.json beside it, or any SSD of the Object Detection API),
-                a compiled model (.binaryproto), a folder that holds one of them, or a training folder (its
-                newest checkpoint).
+            path: a frozen graph (.pb; Mirilla's own with model.json beside it, or any SSD of the Object
+                Detection API), a compiled model (.binaryproto), a folder that holds one of them, or a
+                training folder (its newest checkpoint).
             threshold: report scores from here on.
 
         Raises:
@@ -75,12 +75,18 @@ class Detector:
         return replace(detector, threshold=threshold)
 
     @classmethod
-    def from_graph(cls, graph_def: Any, card: ModelCard, *, threshold: float | None = None, source: str = "the graph"
-                   ) -> Detector:
+    def from_graph(
+        cls, graph_def: Any, card: ModelCard, *, threshold: float | None = None, source: str = "the graph"
+    ) -> Detector:
         """A detector of a frozen graph in memory."""
         from mirilla import graph
 
-        return cls(card, _graph_network(graph.read(graph_def, input_size=_size(card)), card, source), threshold, source)
+        return cls(
+            card,
+            _graph_network(graph.read(graph_def, input_size=_size(card)), card, source),
+            threshold,
+            source,
+        )
 
     def __call__(self, image: NDArray[np.uint8], threshold: float | None = None) -> Detections:
         """Objects in one photo (H, W, 3) uint8 RGB of any size."""
@@ -90,19 +96,30 @@ class Detector:
         """Objects in several photos, which may differ in size."""
         return list(self.stream(images, threshold))
 
-    def stream(self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None) -> Iterator[Detections]:
+    def stream(
+        self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None
+    ) -> Iterator[Detections]:
         """As `batch`, one after the other."""
         spec = self.card.spec
         least = self.threshold if threshold is None else threshold
         for start in range(0, len(images), BATCH):
-            prepared = [resize.to_input(_checked(image), spec.height_px, spec.width_px,
-                                        keep_aspect_ratio=spec.keep_aspect_ratio)
-                        for image in images[start : start + BATCH]]
+            prepared = [
+                resize.to_input(
+                    _checked(image), spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio
+                )
+                for image in images[start : start + BATCH]
+            ]
             codes, logits = self.network(np.stack([pixels for pixels, _ in prepared]))
             for i, (_, box) in enumerate(prepared):
                 # the API's own rule is 'greater than'; a threshold that a person gives includes its value
-                found = postprocess.detections(codes[i], logits[i], self.card.anchors_yxyx, spec, box,
-                                               None if least is None else np.nextafter(np.float32(least), -1))
+                found = postprocess.detections(
+                    codes[i],
+                    logits[i],
+                    self.card.anchors_yxyx,
+                    spec,
+                    box,
+                    None if least is None else np.nextafter(np.float32(least), -1),
+                )
                 yield found
 
     @property
@@ -114,9 +131,16 @@ class Detector:
     def protocol(self) -> str:
         """How figures measured with this detector were come by."""
         spec, post = self.card.spec, self.card.spec.post_processing
-        least = f"scores > {post.score_threshold:g}" if self.threshold is None else f"scores >= {self.threshold:g}"
-        return (f"input {spec.width_px}x{spec.height_px}, {spec.resize}, one view, NMS IoU {post.iou_threshold:g}, "
-                f"{least}, at most {post.max_total_detections} boxes")
+        least = (
+            f"scores > {post.score_threshold:g}"
+            if self.threshold is None
+            else f"scores >= {self.threshold:g}"
+        )
+        return (
+            f"input {spec.width_px}x{spec.height_px}, {spec.resize}, one view, "
+            f"NMS IoU {post.iou_threshold:g}, "
+            f"{least}, at most {post.max_total_detections} boxes"
+        )
 
 
 def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -129,7 +153,9 @@ def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _model_file(path: Path) -> Path:
     """The model's file, or the training folder."""
     if not path.exists():
-        raise ModelError(f"{path}: there is no such model.", "Check the path, or export one with 'mirilla export'.")
+        raise ModelError(
+            f"{path}: there is no such model.", "Check the path, or export one with 'mirilla export'."
+        )
     if not path.is_dir():
         return path
     if (path / FROZEN_GRAPH).is_file():
@@ -139,8 +165,10 @@ def _model_file(path: Path) -> Path:
         if len(found) == 1:
             return found[0]
         if found:
-            raise ModelError(f"{path}: it holds several models: {', '.join(one.name for one in found[:5])}.",
-                             "Name one of them.")
+            raise ModelError(
+                f"{path}: it holds several models: {', '.join(one.name for one in found[:5])}.",
+                "Name one of them.",
+            )
     return path
 
 
@@ -173,16 +201,21 @@ def _graph_network(read: Any, card: ModelCard, where: str) -> Network:
 
     def network(pictures: NDArray[np.float32]) -> Outputs:
         outputs = runner(pictures)
-        return (outputs[codes].reshape(len(pictures), anchors, 4),
-                outputs[logits].reshape(len(pictures), anchors, columns))
+        return (
+            outputs[codes].reshape(len(pictures), anchors, 4),
+            outputs[logits].reshape(len(pictures), anchors, columns),
+        )
 
     return network
 
 
 def _fits(card: ModelCard, anchors: int, columns: int, where: str) -> None:
     if anchors != len(card.anchors_yxyx) or columns != card.spec.num_classes + 1:
-        raise ModelError(f"{where}: the network has {anchors} anchors and {columns - 1} classes, but its model.json says "
-                         f"{len(card.anchors_yxyx)} and {card.spec.num_classes}.", "Export the model again.")
+        raise ModelError(
+            f"{where}: the network has {anchors} anchors and {columns - 1} classes, but its model.json says "
+            f"{len(card.anchors_yxyx)} and {card.spec.num_classes}.",
+            "Export the model again.",
+        )
 
 
 def _load_compiled(path: Path) -> Detector:
@@ -198,10 +231,18 @@ def _load_compiled(path: Path) -> Detector:
     else:
         compiled = CompiledModel.load(path)
         height, width = compiled.input_size or (256, 256)
-        card = ModelCard(ModelSpec(height_px=height, width_px=width), LabelMap.from_names(["face"]), name=path.stem,
-                         file=path.name, target="bonnet", made_by="unknown")
-        notes = (f"{path.name} has no model.json: assumed one class 'face', an input of {width}x{height}, and the "
-                 f"{len(card.anchors_yxyx)} anchors of the sample configuration.",)
+        card = ModelCard(
+            ModelSpec(height_px=height, width_px=width),
+            LabelMap.from_names(["face"]),
+            name=path.stem,
+            file=path.name,
+            target="bonnet",
+            made_by="unknown",
+        )
+        notes = (
+            f"{path.name} has no model.json: assumed one class 'face', an input of {width}x{height}, and the "
+            f"{len(card.anchors_yxyx)} anchors of the sample configuration.",
+        )
     anchors, columns = len(card.anchors_yxyx), card.spec.num_classes + 1
 
     def network(pictures: NDArray[np.float32]) -> Outputs:
@@ -211,18 +252,21 @@ def _load_compiled(path: Path) -> Detector:
             codes, logits = by_size[anchors * 4], by_size[anchors * columns]
         except KeyError:
             sizes = ", ".join(f"{name} {one.shape[1:]}" for name, one in outputs.items())
-            raise ModelError(f"{path}: the outputs are {sizes}; {anchors} anchors with 4 box codes and {columns} logits "
-                             "each are needed.", "Put the model.json of this very model beside it.") from None
+            raise ModelError(
+                f"{path}: the outputs are {sizes}; {anchors} anchors with 4 box codes and {columns} logits "
+                "each are needed.",
+                "Put the model.json of this very model beside it.",
+            ) from None
         return codes.reshape(len(pictures), anchors, 4), logits.reshape(len(pictures), anchors, columns)
 
     return Detector(card, network, source=str(path), notes=notes)
 
 
 def _load_training(path: Path) -> Detector:
+    from mirilla import weights
     from mirilla.targets import frozen_graph
-    from mirilla.targets.export import newest_checkpoint
 
-    found = newest_checkpoint(path)
-    card = ModelCard(found.spec, found.labels, name=path.resolve().name, training={"steps": found.step})
-    detector = Detector.from_graph(frozen_graph.build(found.spec, found.weights), card, source=str(found.path))
-    return replace(detector, notes=(f"{path}: checkpoint of step {found.step} (averaged weights).",))
+    spec, labels, found = weights.of_training_folder(path)
+    card = ModelCard(spec, labels, name=path.resolve().name, training={"steps": found.step})
+    detector = Detector.from_graph(frozen_graph.build(spec, found.variables), card, source=str(found.path))
+    return replace(detector, notes=(f"{path}: its newest checkpoint, of step {found.step}.",))

@@ -1,8 +1,8 @@
 """From a network's two outputs to detections, in numpy: what the frozen graph's last part does.
 
-Decode, convert scores, NMS class by class, the best of all classes first; then clip to the picture and drop what has
-no area. Clipping comes after NMS, as in the Object Detection API. Where scores are exactly equal the lower anchor comes
-first; TensorFlow's own order on ties is not defined.
+Decode, convert scores, NMS class by class, the best of all classes first; then clip to the picture and drop
+what has no area. Clipping comes after NMS, as in the Object Detection API. Where scores are exactly equal
+the lower anchor comes first; TensorFlow's own order on ties is not defined.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ def scores(logits: Floats, converter: str) -> Floats:
         converter: SIGMOID, SOFTMAX or IDENTITY.
     """
     if converter == "SIGMOID":
-        with np.errstate(over="ignore"):  # exp(-x) may overflow to infinity: the score is 0 then, as it should be
-            return 1 / (1 + np.exp(-logits))
+        with np.errstate(
+            over="ignore"
+        ):  # exp(-x) may overflow to infinity: the score is 0 then, as it should be
+            return (1 / (1 + np.exp(-logits))).astype(logits.dtype)
     if converter == "SOFTMAX":
         powers = np.exp(logits - logits.max(-1, keepdims=True))
         return powers / powers.sum(-1, keepdims=True)
@@ -36,8 +38,14 @@ def scores(logits: Floats, converter: str) -> Floats:
     raise ValueError(f"score converter {converter!r}")
 
 
-def detections(codes: Floats, logits: Floats, anchors_yxyx: Floats, spec: ModelSpec,
-               letterbox: Letterbox | None = None, threshold: float | None = None) -> Detections:
+def detections(
+    codes: Floats,
+    logits: Floats,
+    anchors_yxyx: Floats,
+    spec: ModelSpec,
+    letterbox: Letterbox | None = None,
+    threshold: float | None = None,
+) -> Detections:
     """Detections of one picture.
 
     Args:
@@ -54,22 +62,28 @@ def detections(codes: Floats, logits: Floats, anchors_yxyx: Floats, spec: ModelS
     post = spec.post_processing
     least = post.score_threshold if threshold is None else max(threshold, post.score_threshold)
     foreground = scores(logits, post.score_converter)[:, 1:]  # (A, C)
-    # decoding only what can be kept makes a high threshold fast and changes nothing: NMS never looks downwards
+    # decoding only what can be kept is faster and changes nothing: NMS never looks at lower scores
     candidates = np.flatnonzero((foreground > least).any(1))
     with np.errstate(over="ignore"):
         boxes = decode(codes[candidates], anchors_yxyx[candidates], spec.box_coder)
     return select(boxes, foreground[candidates], post, least, letterbox)
 
 
-def select(boxes_yxyx: Floats, foreground: Floats, post: PostProcessing, threshold: float | None = None,
-           letterbox: Letterbox | None = None) -> Detections:
+def select(
+    boxes_yxyx: Floats,
+    foreground: Floats,
+    post: PostProcessing,
+    threshold: float | None = None,
+    letterbox: Letterbox | None = None,
+) -> Detections:
     """NMS and what follows, from decoded boxes (A, 4) and scores (A, C) without the background."""
     least = post.score_threshold if threshold is None else threshold
     chosen: list[NDArray[np.int64]] = []
     for column in range(foreground.shape[1]):
         above = np.flatnonzero(foreground[:, column] > least)
-        kept = geometry.nms(boxes_yxyx[above], foreground[above, column], post.iou_threshold,
-                            post.max_detections_per_class)
+        kept = geometry.nms(
+            boxes_yxyx[above], foreground[above, column], post.iou_threshold, post.max_detections_per_class
+        )
         chosen.append(above[kept])
     anchors = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
     classes = np.repeat(np.arange(len(chosen)), [len(one) for one in chosen])

@@ -1,7 +1,8 @@
 """From a photo to a network's input, to the bit as TensorFlow's legacy bilinear resize does it.
 
-Output pixel i looks at i * input side / output side, without half-pixel centres and without averaging when a photo
-shrinks (ResizeBilinear with align_corners and half_pixel_centers false). Other resizers give other scores.
+Output pixel i looks at i * input side / output side, without half-pixel centres and without averaging when a
+photo shrinks (ResizeBilinear with align_corners and half_pixel_centers false). Other resizers give other
+scores.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def bilinear(image: NDArray, height: int, width: int) -> NDArray[np.float32]:
     return lower
 
 
-def to_input(image: NDArray[np.uint8], height: int, width: int, *, keep_aspect_ratio: bool = False
-             ) -> tuple[NDArray[np.float32], Letterbox]:
+def to_input(
+    image: NDArray[np.uint8], height: int, width: int, *, keep_aspect_ratio: bool = False
+) -> tuple[NDArray[np.float32], Letterbox]:
     """A photo as the network takes it.
 
     Args:

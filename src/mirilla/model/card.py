@@ -166,8 +166,9 @@ def load(path: str | os.PathLike[str], model_path: str | os.PathLike[str] | None
     if model_path is not None and sha256(model_path) != card.file_sha256:
         raise ModelError(
             f"{os.fspath(path)}: it belongs to a file with SHA-256 {card.file_sha256[:16]}..., but "
-            f"{os.fspath(model_path)} is another one (the file was changed, or model.json comes from
-            elsewhere).", "Export again, or copy both files together from where they were made.",
+            f"{os.fspath(model_path)} is another one (the file was changed, or model.json comes "
+            "from elsewhere).",
+            "Export again, or copy both files together from where they were made.",
         )
     return card
 
@@ -192,8 +193,7 @@ def loads(content: bytes | str, where: str = FILE_NAME) -> ModelCard:
 
 
 def find(model_path: str | os.PathLike[str]) -> Path | None:
-    """The card that belongs to a model's file: NAME.model.json or model.json beside it; None when there is
-    none.
+    """The card that belongs to a model's file: NAME.model.json or model.json beside it, or None.
 
     A model.json that names another file that stands beside it is that file's, and is passed over.
     """
@@ -321,7 +321,7 @@ class _Reader:
         return kind(**{name: self.typed(hints[name], value[name], f"{path}.{name}") for name in names})
 
     def typed(self, hint: Any, value: Any, key: str) -> Any:
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
                 raise self.error(key, "must be an object")
             return self.dataclass(hint, value, key)
@@ -337,7 +337,7 @@ class _Reader:
             return self.typed(inner, value, key)
         if hint is float:
             return self.number(value, key)
-        if isinstance(value, bool) is not (hint is bool) or not isinstance(value, hint):
+        if isinstance(value, bool) is not (hint is bool) or not isinstance(value, typing.cast(type, hint)):
             words = {int: "a whole number", str: "a text", bool: "true or false"}
             raise self.error(key, f"must be {words.get(hint, hint)}")
         return value

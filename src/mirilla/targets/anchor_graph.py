@@ -1,7 +1,7 @@
 """Anchors of somebody's frozen graph: the nodes that compute them, carried out in numpy.
 
-The API's anchor generators depend on nothing but constants once the input's size is fixed, so the few ops that they are
-made of are enough.
+The API's anchor generators depend on nothing but constants once the input's size is fixed, so the few ops
+that they are made of are enough.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Unknown(Exception):
 
 
 def evaluate_anchors(graph_def: Any) -> NDArray[np.float32] | None:
-    """(A, 4) anchors of a frozen graph, normalised; None where it has none that can be computed from constants."""
+    """(A, 4) anchors of a frozen graph, normalised; None where constants do not give them."""
     nodes = {node.name: node for node in graph_def.node}
     for name in ANCHORS:
         if name in nodes:
@@ -34,7 +34,12 @@ def evaluate_anchors(graph_def: Any) -> NDArray[np.float32] | None:
                 value = _evaluate(nodes, name)
             except (_Unknown, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError):
                 continue
-            if value.ndim == 2 and value.shape[1] == 4 and value.dtype == np.float32 and np.isfinite(value).all():
+            if (
+                value.ndim == 2
+                and value.shape[1] == 4
+                and value.dtype == np.float32
+                and np.isfinite(value).all()
+            ):
                 return value
     return None
 
@@ -94,7 +99,7 @@ def _carry_out(node: Any, x: list[NDArray]) -> tuple[NDArray, ...]:
 def _range(start: NDArray, limit: NDArray, delta: NDArray) -> NDArray:
     if delta == 0 or abs((limit - start) / delta) > MOST_ELEMENTS:
         raise _Unknown("range")
-    return np.arange(start, limit, delta, dtype=start.dtype)
+    return np.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype)
 
 
 def _slice(x: NDArray, begin: NDArray, size: NDArray) -> NDArray:
@@ -120,8 +125,10 @@ def _multiply(a: NDArray, b: NDArray) -> NDArray:
 
 
 def _strided_slice(node: Any, x: NDArray, begin: NDArray, end: NDArray, strides: NDArray) -> NDArray:
-    masks = {name: node.attr[name].i for name in
-             ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")}
+    masks = {
+        name: node.attr[name].i
+        for name in ("begin_mask", "end_mask", "ellipsis_mask", "new_axis_mask", "shrink_axis_mask")
+    }
     if masks["ellipsis_mask"] or masks["new_axis_mask"]:
         raise _Unknown("strided slice")
     index: list[int | slice] = []
@@ -130,8 +137,13 @@ def _strided_slice(node: Any, x: NDArray, begin: NDArray, end: NDArray, strides:
         if masks["shrink_axis_mask"] & bit:
             index.append(int(begin[i]))
         else:
-            index.append(slice(None if masks["begin_mask"] & bit else int(begin[i]),
-                               None if masks["end_mask"] & bit else int(end[i]), int(strides[i])))
+            index.append(
+                slice(
+                    None if masks["begin_mask"] & bit else int(begin[i]),
+                    None if masks["end_mask"] & bit else int(end[i]),
+                    int(strides[i]),
+                )
+            )
     return x[tuple(index)]
 
 

@@ -1,8 +1,8 @@
 """What a frozen SSD graph that has no model.json beside it says of itself, and what must be assumed.
 
-Old exports of the Object Detection API carry their box coder, NMS thresholds and score converter as nodes with known
-names. Anchors are computed by nodes too; here they are taken from a constant, from those nodes, or from the
-sample's generator where their number fits.
+Old exports of the Object Detection API carry their box coder, NMS thresholds and score converter as nodes
+with known names. Anchors are computed by nodes too; here they are taken from a constant, from those nodes,
+or from the sample's generator where their number fits.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ def output_sizes(graph: DeployGraph, where: str) -> tuple[int, int]:
         if columns > 1 and int(np.prod(shapes[1])) == anchors * columns:
             return anchors, columns
     raise ModelError(
-        f"{where}: the outputs {', '.join(graph.outputs)} have the shapes {', '.join(map(str, shapes))}, which are "
-        "not those of an SSD: box codes (anchors, 1, 4) and logits (anchors, 1 + classes).",
+        f"{where}: the outputs {', '.join(graph.outputs)} have the shapes {', '.join(map(str, shapes))}, "
+        "which are not those of an SSD: box codes (anchors, 1, 4) and logits (anchors, 1 + classes).",
         "Give a detector's frozen graph with the outputs 'concat' and 'concat_1'.",
     )
 
@@ -104,16 +104,25 @@ def _post_processing(nodes: dict[str, Any], notes: list[str]) -> PostProcessing:
         notes.append("Score converter assumed: SIGMOID.")
     else:
         post = replace(post, score_converter=converter)
-    for field, pattern in (("iou_threshold", r"/iou_threshold"), ("score_threshold", r"/score_threshold|Greater/y")):
-        values = {_constant(nodes, name) for name in nodes if "NonMaxSuppression" in name
-                  and re.search(rf"({pattern})$", name) and "PruneZeroArea" not in name} - {None}
+    for field, pattern in (
+        ("iou_threshold", r"/iou_threshold"),
+        ("score_threshold", r"/score_threshold|Greater/y"),
+    ):
+        values = {
+            _constant(nodes, name)
+            for name in nodes
+            if "NonMaxSuppression" in name
+            and re.search(rf"({pattern})$", name)
+            and "PruneZeroArea" not in name
+        } - {None}
         if len(values) == 1:
             post = replace(post, **{field: values.pop()})
     return post
 
 
-def _anchors(graph_def: Any, spec: ModelSpec, count: int, path: Path, notes: list[str]
-             ) -> tuple[NDArray[np.float32], ModelSpec]:
+def _anchors(
+    graph_def: Any, spec: ModelSpec, count: int, path: Path, notes: list[str]
+) -> tuple[NDArray[np.float32], ModelSpec]:
     computed = evaluate_anchors(graph_def)
     if computed is not None and computed.shape == (count, 4):
         notes.append(f"Anchors: {count}, as the graph computes them.")
@@ -121,13 +130,17 @@ def _anchors(graph_def: Any, spec: ModelSpec, count: int, path: Path, notes: lis
     for extractor in EXTRA_MAPS:
         layers = 5 if extractor.startswith("embedded") else 6
         guess = replace(spec, feature_extractor=extractor, anchors=AnchorSpec(num_layers=layers))
-        made = anchors_yxyx(guess.anchors, architecture(guess).feature_map_shapes, spec.height_px, spec.width_px)
+        made = anchors_yxyx(
+            guess.anchors, architecture(guess).feature_map_shapes, spec.height_px, spec.width_px
+        )
         if len(made) == count:
             notes.append(f"Anchors assumed: the {count} of the sample configuration of {extractor}.")
             return made, guess
-    raise ModelError(f"{path}: the graph's {count} anchors cannot be told: neither its nodes give them nor does "
-                     "the sample's generator make that many.",
-                     "Export the model again with 'mirilla export', which writes them into model.json.")
+    raise ModelError(
+        f"{path}: the graph's {count} anchors cannot be told: neither its nodes give them nor does "
+        "the sample's generator make that many.",
+        "Export the model again with 'mirilla export', which writes them into model.json.",
+    )
 
 
 def _labels(path: Path, classes: int, notes: list[str]) -> LabelMap:
@@ -135,6 +148,8 @@ def _labels(path: Path, classes: int, notes: list[str]) -> LabelMap:
     if beside.is_file():
         notes.append(f"Labels: {beside}.")
         return load_label_map(beside)
-    notes.append(f"Labels assumed: {'object' if classes == 1 else f'class 1 .. class {classes}'} "
-                 f"(no {LABEL_MAP} beside the graph).")
+    notes.append(
+        f"Labels assumed: {'object' if classes == 1 else f'class 1 .. class {classes}'} "
+        f"(no {LABEL_MAP} beside the graph)."
+    )
     return LabelMap.from_names(["object"] if classes == 1 else [f"class {i}" for i in range(1, classes + 1)])

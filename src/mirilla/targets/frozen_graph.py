@@ -7,8 +7,8 @@
       -> detection_boxes (N, D, 4), detection_scores, detection_classes (N, D), num_detections (N,)
 
 From Preprocessor/sub to the two concats every node has the name, op, inputs and attributes of the original,
-with two differences that keep old readers working: FusedBatchNorm stands for FusedBatchNormV3, and attributes that
-TensorFlow 1.4 did not know are left out. docs/models.md describes the rest.
+with two differences that keep old readers working: FusedBatchNorm stands for FusedBatchNormV3, and
+attributes that TensorFlow 1.4 did not know are left out. docs/models.md describes the rest.
 """
 
 from __future__ import annotations
@@ -54,15 +54,21 @@ def check(spec: ModelSpec, weights: Mapping[str, NDArray] | None = None) -> Arch
     if weights is not None:
         for name, shape, _ in table.variables():
             if name not in weights:
-                raise ModelError(f"The weights lack the variable '{name}' of shape {shape}.",
-                                 "Export with the pipeline.config that the checkpoint was trained with.")
+                raise ModelError(
+                    f"The weights lack the variable '{name}' of shape {shape}.",
+                    "Export with the pipeline.config that the checkpoint was trained with.",
+                )
             given = np.asarray(weights[name])
             if given.shape != shape:
-                raise ModelError(f"The variable '{name}' has shape {given.shape}, but the model needs {shape}.",
-                                 "Export with the pipeline.config that the checkpoint was trained with.")
+                raise ModelError(
+                    f"The variable '{name}' has shape {given.shape}, but the model needs {shape}.",
+                    "Export with the pipeline.config that the checkpoint was trained with.",
+                )
             if not np.all(np.isfinite(given)):
-                raise ModelError(f"The variable '{name}' holds a value that is not a finite number.",
-                                 "The training has diverged: export an earlier checkpoint.")
+                raise ModelError(
+                    f"The variable '{name}' holds a value that is not a finite number.",
+                    "The training has diverged: export an earlier checkpoint.",
+                )
     return table
 
 
@@ -84,7 +90,9 @@ def build(spec: ModelSpec, weights: Mapping[str, NDArray]) -> Any:
         tensors[layer.name] = _add_layer(g, layer, tensors[layer.input], weights, spec.batch_norm_epsilon)
     anchors = anchors_yxyx(spec.anchors, table.feature_map_shapes, spec.height_px, spec.width_px)
     add_anchors(g, anchors)
-    codes, logits = zip(*(_add_predictor(g, p, tensors[p.input], weights) for p in table.predictors), strict=True)
+    codes, logits = zip(
+        *(_add_predictor(g, p, tensors[p.input], weights) for p in table.predictors), strict=True
+    )
     _concat(g, "concat", codes)
     g.op("Squeeze", BOX_CODES, T=FLOAT, squeeze_dims=[2])
     _concat(g, "concat_1", logits)
@@ -99,8 +107,9 @@ def _add_preprocessor(g: GraphBuilder, spec: ModelSpec) -> str:
     size = (spec.height_px, spec.width_px, 3)
     body = _letterboxed if spec.keep_aspect_ratio else _squashed
     with g.scope("Preprocessor"):
-        images, true_shapes = g.map_over([(pixels, FLOAT)], lambda elements: body(g, spec, elements[0]),
-                                         [(FLOAT, size), (INT32, (3,))])
+        images, true_shapes = g.map_over(
+            [(pixels, FLOAT)], lambda elements: body(g, spec, elements[0]), [(FLOAT, size), (INT32, (3,))]
+        )
         scaled = g.op("Mul", g.const(SCALE, "mul/x"), images, name="mul", T=FLOAT)
         g.op("Sub", scaled, g.const(OFFSET, "sub/y"), name="sub", T=FLOAT)
     return true_shapes
@@ -119,8 +128,12 @@ def _letterboxed(g: GraphBuilder, spec: ModelSpec, image: str) -> list[str]:
     with g.scope("ResizeToRange"):
         shape = g.op("Shape", image, T=FLOAT, out_type=INT32)
         sides = g.first_of_shape(shape), g.first_of_shape(shape, 1)
-        taller = g.op("GreaterEqual", g.op("Mul", sides[0], g.const(width, "width"), T=INT32),
-                      g.op("Mul", sides[1], g.const(height, "height"), T=INT32), T=INT32)
+        taller = g.op(
+            "GreaterEqual",
+            g.op("Mul", sides[0], g.const(width, "width"), T=INT32),
+            g.op("Mul", sides[1], g.const(height, "height"), T=INT32),
+            T=INT32,
+        )
         rows, columns = (g.op("Cast", side, SrcT=INT32, DstT=FLOAT) for side in sides)
         by_height = [g.const(float(height), "full_height"), _scaled_side(g, columns, height, rows)]
         by_width = [_scaled_side(g, rows, width, columns), g.const(float(width), "full_width")]
@@ -128,10 +141,14 @@ def _letterboxed(g: GraphBuilder, spec: ModelSpec, image: str) -> list[str]:
         size = g.op("Cast", g.op("Select", taller, *both, T=FLOAT), SrcT=FLOAT, DstT=INT32)
         resized = _resize(g, image, size)
         rest = g.op("Sub", g.const([height, width], "input_size"), size, T=INT32)
-        after = g.op("ConcatV2", rest, g.const([0], "no_channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32)
+        after = g.op(
+            "ConcatV2", rest, g.const([0], "no_channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32
+        )
         paddings = g.op("Pack", g.const([0, 0, 0], "before"), after, name="paddings", N=2, T=INT32, axis=1)
         padded = g.op("Pad", resized, paddings, T=FLOAT, Tpaddings=INT32)
-        true_shape = g.op("ConcatV2", size, g.const([3], "channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32)
+        true_shape = g.op(
+            "ConcatV2", size, g.const([3], "channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32
+        )
     return [padded, true_shape]
 
 
@@ -143,7 +160,7 @@ def _scaled_side(g: GraphBuilder, side: str, input_side_px: int, other: str) -> 
 
 
 def _resize(g: GraphBuilder, image: str, size: str) -> str:
-    """TensorFlow's legacy bilinear: source = destination * input / output, no half-pixel centres, no antialias."""
+    """TensorFlow's legacy bilinear, as mirilla.resize does it."""
     with g.scope("resize"):
         batch = g.op("ExpandDims", image, g.const(0, "ExpandDims/dim"), T=FLOAT, Tdim=INT32)
         resized = g.op("ResizeBilinear", batch, size, T=FLOAT, align_corners=False)
@@ -161,25 +178,55 @@ def _add_layer(
 ) -> str:
     """A convolution, batch norm and ReLU6; returns the output's tensor."""
     kernel = _variable(g, layer.weights, weights)
-    common = {"T": FLOAT, "strides": [1, layer.stride, layer.stride, 1], "padding": b"SAME", "data_format": b"NHWC"}
+    common = {
+        "T": FLOAT,
+        "strides": [1, layer.stride, layer.stride, 1],
+        "padding": b"SAME",
+        "data_format": b"NHWC",
+    }
     if layer.kind == "depthwise":
-        convolved = g.op("DepthwiseConv2dNative", source, kernel, name=f"{layer.op_scope}/depthwise", **common)
+        convolved = g.op(
+            "DepthwiseConv2dNative", source, kernel, name=f"{layer.op_scope}/depthwise", **common
+        )
     else:
-        convolved = g.op("Conv2D", source, kernel, name=f"{layer.op_scope}/Conv2D", use_cudnn_on_gpu=True, **common)
-    statistics = [_variable(g, layer.batch_norm(name), weights)
-                  for name in ("gamma", "beta", "moving_mean", "moving_variance")]
-    normalised = g.op("FusedBatchNorm", convolved, *statistics, name=f"{layer.op_scope}/BatchNorm/FusedBatchNorm",
-                      T=FLOAT, epsilon=float(epsilon), data_format=b"NHWC", is_training=False)
+        convolved = g.op(
+            "Conv2D", source, kernel, name=f"{layer.op_scope}/Conv2D", use_cudnn_on_gpu=True, **common
+        )
+    statistics = [
+        _variable(g, layer.batch_norm(name), weights)
+        for name in ("gamma", "beta", "moving_mean", "moving_variance")
+    ]
+    normalised = g.op(
+        "FusedBatchNorm",
+        convolved,
+        *statistics,
+        name=f"{layer.op_scope}/BatchNorm/FusedBatchNorm",
+        T=FLOAT,
+        epsilon=float(epsilon),
+        data_format=b"NHWC",
+        is_training=False,
+    )
     return g.op("Relu6", normalised, name=f"{layer.op_scope}/Relu6", T=FLOAT)
 
 
-def _add_predictor(g: GraphBuilder, p: Predictor, source: str, weights: Mapping[str, NDArray]) -> tuple[str, str]:
-    """Both heads of one feature map: codes (N, cells * anchors, 1, 4) and logits (N, cells * anchors, 1 + classes)."""
+def _add_predictor(
+    g: GraphBuilder, p: Predictor, source: str, weights: Mapping[str, NDArray]
+) -> tuple[str, str]:
+    """Both heads of one feature map: codes (N, cells * K, 1, 4) and logits (N, cells * K, 1 + classes)."""
     heads = []
     for scope, sizes in ((p.box_scope, (-1, 1, 4)), (p.class_scope, (-1, p.num_classes + 1))):
         kernel, biases = (_variable(g, f"{scope}/{name}", weights) for name in ("weights", "biases"))
-        convolved = g.op("Conv2D", source, kernel, name=f"{scope}/Conv2D", T=FLOAT, strides=[1, 1, 1, 1],
-                         padding=b"SAME", data_format=b"NHWC", use_cudnn_on_gpu=True)
+        convolved = g.op(
+            "Conv2D",
+            source,
+            kernel,
+            name=f"{scope}/Conv2D",
+            T=FLOAT,
+            strides=[1, 1, 1, 1],
+            padding=b"SAME",
+            data_format=b"NHWC",
+            use_cudnn_on_gpu=True,
+        )
         biased = g.op("BiasAdd", convolved, biases, name=f"{scope}/BiasAdd", T=FLOAT, data_format=b"NHWC")
         with g.scope(f"BoxPredictor_{p.index}", again=True):
             batch = g.first_of_shape(g.op("Shape", source, T=FLOAT, out_type=INT32))
@@ -193,3 +240,44 @@ def _add_predictor(g: GraphBuilder, p: Predictor, source: str, weights: Mapping[
 def _concat(g: GraphBuilder, name: str, tensors: tuple[str, ...]) -> None:
     axis = g.const(1, f"{name}/axis")
     g.op("ConcatV2", *tensors, axis, name=name, N=len(tensors), T=FLOAT, Tidx=INT32)
+
+
+def run(graph_def: Any, images: NDArray) -> dict[str, NDArray[np.float32]]:
+    """Run a frozen graph on photos, in numpy: the deploy graph's outputs, and the detections.
+
+    Args:
+        graph_def: as `build` makes it, or any SSD of the API that `mirilla.targets.foreign` understands.
+        images: (N, H, W, 3) uint8 RGB, any size.
+
+    Returns:
+        'concat' (N, A, 1, 4), 'concat_1' (N, A, 1 + C), and the four OUTPUTS as the graph gives them.
+    """
+    from pathlib import Path
+
+    from mirilla import graph, postprocess, resize
+    from mirilla.graph.reference import Runner
+    from mirilla.targets.foreign import card_from_graph
+
+    read = graph.read(graph_def)
+    card, _ = card_from_graph(graph_def, read, Path("the graph"))
+    spec, most = card.spec, card.spec.post_processing.max_total_detections
+    prepared = [
+        resize.to_input(image, spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio)
+        for image in images
+    ]
+    raw = Runner(read)(np.stack([pixels for pixels, _ in prepared]))
+    codes, logits = (raw[name] for name in read.outputs)
+    results = dict(raw) | {
+        "detection_boxes": np.zeros((len(images), most, 4), np.float32),
+        "detection_scores": np.zeros((len(images), most), np.float32),
+        "detection_classes": np.ones((len(images), most), np.float32),
+        "num_detections": np.zeros(len(images), np.float32),
+    }
+    for i, (_, box) in enumerate(prepared):
+        found = postprocess.detections(codes[i].reshape(-1, 4), logits[i], card.anchors_yxyx, spec, box)
+        count = len(found)
+        results["detection_boxes"][i, :count] = found.boxes_yxyx
+        results["detection_scores"][i, :count] = found.scores
+        results["detection_classes"][i, :count] = found.classes
+        results["num_detections"][i] = count
+    return results

@@ -1,8 +1,8 @@
 """A writer of TensorFlow GraphDefs, node by node, that gives names as TensorFlow 1's Python did.
 
-It knows no TensorFlow: messages come from the `tensorboard` package. Tensors are named by strings: 'node' is its first
-output and 'node:1' its second. Attributes that a later TensorFlow added with a default are simply not
-written, so that an old reader is not troubled by them.
+It knows no TensorFlow: messages come from the `tensorboard` package. Tensors are named by strings: 'node' is
+its first output and 'node:1' its second. Attributes that a later TensorFlow added with a default are simply
+not written, so that an old reader is not troubled by them.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class GraphBuilder:
         finally:
             self._scope = before
 
-    def op(self, op: str, *inputs: str, name: str | None = None, at: str | None = None, **attributes: Any) -> str:
+    def op(
+        self, op: str, *inputs: str, name: str | None = None, at: str | None = None, **attributes: Any
+    ) -> str:
         """Add a node; returns its name.
 
         Args:
@@ -92,10 +94,23 @@ class GraphBuilder:
     def first_of_shape(self, shape: str, index: int = 0) -> str:
         """Entry `index` of a Shape's output, as `shape[index]` is written."""
         with self.scope("strided_slice") as path:
-            slices = [self.const([i], name) for i, name in
-                      ((index, "stack"), (index + 1, "stack_1"), (1, "stack_2"))]
-        return self.op("StridedSlice", shape, *slices, at=path, Index=INT32, T=INT32, begin_mask=0,
-                       ellipsis_mask=0, end_mask=0, new_axis_mask=0, shrink_axis_mask=1)
+            slices = [
+                self.const([i], name)
+                for i, name in ((index, "stack"), (index + 1, "stack_1"), (1, "stack_2"))
+            ]
+        return self.op(
+            "StridedSlice",
+            shape,
+            *slices,
+            at=path,
+            Index=INT32,
+            T=INT32,
+            begin_mask=0,
+            ellipsis_mask=0,
+            end_mask=0,
+            new_axis_mask=0,
+            shrink_axis_mask=1,
+        )
 
     def map_over(
         self,
@@ -119,18 +134,31 @@ class GraphBuilder:
 
     def _map(self, inputs, body, outputs) -> list[str]:
         count = self.first_of_shape(self.op("Shape", inputs[0][0], T=inputs[0][1], out_type=INT32))
-        sources = [self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype))
-                   for _, dtype in inputs]
-        flows = [self._unstack(array, tensor, dtype)
-                 for array, (tensor, dtype) in zip(sources, inputs, strict=True)]
+        sources = [
+            self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype)) for _, dtype in inputs
+        ]
+        flows = [
+            self._unstack(array, tensor, dtype)
+            for array, (tensor, dtype) in zip(sources, inputs, strict=True)
+        ]
         start = self.const(0)
-        results = [self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype))
-                   for dtype, _ in outputs]
+        results = [
+            self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype))
+            for dtype, _ in outputs
+        ]
         with self.scope("while") as path:
-            exits = self._loop(path, start, count, list(zip(sources, flows, inputs, strict=True)), body,
-                               list(zip(results, outputs, strict=True)))
-        return [self._stack(array, flow, dtype, shape)
-                for array, flow, (dtype, shape) in zip(results, exits, outputs, strict=True)]
+            exits = self._loop(
+                path,
+                start,
+                count,
+                list(zip(sources, flows, inputs, strict=True)),
+                body,
+                list(zip(results, outputs, strict=True)),
+            )
+        return [
+            self._stack(array, flow, dtype, shape)
+            for array, flow, (dtype, shape) in zip(results, exits, outputs, strict=True)
+        ]
 
     def _unstack(self, array: str, tensor: str, dtype: DType) -> str:
         with self.scope("TensorArrayUnstack"):
@@ -155,26 +183,37 @@ class GraphBuilder:
         def enter(tensor: str, dtype: DType, name: str = "Enter", constant: bool = True) -> str:
             return self.op("Enter", tensor, name=name, T=dtype, is_constant=constant, **frame)
 
-        variables = [(self.const(0, "iteration_counter"), INT32), (start, INT32),
-                     *((f"{array}:1", FLOAT) for array, _ in results)]
+        variables = [
+            (self.const(0, "iteration_counter"), INT32),
+            (start, INT32),
+            *((f"{array}:1", FLOAT) for array, _ in results),
+        ]
         entered = [enter(tensor, dtype, constant=False) for tensor, dtype in variables]
         following = [_numbered(path + "NextIteration", i) for i in range(len(variables))]
-        merged = [self.op("Merge", tensor, later, N=2, T=dtype)
-                  for tensor, later, (_, dtype) in zip(entered, following, variables, strict=True)]
+        merged = [
+            self.op("Merge", tensor, later, N=2, T=dtype)
+            for tensor, later, (_, dtype) in zip(entered, following, variables, strict=True)
+        ]
         limit = enter(count, INT32, "Less/Enter")
         less = [self.op("Less", tensor, limit, T=INT32) for tensor in merged[:2]]
         again = self.op("LoopCond", self.op("LogicalAnd", *less))
-        switched = [self.op("Switch", tensor, again, T=dtype)
-                    for tensor, (_, dtype) in zip(merged, variables, strict=True)]
-        states = [self.op("Identity", f"{tensor}:1", T=dtype)
-                  for tensor, (_, dtype) in zip(switched, variables, strict=True)]
+        switched = [
+            self.op("Switch", tensor, again, T=dtype)
+            for tensor, (_, dtype) in zip(merged, variables, strict=True)
+        ]
+        states = [
+            self.op("Identity", f"{tensor}:1", T=dtype)
+            for tensor, (_, dtype) in zip(switched, variables, strict=True)
+        ]
         self._pivot = states[0]
         turns = self._plus_one(states[0])
         elements = []
         for i, (array, flow, (_, dtype)) in enumerate(sources):
             name = _numbered("TensorArrayReadV3", i)
             handles = enter(array, RESOURCE, f"{name}/Enter"), enter(flow, FLOAT, f"{name}/Enter_1")
-            elements.append(self.op("TensorArrayReadV3", handles[0], states[1], handles[1], name=name, dtype=dtype))
+            elements.append(
+                self.op("TensorArrayReadV3", handles[0], states[1], handles[1], name=name, dtype=dtype)
+            )
         written = []
         for (array, (dtype, _)), value, flow in zip(results, body(elements), states[2:], strict=True):
             with self.scope("TensorArrayWrite"):
@@ -184,8 +223,10 @@ class GraphBuilder:
         self._pivot = None
         for value, (_, dtype) in zip((turns, index, *written), variables, strict=True):
             self.op("NextIteration", value, T=dtype)
-        return [self.op("Exit", tensor, name=_numbered("Exit", i), T=FLOAT)
-                for i, tensor in enumerate(switched[2:], start=2)]
+        return [
+            self.op("Exit", tensor, name=_numbered("Exit", i), T=FLOAT)
+            for i, tensor in enumerate(switched[2:], start=2)
+        ]
 
     def _plus_one(self, tensor: str) -> str:
         with self.scope("add") as path:

@@ -1,8 +1,8 @@
 """The frozen graph's last part: boxes decoded, scores converted, NMS, and the outputs' names.
 
 Nodes that the API has too carry its names. Inside the loop over pictures the wiring is our own, from ops that
-TensorFlow 1.4 knew: NMS class by class, the best of all classes first, boxes clipped to the picture after that,
-those without area dropped, and zeros to the end.
+TensorFlow 1.4 knew: NMS class by class, the best of all classes first, boxes clipped to the picture after
+that, those without area dropped, and zeros to the end.
 """
 
 from __future__ import annotations
@@ -16,31 +16,46 @@ from mirilla.targets.graph_builder import FLOAT, INT32, INT64, GraphBuilder
 ANCHORS = "Concatenate/concat"  # (A, 4); the API computes them here, and here they are a constant
 
 
-def add_postprocessing(g: GraphBuilder, spec: ModelSpec, anchors_yxyx: NDArray[np.float32], true_shapes: str) -> None:
+def add_postprocessing(
+    g: GraphBuilder, spec: ModelSpec, anchors_yxyx: NDArray[np.float32], true_shapes: str
+) -> None:
     """Add everything after `concat` (N, A, 1, 4) and `concat_1` (N, A, 1 + classes).
 
     Args:
         anchors_yxyx: (A, 4).
-        true_shapes: tensor (N, 3) int32 of each resized picture's height, width and channels before the padding.
+        true_shapes: tensor (N, 3) int32 of each resized picture's height, width and channels before the
+            padding.
     """
     with g.scope("Postprocessor"):
         encodings = g.op("Identity", "Squeeze", name="raw_box_encodings", T=FLOAT)
         boxes = _decoded_boxes(g, encodings, spec.box_coder)  # (N, A, 4)
-        boxes_4d = g.op("ExpandDims", boxes, g.const(2, "ExpandDims_1/dim"), name="ExpandDims_1", T=FLOAT,
-                        Tdim=INT32)
+        boxes_4d = g.op(
+            "ExpandDims", boxes, g.const(2, "ExpandDims_1/dim"), name="ExpandDims_1", T=FLOAT, Tdim=INT32
+        )
         scores = _converted_scores(g, spec)  # (N, A, 1 + C)
         g.op("Identity", scores, name="raw_box_scores", T=FLOAT)
-        foreground = g.op("Slice", "Postprocessor/raw_box_scores", g.const([0, 0, 1], "Slice/begin"),
-                          g.const([-1, -1, -1], "Slice/size"), T=FLOAT, Index=INT32)
+        foreground = g.op(
+            "Slice",
+            "Postprocessor/raw_box_scores",
+            g.const([0, 0, 1], "Slice/begin"),
+            g.const([-1, -1, -1], "Slice/size"),
+            T=FLOAT,
+            Index=INT32,
+        )
         window = _window(g, spec, true_shapes)  # (N, 4)
         detections = _all_pictures(g, spec, boxes, foreground, scores, window)
         count = g.op("Cast", detections[4], name="Cast_4", SrcT=INT32, DstT=FLOAT)
         raw_boxes = g.op("Squeeze", boxes_4d, T=FLOAT, squeeze_dims=[2])
     classes = g.op("Add", detections[2], g.const(1.0, "add/y"), name="add", T=FLOAT)
-    for name, tensor in (("detection_boxes", detections[0]), ("detection_scores", detections[1]),
-                         ("detection_multiclass_scores", detections[3]), ("detection_classes", classes),
-                         ("num_detections", count), ("raw_detection_boxes", raw_boxes),
-                         ("raw_detection_scores", scores)):
+    for name, tensor in (
+        ("detection_boxes", detections[0]),
+        ("detection_scores", detections[1]),
+        ("detection_multiclass_scores", detections[3]),
+        ("detection_classes", classes),
+        ("num_detections", count),
+        ("raw_detection_boxes", raw_boxes),
+        ("raw_detection_scores", scores),
+    ):
         g.op("Identity", tensor, name=name, T=FLOAT)
 
 
@@ -50,7 +65,7 @@ def add_anchors(g: GraphBuilder, anchors_yxyx: NDArray[np.float32]) -> str:
 
 
 def _decoded_boxes(g: GraphBuilder, encodings: str, coder: BoxCoderSpec) -> str:
-    """The Faster R-CNN box coder's inverse; anchors are repeated for each picture and all boxes decoded in one."""
+    """The box coder's inverse; anchors are repeated for each picture and all boxes decoded at once."""
     shape = g.op("Shape", encodings, T=FLOAT, out_type=INT32)
     batch, count = g.first_of_shape(shape), g.first_of_shape(shape, 1)
     anchors = g.op("ExpandDims", ANCHORS, g.const(0, "ExpandDims/dim"), T=FLOAT, Tdim=INT32)
@@ -86,14 +101,25 @@ def _decode(g: GraphBuilder, codes: str, anchors: str, coder: BoxCoderSpec) -> s
         y_centre = binary("Add", y_min, divide(height, 2))
         x_centre = binary("Add", x_min, divide(width, 2))
     ty, tx, th, tw = columns(codes)
-    scaled = [divide(code, scale) for code, scale in
-              ((ty, coder.y_scale), (tx, coder.x_scale), (th, coder.height_scale), (tw, coder.width_scale))]
+    scaled = [
+        divide(code, scale)
+        for code, scale in (
+            (ty, coder.y_scale),
+            (tx, coder.x_scale),
+            (th, coder.height_scale),
+            (tw, coder.width_scale),
+        )
+    ]
     w = binary("Mul", g.op("Exp", scaled[3], T=FLOAT), width)
     h = binary("Mul", g.op("Exp", scaled[2], T=FLOAT), height)
     y = binary("Add", binary("Mul", scaled[0], height), y_centre)
     x = binary("Add", binary("Mul", scaled[1], width), x_centre)
-    edges = [binary("Sub", y, divide(h, 2)), binary("Sub", x, divide(w, 2)),
-             binary("Add", y, divide(h, 2)), binary("Add", x, divide(w, 2))]
+    edges = [
+        binary("Sub", y, divide(h, 2)),
+        binary("Sub", x, divide(w, 2)),
+        binary("Add", y, divide(h, 2)),
+        binary("Add", x, divide(w, 2)),
+    ]
     return _transpose(g, g.op("Pack", *edges, name="stack", N=4, T=FLOAT, axis=0))
 
 
@@ -111,7 +137,9 @@ def _converted_scores(g: GraphBuilder, spec: ModelSpec) -> str:
     if converter == "IDENTITY":
         return g.op("Identity", logits, name="convert_scores", T=FLOAT)
     with g.scope("convert_scores") as path:  # TensorFlow 1.4's Softmax takes matrices only
-        flat = g.op("Reshape", logits, g.const([-1, spec.num_classes + 1], "Reshape/shape"), T=FLOAT, Tshape=INT32)
+        flat = g.op(
+            "Reshape", logits, g.const([-1, spec.num_classes + 1], "Reshape/shape"), T=FLOAT, Tshape=INT32
+        )
         soft = g.op("Softmax", flat, T=FLOAT)
         shape = g.op("Shape", logits, T=FLOAT, out_type=INT32)
     return g.op("Reshape", soft, shape, at=path, T=FLOAT, Tshape=INT32)
@@ -122,52 +150,77 @@ def _window(g: GraphBuilder, spec: ModelSpec, true_shapes: str) -> str:
     shapes = g.op("Cast", true_shapes, name="Cast_1", SrcT=INT32, DstT=FLOAT)
     first = g.op("Unpack", shapes, name="unstack", T=FLOAT, axis=1, num=3)
     sides = first, f"{first}:1"
-    totals = [g.op("Cast", g.const(side_px, f"{name}/x"), name=name, SrcT=INT32, DstT=FLOAT)
-              for name, side_px in (("Cast_2", spec.height_px), ("Cast_3", spec.width_px))]
+    totals = [
+        g.op("Cast", g.const(side_px, f"{name}/x"), name=name, SrcT=INT32, DstT=FLOAT)
+        for name, side_px in (("Cast_2", spec.height_px), ("Cast_3", spec.width_px))
+    ]
     zeros = [g.op("ZerosLike", side, name="zeros_like", T=FLOAT) for side in sides]
-    ends = [g.op("RealDiv", side, total, name="truediv", T=FLOAT)
-            for side, total in zip(sides, totals, strict=True)]
+    ends = [
+        g.op("RealDiv", side, total, name="truediv", T=FLOAT)
+        for side, total in zip(sides, totals, strict=True)
+    ]
     return g.op("Pack", *zeros, *ends, name="stack_1", N=4, T=FLOAT, axis=1)
 
 
-def _all_pictures(g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, scores: str, window: str) -> list[str]:
-    """Boxes (N, D, 4), scores, classes from 0 (N, D), scores of all columns (N, D, 1 + C), counts (N,) int32."""
+def _all_pictures(
+    g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, scores: str, window: str
+) -> list[str]:
+    """Boxes (N, D, 4), scores, classes from 0 (N, D), all columns (N, D, 1 + C), counts (N,) int32."""
     most = spec.post_processing.max_total_detections
     inputs = [(boxes, FLOAT), (foreground, FLOAT), (scores, FLOAT), (window, FLOAT)]
-    outputs = [(FLOAT, (most, 4)), (FLOAT, (most,)), (FLOAT, (most,)), (FLOAT, (most, spec.num_classes + 1)),
-               (INT32, ())]
+    outputs = [
+        (FLOAT, (most, 4)),
+        (FLOAT, (most,)),
+        (FLOAT, (most,)),
+        (FLOAT, (most, spec.num_classes + 1)),
+        (INT32, ()),
+    ]
     with g.scope("BatchMultiClassNonMaxSuppression"):
         return g.map_over(inputs, lambda elements: _one_picture(g, spec, *elements), outputs)
 
 
-def _one_picture(g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, scores: str, window: str) -> list[str]:
+def _one_picture(
+    g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, scores: str, window: str
+) -> list[str]:
     """Boxes (A, 4), scores (A, C) and (A, 1 + C), window (4,) -> the outputs' elements."""
     with g.scope("MultiClassNonMaxSuppression"):
         column = g.op("Unpack", foreground, name="unstack", T=FLOAT, axis=1, num=spec.num_classes)
-        chosen = [_one_class(g, spec, i, boxes, f"{column}:{i}" if i else column) for i in range(spec.num_classes)]
-        anchor, score, kind = (_concatenated(g, [c[i] for c in chosen], dtype, name) for i, (dtype, name) in
-                               enumerate(((INT64, "anchors"), (FLOAT, "scores"), (FLOAT, "classes"))))
+        chosen = [
+            _one_class(g, spec, i, boxes, f"{column}:{i}" if i else column) for i in range(spec.num_classes)
+        ]
+        anchor, score, kind = (
+            _concatenated(g, [c[i] for c in chosen], dtype, name)
+            for i, (dtype, name) in enumerate(((INT64, "anchors"), (FLOAT, "scores"), (FLOAT, "classes")))
+        )
         with g.scope("SortByField"):
             best = g.op("TopKV2", score, g.op("Size", score, T=FLOAT, out_type=INT32), T=FLOAT, sorted=True)
         order = f"{best}:1"
         anchor, kind = _gather(g, anchor, order, INT64, INT32), _gather(g, kind, order, FLOAT, INT32)
         found = _gather(g, boxes, anchor, FLOAT, INT64)
-        low, high = (_gather(g, window, g.const(ends, name), FLOAT, INT32)
-                     for ends, name in (([0, 1, 0, 1], "low"), ([2, 3, 2, 3], "high")))
+        low, high = (
+            _gather(g, window, g.const(ends, name), FLOAT, INT32)
+            for ends, name in (([0, 1, 0, 1], "low"), ([2, 3, 2, 3], "high"))
+        )
         with g.scope("ClipToWindow"):
             clipped = g.op("Maximum", g.op("Minimum", found, high, T=FLOAT), low, T=FLOAT)
         kept = _with_area(g, clipped)
         with g.scope("ChangeCoordinateFrame"):
             moved = g.op("Sub", _gather(g, clipped, kept, FLOAT, INT64), low, T=FLOAT)
             inside = g.op("RealDiv", moved, g.op("Sub", high, low, T=FLOAT), T=FLOAT)
-        results = [inside, _gather(g, best, kept, FLOAT, INT64), _gather(g, kind, kept, FLOAT, INT64),
-                   _gather(g, scores, _gather(g, anchor, kept, INT64, INT64), FLOAT, INT64)]
+        results = [
+            inside,
+            _gather(g, best, kept, FLOAT, INT64),
+            _gather(g, kind, kept, FLOAT, INT64),
+            _gather(g, scores, _gather(g, anchor, kept, INT64, INT64), FLOAT, INT64),
+        ]
         most = g.const(spec.post_processing.max_total_detections, "max_total_size")
         count = g.op("Minimum", g.op("Size", kept, T=INT64, out_type=INT32), most, T=INT32)
     with g.scope("PadOrClipBoxList"):
         missing = g.op("Sub", most, count, T=INT32)
-        padded = [_padded(g, tensor, count, missing, columns)
-                  for tensor, columns in zip(results, (4, None, None, spec.num_classes + 1), strict=True)]
+        padded = [
+            _padded(g, tensor, count, missing, columns)
+            for tensor, columns in zip(results, (4, None, None, spec.num_classes + 1), strict=True)
+        ]
     return [*padded, count]
 
 
@@ -180,9 +233,13 @@ def _one_class(g: GraphBuilder, spec: ModelSpec, index: int, boxes: str, score: 
     candidates = _gather(g, boxes, anchor, FLOAT, INT64)
     candidate_scores = _gather(g, score, anchor, FLOAT, INT64)
     with g.scope("non_max_suppression"):
-        kept = g.op("NonMaxSuppressionV2", candidates, candidate_scores,
-                    g.const(post.max_detections_per_class, "max_output_size"),
-                    g.const(float(post.iou_threshold), "iou_threshold"))
+        kept = g.op(
+            "NonMaxSuppressionV2",
+            candidates,
+            candidate_scores,
+            g.const(post.max_detections_per_class, "max_output_size"),
+            g.const(float(post.iou_threshold), "iou_threshold"),
+        )
     scores = _gather(g, candidate_scores, kept, FLOAT, INT32)
     zeros = g.op("ZerosLike", scores, name="zeros_like", T=FLOAT)
     kind = g.op("Add", zeros, g.const(float(index), "class"), name="add", T=FLOAT)
@@ -212,7 +269,9 @@ def _concatenated(g: GraphBuilder, tensors: list[str], dtype, name: str) -> str:
     if len(tensors) == 1:
         return tensors[0]
     with g.scope("Concatenate", again=True), g.scope(name):
-        return g.op("ConcatV2", *tensors, g.const(0, "axis"), name="concat", N=len(tensors), T=dtype, Tidx=INT32)
+        return g.op(
+            "ConcatV2", *tensors, g.const(0, "axis"), name="concat", N=len(tensors), T=dtype, Tidx=INT32
+        )
 
 
 def _padded(g: GraphBuilder, tensor: str, count: str, missing: str, columns: int | None) -> str:

@@ -1,0 +1,84 @@
+"""mirilla export: a checkpoint as a frozen graph, with model.json beside it."""
+
+from __future__ import annotations
+
+import argparse
+
+NAME = "export"
+HELP = "write a checkpoint as a frozen graph with model.json beside it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pipeline-config",
+        "--pipeline_config_path",
+        metavar="P",
+        help="pipeline.config of the training (default: the one in --model-dir)",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        "--trained_checkpoint_prefix",
+        metavar="C",
+        help="a checkpoint of Mirilla, exported weights (.safetensors), or a TensorFlow checkpoint's prefix",
+    )
+    parser.add_argument("--model-dir", metavar="D", help="a training folder: its newest checkpoint")
+    parser.add_argument("--out", "--output_directory", metavar="DIR", required=True, help="folder to write")
+    parser.add_argument(
+        "--label-map", metavar="L", help="label map (default: the one that pipeline.config names)"
+    )
+    parser.add_argument("--name", help="name of the model (default: the folder's)")
+    parser.add_argument("--licence", help="licence of the weights, Apache-2.0 say; stands in model.json")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.5,
+        metavar="T",
+        help="score from which detections are worth showing (default 0.5)",
+    )
+    parser.add_argument(
+        "--input_type", default="image_tensor", choices=["image_tensor"], help=argparse.SUPPRESS
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from mirilla import config, console, weights
+    from mirilla.errors import UsageError
+    from mirilla.labels import load_label_map
+    from mirilla.model.from_config import model_spec
+    from mirilla.targets.export import export_model
+
+    if (args.checkpoint is None) == (args.model_dir is None):
+        raise UsageError(
+            "Give either --checkpoint or --model-dir.", "mirilla export --model-dir train --out export"
+        )
+    if args.pipeline_config is None and args.model_dir is None:
+        raise UsageError("--checkpoint needs --pipeline-config, which says what network it belongs to.")
+    if not 0 <= args.threshold <= 1:
+        raise UsageError(f"--threshold {args.threshold}: a score lies between 0 and 1.")
+    pipeline_path = Path(args.pipeline_config or Path(args.model_dir) / weights.PIPELINE)
+    pipeline = config.load(pipeline_path)
+    config.require(pipeline)
+    spec = model_spec(pipeline)
+    found = weights.load(args.checkpoint) if args.checkpoint else weights.newest(args.model_dir)
+    if args.label_map:
+        labels = load_label_map(args.label_map)
+    else:
+        labels = weights.labels_of(pipeline, pipeline_path.parent, spec.num_classes)
+    exported = export_model(
+        spec,
+        found.variables,
+        labels,
+        args.out,
+        pipeline=pipeline,
+        name=args.name,
+        licence=args.licence,
+        threshold=args.threshold,
+        training={"checkpoint": found.path.name, "steps": found.step, "averaged": found.averaged},
+    )
+    step = "" if found.step is None else f" of step {found.step}"
+    console.say(f"{found.path}{step}{' (moving averages)' if found.averaged else ''} -> {exported.folder}")
+    for path in exported.files:
+        console.say(f"  {path.name}  {path.stat().st_size:,} bytes")
+    return 0
