@@ -168,20 +168,23 @@ def _convert(args: argparse.Namespace) -> int:
         )
     if dataset.problems:
         say(
-            f"{len(dataset.problems)} problems of the source ('mirilla data check {args.source}' lists them all):"
+            f"{len(dataset.problems)} problems of the source ('mirilla data check {args.source}' lists them "
+            "all):"
         )
         _list(dataset.problems, 10)
     if made.changes:
         say(f"{len(made.changes)} changes that the format made necessary:")
         _list(made.changes)
     say(
-        f"Wrote {made.pictures} pictures with {made.boxes} boxes ({', '.join(made.labels)}) as {made.format} to "
+        f"Wrote {made.pictures} pictures with {made.boxes} boxes ({', '.join(made.labels)}) as "
+        f"{made.format} to "
         f"{made.destination}:"
     )
     for path in made.files[:20]:
         say(f"  {path}")
     say(
-        f"Next: mirilla data stats {args.destination}, or train on it: mirilla run {args.destination} --out DIR"
+        f"Next: mirilla data stats {args.destination}, or train on it: mirilla run {args.destination} --out "
+        "DIR"
     )
     return 0
 

@@ -66,7 +66,10 @@ def check_boxes(sample: Sample) -> list[Finding]:
     size = np.array([sample.width_px, sample.height_px] * 2, float)
     for i, box in enumerate(sample.boxes_px_xyxy):
         x0, y0, x1, y1 = box
-        what = f"{sample.filename}, box {i + 1} ({sample.labels[i]}, x {x0:.6g} to {x1:.6g}, y {y0:.6g} to {y1:.6g} px)"
+        what = (
+            f"{sample.filename}, box {i + 1} ({sample.labels[i]}, x {x0:.6g} to {x1:.6g}, y {y0:.6g} to "
+            f"{y1:.6g} px)"
+        )
         severity = "warning" if sample.ignore[i] else "error"
         if not np.isfinite(box).all():
             found.append(
@@ -212,7 +215,10 @@ def _duplicates(digests: dict[str, list[Sample]], dataset: Dataset) -> list[Find
             parts = {dataset.parts.get(s.filename) for s in (first, other)}
             text = f"{other.filename} is the same file, byte for byte, as {first.filename}"
             if len(parts) > 1:
-                text += f", and they are in different parts ({' and '.join(str(p) for p in sorted(map(str, parts)))})"
+                text += (
+                    ", and they are in different parts "
+                    f"({' and '.join(str(p) for p in sorted(map(str, parts)))})"
+                )
             same = other.labels == first.labels and np.allclose(other.boxes_yxyx, first.boxes_yxyx, atol=1e-6)
             text += "." if same else "; their boxes differ."
             found.append(

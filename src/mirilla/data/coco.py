@@ -1,8 +1,8 @@
 """COCO JSON: images, annotations with bbox [x, y, width, height] in pixels, categories.
 
-Files: annotations/instances_train*.json and instances_val*.json, {train,valid,test}/_annotations.coco.json, or any
-one .json of that form. `iscrowd` is read as is_crowd. An ignored box is written with `ignore` and `iscrowd` set, so
-that pycocotools leaves it out too.
+Files: annotations/instances_train*.json and instances_val*.json, {train,valid,test}/_annotations.coco.json,
+or any one .json of that form. `iscrowd` is read as is_crowd. An ignored box is written with `ignore` and
+`iscrowd` set, so that pycocotools leaves it out too.
 """
 
 from __future__ import annotations

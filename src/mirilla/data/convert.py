@@ -23,7 +23,9 @@ _ORDER = (TRAIN, EVAL, TEST)
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written: the destination, every file but the pictures, counts, and what could not be kept as it was."""
+    """What was written: the destination, every file but the pictures, counts, and what could not be kept as
+    it was.
+    """
 
     destination: Path
     format: str
@@ -52,13 +54,14 @@ def convert(
     Args:
         destination: a folder; for TFRecord it may be a file name that ends in .tfrecord or .record.
         to: one of TARGETS.
-        labels: a LabelMap, names or name -> id: decides the class numbers; by default the data set's own labels in
-            their order.
+        labels: a LabelMap, names or name -> id: decides the class numbers; by default the data set's own
+            labels in their order.
         shards: number of TFRecord files of each part.
         force: replace a destination that an earlier conversion wrote.
 
     Raises:
-        DataError: the destination is in the way, a label is not in the label map, or a picture cannot be read.
+        DataError: the destination is in the way, a label is not in the label map, or a picture cannot be
+            read.
         UsageError: an unknown format, or options that do not fit it.
         MirillaError: the disk is full, or the destination may not be written.
     """

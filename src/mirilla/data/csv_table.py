@@ -1,8 +1,8 @@
 """CSV tables: filename,width,height,class,xmin,ymin,xmax,ymax, in pixels, one row per box.
 
-Other names for the columns are read too (file, label, x1, y1, x2, y2). A row with empty coordinates is a picture
-without objects. Further columns of ours, written only where they say something: ignore, difficult, group_of,
-is_crowd, weight.
+Other names for the columns are read too (file, label, x1, y1, x2, y2). A row with empty coordinates is a
+picture without objects. Further columns of ours, written only where they say something: ignore, difficult,
+group_of, is_crowd, weight.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def find(folder: Path) -> list[Path]:
 def load(path: Path, name: str, split: str | None = None) -> Annotations:
     """Read a table, or the preferred table(s) of a folder; pictures lie beside it or in images/.
 
-    A folder with tables named for parts (train_labels.csv, test_labels.csv) is read whole, each with its part.
+    A folder with tables named for parts (train_labels.csv, test_labels.csv) is read whole, each with its
+    part.
 
     Raises:
         DataError: the header lacks a column.
@@ -203,7 +204,9 @@ def _columns_of_file(path: Path) -> bool:
 
 
 def text_of(samples: Sequence[Sample]) -> str:
-    """Samples as a table; coordinates are whole numbers where they are whole, otherwise with up to 2 decimals."""
+    """Samples as a table; coordinates are whole numbers where they are whole, otherwise with up to 2
+    decimals.
+    """
     extra = [f for f in FLAGS if any(getattr(s, f).any() for s in samples)]
     weighted = any((s.weight != 1).any() for s in samples)
     out = io.StringIO()

@@ -1,7 +1,8 @@
 """A set of labelled pictures, what was found wrong with it, and the raw entries that readers hand over.
 
-Every format's reader returns `Annotations`: what the annotation files say, before any picture was opened. `build`
-opens the pictures' headers and turns the entries into samples; this stage is the same for all formats.
+Every format's reader returns `Annotations`: what the annotation files say, before any picture was opened.
+`build` opens the pictures' headers and turns the entries into samples; this stage is the same for all
+formats.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ class Dataset:
         if not self.parts:
             raise DataError(
                 f"{self.source}: the data set has no split of its own, so '{name}' names nothing in it.",
-                "Write a split.csv beside the annotations (rows 'file,train' or 'file,eval'), or ask for a share "
+                "Write a split.csv beside the annotations (rows 'file,train' or 'file,eval'), or ask for a "
+                "share "
                 "(--eval-share 0.1).",
             )
         keep = wanted(list(self.parts.values()), name)
@@ -102,7 +104,8 @@ class Dataset:
 
 
 def wanted(parts: Sequence[str | None], split: str | None) -> set[str | None]:
-    """The parts to read when `split` is asked for: all of them for None; "test" for an "eval" that is not there.
+    """The parts to read when `split` is asked for: all of them for None; "test" for an "eval" that is not
+    there.
 
     What has no part is read too where nothing has one, so that a split file or a share can still part it.
     """
@@ -185,7 +188,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a reader found in the annotation files. `labels` is empty where the format has no list of its own."""
+    """What a reader found in the annotation files. `labels` is empty where the format has no list of its
+    own.
+    """
 
     name: str
     format: str
@@ -307,7 +312,8 @@ def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
                         "note",
                         "turned-photo",
                         entry.where,
-                        f"{entry.filename} is a photo with EXIF rotation, labelled without it; its boxes were turned.",
+                        f"{entry.filename} is a photo with EXIF rotation, labelled without it; its boxes "
+                        "were turned.",
                     )
                 )
             else:
@@ -316,7 +322,8 @@ def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
                         "warning",
                         "size-mismatch",
                         entry.where,
-                        f"the annotation says {declared[1]}x{declared[0]} px, the picture {entry.filename} has "
+                        f"the annotation says {declared[1]}x{declared[0]} px, the picture {entry.filename} "
+                        "has "
                         f"{width}x{height}; boxes are taken relative to the size in the annotation.",
                         "If the photo was cropped after labelling, label it again.",
                     )

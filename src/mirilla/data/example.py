@@ -1,7 +1,7 @@
 """tf.train.Example messages without TensorFlow, wire-compatible with it.
 
-The descriptors are built in a pool of their own and in a package of our own, so TensorFlow can live in the same
-process. Field numbers are those of TensorFlow's core/example/{feature,example}.proto.
+The descriptors are built in a pool of their own and in a package of our own, so TensorFlow can live in the
+same process. Field numbers are those of TensorFlow's core/example/{feature,example}.proto.
 """
 
 from __future__ import annotations

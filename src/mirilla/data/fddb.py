@@ -1,7 +1,7 @@
 """FDDB: FDDB-folds/FDDB-fold-NN-ellipseList.txt and originalPics/. Read only.
 
-Per picture: its name without '.jpg'; the number of faces; one line each 'major_radius minor_radius angle centre_x
-centre_y 1', in pixels and radians. The box is the smallest upright one around the ellipse.
+Per picture: its name without '.jpg'; the number of faces; one line each 'major_radius minor_radius angle
+centre_x centre_y 1', in pixels and radians. The box is the smallest upright one around the ellipse.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ def find(folder: Path) -> list[Path]:
 def ellipse_box(
     major: float, minor: float, angle: float, centre_x: float, centre_y: float
 ) -> NDArray[np.float64]:
-    """[xmin, ymin, xmax, ymax] of the upright box around an ellipse; `angle` is the major axis's, from the x axis."""
+    """[xmin, ymin, xmax, ymax] of the upright box around an ellipse; `angle` is the major axis's, from the x
+    axis.
+    """
     half_width = np.hypot(major * np.cos(angle), minor * np.sin(angle))
     half_height = np.hypot(major * np.sin(angle), minor * np.cos(angle))
     return np.array(
@@ -38,7 +40,9 @@ def ellipse_box(
 
 
 def load(path: Path, name: str, split: str | None = None) -> Annotations:
-    """Read the ellipse lists of a folder, or one list; FDDB has no training and evaluation parts of its own."""
+    """Read the ellipse lists of a folder, or one list; FDDB has no training and evaluation parts of its
+    own.
+    """
     files = find(path) if path.is_dir() else [path]
     if not files:
         raise DataError(

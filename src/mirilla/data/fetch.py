@@ -1,7 +1,7 @@
 """Fetching WIDER FACE: resumed, retried over mirrors, checked, and unpacked without surprises.
 
-Sizes and MD5 sums are those that public loaders of the data set have recorded for years. Research use only: the
-photos' rights belong to their owners.
+Sizes and MD5 sums are those that public loaders of the data set have recorded for years. Research use only:
+the photos' rights belong to their owners.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ _TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Archive:
-    """A published file. size_bytes, md5: None or empty where not known; then only the zip's own checksums count."""
+    """A published file. size_bytes, md5: None or empty where not known; then only the zip's own checksums
+    count.
+    """
 
     name: str
     size_bytes: int | None = None
@@ -88,7 +90,8 @@ def fetch_widerface(
 
     Args:
         mirrors: addresses that the archives' names are appended to, tried in order.
-        from_dir: a folder with archives that the user already has; those found there are used and left in place.
+        from_dir: a folder with archives that the user already has; those found there are used and left in
+            place.
         checksum: whether the archives must have their published MD5 sums (the zip's own are always checked).
         keep_archives: keep downloaded archives after unpacking.
         attempts: tries per mirror when the connection breaks.
@@ -97,7 +100,8 @@ def fetch_widerface(
         Archive name -> SHA-256 of the file that was unpacked (also written to mirilla-fetch.json).
 
     Raises:
-        DownloadError: no mirror gives a whole file, or one is not what was published; lists what each mirror said.
+        DownloadError: no mirror gives a whole file, or one is not what was published; lists what each mirror
+            said.
         MirillaError: the disk is full, or the folder may not be written.
     """
     folder = Path(folder)
@@ -178,7 +182,8 @@ def download(
     say: Callable[[str], object] = lambda text: None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Path:
-    """Fetch one archive to `path`; meanwhile it is called `path` + '.part', and a later call goes on with that.
+    """Fetch one archive to `path`; meanwhile it is called `path` + '.part', and a later call goes on with
+    that.
 
     Raises:
         DownloadError: no mirror gives the whole file; lists what each said.
@@ -301,7 +306,8 @@ def _total(header: str | None) -> int | None:
 
 
 def unpack(path: Path, folder: Path, progress: ProgressMaker = _no_progress) -> int:
-    """Unpack a zip; every member's CRC is checked, and files that are there already with the same size and CRC are kept.
+    """Unpack a zip; every member's CRC is checked, and files that are there already with the same size and
+    CRC are kept.
 
     Returns:
         The number of files.

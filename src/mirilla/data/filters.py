@@ -34,8 +34,9 @@ def keep(sample: Sample, mask: np.ndarray) -> Sample:
 def tutorial(dataset: Dataset) -> Dataset:
     """The filter of the old Vision Kit tutorial: large and sharp faces only.
 
-    Boxes go that are invalid (ignored), blurred in any degree (attribute `blur` other than 0), or whose longer side is
-    under 50 px of the photo. Pictures stay, those left without a box too: what was filtered out counts as background.
+    Boxes go that are invalid (ignored), blurred in any degree (attribute `blur` other than 0), or whose
+    longer side is under 50 px of the photo. Pictures stay, those left without a box too: what was filtered
+        out counts as background.
     """
     counts = {"invalid": 0, "blurred": 0, "small": 0}
     samples = []

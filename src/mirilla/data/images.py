@@ -46,7 +46,9 @@ _TRANSPOSE = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's header says: its file format ("jpeg", "png", ...), sizes (height, width), EXIF orientation 1..8."""
+    """What a picture's header says: its file format ("jpeg", "png", ...), sizes (height, width), EXIF
+    orientation 1..8.
+    """
 
     format: str
     stored_px: tuple[int, int]
@@ -125,7 +127,9 @@ def decode_rgb(picture: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
 
 
 def to_upright(boxes_yxyx: NDArray[np.float64], orientation: int) -> NDArray[np.float64]:
-    """Boxes (N, 4) normalised to the stored picture -> to the picture turned upright by EXIF `orientation`."""
+    """Boxes (N, 4) normalised to the stored picture -> to the picture turned upright by EXIF
+    `orientation`.
+    """
     return _turned(boxes_yxyx, orientation)
 
 
@@ -157,7 +161,8 @@ def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         size = len(picture) if isinstance(picture, bytes) else os.path.getsize(picture)
         raise DataError(
-            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes are no known format.",
+            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes are no known "
+            "format.",
             "Replace the file, or remove it from the data set.",
         ) from error
     except (Image.DecompressionBombError, ValueError, SyntaxError, struct.error, IndexError) as error:
@@ -188,7 +193,9 @@ def _header(image: Image.Image) -> Header:
 
 
 def _orientation(exif: bytes) -> int:
-    """The orientation tag of an EXIF block (TIFF 6.0 layout, after an optional 'Exif\\0\\0'); 1 where it has none."""
+    """The orientation tag of an EXIF block (TIFF 6.0 layout, after an optional 'Exif\\0\\0'); 1 where it has
+    none.
+    """
     try:
         data = Image.Exif()
         data.load(exif)

@@ -27,8 +27,8 @@ def read_dataset(
     """Read a data set: a folder, an annotation file, or TFRecord files.
 
     Args:
-        path: may end in '@train', '@eval' or '@test', which chooses a part as `split` does (a path that exists
-            under its whole name wins).
+        path: may end in '@train', '@eval' or '@test', which chooses a part as `split` does (a path that
+            exists under its whole name wins).
         format: one of FORMATS; recognised where it is None.
         split: "train", "eval" or "test": that part by the data set's own split; None: all of it.
         advance: called with 1 for every picture whose header was read.
@@ -113,8 +113,10 @@ def _recognise_folder(path: Path) -> tuple[str, tuple[str, ...]]:
     hits = [name for name, test in tests.items() if test()]
     if not hits:
         raise DataError(
-            f"{path}: no data set was recognised in this folder. Looked for: bbx_gt*.txt or wider_face_split/ (WIDER "
-            "FACE), FDDB-folds/, Annotations/*.xml (VOC), instances_*.json or _annotations.coco.json (COCO), data.yaml "
+            f"{path}: no data set was recognised in this folder. Looked for: bbx_gt*.txt or "
+            "wider_face_split/ (WIDER "
+            "FACE), FDDB-folds/, Annotations/*.xml (VOC), instances_*.json or _annotations.coco.json "
+            "(COCO), data.yaml "
             "with labels/*.txt (YOLO), *.tfrecord or *.record, *.csv.",
             "Check the path, or name the annotation file itself and its format with --from.",
         )
@@ -187,12 +189,11 @@ def _read_tfrecord(path: Path, split: str | None, advance) -> Dataset:
     ids, labels = _label_map_beside(folder)
     if not files:
         raise empty(path, [])
-    dataset = tfrecord.load(files, path, _name_of(path), parts, ids, labels, advance)
-    return dataset
+    return tfrecord.load(files, path, _name_of(path), parts, ids, labels, advance)
 
 
 def _part_by_file_name(name: str) -> str | None:
-    words = [w for w in name.lower().replace(".", "-").replace("_", "-").split("-")]
+    words = name.lower().replace(".", "-").replace("_", "-").split("-")
     return next((p for w in words if (p := part_name(w))), None)
 
 

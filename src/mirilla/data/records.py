@@ -1,7 +1,8 @@
 """TFRecord files: a row of byte strings, each with its length and checksums.
 
-Layout of one record (TensorFlow, core/lib/io/record_writer.h): length uint64, masked CRC-32C of the length uint32,
-the bytes, masked CRC-32C of the bytes uint32; little-endian. Masked: rotated right by 15 bits, plus 0xa282ead8.
+Layout of one record (TensorFlow, core/lib/io/record_writer.h): length uint64, masked CRC-32C of the length
+uint32, the bytes, masked CRC-32C of the bytes uint32; little-endian. Masked: rotated right by 15 bits, plus
+0xa282ead8.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
     """The records of one file, in order.
 
     Raises:
-        DataError: a record is cut short or a checksum is wrong; names the file, the record (counted from 0) and the byte.
+        DataError: a record is cut short or a checksum is wrong; names the file, the record (counted from 0)
+            and the byte.
         MirillaError: the file cannot be opened.
     """
     path = Path(path)
@@ -58,7 +60,7 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
                 what = (
                     "the checksum of its length is wrong"
                     if index
-                    else "the checksum of its length is wrong; is it a TFRecord file at all (and not compressed)?"
+                    else "the checksum of its length is wrong; is it a TFRecord file at all?"
                 )
                 raise _broken(path, index, offset, what)
             if offset + 16 + length > size:

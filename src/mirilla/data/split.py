@@ -61,7 +61,9 @@ def read_split(path: Path) -> dict[str, str]:
 
 
 def share_of(filename: str, seed: int = 0) -> float:
-    """A number in [0, 1) that depends on the file name (and seed) alone, the same on every machine and run."""
+    """A number in [0, 1) that depends on the file name (and seed) alone, the same on every machine and
+    run.
+    """
     digest = hashlib.sha256(f"{seed}:{filename}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

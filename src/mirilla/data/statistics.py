@@ -20,10 +20,10 @@ _QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 class Statistics:
     """Counts and distributions; boxes without an area are counted but take no part in the distributions.
 
-    box_size_px: quantiles (name -> value) of sqrt(width * height) after the picture's long side is scaled to 256 px:
-    the size that a detector with a 256 px input sees. box_side_px: the same of the longer side in the picture's own
-    pixels. box_aspect: width / height in pixels. size_histogram: rows (from, to, boxes) of box_size_px, ignored boxes
-    left out.
+    box_size_px: quantiles (name -> value) of sqrt(width * height) after the picture's long side is scaled to
+    256 px: the size that a detector with a 256 px input sees. box_side_px: the same of the longer side in the
+    picture's own pixels. box_aspect: width / height in pixels. size_histogram: rows (from, to, boxes) of
+    box_size_px, ignored boxes left out.
     """
 
     name: str
@@ -97,7 +97,7 @@ def statistics(dataset: Dataset) -> Statistics:
         box_aspect=_quantiles(width[full] / height[full]),
         size_histogram=tuple(
             (float(a), float(b), int(c))
-            for a, b, c in zip(edges[:-1], _SIZE_EDGES[1:] + (10**6,), counts, strict=True)
+            for a, b, c in zip(edges[:-1], (*_SIZE_EDGES[1:], 10**6), counts, strict=True)
         ),
     )
 

@@ -1,13 +1,13 @@
 """Samples in TFRecord files: tf.train.Example messages with the features of the Object Detection API.
 
 Features: image/{height,width,filename,source_id,encoded,format}, image/object/bbox/{xmin,xmax,ymin,ymax},
-image/object/class/{text,label}; and, only where a box of the picture has them, image/object/{difficult,group_of,
-is_crowd,weight} and our own image/object/ignore. An ignored box is also given weight 0, so the API's training, which
-does not know our feature, learns nothing from it.
+image/object/class/{text,label}; and, only where a box of the picture has them,
+image/object/{difficult,group_of,is_crowd,weight} and our own image/object/ignore. An ignored box is also
+given weight 0, so the API's training, which does not know our feature, learns nothing from it.
 
-A photo with EXIF rotation: its bytes are copied, and TensorFlow's decoders do not turn it. So height, width and boxes
-in the record are those of the stored picture, and TensorFlow finds boxes and pixels in agreement; our own
-image/orientation says that this was done. Our reader turns the boxes back.
+A photo with EXIF rotation: its bytes are copied, and TensorFlow's decoders do not turn it. So height, width
+and boxes in the record are those of the stored picture, and TensorFlow finds boxes and pixels in agreement;
+our own image/orientation says that this was done. Our reader turns the boxes back.
 """
 
 from __future__ import annotations
@@ -137,9 +137,9 @@ def from_example(
     for name in ("difficult", "group_of", "is_crowd", "ignore"):
         if values := get.many(f"image/object/{name}"):
             flags[name] = get.exactly(f"image/object/{name}", values, count)
-    weight = get.many("image/object/weight")
-    if weight:
-        weight = np.array(get.exactly("image/object/weight", weight, count), np.float64)
+    weight: np.ndarray | None = None
+    if weights := get.many("image/object/weight"):
+        weight = np.array(get.exactly("image/object/weight", weights, count), np.float64)
         if "ignore" in flags:
             weight = np.where(np.asarray(flags["ignore"], bool), 1.0, weight)
     height, width = header.upright_px
@@ -153,9 +153,9 @@ def from_example(
         boxes,
         labels,
         where=where,
-        weight=weight if len(weight) else None,
+        weight=weight,  # type: ignore[arg-type]
         **flags,
-    )  # type: ignore[arg-type]
+    )
 
 
 def safe_name(name: str, picture_format: str = "jpeg") -> str:
@@ -219,7 +219,8 @@ def read_tfrecords(
         labels: as in `write_tfrecords`, for records that carry class numbers without text.
 
     Raises:
-        DataError: a file is missing, cut short or damaged, or a record cannot be used; names file and record number.
+        DataError: a file is missing, cut short or damaged, or a record cannot be used; names file and record
+            number.
     """
     names: dict[int, str] = {}
     for label, number in label_ids(labels).items() if labels is not None else ():

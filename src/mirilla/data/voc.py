@@ -1,7 +1,8 @@
 """Pascal VOC: Annotations/*.xml, JPEGImages/, ImageSets/Main/{train,val,trainval,test}.txt.
 
-Coordinates are pixels and taken as edges, as the Object Detection API takes them (no pixel is subtracted). XML files
-beside their pictures, images/ instead of JPEGImages/, and train/, valid/, test/ folders are read too.
+Coordinates are pixels and taken as edges, as the Object Detection API takes them (no pixel is subtracted).
+XML files beside their pictures, images/ instead of JPEGImages/, and train/, valid/, test/ folders are read
+too.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ def parse(content: bytes, name: str, folder: Path, key: str, prefix: str = "") -
     """One XML file.
 
     Args:
-        name: the file's name, for messages. folder: where its picture lies. key: its name without '.xml', relative to
-        the folder of annotations. prefix: put before the sample's file name.
+        name: the file's name, for messages. folder: where its picture lies. key: its name without '.xml',
+        relative to the folder of annotations. prefix: put before the sample's file name.
 
     Raises:
         ValueError: the file cannot be read; says why.
@@ -228,7 +229,8 @@ def _image_sets(base: Path) -> tuple[dict[str, str], list[Finding]]:
 def xml_of(sample: Sample, filename: str) -> str:
     """A sample as an XML file; whole numbers where they are whole, otherwise up to 2 decimals.
 
-    Flags that VOC does not know (ignore, group_of, is_crowd, weight) are written as further elements where set.
+    Flags that VOC does not know (ignore, group_of, is_crowd, weight) are written as further elements where
+    set.
     """
     lines = [
         "<annotation>",

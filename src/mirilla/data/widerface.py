@@ -1,8 +1,8 @@
 """WIDER FACE: wider_face_split/*_bbx_gt.txt or .mat, and WIDER_{train,val}/images.
 
-The text form, per picture: its name; the number of faces; one line 'x1 y1 w h blur expression illumination invalid
-occlusion pose' each, in pixels. A picture with 0 faces is followed by one line of zeros all the same; the .mat form
-has one face of zeros there. `invalid` faces become ignored boxes.
+The text form, per picture: its name; the number of faces; one line 'x1 y1 w h blur expression illumination
+invalid occlusion pose' each, in pixels. A picture with 0 faces is followed by one line of zeros all the same;
+the .mat form has one face of zeros there. `invalid` faces become ignored boxes.
 """
 
 from __future__ import annotations
@@ -126,7 +126,8 @@ def read_text(path: Path) -> tuple[list[Faces], list[Finding]]:
 
 
 def read_mat(path: Path) -> tuple[list[Faces], list[Finding]]:
-    """Read wider_face_train.mat or wider_face_val.mat; the faces of zeros that stand for no face are taken out.
+    """Read wider_face_train.mat or wider_face_val.mat; the faces of zeros that stand for no face are taken
+    out.
 
     Raises:
         MissingExtraError: scipy is not installed.
@@ -182,7 +183,9 @@ def entries(faces: Sequence[Faces], pictures: Path, part: str | None) -> list[En
 
 
 def find(folder: Path) -> list[Path]:
-    """The annotation files of a folder in WIDER's own layout; .txt is preferred to .mat. Empty where there are none."""
+    """The annotation files of a folder in WIDER's own layout; .txt is preferred to .mat. Empty where there
+    are none.
+    """
     for place in (folder / "wider_face_split", folder):
         texts = sorted(place.glob("*_bbx_gt.txt"))
         if texts:
@@ -221,7 +224,9 @@ def part_of(path: Path) -> str | None:
 
 
 def pictures_of(annotations: Path, part: str | None, names: Sequence[str]) -> Path:
-    """The folder that holds the pictures of an annotation file: the first candidate with one of `names` in it."""
+    """The folder that holds the pictures of an annotation file: the first candidate with one of `names` in
+    it.
+    """
     folder = annotations.parent
     own = {TRAIN: "WIDER_train", EVAL: "WIDER_val"}.get(part or "", "")
     candidates = []

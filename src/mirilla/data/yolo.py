@@ -1,7 +1,8 @@
-"""YOLO text: data.yaml, and one labels/*.txt per picture with rows 'class centre_x centre_y width height', normalised.
+"""YOLO text: data.yaml, and one labels/*.txt per picture with rows 'class centre_x centre_y width height',
+normalised.
 
-A row with more numbers is a polygon ('class x1 y1 x2 y2 ...') and read as the box around it. A picture without a
-label file has no objects. The format has no flags: an ignored box cannot be written.
+A row with more numbers is a polygon ('class x1 y1 x2 y2 ...') and read as the box around it. A picture
+without a label file has no objects. The format has no flags: an ignored box cannot be written.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ _KEYS = (("train", TRAIN), ("val", EVAL), ("valid", EVAL), ("test", TEST))
 
 
 def find(folder: Path) -> list[Path]:
-    """The .yaml file of a folder whose picture folders exist, or the folder itself where it has labels/*.txt."""
+    """The .yaml file of a folder whose picture folders exist, or the folder itself where it has
+    labels/*.txt.
+    """
     for path in [
         folder / "data.yaml",
         *sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")} - {folder / "data.yaml"}),
@@ -41,7 +44,8 @@ def find(folder: Path) -> list[Path]:
 
 
 def load(path: Path, name: str, split: str | None = None) -> Annotations:
-    """Read a data.yaml or the folder that holds it (only the part `split`), or a folder with images/ and labels/.
+    """Read a data.yaml or the folder that holds it (only the part `split`), or a folder with images/ and
+    labels/.
 
     Raises:
         DataError: no such files, or a data.yaml that cannot be read.
@@ -74,7 +78,8 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
         for place, part in places:
             if first.setdefault(place, part) != part:
                 notes += (
-                    f"{hits[0]}: '{part}' is the same folder as '{first[place]}'; it is read as '{first[place]}'.",
+                    f"{hits[0]}: '{part}' is the same folder as '{first[place]}'; it is read as "
+                    f"'{first[place]}'.",
                 )
         places = list(first.items())
         for place, part in places:
@@ -170,7 +175,9 @@ def parse(label: Path) -> tuple[np.ndarray, list[int]]:
 
 
 def label_path(picture: Path) -> Path:
-    """The label file of a picture: the last folder 'images' in its path becomes 'labels'; otherwise beside it."""
+    """The label file of a picture: the last folder 'images' in its path becomes 'labels'; otherwise beside
+    it.
+    """
     parts = list(picture.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == "images":
@@ -302,7 +309,9 @@ def _without_comment(line: str) -> str:
 
 
 def text_of(sample: Sample, ids: Mapping[str, int]) -> str:
-    """A sample's label file; 6 decimals, finer than a hundredth of a pixel at 4,000 px. `ids` count from 0."""
+    """A sample's label file; 6 decimals, finer than a hundredth of a pixel at 4,000 px. `ids` count from
+    0.
+    """
     lines = []
     for label, (y0, x0, y1, x1) in zip(sample.labels, sample.boxes_yxyx, strict=True):
         lines.append(f"{ids[label]} {(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}\n")
