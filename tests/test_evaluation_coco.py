@@ -7,8 +7,8 @@ import io
 
 import numpy as np
 import pytest
-from helpers_evaluation import golden_pairs
 
+from helpers_evaluation import golden_pairs
 from mirilla.detections import Detections
 from mirilla.errors import DataError
 from mirilla.evaluation.coco import Coco
@@ -16,13 +16,33 @@ from mirilla.evaluation.interface import GroundTruth
 from mirilla.labels import LabelMap
 
 LABELS = LabelMap.from_names(["face", "hand"])
-NAMES = ("AP", "AP@.50", "AP@.75", "AP small", "AP medium", "AP large", "AR@1", "AR@10", "AR@100", "AR small",
-         "AR medium", "AR large")
+NAMES = (
+    "AP",
+    "AP@.50",
+    "AP@.75",
+    "AP small",
+    "AP medium",
+    "AP large",
+    "AR@1",
+    "AR@10",
+    "AR@100",
+    "AR small",
+    "AR medium",
+    "AR large",
+)
 API_NAMES = {
-    "Precision/mAP": "AP", "Precision/mAP@.50IOU": "AP@.50", "Precision/mAP@.75IOU": "AP@.75",
-    "Precision/mAP (small)": "AP small", "Precision/mAP (medium)": "AP medium", "Precision/mAP (large)": "AP large",
-    "Recall/AR@1": "AR@1", "Recall/AR@10": "AR@10", "Recall/AR@100": "AR@100",
-    "Recall/AR@100 (small)": "AR small", "Recall/AR@100 (medium)": "AR medium", "Recall/AR@100 (large)": "AR large",
+    "Precision/mAP": "AP",
+    "Precision/mAP@.50IOU": "AP@.50",
+    "Precision/mAP@.75IOU": "AP@.75",
+    "Precision/mAP (small)": "AP small",
+    "Precision/mAP (medium)": "AP medium",
+    "Precision/mAP (large)": "AP large",
+    "Recall/AR@1": "AR@1",
+    "Recall/AR@10": "AR@10",
+    "Recall/AR@100": "AR@100",
+    "Recall/AR@100 (small)": "AR small",
+    "Recall/AR@100 (medium)": "AR medium",
+    "Recall/AR@100 (large)": "AR large",
 }
 
 
@@ -38,17 +58,33 @@ def random_pairs(seed: int, pictures: int = 12):
         corner = rng.uniform(0, 1, (count, 2)) * np.maximum(np.array([height, width]) - size, 0)
         box = np.concatenate([corner, corner + size], 1)
         classes = rng.integers(1, 3, count)
-        truths.append(GroundTruth(f"{number}.jpg", height, width, box / np.array([height, width] * 2), classes,
-                                  is_crowd=rng.random(count) < 0.2))
+        truths.append(
+            GroundTruth(
+                f"{number}.jpg",
+                height,
+                width,
+                box / np.array([height, width] * 2),
+                classes,
+                is_crowd=rng.random(count) < 0.2,
+            )
+        )
         near = np.repeat(box, rng.integers(0, 4, count), 0)
-        near = near + rng.normal(0, 0.08, near.shape) * np.repeat(near[:, 2:] - near[:, :2], 2, 1)[:, [0, 2, 1, 3]]
+        near = (
+            near
+            + rng.normal(0, 0.08, near.shape) * np.repeat(near[:, 2:] - near[:, :2], 2, 1)[:, [0, 2, 1, 3]]
+        )
         far = rng.uniform(0, 200, (int(rng.integers(0, 20)), 2))
         far = np.concatenate([far, far + rng.uniform(5, 150, far.shape)], 1)
         every = np.concatenate([near, far])
         every[:, 2:] = np.maximum(every[:, 2:], every[:, :2] + 1)
         kinds = rng.integers(1, 3, len(every))
-        found.append(Detections(every / np.array([height, width] * 2), np.array([next(scores) for _ in every],
-                                np.float32), kinds))  # type: ignore[arg-type]
+        found.append(
+            Detections(
+                every / np.array([height, width] * 2),
+                np.array([next(scores) for _ in every], np.float32),
+                kinds,
+            )
+        )  # type: ignore[arg-type]
     return truths, found
 
 
@@ -66,15 +102,28 @@ def pycocotools_figures(truths, found) -> list[float]:
     for i, (t, d) in enumerate(zip(truths, found, strict=True), start=1):
         for box, kind, crowd in zip(t.boxes_yxyx, t.classes, t.is_crowd, strict=True):
             b = xywh(box, t.size_px)
-            notes.append({"id": len(notes) + 1, "image_id": i, "category_id": int(kind), "bbox": b,
-                          "area": b[2] * b[3], "iscrowd": int(crowd)})
+            notes.append(
+                {
+                    "id": len(notes) + 1,
+                    "image_id": i,
+                    "category_id": int(kind),
+                    "bbox": b,
+                    "area": b[2] * b[3],
+                    "iscrowd": int(crowd),
+                }
+            )
         for box, score, kind in zip(d.boxes_yxyx, d.scores, d.classes, strict=True):
-            results.append({"image_id": i, "category_id": int(kind), "bbox": xywh(box, t.size_px),
-                            "score": float(score)})
+            results.append(
+                {"image_id": i, "category_id": int(kind), "bbox": xywh(box, t.size_px), "score": float(score)}
+            )
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        coco.dataset = {"images": images, "annotations": notes, "info": {},
-                        "categories": [{"id": i.id, "name": i.name} for i in LABELS]}
+        coco.dataset = {
+            "images": images,
+            "annotations": notes,
+            "info": {},
+            "categories": [{"id": i.id, "name": i.name} for i in LABELS],
+        }
         coco.createIndex()
         judge = COCOeval(coco, coco.loadRes(results), "bbox")
         judge.evaluate()
@@ -114,8 +163,11 @@ def test_three_boxes_found_exactly_score_one(crowd):
     truths, found = [], []
     for number, box in enumerate(boxes):
         rows = np.array([box] + [[0, 0, 20, 20]] * crowd) / 256
-        truths.append(GroundTruth(f"{number}", 256, 256, rows, np.ones(len(rows)),
-                                  is_crowd=np.array([False, True])[: len(rows)]))
+        truths.append(
+            GroundTruth(
+                f"{number}", 256, 256, rows, np.ones(len(rows)), is_crowd=np.array([False, True])[: len(rows)]
+            )
+        )
         found.append(Detections(np.array([box]) / 256, np.array([0.8], np.float32), np.ones(1, np.int64)))  # type: ignore[arg-type]
     result = Coco(LABELS).evaluate(truths, found)
     assert result["AP"] == pytest.approx(1.0)
@@ -126,7 +178,9 @@ def test_three_boxes_found_exactly_score_one(crowd):
 def test_ignored_box_takes_any_number_of_detections():
     box = np.array([[0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]])
     truth = GroundTruth("a", 100, 100, box, np.ones(2), ignore=np.array([True, False]))
-    found = Detections(box[[0, 0, 1]].astype(np.float32), np.array([0.9, 0.8, 0.7], np.float32), np.ones(3, np.int64))
+    found = Detections(
+        box[[0, 0, 1]].astype(np.float32), np.array([0.9, 0.8, 0.7], np.float32), np.ones(3, np.int64)
+    )
     assert Coco(LABELS).evaluate([truth], [found])["AP"] == pytest.approx(1.0)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers_evaluation import golden_pairs
 
+from helpers_evaluation import golden_pairs
 from mirilla.detections import Detections
 from mirilla.evaluation.curve import average_precision, average_precision_11, envelope, precision_recall
 from mirilla.evaluation.interface import GroundTruth
@@ -18,8 +18,14 @@ SIZE = 1000
 
 def truth(boxes, classes=None, **flags):
     boxes = np.array(boxes, float).reshape(-1, 4) / SIZE
-    return GroundTruth("p", SIZE, SIZE, boxes, np.ones(len(boxes)) if classes is None else np.array(classes),
-                       **{k: np.array(v, bool) for k, v in flags.items()})
+    return GroundTruth(
+        "p",
+        SIZE,
+        SIZE,
+        boxes,
+        np.ones(len(boxes)) if classes is None else np.array(classes),
+        **{k: np.array(v, bool) for k, v in flags.items()},
+    )
 
 
 def found(boxes, scores, classes=None):
@@ -31,7 +37,8 @@ def found(boxes, scores, classes=None):
 def test_precision_and_recall_by_hand():
     """The API's metrics test: 10 boxes, six detections, of which three are right."""
     recall, precision = precision_recall(
-        np.array([0.4, 0.3, 0.6, 0.2, 0.7, 0.1]), np.array([0, 1, 1, 0, 0, 1], bool), 10)
+        np.array([0.4, 0.3, 0.6, 0.2, 0.7, 0.1]), np.array([0, 1, 1, 0, 0, 1], bool), 10
+    )
     right = np.array([0, 1, 1, 2, 2, 3])
     np.testing.assert_allclose(precision, right / np.arange(1, 7))
     np.testing.assert_allclose(recall, right / 10)
@@ -50,8 +57,12 @@ def test_three_classes_of_the_api():
     """The API's object_detection_evaluation fixture: AP 1/6, 0, 0."""
     truths = [
         truth([[100, 100, 220, 220], [300, 300, 400, 400], [800, 800, 900, 900]], [1, 3, 1]),
-        truth([[10, 10, 11, 11], [500, 500, 510, 510], [10, 10, 12, 12]], [1, 1, 3],
-              difficult=[0, 1, 0], group_of=[0, 0, 1]),
+        truth(
+            [[10, 10, 11, 11], [500, 500, 510, 510], [10, 10, 12, 12]],
+            [1, 1, 3],
+            difficult=[0, 1, 0],
+            group_of=[0, 0, 1],
+        ),
         truth([[0, 0, 1, 1]], [2]),
     ]
     detections = [
@@ -72,21 +83,36 @@ def test_golden_figures_of_the_api(shared):
     assert result["mAP@0.5"] == pytest.approx(want, abs=1e-7)
     assert result["AP@0.5/face"] == pytest.approx(want, abs=1e-7)
     assert result["weighted mAP@0.5"] == pytest.approx(
-        golden["weighted_pascal"]["WeightedPascalBoxes_Precision/mAP@0.5IOU"], abs=1e-7)
+        golden["weighted_pascal"]["WeightedPascalBoxes_Precision/mAP@0.5IOU"], abs=1e-7
+    )
 
 
 A, B = [0, 0, 100, 100], [500, 500, 600, 600]
 
 
-@pytest.mark.parametrize(("flags", "boxes", "scores", "want"), [
-    pytest.param({}, [A, A], [0.9, 0.8], 0.5, id="second find is wrong, one box missed"),
-    pytest.param({}, [A, A, B], [0.9, 0.8, 0.7], 0.5 + 0.5 * 2 / 3, id="second find lowers precision"),
-    pytest.param({"difficult": [1, 0]}, [A, A, B], [0.9, 0.8, 0.7], 1.0, id="difficult box counts for nothing"),
-    pytest.param({"ignore": [1, 0]}, [A, A, B], [0.9, 0.8, 0.7], 1.0, id="ignored box counts for nothing"),
-    pytest.param({"group_of": [1, 0]}, [[10, 10, 30, 30], [40, 40, 60, 60], B], [0.9, 0.8, 0.7], 1.0,
-                 id="inside a group"),
-    pytest.param({"group_of": [1, 0]}, [[90, 90, 190, 190], B], [0.9, 0.8], 0.5, id="mostly outside a group"),
-])
+@pytest.mark.parametrize(
+    ("flags", "boxes", "scores", "want"),
+    [
+        pytest.param({}, [A, A], [0.9, 0.8], 0.5, id="second find is wrong, one box missed"),
+        pytest.param({}, [A, A, B], [0.9, 0.8, 0.7], 0.5 + 0.5 * 2 / 3, id="second find lowers precision"),
+        pytest.param(
+            {"difficult": [1, 0]}, [A, A, B], [0.9, 0.8, 0.7], 1.0, id="difficult box counts for nothing"
+        ),
+        pytest.param(
+            {"ignore": [1, 0]}, [A, A, B], [0.9, 0.8, 0.7], 1.0, id="ignored box counts for nothing"
+        ),
+        pytest.param(
+            {"group_of": [1, 0]},
+            [[10, 10, 30, 30], [40, 40, 60, 60], B],
+            [0.9, 0.8, 0.7],
+            1.0,
+            id="inside a group",
+        ),
+        pytest.param(
+            {"group_of": [1, 0]}, [[90, 90, 190, 190], B], [0.9, 0.8], 0.5, id="mostly outside a group"
+        ),
+    ],
+)
 def test_kinds_of_boxes(flags, boxes, scores, want):
     result = Pascal(FACE).evaluate([truth([A, B], **flags)], [found(boxes, scores)])
     assert result["mAP@0.5"] == pytest.approx(want)

@@ -1,4 +1,4 @@
-"""WIDER FACE: the published figures of a published set of predictions, the rule by hand, and the text form."""
+"""WIDER FACE: the published figures of a published set of predictions, the rule by hand, the text form."""
 
 from __future__ import annotations
 
@@ -59,17 +59,24 @@ def test_scores_of_any_range_are_scaled_over_the_set():
 def test_boxes_are_one_pixel_wider():
     # 10x10 against its left half of 4: (5 * 11) / (11 * 11) = .4545 < .5; of 5: (6 * 11) / 121 = .545
     truth = one_picture([[0, 0, 10, 10]], easy=[0])
-    figures = [truth.evaluate_predictions({"0--Parade/a": np.array([[0, 0, w, 10, 0.9]])})["easy"] for w in (4, 5)]
+    figures = [
+        truth.evaluate_predictions({"0--Parade/a": np.array([[0, 0, w, 10, 0.9]])})["easy"] for w in (4, 5)
+    ]
     assert figures == [0, 1]
 
 
 def test_from_detections():
     truth = one_picture([FACE], easy=[0])
-    found = Detections(np.array([[10, 20, 30, 60]], np.float32) / [200, 400, 200, 400], np.array([0.7], np.float32),
-                       np.ones(1, np.int64))
+    found = Detections(
+        np.array([[10, 20, 30, 60]], np.float32) / [200, 400, 200, 400],
+        np.array([0.7], np.float32),
+        np.ones(1, np.int64),
+    )
     np.testing.assert_allclose(rows_of(found, 200, 400), [[20, 10, 40, 20, 0.7]], rtol=1e-6)
     picture = GroundTruth("WIDER_val/images/0--Parade/a.jpg", 200, 200, np.zeros((0, 4)), np.zeros(0))
-    exact = Detections(np.array([[10, 10, 30, 30]], np.float32) / 200, np.array([0.7], np.float32), np.ones(1, np.int64))
+    exact = Detections(
+        np.array([[10, 10, 30, 30]], np.float32) / 200, np.array([0.7], np.float32), np.ones(1, np.int64)
+    )
     assert truth.evaluate([picture], [exact])["easy"] == 1
 
 
@@ -94,8 +101,13 @@ numbers = st.floats(-1e4, 1e4, allow_nan=False).map(lambda v: round(v, 3))
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.dictionaries(st.sampled_from(["0--Parade/a_1", "1--Handshaking/b", "1--Handshaking/c.d"]),
-                       st.lists(st.tuples(*[numbers] * 5), max_size=5), min_size=1))
+@given(
+    st.dictionaries(
+        st.sampled_from(["0--Parade/a_1", "1--Handshaking/b", "1--Handshaking/c.d"]),
+        st.lists(st.tuples(*[numbers] * 5), max_size=5),
+        min_size=1,
+    )
+)
 def test_predictions_are_read_as_written(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("predictions")
     predictions = {k: np.array(v, float).reshape(-1, 5) for k, v in content.items()}
@@ -110,15 +122,18 @@ def test_predictions_are_read_as_written(tmp_path_factory, content):
     assert read_predictions(folder / "all.tar.gz").keys() == predictions.keys()
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("e/a.jpg\n1\n1 2 3 4 x\n", r"a\.txt:3: '1 2 3 4 x' is not five numbers"),
-    ("e/a.jpg\n1\n1 2 3 4\n", r"a\.txt:3: '1 2 3 4' is not five numbers"),
-    ("e/a.jpg\n1\n1 2 3 4 nan\n", r"a\.txt:3: .* not finite"),
-    ("e/a.jpg\n2\n1 2 3 4 .5\n", r"a\.txt:2: 2 boxes announced, but 1 lines follow"),
-    ("e/a.jpg\nmany\n", r"a\.txt:2: 'many' is not a number of boxes"),
-    ("e/a.jpg\n", r"a\.txt: 1 lines"),
-    ("", r"a\.txt: 0 lines"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("e/a.jpg\n1\n1 2 3 4 x\n", r"a\.txt:3: '1 2 3 4 x' is not five numbers"),
+        ("e/a.jpg\n1\n1 2 3 4\n", r"a\.txt:3: '1 2 3 4' is not five numbers"),
+        ("e/a.jpg\n1\n1 2 3 4 nan\n", r"a\.txt:3: .* not finite"),
+        ("e/a.jpg\n2\n1 2 3 4 .5\n", r"a\.txt:2: 2 boxes announced, but 1 lines follow"),
+        ("e/a.jpg\nmany\n", r"a\.txt:2: 'many' is not a number of boxes"),
+        ("e/a.jpg\n", r"a\.txt: 1 lines"),
+        ("", r"a\.txt: 0 lines"),
+    ],
+)
 def test_broken_predictions_name_file_and_line(text, message):
     with pytest.raises(DataError, match=message):
         parse(text, "a.txt")
@@ -134,9 +149,14 @@ def test_broken_archives_and_folders(tmp_path):
         read_predictions(tmp_path / "a.tar.gz")
 
 
-@pytest.mark.parametrize(("filename", "name"), [
-    ("0--Parade/a.jpg", "0--Parade/a"), ("WIDER_val/images/0--Parade/a.b.jpg", "0--Parade/a.b"), ("a.png", "a"),
-    ("0--Parade/a.b", "0--Parade/a.b"),
-])
+@pytest.mark.parametrize(
+    ("filename", "name"),
+    [
+        ("0--Parade/a.jpg", "0--Parade/a"),
+        ("WIDER_val/images/0--Parade/a.b.jpg", "0--Parade/a.b"),
+        ("a.png", "a"),
+        ("0--Parade/a.b", "0--Parade/a.b"),
+    ],
+)
 def test_picture_names(filename, name):
     assert picture_name(filename) == name

@@ -8,6 +8,17 @@ from mirilla.evaluation.pascal import Pascal
 from mirilla.evaluation.widerface import WiderFace
 
 __all__ = [
-    "Coco", "Curve", "Evaluator", "Faces", "Figure", "GroundTruth", "Pascal", "Result", "WiderFace",
-    "evaluate_model", "ground_truths_of", "measure", "save_results",
+    "Coco",
+    "Curve",
+    "Evaluator",
+    "Faces",
+    "Figure",
+    "GroundTruth",
+    "Pascal",
+    "Result",
+    "WiderFace",
+    "evaluate_model",
+    "ground_truths_of",
+    "measure",
+    "save_results",
 ]

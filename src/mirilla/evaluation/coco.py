@@ -1,7 +1,7 @@
 """COCO's average precision and recall of boxes, all twelve figures, in numpy.
 
-Source: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and the rules on the COCO site's detection
-evaluation page. Tests compare every figure with pycocotools.
+Source: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and the rules on the COCO site's
+detection evaluation page. Tests compare every figure with pycocotools.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from mirilla.labels import LabelMap
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
-AREAS_PX = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+AREAS_PX = {
+    "all": (0.0, 1e10),
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, 1e10),
+}
 MOST = 100  # detections per picture and class
 
 
@@ -43,8 +48,10 @@ class Coco:
         """
         require_ground_truth(ground_truths, detections)
         classes = [_Class.gather(item.id, ground_truths, detections) for item in self.labels]
-        tables = {(area, most): [c.table(area, most) for c in classes]
-                  for area, most in ((0, 1), (0, 10), *((a, MOST) for a in range(len(AREAS_PX))))}
+        tables = {
+            (area, most): [c.table(area, most) for c in classes]
+            for area, most in ((0, 1), (0, 10), *((a, MOST) for a in range(len(AREAS_PX))))
+        }
 
         def precision(area: int = 0, iou: int | None = None) -> float:
             kept = [p if iou is None else p[iou] for p, _ in tables[area, MOST] if p is not None]
@@ -54,12 +61,20 @@ class Coco:
             kept = [r for p, r in tables[area, most] if p is not None]
             return float(np.mean(kept)) if kept else float("nan")
 
-        figures = [Figure("AP", precision()), Figure("AP@.50", precision(iou=0)), Figure("AP@.75", precision(iou=5))]
+        figures = [
+            Figure("AP", precision()),
+            Figure("AP@.50", precision(iou=0)),
+            Figure("AP@.75", precision(iou=5)),
+        ]
         figures += [Figure(f"AP {name}", precision(area)) for area, name in enumerate(AREAS_PX) if area]
         figures += [Figure(f"AR@{most}", recall(most)) for most in (1, 10, MOST)]
         figures += [Figure(f"AR {name}", recall(MOST, area)) for area, name in enumerate(AREAS_PX) if area]
-        curves = [Curve(f"{item.name}, IoU {IOUS[i]:.2f}", RECALLS, p[i], float(p[i].mean()))
-                  for item, (p, _) in zip(self.labels, tables[0, MOST], strict=True) if p is not None for i in (0, 5)]
+        curves = [
+            Curve(f"{item.name}, IoU {IOUS[i]:.2f}", RECALLS, p[i], float(p[i].mean()))
+            for item, (p, _) in zip(self.labels, tables[0, MOST], strict=True)
+            if p is not None
+            for i in (0, 5)
+        ]
         protocol = {
             "metric": "COCO box AP and AR",
             "IoU": ".50:.05:.95 unless named",
@@ -67,14 +82,15 @@ class Coco:
             "sizes": "areas in the original picture's pixels: small < 32*32, medium, large > 96*96",
             "ignored": "crowd and ignored boxes, and detections on them, neither right nor wrong",
             "detections": "at most 100 per picture and class unless named",
-            "data": f"{len(ground_truths)} pictures, {sum(int(c.positives[0]) for c in classes)} boxes that count",
+            "data": f"{len(ground_truths)} pictures, {sum(int(c.positives[0]) for c in classes)} "
+            "boxes that count",
         }
         return Result("coco", tuple(figures), protocol, tuple(curves))
 
 
 @dataclass(frozen=True)
 class _Class:
-    """All detections of one class, in order of pictures and best first in each; A areas, T IoUs, D detections."""
+    """All detections of one class, picture by picture, best first; A areas, T IoUs, D detections."""
 
     scores: NDArray  # (D,)
     rank: NDArray  # (D,) place within its picture
@@ -94,14 +110,22 @@ class _Class:
             order = np.argsort(-found.scores[chosen], kind="stable")[:MOST]
             hit, ignored, counted = _match(
                 found.boxes_yxyx[chosen][order].astype(np.float64) * truth.size_px,
-                truth.boxes_yxyx[mine] * truth.size_px, truth.is_crowd[mine], truth.ignore[mine])
+                truth.boxes_yxyx[mine] * truth.size_px,
+                truth.is_crowd[mine],
+                truth.ignore[mine],
+            )
             scores.append(found.scores[chosen][order].astype(np.float64))
             ranks.append(np.arange(len(order)))
             hits.append(hit)
             ignores.append(ignored)
             positives += counted
-        return cls(np.concatenate(scores), np.concatenate(ranks), np.concatenate(hits, -1),
-                   np.concatenate(ignores, -1), positives)
+        return cls(
+            np.concatenate(scores),
+            np.concatenate(ranks),
+            np.concatenate(hits, -1),
+            np.concatenate(ignores, -1),
+            positives,
+        )
 
     def table(self, area: int, most: int) -> tuple[NDArray | None, NDArray]:
         """Precision (T, 101) at the recall points and the recall reached (T,); None where no box counts."""
@@ -121,8 +145,9 @@ class _Class:
         return precision, reached
 
 
-def _match(found: NDArray, truth: NDArray, crowd: NDArray, ignore: NDArray
-           ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray]:
+def _match(
+    found: NDArray, truth: NDArray, crowd: NDArray, ignore: NDArray
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray]:
     """One picture and class: hit, ignored (A, T, D) and the number of boxes that count (A,)."""
     limits = np.array(list(AREAS_PX.values()))  # (A, 2)
 
@@ -143,7 +168,7 @@ def _match(found: NDArray, truth: NDArray, crowd: NDArray, ignore: NDArray
         rows = np.arange(len(limits))[:, None], np.arange(len(IOUS))[None]
         for d in np.flatnonzero(overlap.max(1) >= thresholds[0]):
             open_ = free & (overlap[d] >= thresholds[:, None])[None]  # (A, T, G)
-            # those that count come before those that are ignored; among equals the last one, as in the original
+            # those that count before the ignored ones; among equals the last one, as the original does
             value = np.where(open_, overlap[d] + np.where(skip, 0.0, 2.0)[:, None], -1.0)
             best = len(truth) - 1 - value[..., ::-1].argmax(-1)  # (A, T)
             taken = np.take_along_axis(value, best[..., None], -1)[..., 0] >= 0

@@ -27,7 +27,7 @@ def envelope(precision: NDArray) -> NDArray:
 
 
 def average_precision(recall: NDArray, precision: NDArray) -> float:
-    """Area under the interpolated curve, every point counted (Pascal VOC since 2010). NaN recall gives NaN."""
+    """Area under the interpolated curve, all points (Pascal VOC since 2010). NaN recall gives NaN."""
     if np.isnan(recall).any():
         return float("nan")
     steps = np.diff(recall, prepend=0.0)

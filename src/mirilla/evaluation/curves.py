@@ -41,8 +41,13 @@ def draw_curves(result: Result) -> bytes:
         # from recall 0 on, and down to 0 where the detector finds no more
         recall = [0.0, *curve.recall.tolist()]
         precision = [float(curve.precision[0]) if len(curve.precision) else 0.0, *curve.precision.tolist()]
-        axes.plot(recall, precision, linewidth=1.6, label=f"{curve.name}: AP {curve.ap:.3f}",
-                  linestyle=("-", "--", "-.", ":")[number // 10 % 4])
+        axes.plot(
+            recall,
+            precision,
+            linewidth=1.6,
+            label=f"{curve.name}: AP {curve.ap:.3f}",
+            linestyle=("-", "--", "-.", ":")[number // 10 % 4],
+        )
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     if axes.has_data():

@@ -26,7 +26,8 @@ class GroundTruth:
 
     boxes_yxyx: (N, 4) float64, normalised to the picture; may lie outside [0, 1] as the source states them.
     classes: (N,) int64, ids of the label map (the first is 1).
-    ignore: (N,) bool, neither right nor wrong. difficult, is_crowd, group_of: (N,) bool, as the API means them.
+    ignore: (N,) bool, neither right nor wrong. difficult, is_crowd, group_of: (N,) bool, as the API means
+        them.
     """
 
     filename: str
@@ -47,7 +48,9 @@ class GroundTruth:
             raise ValueError(f"{self.filename}: {len(self.boxes_yxyx)} boxes but {count} classes")
         for name in ("ignore", "difficult", "is_crowd", "group_of"):
             given = getattr(self, name)
-            object.__setattr__(self, name, np.zeros(count, bool) if given is None else np.asarray(given, bool))
+            object.__setattr__(
+                self, name, np.zeros(count, bool) if given is None else np.asarray(given, bool)
+            )
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -83,8 +86,8 @@ class Curve:
 class Result:
     """Figures of one metric and everything one must know to compare them.
 
-    protocol: what was measured and how, key -> words; evaluators state matching and interpolation, callers add
-        the model, its input size, letterbox or squash, NMS and score threshold with `with_protocol`.
+    protocol: what was measured and how, key -> words; evaluators state matching and interpolation, callers
+        add the model, its input size, letterbox or squash, NMS and score threshold with `with_protocol`.
     """
 
     metric: str
@@ -120,7 +123,9 @@ class Evaluator(Protocol):
     def evaluate(self, ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> Result: ...
 
 
-def ground_truths_of(samples: Iterable[Sample], labels: LabelMap, *, one_class: bool = False) -> list[GroundTruth]:
+def ground_truths_of(
+    samples: Iterable[Sample], labels: LabelMap, *, one_class: bool = False
+) -> list[GroundTruth]:
     """Ground truth from samples, names turned into the label map's ids.
 
     Args:
@@ -133,19 +138,33 @@ def ground_truths_of(samples: Iterable[Sample], labels: LabelMap, *, one_class: 
     ids = {name: item.id for item in labels for name in (item.display_name, item.name) if name}
     found = {label for s in samples for label in s.labels}
     if not one_class and (unknown := sorted(found - set(ids))):
-        met = "not one class of the data is" if len(unknown) == len(found) else f"{len(unknown)} of them are not"
+        met = (
+            "not one class of the data is"
+            if len(unknown) == len(found)
+            else f"{len(unknown)} of them are not"
+        )
         where = next((s.where or s.filename for s in samples if unknown[0] in s.labels), "")
         raise DataError(
-            f"The classes of model and data do not meet: the data has {_some(sorted(found))}, the model's label map "
+            f"The classes of model and data do not meet: the data has {_some(sorted(found))}, the "
+            f"model's label map "
             f"{_some(labels.names)}, and {met} in it ('{unknown[0]}' first in {where}).",
-            "Give the label map that the model was trained with (--label-map), mend the data's names, or count every "
+            "Give the label map that the model was trained with (--label-map), mend the data's "
+            "names, or count every "
             "box as one class (--one-class).",
         )
     first = labels.items[0].id
     return [
-        GroundTruth(s.filename, s.height_px, s.width_px, s.boxes_yxyx,
-                    np.array([first if one_class else ids[label] for label in s.labels], np.int64),
-                    s.ignore, s.difficult, s.is_crowd, s.group_of)
+        GroundTruth(
+            s.filename,
+            s.height_px,
+            s.width_px,
+            s.boxes_yxyx,
+            np.array([first if one_class else ids[label] for label in s.labels], np.int64),
+            s.ignore,
+            s.difficult,
+            s.is_crowd,
+            s.group_of,
+        )
         for s in samples
     ]
 
@@ -162,14 +181,18 @@ def require_ground_truth(ground_truths: Sequence[GroundTruth], detections: Seque
     if not any((~g.ignore).any() for g in ground_truths):
         boxes = sum(map(len, ground_truths))
         raise DataError(
-            f"There is nothing to measure against: {len(ground_truths)} pictures with {boxes} boxes, none of which "
+            f"There is nothing to measure against: {len(ground_truths)} pictures with {boxes} "
+            f"boxes, none of which "
             "counts (boxes marked 'ignore' do not).",
             "Evaluate on a labelled data set; check --split and the annotations' path.",
         )
 
 
-def aligned(ground_truths: Sequence[GroundTruth], detections: Mapping[str, Detections], source: str = "the predictions"
-            ) -> list[Detections]:
+def aligned(
+    ground_truths: Sequence[GroundTruth],
+    detections: Mapping[str, Detections],
+    source: str = "the predictions",
+) -> list[Detections]:
     """Detections by file name -> one per picture, in order; a picture that is not named has none.
 
     Raises:
@@ -184,7 +207,8 @@ def refuse_unknown(named: Iterable[str], known: Iterable[str], source: str) -> N
     known = set(known)
     if unknown := sorted(set(named) - known):
         raise DataError(
-            f"{source} name {len(unknown)} pictures that the ground truth does not know: {_some(unknown, 3)}; "
+            f"{source} name {len(unknown)} pictures that the ground truth does not know: "
+            f"{_some(unknown, 3)}; "
             f"it knows {len(known)}, such as {_some(sorted(known), 1)}.",
             "Predictions and ground truth must be of the same pictures, under the same names.",
         )

@@ -18,7 +18,13 @@ from mirilla.detections import Detections
 from mirilla.errors import DataError, MirillaError, UsageError
 from mirilla.evaluation.coco import Coco
 from mirilla.evaluation.faces import Faces
-from mirilla.evaluation.interface import Evaluator, Result, ground_truths_of
+from mirilla.evaluation.interface import (
+    Evaluator,
+    GroundTruth,
+    Result,
+    ground_truths_of,
+    require_ground_truth,
+)
 from mirilla.evaluation.pascal import Pascal
 from mirilla.files import write_text
 from mirilla.labels import LabelMap
@@ -42,18 +48,25 @@ def evaluator(metric: str, labels: LabelMap) -> Evaluator:
     """
     if metric == "faces":
         if len(labels) != 1:
-            raise UsageError(f"The metric 'faces' is for detectors of one class; this one has {len(labels)}: "
-                             f"{', '.join(labels.names[:6])}.", "Use --metrics coco or --metrics pascal.")
+            raise UsageError(
+                f"The metric 'faces' is for detectors of one class; this one has {len(labels)}: "
+                f"{', '.join(labels.names[:6])}.",
+                "Use --metrics coco or --metrics pascal.",
+            )
         return Faces()
     if metric == "coco":
         return Coco(labels)
     if metric == "pascal":
         return Pascal(labels)
-    raise UsageError(f"'{metric}' is no metric for a data set: they are {', '.join(METRICS)} (widerface needs the "
-                     "benchmark's own --ground-truth).")
+    raise UsageError(
+        f"'{metric}' is no metric for a data set: they are {', '.join(METRICS)} (widerface needs the "
+        "benchmark's own --ground-truth)."
+    )
 
 
-def detect_all(detector: Any, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Detections]:
+def detect_all(
+    detector: Any, samples: Sequence[Sample], *, progress: Progress | None = None
+) -> list[Detections]:
     """Detections of every sample's photo, in order.
 
     Args:
@@ -72,54 +85,81 @@ def detect_all(detector: Any, samples: Sequence[Sample], *, progress: Progress |
     return found
 
 
-def measure(found: Sequence[Detections], samples: Sequence[Sample], labels: LabelMap, metrics: Sequence[str] = (), *,
-            protocol: Mapping[str, str] | None = None, one_class: bool = False) -> list[Result]:
-    """Figures for detections that are there already; arguments as for `evaluate_model`."""
-    metrics = tuple(metrics) or default_metrics(labels)
-    evaluators = [evaluator(metric, labels) for metric in metrics]
+def prepare(
+    samples: Sequence[Sample], labels: LabelMap, metrics: Sequence[str], *, one_class: bool = False
+) -> list[tuple[Evaluator, list[GroundTruth]]]:
+    """Each metric's evaluator and ground truth; complains before the long part begins.
+
+    Raises:
+        DataError, UsageError: as for `evaluate_model`.
+    """
     if not samples:
         raise DataError("The data set to evaluate on is empty.", "Check the path and the part (--split).")
+    prepared = []
+    for metric in metrics:
+        truths = ground_truths_of(samples, labels, one_class=one_class or metric == "faces")
+        require_ground_truth(truths, [Detections.none()] * len(truths))
+        prepared.append((evaluator(metric, labels), truths))
+    return prepared
+
+
+def measure(
+    found: Sequence[Detections],
+    samples: Sequence[Sample],
+    labels: LabelMap,
+    metrics: Sequence[str] = (),
+    *,
+    protocol: Mapping[str, str] | None = None,
+    one_class: bool = False,
+) -> list[Result]:
+    """Figures for detections that are there already; arguments as for `evaluate_model`."""
+    metrics = tuple(metrics) or default_metrics(labels)
     results = []
-    for metric, one in zip(metrics, evaluators, strict=True):
-        joined = one_class or metric == "faces"
+    prepared = prepare(samples, labels, metrics, one_class=one_class)
+    for metric, (one, truths) in zip(metrics, prepared, strict=True):
         more = dict(protocol or {})
-        if joined and (others := sorted({label for s in samples for label in s.labels} - set(labels.names))):
+        others = sorted({label for s in samples for label in s.labels} - set(labels.names))
+        if others and (one_class or metric == "faces"):
             more["classes"] = f"{', '.join(others)} counted as {labels.names[0]}"
-        truths = ground_truths_of(samples, labels, one_class=joined)
         results.append(one.evaluate(truths, found).with_protocol(more))
     return results
 
 
-def evaluate_model(detector: Any, samples: Sequence[Sample], labels: LabelMap, metrics: Sequence[str] = (), *,
-                   protocol: Mapping[str, str] | None = None, one_class: bool = False,
-                   progress: Progress | None = None) -> list[Result]:
+def evaluate_model(
+    detector: Any,
+    samples: Sequence[Sample],
+    labels: LabelMap,
+    metrics: Sequence[str] = (),
+    *,
+    protocol: Mapping[str, str] | None = None,
+    one_class: bool = False,
+    progress: Progress | None = None,
+) -> list[Result]:
     """Run a detector over labelled photos and measure it.
 
     Args:
-        detector: photo (H, W, 3) uint8 RGB -> Detections. Its score threshold should be very low: AP needs the
-            weak detections too.
+        detector: photo (H, W, 3) uint8 RGB -> Detections. Its score threshold should be very low: AP needs
+            the weak detections too.
         labels: what the detector's class ids mean.
         metrics: names from METRICS; none: `faces` for one class, `coco` for several.
-        protocol: what the caller knows of the detector (model, input size, letterbox or squash, NMS, threshold);
-            goes in front of every result's protocol.
-        one_class: count every labelled box as the detector's first class, whatever it is called. (`faces` always
-            does, and its protocol names the classes.)
+        protocol: what the caller knows of the detector (model, input size, letterbox or squash, NMS,
+            threshold); goes in front of every result's protocol.
+        one_class: count every labelled box as the detector's first class, whatever it is called. (`faces`
+            always does, and its protocol names the classes.)
 
     Raises:
         DataError: no sample, no box that counts, classes that do not meet, or a photo that cannot be decoded.
         UsageError: an unknown metric.
     """
     metrics = tuple(metrics) or default_metrics(labels)
-    for metric in metrics:  # complain before the long part
-        evaluator(metric, labels)
-        ground_truths_of(samples, labels, one_class=one_class or metric == "faces")
-    if not any((~s.ignore).any() for s in samples):
-        measure([Detections.none()] * len(samples), samples, labels, metrics, one_class=one_class)  # raises
+    prepare(samples, labels, metrics, one_class=one_class)
     found = detect_all(detector, samples, progress=progress)
     return measure(found, samples, labels, metrics, protocol=protocol, one_class=one_class)
 
 
-def save_results(folder: str | os.PathLike[str], results: Sequence[Result], *, curves: bool = True) -> list[Path]:
+def save_results(
+    folder: str | os.PathLike[str], results: Sequence[Result], *, curves: bool = True
+) -> list[Path]:
     """Write metrics.json and one picture of curves per result into a folder; returns the files.
 
     Raises:
@@ -141,5 +181,7 @@ def _photo(sample: Sample) -> NDArray[np.uint8]:
     try:
         return decode_rgb(sample.image)
     except MirillaError as error:
-        raise DataError(f"{sample.where or sample.filename}: {error.what}",
-                        error.remedy or "Mend or remove the photo; 'mirilla data check' lists all such photos.") from error
+        raise DataError(
+            f"{sample.where or sample.filename}: {error.what}",
+            error.remedy or "Mend or remove the photo; 'mirilla data check' lists all such photos.",
+        ) from error

@@ -19,13 +19,14 @@ from mirilla.labels import LabelMap
 class Pascal:
     """AP per class, their mean (mAP), and the AP of all classes in one list ("weighted").
 
-    Each detection, best score first, belongs to the box of its class that it overlaps most. At an IoU of at least
-    `iou` it is right the first time that box is found and wrong the next times; a `difficult` (or ignored) box
-    makes it neither. A detection that is not right and lies in a `group_of` box (intersection over the detection's
-    own area at least `iou`) is neither as well. Boxes of these kinds do not count as positives.
+    Each detection, best score first, belongs to the box of its class that it overlaps most. At an IoU of at
+    least `iou` it is right the first time that box is found and wrong the next times; a `difficult` (or
+    ignored) box makes it neither. A detection that is not right and lies in a `group_of` box (intersection
+    over the detection's own area at least `iou`) is neither as well. Boxes of these kinds do not count as
+    positives.
 
-    Source: Everingham et al., "The Pascal Visual Object Classes Challenge", 2010 and 2015; group_of: Open Images
-    challenge's evaluation rules.
+    Source: Everingham et al., "The Pascal Visual Object Classes Challenge", 2010 and 2015; group_of: Open
+    Images challenge's evaluation rules.
 
     eleven_point: also give the 11-point mAP of 2007.
     """
@@ -59,7 +60,9 @@ class Pascal:
             curves.append(Curve(item.name, recall, precision, aps[-1]))
         all_scores = np.concatenate([s for s, _ in everything]) if everything else np.zeros(0)
         all_hits = np.concatenate([h for _, h in everything]) if everything else np.zeros(0, bool)
-        weighted = average_precision(*precision_recall(all_scores, all_hits, total)) if total else float("nan")
+        weighted = (
+            average_precision(*precision_recall(all_scores, all_hits, total)) if total else float("nan")
+        )
         head = [Figure(f"mAP{at}", _mean(aps)), Figure(f"weighted mAP{at}", weighted)]
         if self.eleven_point:
             head.append(Figure(f"mAP{at} (11-point)", _mean(elevens)))
@@ -68,8 +71,9 @@ class Pascal:
             "IoU": f"{self.iou:g}",
             "interpolation": "all points" + (", and 11 points where named" if self.eleven_point else ""),
             "sizes": "all",
-            "ignored": "difficult and ignored boxes, and detections on them or in group_of boxes, neither right nor "
-                       "wrong",
+            "ignored": "difficult and ignored boxes, and detections on them or in group_of boxes, "
+            "neither right nor "
+            "wrong",
             "data": f"{len(ground_truths)} pictures, {total} boxes that count",
         }
         return Result("pascal", (*head, *figures), protocol, tuple(curves))
@@ -92,8 +96,9 @@ class Pascal:
         return np.concatenate(scores), np.concatenate(hits), positives
 
 
-def _match(found: NDArray, truth: NDArray, neither: NDArray, group: NDArray, threshold: float
-           ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _match(
+    found: NDArray, truth: NDArray, neither: NDArray, group: NDArray, threshold: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(D,) right, (D,) whether it counts at all, for one picture and class; detections best first."""
     hit, counts = np.zeros(len(found), bool), np.ones(len(found), bool)
     if not len(truth) or not len(found):

@@ -1,8 +1,8 @@
 """WIDER FACE's easy, medium and hard AP by the benchmark's own rule.
 
 Source: Yang et al., "WIDER FACE: A Face Detection Benchmark", 2016, and the behaviour of the evaluation tools
-published with it: scores scaled to [0, 1] over the whole set, boxes one pixel wider and higher than their w and h,
-1,000 thresholds, and per level a list of the faces that count (all others are ignored).
+published with it: scores scaled to [0, 1] over the whole set, boxes one pixel wider and higher than their w
+and h, 1,000 thresholds, and per level a list of the faces that count (all others are ignored).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ THRESHOLDS = 1000
 
 @dataclass(frozen=True)
 class WiderPicture:
-    """The faces of one picture: boxes_px_xywh (N, 4) float64; counts (3, N) bool, per level whether each counts."""
+    """The faces of one picture: boxes_px_xywh (N, 4); counts (3, N) bool: per level, whether it counts."""
 
     name: str
     boxes_px_xywh: NDArray[np.float64]
@@ -65,11 +65,16 @@ class WiderFace:
                     boxes = np.asarray(faces[p], np.float64).reshape(-1, 4)
                     counts = np.zeros((len(LEVELS), len(boxes)), bool)
                     for at, lists in zip(counts, kept, strict=True):
-                        at[np.asarray(lists[p], np.int64).reshape(-1) - 1] = True  # numbers in the file start at 1
+                        at[np.asarray(lists[p], np.int64).reshape(-1) - 1] = (
+                            True  # numbers in the file start at 1
+                        )
                     pictures.append(WiderPicture(f"{_text(event)}/{_text(name)}", boxes, counts))
         except (IndexError, ValueError, TypeError) as error:
-            raise DataError(f"{folder}: the .mat files are not WIDER FACE's ground truth, or do not belong together: "
-                            f"{error}.", "Take the four files of the benchmark's evaluation tools.") from error
+            raise DataError(
+                f"{folder}: the .mat files are not WIDER FACE's ground truth, or do not belong together: "
+                f"{error}.",
+                "Take the four files of the benchmark's evaluation tools.",
+            ) from error
         return cls(tuple(pictures))
 
     @property
@@ -77,27 +82,31 @@ class WiderFace:
         return tuple(p.name for p in self.pictures)
 
     def evaluate(self, ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> Result:
-        """As `evaluate_predictions`, from detections; `ground_truths` give the pictures' names and sizes only."""
+        """As `evaluate_predictions`, from detections; `ground_truths` give names and sizes only."""
         rows = {}
         for truth, found in zip(ground_truths, detections, strict=True):
             rows[picture_name(truth.filename)] = rows_of(found, truth.height_px, truth.width_px)
         return self.evaluate_predictions(rows)
 
-    def evaluate_predictions(self, predictions: Mapping[str, NDArray], source: str = "the predictions") -> Result:
+    def evaluate_predictions(
+        self, predictions: Mapping[str, NDArray], source: str = "the predictions"
+    ) -> Result:
         """Figures "easy", "medium", "hard".
 
         Args:
-            predictions: "EVENT/PICTURE" -> (N, 5) [xmin, ymin, width, height, score] in the picture's pixels, any
-                range of scores. A picture that is not named has none.
+            predictions: "EVENT/PICTURE" -> (N, 5) [xmin, ymin, width, height, score] in the picture's pixels,
+                any range of scores. A picture that is not named has none.
 
         Raises:
-            DataError: predictions for a picture that the ground truth does not have, no predictions at all, or a
-                ground truth without a face that counts.
+            DataError: predictions for a picture that the ground truth does not have, no predictions at all,
+                or a ground truth without a face that counts.
         """
         refuse_unknown(predictions, self.names, source)
         every = [p[:, 4] for p in predictions.values() if len(p)]
         if not every:
-            raise DataError(f"{source} hold not one box.", "Check the folder, and the detector's score threshold.")
+            raise DataError(
+                f"{source} hold not one box.", "Check the folder, and the detector's score threshold."
+            )
         low, high = min(float(s.min()) for s in every), max(float(s.max()) for s in every)
         span = high - low or 1.0
         kept: list[list[NDArray]] = [[] for _ in LEVELS]  # scores that count, per level and picture
@@ -131,16 +140,19 @@ class WiderFace:
         protocol = {
             "metric": "WIDER FACE AP (official rule)",
             "IoU": f"{self.iou:g}, boxes one pixel wider and higher",
-            "interpolation": f"all points of {THRESHOLDS} score thresholds, scores scaled to [0, 1] over the set",
+            "interpolation": f"all points of {THRESHOLDS} score thresholds, scores scaled to [0, 1] "
+            "over the set",
             "sizes": "the benchmark's levels",
-            "ignored": "faces outside the level, and detections that overlap one of them most, neither right nor wrong",
-            "data": f"WIDER FACE validation, {len(self.pictures)} pictures, {absent} of them without predictions",
+            "ignored": "faces outside the level, and detections that overlap one of them most, "
+            "neither right nor wrong",
+            "data": f"WIDER FACE validation, {len(self.pictures)} pictures, {absent} of them "
+            "without predictions",
         }
         return Result("widerface", tuple(figures), protocol, tuple(curves))
 
 
 def picture_name(filename: str) -> str:
-    """"EVENT/PICTURE" from a file name, whatever folders stand before the event: no suffix, two parts at most."""
+    """A file name as "EVENT/PICTURE": without suffix and without folders before the event."""
     parts = filename.replace("\\", "/").split("/")[-2:]
     stem, dot, suffix = parts[-1].rpartition(".")
     if dot and suffix.lower() in ("jpg", "jpeg", "png", "txt"):
@@ -151,8 +163,10 @@ def picture_name(filename: str) -> str:
 def rows_of(found: Detections, height_px: int, width_px: int) -> NDArray[np.float64]:
     """Detections as the benchmark's rows (N, 5) [xmin, ymin, width, height, score] in pixels."""
     box = found.boxes_yxyx.astype(np.float64) * np.array([height_px, width_px] * 2)
-    return np.stack([box[:, 1], box[:, 0], box[:, 3] - box[:, 1], box[:, 2] - box[:, 0],
-                     found.scores.astype(np.float64)], 1)
+    return np.stack(
+        [box[:, 1], box[:, 0], box[:, 3] - box[:, 1], box[:, 2] - box[:, 0], found.scores.astype(np.float64)],
+        1,
+    )
 
 
 def _iou_plus_one(a_xywh: NDArray, b_xywh: NDArray) -> NDArray:
@@ -187,8 +201,10 @@ def _load_mat(path: Path, fields: Sequence[str]) -> dict:
     except ImportError:
         raise MissingExtraError("scipy", "eval", "WIDER FACE's ground truth") from None
     if not path.is_file():
-        raise DataError(f"{path}: the benchmark's ground truth is missing.",
-                        "It needs wider_face_val.mat and wider_{easy,medium,hard}_val.mat in one folder.")
+        raise DataError(
+            f"{path}: the benchmark's ground truth is missing.",
+            "It needs wider_face_val.mat and wider_{easy,medium,hard}_val.mat in one folder.",
+        )
     try:
         content = loadmat(path, variable_names=fields)
     except Exception as error:  # scipy raises many kinds for a broken file

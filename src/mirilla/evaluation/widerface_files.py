@@ -1,7 +1,7 @@
 """Predictions in WIDER FACE's official text form: a folder per event, a text file per picture.
 
-Each file: the picture's name, the number of boxes, then a line "xmin ymin width height score" per box, in pixels.
-A tar archive (.tar.gz) of such a folder is read as well.
+Each file: the picture's name, the number of boxes, then a line "xmin ymin width height score" per box, in
+pixels. A tar archive (.tar.gz) of such a folder is read as well.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from mirilla.errors import DataError
 from mirilla.evaluation.widerface import picture_name
 from mirilla.files import explaining, write_text
 
-_REMEDY = "Each file holds the picture's name, the number of boxes, and a line 'xmin ymin width height score' per box."
+_REMEDY = (
+    "Each file holds the picture's name, the number of boxes, and a line "
+    "'xmin ymin width height score' per box."
+)
 
 
 def read_predictions(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]]:
@@ -28,7 +31,8 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float
         "EVENT/PICTURE" -> (N, 5) [xmin, ymin, width, height, score] in the picture's pixels.
 
     Raises:
-        DataError: nothing there, no prediction file, the same picture twice, or a broken line (with file and line).
+        DataError: nothing there, no prediction file, the same picture twice, or a broken line (with file and
+            line).
     """
     path = Path(path)
     if not path.exists():
@@ -108,8 +112,10 @@ def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
                         content = file.read() if file else b""
                         yield where, Path(member.name).parent.name, _decoded(content, where)
         except (tarfile.TarError, EOFError) as error:
-            raise DataError(f"{path}: neither a folder nor a whole tar archive: {error}.",
-                            "Give the folder of predictions, or a .tar.gz of it.") from error
+            raise DataError(
+                f"{path}: neither a folder nor a whole tar archive: {error}.",
+                "Give the folder of predictions, or a .tar.gz of it.",
+            ) from error
 
 
 def _decoded(content: bytes, where: str) -> str:
