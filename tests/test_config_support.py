@@ -213,7 +213,8 @@ def test_every_refused_augmentation_is_refused():
 def test_a_refused_field_may_have_its_default():
     pipeline = with_text(
         "model { ssd { encode_background_as_zeros: false negative_class_weight: 1.0 "
-        "feature_extractor { pad_to_multiple: 1 use_depthwise: false } } } train_config { fine_tune_checkpoint: '' }"
+        "feature_extractor { pad_to_multiple: 1 use_depthwise: false } } } "
+        "train_config { fine_tune_checkpoint: '' }"
     )
     assert errors(pipeline) == []
 

@@ -23,7 +23,9 @@ def test_the_apis_forms_are_taken():
     pipeline = config.loads(
         """
         # a comment
-        model: { ssd { num_classes: 3, feature_extractor: { type: 'ssd_mobilenet_v1'; depth_multiplier: 1 } } }
+        model: {
+          ssd { num_classes: 3, feature_extractor: { type: 'ssd_mobilenet_v1'; depth_multiplier: 1 } }
+        }
         train_config <
           batch_size: 0x10;  # the old brackets, a number in base 16
           freeze_variables: ['a', "b"]
@@ -115,7 +117,7 @@ def test_other_errors(content, words):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ConfigError, match="nowhere.config.*No such file"):
+    with pytest.raises(ConfigError, match=r"nowhere\.config.*No such file"):
         config.load(tmp_path / "nowhere.config")
 
 
@@ -217,7 +219,8 @@ def test_field_lines():
     lines = text.field_lines(
         "# model {\nmodel: {\n ssd { num_classes: 1\n } }\n"
         "train_config {\n data_augmentation_options { ssd_random_crop {} }\n"
-        " data_augmentation_options {\n  random_horizontal_flip { } }\n freeze_variables: ['{', \"}\"]\n num_steps: 3 }\n"
+        " data_augmentation_options {\n  random_horizontal_flip { } }\n"
+        " freeze_variables: ['{', \"}\"]\n num_steps: 3 }\n"
     )
     assert lines["model.ssd.num_classes"] == 3
     assert lines["train_config.data_augmentation_options.ssd_random_crop"] == 6

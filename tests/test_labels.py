@@ -68,7 +68,7 @@ def test_errors_name_the_line(content, words):
 
 def test_braces_in_strings_and_comments_do_not_move_lines():
     content = "# item {\nitem { id: 1 name: '}{ item { #' }\nitem { id: 0 name: 'b' }"
-    with pytest.raises(ConfigError, match="l.pbtxt:3:"):
+    with pytest.raises(ConfigError, match=r"l\.pbtxt:3:"):
         parse_label_map(content, "l.pbtxt")
 
 
@@ -107,7 +107,9 @@ def test_the_apis_label_maps(shared, name, count, max_id):
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-@given(st.dictionaries(st.integers(1, 2**31 - 1), st.tuples(names, names | st.just("")), min_size=1, max_size=8))
+@given(
+    st.dictionaries(st.integers(1, 2**31 - 1), st.tuples(names, names | st.just("")), min_size=1, max_size=8)
+)
 def test_what_is_written_reads_back(content):
     unique = {name: (number, shown) for number, (name, shown) in content.items()}
     labels = LabelMap(tuple(Label(number, name, shown) for name, (number, shown) in unique.items()))

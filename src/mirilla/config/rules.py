@@ -78,8 +78,8 @@ def _resizer(ssd: Any, path: str) -> Iterator[Finding]:
         if resizer.min_dimension != resizer.max_dimension:
             yield Finding(
                 f"{path}.min_dimension",
-                f"{resizer.min_dimension} differs from max_dimension, {resizer.max_dimension}; a picture padded "
-                "to a square is scaled so that its longer side fits.",
+                f"{resizer.min_dimension} differs from max_dimension, {resizer.max_dimension}; a picture "
+                "padded to a square is scaled so that its longer side fits.",
                 f"Set min_dimension: {resizer.max_dimension}.",
             )
 
@@ -277,7 +277,8 @@ def _optimizer(optimizer: Any, path: str) -> Iterator[Finding]:
         if schedule.warmup_steps and schedule.warmup_learning_rate > schedule.learning_rate_base:
             yield Finding(
                 f"{path}.warmup_learning_rate",
-                f"{schedule.warmup_learning_rate:g} is above learning_rate_base, {schedule.learning_rate_base:g}.",
+                f"{schedule.warmup_learning_rate:g} is above learning_rate_base, "
+                f"{schedule.learning_rate_base:g}.",
             )
 
 
@@ -333,7 +334,8 @@ def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
                 field,
                 f"after {steps} steps at {value:g} the batch-norm statistics are still {share:.0%} "
                 "initial values.",
-                "Set mirilla { base_batch_norm_decay: 0.99 } and batch_norm { decay: 0.99 }, or train longer.",
+                "Set mirilla { base_batch_norm_decay: 0.99 } and batch_norm { decay: 0.99 }, or train "
+                "longer.",
                 "warning",
             )
 
