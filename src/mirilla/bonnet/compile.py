@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
@@ -15,7 +17,9 @@ from mirilla.bonnet.legalise import legalise
 from mirilla.bonnet.plan import ArenaOverflow, plan_ops
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
+from mirilla.graph.graphdef import read_graph_def
 from mirilla.graph.rules import Finding, RuleError
+from mirilla.model import card as cards
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,35 @@ def build(graph: GraphDef | DeployGraph, input_tensor: str | None = None,
         notes=deploy_graph.notes,
     )
     return model, report
+
+
+def compile_file(graph_path: str | os.PathLike[str], out: str | os.PathLike[str],
+                 input_tensor: str | None = None,
+                 output_tensors: str | Sequence[str] | None = None,
+                 input_size: int | tuple[int, int] | None = None,
+                 constant_order: str = "auto") -> tuple[bf.Model, BuildReport, Path | None]:
+    """Compile a graph's file into a model's file, with model.json beside it when the graph came with one.
+
+    Returns:
+        The model, the report, and where the card was written (None without one).
+
+    Raises:
+        ModelError, RuleError: see `build`; nothing is written then.
+        MirillaError: a file cannot be read or written.
+    """
+    graph_def = read_graph_def(graph_path)
+    model, report = build(graph_def, input_tensor, output_tensors, input_size, constant_order)
+    found = cards.find(graph_path)
+    card = None if found is None else cards.load(found, graph_path)
+    bf.write(out, model)
+    if card is None or found is None:
+        return model, report, None
+    out = Path(out)
+    beside = out.with_name(cards.FILE_NAME)
+    if beside.exists() and cards.find(out) != beside:  # another model's, the graph's say
+        beside = out.with_name(f"{out.stem}.{cards.FILE_NAME}")
+    cards.save(replace(card, target="bonnet"), out, path=beside)
+    return model, report, beside
 
 
 def _deploy(graph: GraphDef | DeployGraph, input_tensor: str | None,

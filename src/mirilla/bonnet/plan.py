@@ -217,6 +217,9 @@ def lifetimes(model: Model, size: tuple[int, int] | None = None) -> list[Lifetim
     end = len(model.ops) - 1
     last = {name: index for index, op in enumerate(model.ops) for name in op.inputs}
     last.update(dict.fromkeys(model.outputs, end))
+    for index, op in enumerate(model.ops):
+        if op.plan is not None and op.plan.in_place:  # from here on the memory is the output's
+            last[op.inputs[0]] = index - 1
     name = model.input or ""
     found = [Lifetime(Block(name, 0, maps[name].bytes), 0, last.get(name, end), "input")]
     for index, op in enumerate(model.ops):

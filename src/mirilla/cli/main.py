@@ -17,6 +17,8 @@ VERBS = {
     "eval": "measure a model or a file of predictions on a data set",
     "export": "write a checkpoint as a frozen graph with model.json beside it",
     "detect": "find objects in photos, folders, videos or a camera's picture",
+    "compile": "compile a frozen graph for the Vision Bonnet (.binaryproto)",
+    "inspect": "show the layers, shapes and memory of a compiled model or frozen graph",
     "emulate": "answer the kit's client over TCP as a Vision Bonnet would",
 }
 

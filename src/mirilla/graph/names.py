@@ -56,7 +56,7 @@ def check(name: str, known: Collection[str], role: str, option: str,
         return stripped
     found = nearest(name, known)
     quoted = " (quotation marks are part of that name)" if clean(name) != stripped else ""
-    remedy = "'mirilla inspect GRAPH.pb' lists the names a graph has."
+    remedy = "'mirilla inspect GRAPH.pb --nodes' lists the names a graph has."
     if found:
         mended = [found[0] if one == name else _mended(one, known) for one in others or [name]]
         remedy = f"Did you mean '{found[0]}'? Give {option} {','.join(mended)}"
