@@ -52,7 +52,7 @@ def draw_curves(result: Result) -> bytes:
     axes.grid(alpha=0.3)
     if axes.has_data():
         axes.legend(loc="lower left", fontsize=9)
-    axes.set_title(textwrap.fill(result.protocol_text, 118), fontsize=7.5, loc="left")
+    axes.set_title(textwrap.fill(result.protocol_text, 140), fontsize=7.5, loc="left")
     out = io.BytesIO()
     FigureCanvasAgg(figure).print_png(out, metadata={"Software": "mirilla"})
     return out.getvalue()
