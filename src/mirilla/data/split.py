@@ -79,10 +79,10 @@ def split_share(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset,
     if not 0 < share < 1:
         raise DataError(f"The share for evaluation is {share}: it must lie between 0 and 1.", "Try 0.1.")
     chosen = {s.filename for s in dataset.samples if share_of(s.filename, seed) < share}
-    if (
-        not chosen and len(dataset.samples) > 1
-    ):  # a very small set: its lowest picture, so that neither part is empty
-        chosen = {min(dataset.samples, key=lambda s: share_of(s.filename, seed)).filename}
+    if len(dataset.samples) > 1 and len(chosen) in (0, len(dataset.samples)):
+        # a very small set: the picture nearest to the border goes to the other side, so that neither is empty
+        ordered = sorted((s.filename for s in dataset.samples), key=lambda n: share_of(n, seed))
+        chosen = {ordered[0]} if not chosen else set(ordered[:-1])
     train = [s for s in dataset.samples if s.filename not in chosen]
     evaluated = [s for s in dataset.samples if s.filename in chosen]
     if not train or not evaluated:

@@ -103,6 +103,10 @@ def _parse_faces(lines: list[str], at: int) -> tuple[NDArray[np.float64], int]:
         if not np.isfinite(rows[i]).all():
             raise ValueError(f"line {number + 1} holds a number that is not finite")
     after = at + 2 + count
+    if count == 1 and not rows.any():
+        rows = rows[
+            :0
+        ]  # some editions of the file say "1 face" of zeros where there is none, as the .mat does
     if count == 0 and after < len(lines):
         zeros = lines[after].split()
         if zeros and len(zeros) in (4, 10) and set(zeros) <= {"0", "0.0"}:

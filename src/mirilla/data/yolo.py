@@ -76,11 +76,11 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
             raise DataError(f"{hits[0]}: it names neither 'train' nor 'val' pictures.", "Add both keys.")
         first: dict[Path, str] = {}
         for place, part in places:
-            if first.setdefault(place, part) != part:
-                notes += (
-                    f"{hits[0]}: '{part}' is the same folder as '{first[place]}'; it is read as "
-                    f"'{first[place]}'.",
-                )
+            if place in first:  # one folder for two parts: it is what its own name says, or else the first
+                named = part_name(place.name)
+                first[place] = named if named in (part, first[place]) else first[place]
+                notes += (f"{hits[0]}: several parts lie in {place.name}; it is read as '{first[place]}'.",)
+            first.setdefault(place, part)
         places = list(first.items())
         for place, part in places:
             if not place.exists():
