@@ -106,7 +106,8 @@ def write(
         lines: list[str] = []
         for index in range(count):
             scene = draw_scene(seed, split, index)
-            name = f"{_event(scene.kind)}/{_event(scene.kind).replace('--', '_')}_toy_{index}.jpg"
+            event = _event(scene.kind)
+            name = f"{event}/{event.replace('--', '_')}_{split}_{index}.jpg"
             encoded = io.BytesIO()
             scene.picture.save(encoded, "JPEG", quality=scene.jpeg_quality)
             path = folder / f"WIDER_{split}" / "images" / name

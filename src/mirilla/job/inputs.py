@@ -11,7 +11,7 @@ from mirilla.data import Dataset, Finding, combine, read_dataset
 from mirilla.data.dataset import EVAL, TRAIN
 from mirilla.data.read import select
 from mirilla.data.split import read_split, split_share
-from mirilla.errors import DataError, UsageError
+from mirilla.errors import ConfigError, DataError, UsageError
 from mirilla.job.options import JobOptions
 from mirilla.labels import LabelMap, load_label_map
 
@@ -38,8 +38,7 @@ def read_inputs(options: JobOptions, advance: Callable[[int], object] | None = N
     """Read the data sets and part them into training and evaluation.
 
     Raises:
-        DataError: a set cannot be read, nothing can be learned (no box at all) or measured, or a picture is on both
-            sides.
+        DataError: a set cannot be read, nothing can be learned or measured, or a picture is on both sides.
         ConfigError, UsageError: the label map lacks a class, or the split file names no picture.
     """
     sets = [read_dataset(path, advance=advance) for path in options.datasets]
@@ -105,7 +104,7 @@ def findings_summary(findings: Sequence[Finding]) -> list[tuple[str, str, int, s
 
 
 def _train_part(dataset: Dataset, whole: bool) -> Dataset | None:
-    """What of a set is for training: its train part, or all of it where it has no split (or a part was chosen)."""
+    """What of a set is for training: its train part; all of it without a split or where a part was chosen."""
     if whole or not dataset.parts:
         return dataset
     if TRAIN not in dataset.parts.values():
@@ -144,6 +143,12 @@ def _labels(options: JobOptions, train: Dataset, evaluation: Dataset) -> LabelMa
         origin = "the classes of the training data"
     else:
         labels = load_label_map(options.label_map)
+        if not labels.contiguous:
+            raise ConfigError(
+                f"{options.label_map}: its numbers go up to {labels.max_id}, but it has {len(labels)} "
+                "classes; training needs 1, 2, ... without gaps.",
+                "Number the classes anew.",
+            )
         origin = f"the label map {options.label_map}"
     known = set(labels.names) | {item.display_name for item in labels if item.display_name}
     for dataset in (train, evaluation):
@@ -153,7 +158,8 @@ def _labels(options: JobOptions, train: Dataset, evaluation: Dataset) -> LabelMa
                     raise DataError(
                         f"{sample.where or sample.filename}: the label '{label}' is not among {origin} "
                         f"({', '.join(labels.names)}).",
-                        "Give a label map that has it (--label-map), or mend the label; 'mirilla data check' lists all.",
+                        "Give a label map that has it (--label-map), or mend the label; 'mirilla data check' "
+                        "lists all.",
                     )
     return labels
 
@@ -163,7 +169,7 @@ def _require_boxes(train: Dataset, evaluation: Dataset) -> None:
         raise _nothing_to_learn(train)
     if not any((~s.ignore).any() for s in evaluation.samples):
         raise DataError(
-            f"The {len(evaluation)} pictures for evaluation hold no box that counts, so nothing can be measured.",
+            f"The {len(evaluation)} held-out pictures have no box that counts; nothing can be measured.",
             "Give labelled pictures with --eval, a larger --eval-share, or another --split-file.",
         )
 
@@ -181,7 +187,7 @@ def _require_apart(train: Dataset, evaluation: Dataset) -> None:
     both = [s for s in evaluation.samples if isinstance(s.image, Path) and str(s.image.resolve()) in paths]
     if both:
         raise DataError(
-            f"{len(both)} pictures are for training and for evaluation, {both[0].filename} first: the figures would "
-            "say nothing.",
+            f"{len(both)} pictures are for training and for evaluation, {both[0].filename} first: "
+            "the figures would say nothing.",
             "Give another set with --eval, or leave --eval out to hold a share back.",
         )

@@ -17,7 +17,7 @@ class JobOptions:
 
     datasets: folders or annotation files; 'PATH@train' takes one part only.
     out: folder for everything that is made.
-    eval_dataset: evaluated on this set (its eval part where it has a split) rather than on a part of `datasets`.
+    eval_dataset: evaluated on this set (its eval part where it has a split), not on a part of `datasets`.
     eval_share: of a set without a split of its own, the share of pictures that is held back.
     split_file: rows 'file,train' or 'file,eval' that override the sets' own splits.
     steps: length of the training; None: by `minutes`, or else DEFAULT_STEPS.

@@ -1,9 +1,9 @@
 """How to train for a given number of steps.
 
-The sample's own schedule is made for weeks: a moving average of decay 0.9999 without warm-up and batch-norm decays of
-0.9997 keep mostly their initial values in a run of some thousand steps, and the exported model then answers the same
-whatever it is shown. So both averages are made to look back over a share of the run, and the learning rate falls to
-zero along a cosine. Network, matching, losses and optimiser stay the sample's.
+The sample's own schedule is made for weeks: a moving average of decay 0.9999 without warm-up and batch-norm
+decays of 0.9997 keep mostly their initial values in a run of some thousand steps, and the exported model then
+answers the same whatever it is shown. So both averages are made to look back over a share of the run, and the
+learning rate falls to zero along a cosine. Network, matching, losses and optimiser stay the sample's.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from mirilla.config import Pipeline
 
-# The sample's rate, 0.004, with batches of 24. RMSProp's epsilon of 1.0 makes its steps close to momentum SGD's,
-# so a short run gains from a higher peak; the cosine brings it down again.
+# The sample's rate is 0.004 with batches of 24. RMSProp's epsilon of 1.0 makes its steps close to SGD's with
+# momentum, so a short run gains from a higher peak; the cosine brings it down again.
 PEAK_LEARNING_RATE = 0.02
 WARMUP_SHARE, MOST_WARMUP_STEPS = 0.05, 500
 # The moving average looks back over about a tenth of the run, the batch-norm statistics over a fortieth.

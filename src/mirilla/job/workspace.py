@@ -1,8 +1,8 @@
 """The folder a job works in, and what it remembers: which stages are done, from what, and what they made.
 
-`run.json` there holds for every finished stage a fingerprint of all that it was made from and the files it made. A
-stage is skipped when both are as they were. The file is replaced atomically after each stage, so a job that is killed
-anywhere goes on with the stage that it was in.
+`run.json` there holds for every finished stage a fingerprint of all that it was made from and the files it
+made. A stage is skipped when both are as they were. The file is replaced atomically after each stage, so a
+job that is killed anywhere goes on with the stage that it was in.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class Workspace:
             )
             if others and STATE not in others:
                 raise UsageError(
-                    f"--out {out}: the folder holds other things ({', '.join(sorted(others)[:4])}) and no {STATE}, so "
-                    "it is not one that this command made.",
+                    f"--out {out}: the folder holds other things ({', '.join(sorted(others)[:4])}) "
+                    f"and no {STATE}: this command did not make it.",
                     "Name a new or empty folder.",
                 )
             out.mkdir(parents=True, exist_ok=True)

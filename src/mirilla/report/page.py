@@ -221,9 +221,11 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 _STYLE = """
-:root { color-scheme: light dark; --ground:#fff; --ink:#1c2126; --soft:#5c6670; --line:#dfe3e7; --panel:#f5f7f8;
+:root { color-scheme: light dark; --ground:#fff; --ink:#1c2126; --soft:#5c6670; --line:#dfe3e7;
+ --panel:#f5f7f8;
  --c0:#0b6fb8; --c1:#c25a00; --c2:#00805c; --c3:#a8437c; --c4:#7a6a00; }
-@media (prefers-color-scheme: dark) { :root { --ground:#16191d; --ink:#e6e9ec; --soft:#9aa4ae; --line:#30363d;
+@media (prefers-color-scheme: dark) { :root { --ground:#16191d; --ink:#e6e9ec; --soft:#9aa4ae;
+ --line:#30363d;
  --panel:#1e2328; --c0:#5bb4f0; --c1:#f0974a; --c2:#3ecf9f; --c3:#e38fbf; --c4:#d9c84a; } }
 * { box-sizing:border-box; }
 body { margin:0; background:var(--ground); color:var(--ink); font:16px/1.5 system-ui,sans-serif; }
@@ -233,20 +235,27 @@ h2 { font-size:1.25rem; margin:2.2rem 0 .7rem; padding-top:.9rem; border-top:1px
 h3 { font-size:1.02rem; margin:1.3rem 0 .4rem; }
 .lead, .protocol { color:var(--soft); } .protocol { font-size:.86rem; }
 .tiles { display:flex; flex-wrap:wrap; gap:.7rem; margin:1rem 0; }
-.tile { background:var(--panel); border:1px solid var(--line); border-radius:8px; padding:.6rem 1rem; min-width:9rem; }
-.tile b { display:block; font-size:1.6rem; line-height:1.3; } .tile span { color:var(--soft); font-size:.86rem; }
+.tile { background:var(--panel); border:1px solid var(--line); border-radius:8px; padding:.6rem 1rem;
+ min-width:9rem; }
+.tile b { display:block; font-size:1.6rem; line-height:1.3; } .tile span { color:var(--soft);
+ font-size:.86rem; }
 .sheet { display:block; width:100%; height:auto; border-radius:8px; }
 .scroll { overflow-x:auto; } table { border-collapse:collapse; font-size:.92rem; min-width:20rem; }
-th { text-align:left; color:var(--soft); font-weight:600; } td, th { padding:.28rem .9rem .28rem 0; vertical-align:top;
+th { text-align:left; color:var(--soft); font-weight:600; } td, th { padding:.28rem .9rem .28rem 0;
+ vertical-align:top;
  border-bottom:1px solid var(--line); font-variant-numeric:tabular-nums; overflow-wrap:anywhere; }
 dl { display:grid; grid-template-columns:minmax(7rem,max-content) 1fr; gap:.25rem 1.1rem; margin:0; }
 dt { color:var(--soft); } dd { margin:0; overflow-wrap:anywhere; }
-pre { background:var(--panel); border:1px solid var(--line); border-radius:8px; padding:.6rem .8rem; overflow-x:auto;
- font-size:.88rem; margin:.2rem 0 1rem; } p { margin:.5rem 0; } li { margin:.2rem 0; overflow-wrap:anywhere; }
-.charts { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr)); gap:1.4rem; margin:1rem 0; }
+pre { background:var(--panel); border:1px solid var(--line); border-radius:8px; padding:.6rem .8rem;
+ overflow-x:auto;
+ font-size:.88rem; margin:.2rem 0 1rem; } p { margin:.5rem 0; } li { margin:.2rem 0;
+ overflow-wrap:anywhere; }
+.charts { display:grid; grid-template-columns:repeat(auto-fit,minmax(min(100%,420px),1fr)); gap:1.4rem;
+ margin:1rem 0; }
 figure { margin:0; } figcaption { font-weight:600; font-size:.95rem; }
 svg { width:100%; height:auto; display:block; } svg text { fill:var(--soft); font-size:12px; }
-svg .grid { stroke:var(--line); stroke-width:1; } polyline { fill:none; stroke-width:2; stroke-linejoin:round; }
+svg .grid { stroke:var(--line); stroke-width:1; } polyline { fill:none; stroke-width:2;
+ stroke-linejoin:round; }
 polyline.faint { stroke-width:1; opacity:.28; }
 .legend { display:flex; flex-wrap:wrap; gap:.1rem 1rem; font-size:.84rem; color:var(--soft); }
 .legend i { display:inline-block; width:1.1em; height:3px; vertical-align:middle; margin-right:.4em; }

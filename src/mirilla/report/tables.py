@@ -25,8 +25,8 @@ _WORDS = (
 _ENDINGS = {
     ".tfrecord": "pictures and boxes for training or evaluation",
     ".safetensors": "weights",
-    ".png": "a curve",
-    ".jpg": "a picture",
+    ".png": "curves",
+    ".jpg": "pictures",
     ".pt": "a checkpoint",
 }
 
@@ -53,18 +53,22 @@ def duration_text(seconds: float) -> str:
 
 
 def file_rows(files: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
-    """(name, size, what it is); several of a kind in one folder become one row."""
+    """(name, size, what it is); shards of one set, and pictures of one tree, become one row."""
     groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for name, size in files:
         path = PurePosixPath(name)
         what = _what(path)
-        several = path.suffix == ".tfrecord" or (path.suffix == ".jpg" and str(path.parent) != ".")
-        key = (str(path.parent) + path.name.partition("-")[0], what) if several else (name, what)
-        groups.setdefault(key, []).append((name, size))
+        key = name
+        if path.suffix == ".tfrecord":
+            key = f"{path.parent}/{path.name.partition('-')[0]}-*.tfrecord"
+        elif path.suffix == ".jpg" and len(path.parts) > 2:
+            key = f"{'/'.join(path.parts[:2])}/**/*.jpg"
+        groups.setdefault((key, what), []).append((name, size))
     rows = []
-    for (_, what), members in groups.items():
-        name = members[0][0] if len(members) == 1 else f"{members[0][0]} and {len(members) - 1} more"
-        rows.append((name, size_text(sum(size for _, size in members)), what))
+    for (key, what), members in groups.items():
+        one = len(members) == 1
+        total = size_text(sum(size for _, size in members))
+        rows.append((members[0][0] if one else key, total, what if one else f"{len(members)} files: {what}"))
     return rows
 
 

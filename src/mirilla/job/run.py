@@ -1,0 +1,487 @@
+"""The main job, stage by stage.
+
+    read  ->  check  ->  convert  ->  configure  ->  train  ->  evaluate  ->  export  ->  detect  ->  report
+
+Every stage but the first, which only reads annotations, is skipped when what it was made from has not changed
+and what it made is still there (see `workspace`). Training goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mirilla import __version__, config, console
+from mirilla.data import Dataset
+from mirilla.data.check import check
+from mirilla.data.images import decode_rgb
+from mirilla.data.tfrecord import write_tfrecords
+from mirilla.errors import DataError, TrainingError, UsageError
+from mirilla.files import explaining, write_text, writing
+from mirilla.job import inputs as reading
+from mirilla.job import measure, parts, recipe
+from mirilla.job.inputs import Inputs
+from mirilla.job.options import DEFAULT_STEPS, JobOptions
+from mirilla.job.workspace import Done, Workspace, fingerprint, samples_fingerprint
+from mirilla.labels import label_map_text, save_label_map
+from mirilla.report import tables
+from mirilla.report.page import Page, read_log, render
+from mirilla.report.pictures import Shown, contact_sheet
+
+SHEET_PICTURES = 24
+_SHARD_PICTURES = 2000
+_SPEED_STEPS = 40
+_USELESS = ("unreadable-picture", "size-mismatch")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a job made: its files by name with sizes, the figures, and the threshold for showing boxes."""
+
+    out: Path
+    files: tuple[tuple[str, int], ...]
+    results: tuple[Mapping[str, Any], ...]
+    threshold: float
+
+
+def run_job(options: JobOptions) -> Outcome:
+    """Do the job, or what is left of it.
+
+    Raises:
+        MirillaError: one of its classes, for whatever the user can mend.
+    """
+    parts.require_training()
+    with Workspace.open(options.out, console.say, restart=options.restart) as workspace:
+        return work(options, workspace)
+
+
+def work(options: JobOptions, workspace: Workspace) -> Outcome:
+    """The stages, in a workspace that is open."""
+    out = workspace.out
+    console.say("[read]")
+    with console.progress("reading", unit="pictures") as bar:
+        found = reading.read_inputs(options, bar.advance)
+    for line in (*found.sources, *found.notes):
+        console.say(f"  {line}")
+    checked = _check(workspace, found)
+    found = _without_useless(found, checked["useless"])
+    data_print = fingerprint(samples_fingerprint(found.train.samples), label_map_text(found.labels))
+    lasting = fingerprint(data_print, options.size_px, options.depth_multiplier, options.resize, options.seed)
+    _require_same_training(workspace, lasting, options)
+    converted = _convert(workspace, found, data_print)
+    steps = _steps(workspace, options, found, converted, lasting)
+    pipeline = _configure(workspace, options, found, converted, steps, lasting)
+    trained = _train(workspace, options, pipeline, steps, lasting)
+    measured = _evaluate(workspace, found, pipeline, trained)
+    _export(workspace, options, found, pipeline, trained, measured)
+    _detect(workspace, found, trained, measured)
+    _report(workspace, options, found, checked, steps, measured)
+    files = [("report.html", (out / "report.html").stat().st_size), *_all_files(workspace)]
+    outcome = Outcome(out, tuple(files), tuple(measured["results"]), measured["threshold"])
+    _finish(outcome)
+    return outcome
+
+
+def _check(workspace: Workspace, found: Inputs) -> Mapping[str, Any]:
+    path = workspace.out / "findings.txt"
+    both = (*found.train.samples, *found.evaluation.samples)
+    key = fingerprint(samples_fingerprint(both), [str(f) for f in found.findings], found.labels.names)
+
+    def stage() -> Done:
+        findings = list(found.findings)
+        with console.progress("checking", len(both), "pictures") as bar:
+            for dataset in (found.train, found.evaluation):
+                bare = replace(dataset, problems=())  # the readers' own findings are there already
+                findings += check(bare, labels=found.labels.names, advance=bar.advance)
+        write_text(path, reading.findings_text(findings, found.notes))
+        useless = sorted({f.where for f in findings if f.code in _USELESS})
+        return Done((path,), {"summary": reading.findings_summary(findings), "useless": useless})
+
+    facts = workspace.stage("check", key, stage)
+    for severity, code, count, first in facts["summary"][:8]:
+        console.say(f"  {severity}: {count} x {code}, such as {first}")
+    if facts["summary"]:
+        console.say(f"  all findings: {path}")
+    return facts
+
+
+def _without_useless(found: Inputs, useless: Sequence[str]) -> Inputs:
+    """Without the pictures that cannot be decoded; each is named in findings.txt."""
+    if not useless:
+        return found
+    gone = set(useless)
+
+    def rest(dataset: Dataset) -> Dataset:
+        samples = tuple(s for s in dataset.samples if (s.where or s.filename) not in gone)
+        if not samples:
+            raise DataError(
+                f"Not one picture of {dataset.source} can be decoded.",
+                "See findings.txt in the --out folder.",
+            )
+        return replace(dataset, samples=samples)
+
+    console.say(f"  {len(useless)} pictures that cannot be decoded are left out")
+    return replace(found, train=rest(found.train), evaluation=rest(found.evaluation))
+
+
+def _require_same_training(workspace: Workspace, lasting: str, options: JobOptions) -> None:
+    """A trained model is never thrown away, nor trained on with other data or another network, silently."""
+    before = workspace.state.get("training")
+    if before is None or before["lasting"] == lasting or parts.trained_step(workspace.out / "train") is None:
+        return
+    then, now = before["options"], _lasting_options(options)
+    changed = [f"{k}: {then[k]} then, {now[k]} now" for k in now if then.get(k) != now[k]]
+    raise UsageError(
+        f"{workspace.out / 'train'} holds a model that was trained on other data or as another network "
+        f"({'; '.join(changed) or 'pictures, boxes or labels of the data sets have changed'}).",
+        "Name another --out, or throw the old model away with --restart.",
+    )
+
+
+def _lasting_options(options: JobOptions) -> dict[str, Any]:
+    return {
+        "size": options.size_px,
+        "depth multiplier": options.depth_multiplier,
+        "resize": options.resize,
+        "seed": options.seed,
+    }
+
+
+def _convert(workspace: Workspace, found: Inputs, data_print: str) -> Mapping[str, Any]:
+    folder = workspace.out / "data"
+    key = fingerprint(data_print, samples_fingerprint(found.evaluation.samples))
+
+    def stage() -> Done:
+        with explaining(folder):
+            if folder.exists():
+                shutil.rmtree(folder)  # shards of an earlier conversion
+        label_map = workspace.out / "label_map.pbtxt"
+        save_label_map(label_map, found.labels)
+        sets = {"train": found.train.samples, "eval": found.evaluation.samples}
+        made: dict[str, list[str]] = {}
+        with console.progress("writing records", sum(map(len, sets.values())), "pictures") as bar:
+            for part, samples in sets.items():
+                shards = max(1, round(len(samples) / _SHARD_PICTURES))
+                paths = write_tfrecords(
+                    samples, found.labels, folder / f"{part}.tfrecord", shards, bar.advance
+                )
+                made[part] = [p.name for p in paths]
+        outputs = [label_map, *(folder / n for names in made.values() for n in names)]
+        return Done(outputs, made)
+
+    return workspace.stage("convert", key, stage)
+
+
+def _pipeline(
+    workspace: Workspace, options: JobOptions, found: Inputs, converted: Mapping[str, Any], steps: int
+) -> config.Pipeline:
+    out = workspace.out.resolve()
+    records = {part: [out / "data" / name for name in converted[part]] for part in ("train", "eval")}
+    pipeline = config.sample(
+        len(found.labels),
+        records["train"],
+        records["eval"],
+        out / "label_map.pbtxt",
+        steps=steps,
+        batch_size=options.batch_size,
+        depth_multiplier=options.depth_multiplier,
+        height=options.size_px,
+        width=options.size_px,
+        num_eval_examples=len(found.evaluation),
+        keep_aspect_ratio=options.resize == "letterbox",
+    )
+    recipe.apply(recipe.for_steps(steps, options.batch_size), pipeline)
+    pipeline.mirilla.seed = options.seed
+    config.require(pipeline)
+    return pipeline
+
+
+def _steps(
+    workspace: Workspace, options: JobOptions, found: Inputs, converted: Mapping[str, Any], lasting: str
+) -> int:
+    """How many steps to train: as asked for, or as many as fit into the minutes on this machine."""
+    if options.minutes is None:
+        return options.steps or DEFAULT_STEPS
+    folder = workspace.out / "speed"
+
+    def stage() -> Done:
+        pipeline = _pipeline(workspace, options, found, converted, _SPEED_STEPS)
+        try:
+            parts.train(pipeline, folder, _SPEED_STEPS, options.device)
+            speeds = [e["images_per_s"] for e in read_log(folder / "log.jsonl") if e.get("images_per_s")]
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not speeds:
+            raise TrainingError(
+                "The training's speed could not be measured.", "Give --steps rather than --minutes."
+            )
+        return Done((), {"images_per_s": speeds[-1]})
+
+    speed = workspace.stage(
+        "speed", fingerprint(lasting, options.batch_size, options.minutes, options.device), stage
+    )
+    steps = max(1, int(speed["images_per_s"] * 60 * (options.minutes or 0) / options.batch_size))
+    console.say(f"  {speed['images_per_s']:.0f} pictures/s: {steps} steps in {options.minutes:g} min")
+    return steps
+
+
+def _configure(
+    workspace: Workspace,
+    options: JobOptions,
+    found: Inputs,
+    converted: Mapping[str, Any],
+    steps: int,
+    lasting: str,
+) -> config.Pipeline:
+    pipeline = _pipeline(workspace, options, found, converted, steps)
+    path = workspace.out / "pipeline.config"
+
+    def stage() -> Done:
+        config.save(path, pipeline, "Written by 'mirilla run'; 'mirilla train --pipeline-config' reads it.")
+        return Done((path,))
+
+    workspace.stage("configure", fingerprint(lasting, config.dump(pipeline)), stage)
+    console.say(
+        f"  {steps} steps of {options.batch_size} pictures; "
+        f"{recipe.for_steps(steps, options.batch_size).describe()}"
+    )
+    return pipeline
+
+
+def _train(
+    workspace: Workspace, options: JobOptions, pipeline: config.Pipeline, steps: int, lasting: str
+) -> parts.Trained:
+    folder = workspace.out / "train"
+    workspace.state["training"] = {"lasting": lasting, "options": _lasting_options(options)}
+    workspace.save()
+
+    def stage() -> Done:
+        before = parts.trained_step(folder)
+        if before:
+            console.say(f"  goes on from step {before}")
+        parts.train(pipeline, folder, steps, options.device)
+        reached = parts.trained_step(folder)
+        if reached is None or reached < steps:
+            raise TrainingError(
+                f"Training stopped at step {reached or 0} of {steps}.",
+                "Run the same command again: it goes on from the last checkpoint.",
+            )
+        files = [parts.newest_checkpoint(folder), folder / "log.jsonl"]
+        return Done([p for p in files if p is not None and p.is_file()], {"step": reached})
+
+    workspace.stage("train", fingerprint(lasting, steps, options.batch_size), stage)
+    return parts.trained(folder)
+
+
+def _evaluate(
+    workspace: Workspace, found: Inputs, pipeline: config.Pipeline, trained: parts.Trained
+) -> Mapping[str, Any]:
+    from mirilla.evaluation.measure import detect_all
+    from mirilla.evaluation.measure import measure as figures
+
+    path = workspace.out / "metrics.json"
+    samples = found.evaluation.samples
+    key = fingerprint(samples_fingerprint(samples), label_map_text(found.labels), _weights_print(trained))
+
+    def stage() -> Done:
+        detector = parts.detector(pipeline, trained.weights, found.labels)
+        with console.progress("detecting", len(samples), "pictures") as bar:
+            detections = detect_all(detector, samples, progress=bar)
+        protocol = {
+            "model": f"frozen graph, {trained.step} steps",
+            "detector": detector.protocol,
+            "set": found.evaluation.name,
+        }
+        metrics = ("faces", "coco", "pascal") if len(found.labels) == 1 else ("coco", "pascal")
+        results = [
+            measure.result_json(r)
+            for r in figures(detections, samples, found.labels, metrics, protocol=protocol)
+        ]
+        names = {item.id: item.name for item in found.labels}
+        threshold = measure.best_threshold(samples, detections, names)
+        write_text(path, json.dumps({"threshold": threshold, "results": results}, indent=1) + "\n")
+        return Done((path,), {"threshold": threshold, "results": results})
+
+    facts = workspace.stage("evaluate", key, stage)
+    first = facts["results"][0]
+    console.table(
+        f"  {first['metric']}: {found.evaluation.name}",
+        ("figure", "value"),
+        [(name, tables.value_text(value)) for name, value in first["figures"].items()],
+    )
+    return facts
+
+
+def _export(
+    workspace: Workspace,
+    options: JobOptions,
+    found: Inputs,
+    pipeline: config.Pipeline,
+    trained: parts.Trained,
+    measured: Mapping[str, Any],
+) -> None:
+    folder = workspace.out / "export"
+    name = options.name or workspace.out.resolve().name
+    metrics = [
+        {"name": figure, "value": value, "data": found.evaluation.name, "protocol": result["protocol"]}
+        for result in measured["results"]
+        for figure, value in result["figures"].items()
+    ]
+    training = {
+        "steps": trained.step,
+        "batch_size": options.batch_size,
+        "pictures": len(found.train),
+        "data": [Path(path).name for path in options.datasets],
+    }
+    key = fingerprint(
+        _weights_print(trained), config.dump(pipeline), metrics, training, name, measured["threshold"]
+    )
+
+    def stage() -> Done:
+        files = parts.export(
+            pipeline, trained.weights, found.labels, folder, metrics, training, name, measured["threshold"]
+        )
+        return Done(tuple(files))
+
+    workspace.stage("export", key, stage)
+
+
+def _detect(workspace: Workspace, found: Inputs, trained: parts.Trained, measured: Mapping[str, Any]) -> None:
+    path = workspace.out / "contact_sheet.jpg"
+    samples = measure.examples(found.evaluation.samples, SHEET_PICTURES)
+    key = fingerprint(samples_fingerprint(samples), _weights_print(trained), measured["threshold"])
+
+    def stage() -> Done:
+        detector = parts.load_detector(workspace.out / "export")
+        photos = [decode_rgb(s.image) for s in samples]
+        names = {item.id: item.name for item in found.labels}
+        shown = [
+            Shown(
+                photo, detections.above(measured["threshold"]), s.boxes_yxyx, s.ignore, s.labels, s.filename
+            )
+            for s, photo, detections in zip(samples, photos, detector.batch(photos), strict=True)
+        ]
+        heading = (
+            f"Held-out pictures of {found.evaluation.name}, scores of at least {measured['threshold']:g}"
+        )
+        with writing(path) as file:
+            contact_sheet(shown, names, heading=heading).save(file, "JPEG", quality=88)
+        return Done((path,))
+
+    workspace.stage("detect", key, stage)
+
+
+def _report(
+    workspace: Workspace,
+    options: JobOptions,
+    found: Inputs,
+    checked: Mapping[str, Any],
+    steps: int,
+    measured: Mapping[str, Any],
+) -> None:
+    path = workspace.out / "report.html"
+    name = options.name or workspace.out.resolve().name
+    log_path = workspace.out / "train" / "log.jsonl"
+    log = read_log(log_path) if log_path.is_file() else []
+    first = measured["results"][0]
+    headline = [
+        (f"{n}, {found.evaluation.name}", tables.value_text(v)) for n, v in list(first["figures"].items())[:3]
+    ]
+    page = Page(
+        title=f"{name}: a detector of {', '.join(found.labels.names[:6])}",
+        lead=f"Trained for {steps} steps on {len(found.train)} pictures, "
+        f"measured on {len(found.evaluation)} held out.",
+        about=[
+            (
+                "network",
+                f"embedded SSD MobileNet v1, width {options.depth_multiplier:g}, input {options.size_px}x"
+                f"{options.size_px}, {options.resize}",
+            ),
+            (
+                "training",
+                f"{steps} steps of {options.batch_size} pictures from seed {options.seed}; "
+                f"{recipe.for_steps(steps, options.batch_size).describe()}",
+            ),
+            (
+                "time",
+                f"{tables.duration_text(workspace.seconds('train'))} in the last training session on "
+                f"{platform.machine()}",
+            ),
+            ("show scores from", f"{measured['threshold']:g} (the best F1 on the held-out pictures)"),
+            ("made by", f"mirilla {__version__}"),
+        ],
+        data=[
+            ("data sets", "; ".join(found.sources)),
+            ("training", f"{len(found.train)} pictures, {found.train.boxes} boxes"),
+            ("evaluation", f"{len(found.evaluation)} pictures, {found.evaluation.boxes} boxes"),
+            ("classes", ", ".join(found.labels.names)),
+        ],
+        findings=[tuple(row) for row in checked["summary"]],
+        results=measured["results"],
+        headline=headline,
+        log=log,
+        contact_sheet=workspace.out / "contact_sheet.jpg",
+        files=tables.file_rows(_all_files(workspace)),
+        commands=next_commands(workspace.out),
+        notes=found.notes,
+    )
+    text = render(page)
+
+    def stage() -> Done:
+        write_text(path, text)
+        return Done((path,))
+
+    workspace.stage("report", fingerprint(text), stage)
+
+
+def next_commands(out: Path) -> list[tuple[str, str]]:
+    """(what for, command) for someone whose job has ended."""
+    model, config_path = shlex.quote(str(out / "export")), shlex.quote(str(out / "pipeline.config"))
+    train = shlex.quote(str(out / "train"))
+    return [
+        ("Find objects in your own photos:", f"mirilla detect {model} PHOTO... --out detected"),
+        ("Measure it on another labelled data set:", f"mirilla eval {model} DATASET"),
+        (
+            "Train on with the same settings, step by step:",
+            f"mirilla train --pipeline-config {config_path} --model-dir {train} --num-train-steps N",
+        ),
+    ]
+
+
+def _all_files(workspace: Workspace) -> list[tuple[str, int]]:
+    order = ("detect", "evaluate", "export", "configure", "train", "convert", "check")
+    stages = [*order, *(s for s in workspace.stages if s not in (*order, "report"))]
+    return [
+        (name, size)
+        for stage in stages
+        if stage in workspace.stages
+        for name, size in workspace.stages[stage]["outputs"].items()
+    ]
+
+
+def _finish(outcome: Outcome) -> None:
+    console.say()
+    rows = [(str(outcome.out / name), size, what) for name, size, what in tables.file_rows(outcome.files)]
+    console.table("Files made", ("file", "size", "what it is"), rows)
+    console.say()
+    console.say("What to do next")
+    for what, command in (
+        ("Look at the report:", str(outcome.out / "report.html")),
+        *next_commands(outcome.out),
+    ):
+        console.say(f"  {what}\n      {command}")
+
+
+def _weights_print(trained: parts.Trained) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name in sorted(trained.weights):
+        digest.update(name.encode() + trained.weights[name].tobytes())
+    return digest.hexdigest()[:32]
