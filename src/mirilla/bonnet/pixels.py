@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +21,14 @@ def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the size is checked here, before anything is decoded
-            with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
-                if image.width * image.height > MOST_PIXELS:
-                    raise DataError(f"the picture has {image.width}x{image.height} pixels; "
-                                    f"at most {MOST_PIXELS} are read.")
-                return np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            if image.width * image.height > MOST_PIXELS:  # known from the header, before anything is decoded
+                raise DataError(f"the picture has {image.width}x{image.height} pixels; "
+                                f"at most {MOST_PIXELS} are read.")
+            return np.asarray(image.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise DataError(f"the picture has more than {MOST_PIXELS} pixels.") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"not a whole JPEG picture: {error}.") from error
 
 

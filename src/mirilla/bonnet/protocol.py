@@ -20,6 +20,7 @@ OK, ERROR = 0, 1  # Response.status.code
 
 MOST_MESSAGE_BYTES = 32 << 20  # a raw photo of the kit's camera has 24 MB
 PIECE_BYTES = 1 << 16
+MOST_TEXT = 2000  # characters of a status message, which may quote names that a client made up
 _LENGTH = struct.Struct("!I")
 
 # message -> its fields in the order of their numbers, from 1: (name, type), with
@@ -170,7 +171,7 @@ def error(text: str) -> Any:
     """A Response that reports a failure."""
     response = Response()
     response.status.code = ERROR
-    response.status.message = text
+    response.status.message = text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]} ..."
     return response
 
 

@@ -73,6 +73,8 @@ class Server:
             held = dict(self._connections)
         for connection in held:
             _close(connection)
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept() where the system allows it
         if self._accepting.ident is not None:
             self._accepting.join(5)
         self._listener.close()

@@ -26,6 +26,7 @@ FIRMWARE = (1, 2)  # what version 1.4 of the kit's client expects
 TEMPERATURE_CELSIUS = 40.0  # there is nothing to measure
 BUILT_IN = ("FaceDetection", "DishDetection")  # the firmware answers these names with models of its own
 MOST_MODELS = 8
+MOST_NAME = 256
 MOST_MODEL_BYTES = 24 << 20  # of one model; the largest of the kit's own has some 11 MB
 MOST_SIDE_PX = 2048
 # A tensor must fit the device's memory; the larger of the two sizes in every file, as its role is not known.
@@ -123,6 +124,8 @@ class Device:
         name, shape, normaliser = request.model_name, request.input_shape, request.input_normalizer
         if not name:
             raise Refusal("The model has no name.")
+        if len(name) > MOST_NAME:
+            raise Refusal(f"The model's name has {len(name)} characters; the rule is at most {MOST_NAME}.")
         if name in BUILT_IN:
             raise Refusal(_built_in(name))
         with self._lock:

@@ -75,28 +75,28 @@ def run(args: argparse.Namespace) -> int:
     frames = None if args.frames is None else open_frames(args.frames)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     device = Device(frames=frames, fps=args.fps, fp16_activations=args.fp16_activations, preloaded=preloaded)
-    with Server(device, args.host, args.port, on_request=say if args.verbose else None) as server:
-        for name, loaded in preloaded.items():
-            outputs = ", ".join(loaded.model.output_names)
-            say(f"Model '{name}': input {loaded.height}x{loaded.width}, normalised with ({loaded.mean:g}, "
-                f"{loaded.stddev:g}), outputs {outputs}.")
-        if not preloaded:
-            say("No model given: clients load theirs.")
-        if frames is not None:
-            rate = f"{args.fps:g} frames a second" if args.fps else "each frame as it is asked for"
-            say(f"Camera: {len(frames)} pictures of {args.frames}, {rate}.")
-        else:
-            say("Camera: none (give --frames for camera inference).")
-        say(f"Listening on {server.host} port {server.port}; Ctrl-C ends it.")
-        if args.host not in ("127.0.0.1", "localhost"):
-            say("Other machines can reach it, and nothing asks them for a password.")
-        shown = "127.0.0.1" if server.host == "0.0.0.0" else server.host
-        say("Use it with the kit's client, here for instance:")
-        say(f"  VISION_BONNET_HOST={shown} VISION_BONNET_PORT={server.port} python my_kit_program.py")
-        try:
+    try:
+        with Server(device, args.host, args.port, on_request=say if args.verbose else None) as server:
+            for name, loaded in preloaded.items():
+                size, normaliser = f"{loaded.height}x{loaded.width}", f"({loaded.mean:g}, {loaded.stddev:g})"
+                outputs = ", ".join(loaded.model.output_names)
+                say(f"Model '{name}': input {size}, normalised with {normaliser}, outputs {outputs}.")
+            if not preloaded:
+                say("No model given: clients load theirs.")
+            if frames is not None:
+                rate = f"{args.fps:g} frames a second" if args.fps else "each frame as it is asked for"
+                say(f"Camera: {len(frames)} pictures of {args.frames}, {rate}.")
+            else:
+                say("Camera: none (give --frames for camera inference).")
+            say(f"Listening on {server.host} port {server.port}; Ctrl-C ends it.")
+            if args.host not in ("127.0.0.1", "localhost"):
+                say("Other machines can reach it, and nothing asks them for a password.")
+            shown = "127.0.0.1" if server.host == "0.0.0.0" else server.host
+            say("Use it with the kit's client, here for instance:")
+            say(f"  VISION_BONNET_HOST={shown} VISION_BONNET_PORT={server.port} python my_kit_program.py")
             server.wait()
-        except KeyboardInterrupt:
-            say("Stopped.")
+    except KeyboardInterrupt:
+        say("Stopped.")
     return 0
 
 
