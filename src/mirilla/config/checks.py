@@ -125,6 +125,8 @@ def _scalar(message: Any, field: Any, entry: Support, here: str, value: Any) -> 
     is_set = message.HasField(field.name)
     if entry.only:
         shown = field.enum_type.values_by_number[value].name if field.enum_type is not None else value
+        if isinstance(shown, float):
+            shown = float(f"{shown:.7g}")  # a float32 field: the 0.001 of the file
         if shown in entry.only:
             return
         allowed = " or ".join(_literal(v) for v in entry.only)

@@ -13,7 +13,11 @@ from mirilla.config.support import ACTS, support
 # feature extractor -> number of feature maps
 FEATURE_MAPS = {"embedded_ssd_mobilenet_v1": 5, "ssd_mobilenet_v1": 6}
 
-METRICS = ("coco_detection_metrics", "pascal_voc_detection_metrics")
+METRICS = (
+    "coco_detection_metrics",
+    "pascal_voc_detection_metrics",
+    "weighted_pascal_voc_detection_metrics",
+)
 
 PLACEHOLDER = "PATH_TO_BE_CONFIGURED"
 
