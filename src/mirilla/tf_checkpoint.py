@@ -1,9 +1,9 @@
 """TensorFlow's checkpoints (format V2: PREFIX.index and PREFIX.data-00000-of-00001), read without TensorFlow.
 
-The index is a sorted string table as LevelDB writes it: blocks of key-value entries with shared prefixes, each block
-followed by a compression byte and a CRC, and a footer that points to the block of block handles. Keys are
-variables' names; values are BundleEntryProto messages that say where the tensor's bytes lie. Sources: LevelDB's
-table_format.md, tensorflow/core/protobuf/tensor_bundle.proto.
+The index is a sorted string table as LevelDB writes it: blocks of key-value entries with shared prefixes,
+each block followed by a compression byte and a CRC, and a footer that points to the block of block handles.
+Keys are variables' names; values are BundleEntryProto messages that say where the tensor's bytes lie.
+Sources: LevelDB's table_format.md, tensorflow/core/protobuf/tensor_bundle.proto.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Trained weights from whatever file holds them: name of the TensorFlow variable -> array.
 
 Read are exported weights (model.safetensors), Mirilla's training checkpoints, checkpoints of TensorFlow
-(model.ckpt-200000 with its .index and .data files) and .npz files. Where a file holds moving averages, those are
-taken, as the Object Detection API's export did.
+(model.ckpt-200000 with its .index and .data files) and .npz files. Where a file holds moving averages,
+those are taken, as the Object Detection API's export did.
 """
 
 from __future__ import annotations

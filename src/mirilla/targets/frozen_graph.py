@@ -23,7 +23,7 @@ from mirilla.errors import ConfigError, ModelError
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.layers import Architecture, Layer, Predictor, architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.targets.graph_builder import FLOAT, INT32, DType, GraphBuilder, Shape
+from mirilla.targets.graph_builder import FLOAT, INT32, DType, GraphBuilder
 from mirilla.targets.postprocessing_graph import add_anchors, add_postprocessing
 
 INPUT = "image_tensor"
@@ -102,7 +102,7 @@ def build(spec: ModelSpec, weights: Mapping[str, NDArray]) -> Any:
 
 def _add_preprocessor(g: GraphBuilder, spec: ModelSpec) -> str:
     """Resize each picture and normalise it; returns the tensor (N, 3) of the resized pictures' own sizes."""
-    g.op("Placeholder", name=INPUT, dtype=DType("uint8"), shape=Shape((None, None, None, 3)))
+    g.placeholder(INPUT, (None, None, None, 3), DType("uint8"))
     pixels = g.op("Cast", INPUT, SrcT=DType("uint8"), DstT=FLOAT)
     size = (spec.height_px, spec.width_px, 3)
     body = _letterboxed if spec.keep_aspect_ratio else _squashed

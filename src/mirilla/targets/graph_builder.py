@@ -91,6 +91,10 @@ class GraphBuilder:
         array = array.astype(dtype or array.dtype)
         return self.op("Const", name=name, dtype=DType(array.dtype.name), value=array)
 
+    def placeholder(self, name: str, shape: tuple[int | None, ...], dtype: DType = FLOAT) -> str:
+        """Add an input."""
+        return self.op("Placeholder", name=name, dtype=dtype, shape=Shape(shape))
+
     def first_of_shape(self, shape: str, index: int = 0) -> str:
         """Entry `index` of a Shape's output, as `shape[index]` is written."""
         with self.scope("strided_slice") as path:
