@@ -76,6 +76,19 @@ def test_convert_writes_the_records_it_names(photos, tmp_path):
     assert (resizer.min_dimension, resizer.max_dimension, resizer.pad_to_max_dimension) == (128, 128, True)
 
 
+def test_a_split_of_its_own_holds_beside_a_set_for_evaluation(photos, tmp_path, capsys):
+    """12 pictures, 3 of them in the data set's part 'eval': 9 are trained on, whatever is measured."""
+    split(photos)
+    out = tmp_path / "new" / "pipeline.config"
+    assert run(photos, "--eval", f"{photos}@eval", "--out", out, "--convert") == 0
+    pipeline = config.load(out)
+    sizes = [
+        len(read_dataset(r.tf_record_input_reader.input_path[0]))
+        for r in (pipeline.train_input_reader, pipeline.eval_input_reader)
+    ]
+    assert sizes == [9, 3]
+
+
 def test_tfrecord_files_are_used_where_they_are(photos, tmp_path, capsys):
     split(photos)
     assert run(photos, "--out", tmp_path / "a" / "pipeline.config", "--convert") == 0

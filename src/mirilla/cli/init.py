@@ -172,6 +172,8 @@ def _parts(args: argparse.Namespace) -> _Parts:
     if args.eval:
         others = _read(args.eval, args.from_format)
         are_records = are_records and all(other.format == "tfrecord" for other in others)
+        # What a data set's own split keeps for evaluation is not trained on, whatever is measured here.
+        train = combine([_without_evaluation(source) for source in sources], "train")
         return _Parts(train, combine(others, "evaluation"), are_records)
     chosen = [s for s in train.samples if train.parts.get(s.filename) == EVAL]
     if chosen:
@@ -187,6 +189,14 @@ def _parts(args: argparse.Namespace) -> _Parts:
             "train*.tfrecord), and records are not parted. Name some with --eval."
         )
     return _Parts(*split_share(train, args.eval_share), are_records, by_share=True)
+
+
+def _without_evaluation(source: Dataset) -> Dataset:
+    """The pictures that are in no part, or in 'train'; all of them where that leaves none (PATH@eval)."""
+    from mirilla.data.dataset import TRAIN
+
+    kept = [s for s in source.samples if source.parts.get(s.filename, TRAIN) == TRAIN]
+    return source.with_samples(kept) if kept else source
 
 
 def _read(paths: Sequence[str], form: str | None) -> list[Dataset]:
@@ -226,7 +236,7 @@ def _record_files(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
             where, chosen = select(path)
             inside = record_files(where) if where.is_dir() else records.expand(str(where))
             if all(part_of(file) for file in inside):
-                inside = [file for file in inside if part_of(file) == (chosen or part)]
+                inside = [file for file in inside if part_of(file) == (chosen or part)] or inside
             found += inside
         return found
 
