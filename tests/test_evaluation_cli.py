@@ -50,25 +50,16 @@ def test_wrong_usage(arguments, code, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_frozen_graph_on_a_csv_data_set(tmp_path, capsys, monkeypatch):
-    """The model's own label map, threshold and protocol are used; the data set is read as any other."""
-    from PIL import Image
-
+@pytest.fixture
+def silent(monkeypatch):
+    """Every model is one that finds nothing."""
     from mirilla.detect import Detector
+    from mirilla.labels import LabelMap
     from mirilla.model.card import ModelCard
     from mirilla.model.spec import ModelSpec
 
-    (tmp_path / "images").mkdir()
-    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "images/a.png")
-    (tmp_path / "annotations.csv").write_text(
-        "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,80,60,face,10,10,50,50\n"
-    )
-    spec = ModelSpec()
-
-    def load(path, threshold=None):
-        from mirilla.labels import LabelMap
-
-        card = ModelCard(spec, LabelMap.from_names(["face"]), name="silent", training={"steps": 0})
+    def load(path, *, threshold=None):
+        card = ModelCard(ModelSpec(), LabelMap.from_names(["face"]), name="silent")
         anchors = len(card.anchors_yxyx)
 
         def network(pictures):
@@ -78,9 +69,44 @@ def test_a_frozen_graph_on_a_csv_data_set(tmp_path, capsys, monkeypatch):
         return Detector(card, network, threshold, source=str(path))
 
     monkeypatch.setattr(Detector, "load", staticmethod(load))
+
+
+def test_a_model_on_a_csv_data_set(silent, tmp_path, capsys):
+    """The model's own label map, threshold and protocol are used; the data set is read as any other."""
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save(tmp_path / "images/a.png")
+    (tmp_path / "annotations.csv").write_text(
+        "filename,width,height,class,xmin,ymin,xmax,ymax\na.png,80,60,face,10,10,50,50\n"
+    )
     assert main(["eval", "model.pb", str(tmp_path), "--json", "--score-threshold", "0.1"]) == 0
     result = json.loads(capsys.readouterr().out)[0]
     assert result["metric"] == "faces"
     assert result["figures"]["AP@0.5"] == 0
     assert "scores >= 0.1" in result["protocol"]["detector"]
     assert result["protocol"]["model"] == "model.pb"
+
+
+def test_as_a_pipeline_config_says(silent, shared, tmp_path, capsys):
+    """Records, label map and metrics come from the config's eval parts."""
+    folder = shared / "data/odapi"
+    config = tmp_path / "pipeline.config"
+    content = (folder / "pipeline_b24.config").read_text()
+    start = content.rindex("eval_config")
+    config.write_text(
+        content[:start]
+        + f"""eval_input_reader {{
+  label_map_path: "{folder}/label_map.pbtxt"
+  sample_1_of_n_examples: 16
+  tf_record_input_reader {{ input_path: "{folder}/val.record" }}
+}}
+eval_config {{ metrics_set: "pascal_voc_detection_metrics" metrics_set: "strange" }}
+"""
+    )
+    assert main(["eval", "--pipeline-config", str(config), "--model-dir", str(tmp_path), "--json"]) == 0
+    printed = capsys.readouterr()
+    (result,) = json.loads(printed.out)
+    assert result["metric"] == "pascal"
+    assert result["protocol"]["data"].startswith("3 pictures")
+    assert "'strange'" in printed.err
