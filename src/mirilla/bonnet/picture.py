@@ -94,7 +94,8 @@ def _block(one: Lifetime, name: str, step: float, base: float, scale: float) -> 
     vertical = len(name) > across and up > across and width > 14
     letters = up if vertical else across
     if min(width, height) > 14 and letters >= 6:
-        label = name if len(name) <= letters else name[: letters - 2] + ".."
+        label = "scratch" if one.kind == "scratch" else name
+        label = label if len(label) <= letters else label[: letters - 2] + ".."
         shapes.append(Text(x + width / 2, y + height / 2, label, 11, "middle", _PAPER, vertical))
     return shapes
 
