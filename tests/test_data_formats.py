@@ -17,7 +17,7 @@ from mirilla.data.convert import TARGETS, convert
 from mirilla.data.split import read_split, share_of, split_share
 from mirilla.errors import DataError, UsageError
 
-# --- WIDER FACE ---------------------------------------------------------------------------------------------------
+# --- WIDER FACE
 
 
 def test_wider_layout(tmp_path):
@@ -129,7 +129,7 @@ def test_real_sets_prefer_the_ignore_boxes(shared):
     assert gray.format == "widerface"
 
 
-# --- FDDB ---------------------------------------------------------------------------------------------------------
+# --- FDDB
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_ellipse_boxes_hold_the_ellipse_tightly():
     )
 
 
-# --- round trips --------------------------------------------------------------------------------------------------
+# --- round trips
 
 _px = st.integers(0, 3000).map(lambda v: v / 100)
 
@@ -254,7 +254,7 @@ def test_whole_numbers_are_written_whole():
     )
 
 
-# --- VOC, CSV, COCO, YOLO -----------------------------------------------------------------------------------------
+# --- VOC, CSV, COCO, YOLO
 
 
 def _voc(
@@ -463,7 +463,7 @@ def test_yolo_without_a_yaml(tmp_path):
     assert "no names" in found.notes[-1]
 
 
-# --- reading in general -------------------------------------------------------------------------------------------
+# --- reading in general
 
 
 def test_split_files_and_selectors(tmp_path):

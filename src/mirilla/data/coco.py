@@ -68,7 +68,7 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
             "Name the .json file itself.",
         )
     several = len(files) > 1
-    keep = wanted([part_of(f) for f in files], split)
+    keep = wanted([part_of(f) for f in files], split, path)
     files = [f for f in files if part_of(f) in keep]
     entries: list[Entry] = []
     problems: list[Finding] = []

@@ -93,7 +93,7 @@ class Dataset:
                 "share "
                 "(--eval-share 0.1).",
             )
-        keep = wanted(list(self.parts.values()), name)
+        keep = wanted(list(self.parts.values()), name, self.source)
         chosen = tuple(s for s in self.samples if self.parts.get(s.filename) in keep)
         if not chosen:
             raise DataError(f"{self.source}: its own split has no usable picture in the part '{name}'.")
@@ -103,16 +103,25 @@ class Dataset:
         return replace(self, samples=chosen, notes=notes, parts={s.filename: name for s in chosen})
 
 
-def wanted(parts: Sequence[str | None], split: str | None) -> set[str | None]:
+def wanted(parts: Sequence[str | None], split: str | None, source: Path) -> set[str | None]:
     """The parts to read when `split` is asked for: all of them for None; "test" for an "eval" that is not
     there.
 
     What has no part is read too where nothing has one, so that a split file or a share can still part it.
+
+    Raises:
+        DataError: there are parts, but not this one; `source` is named in the message.
     """
     if split is None or not any(parts):
         return {*parts}
     if split == EVAL and EVAL not in parts and TEST in parts:
         return {TEST}
+    if split not in parts:
+        have = ", ".join(f"'{p}'" for p in (TRAIN, EVAL, TEST) if p in parts)
+        raise DataError(
+            f"{source}: its own split has no picture in the part '{split}'; it has {have}.",
+            "Choose one of these.",
+        )
     return {split}
 
 

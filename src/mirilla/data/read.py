@@ -184,7 +184,7 @@ def _read_tfrecord(path: Path, split: str | None, advance) -> Dataset:
     folder = path if path.is_dir() else files[0].parent
     parts = {f: p for f in files if (p := _part_by_file_name(f.name))}
     if len(parts) == len(files):
-        keep = wanted(list(parts.values()), split)
+        keep = wanted(list(parts.values()), split, path)
         files = [f for f in files if parts[f] in keep]
     ids, labels = _label_map_beside(folder)
     if not files:
@@ -252,10 +252,8 @@ def with_split_file(annotations: Annotations, folder: Path, split: str | None) -
         ]
         entries = tuple(placed)
     if split and any(e.part for e in entries):
-        keep = wanted([e.part for e in entries], split)
+        keep = wanted([e.part for e in entries], split, annotations.source)
         entries = tuple(e for e in entries if e.part in keep)
-        if not entries:
-            raise DataError(f"{annotations.source}: its own split has no picture in the part '{split}'.")
     return replace(annotations, entries=entries, problems=tuple(problems))
 
 

@@ -208,7 +208,7 @@ def load(files: Sequence[Path], source: Path, name: str, split: str | None = Non
     """
     collected: list[Entry] = []
     found: list[Finding] = []
-    keep = wanted([part_of(p) for p in files], split)
+    keep = wanted([part_of(p) for p in files], split, source)
     for path in files:
         part = part_of(path)
         if part not in keep:

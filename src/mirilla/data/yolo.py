@@ -106,7 +106,7 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
     entries: list[Entry] = []
     several = len({p for _, p in places}) > 1
     unnamed = False
-    keep = wanted([p for _, p in places], split)
+    keep = wanted([p for _, p in places], split, path)
     for place, part in places:
         if part not in keep:
             continue
