@@ -96,7 +96,7 @@ class Workspace:
             yield workspace
 
     def save(self) -> None:
-        write_text(self.out / STATE, json.dumps(self.state, indent=1, sort_keys=True) + "\n")
+        write_text(self.out / STATE, json.dumps(self.state, indent=1) + "\n")
 
     def stage(self, name: str, fingerprint: str, work: Callable[[], Done]) -> Mapping[str, Any]:
         """Do a stage, unless it was done from the same things and what it made is still there.

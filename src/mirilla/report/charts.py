@@ -60,7 +60,13 @@ def line_chart(
 
     def place(x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:
         across = _LEFT + (x - x0) / (x1 - x0) * (WIDTH - _LEFT - _RIGHT)
-        up = HEIGHT - _BOTTOM - (np.clip(y, y0, y1) - y0) / (y1 - y0) * (HEIGHT - _TOP - _BOTTOM)
+        up = (
+            HEIGHT
+            - _BOTTOM
+            - (np.clip(np.where(np.isfinite(y), y, np.nan), y0, y1) - y0)
+            / (y1 - y0)
+            * (HEIGHT - _TOP - _BOTTOM)
+        )
         return across, up
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">']
@@ -87,7 +93,7 @@ def line_chart(
     for one in sorted(lines, key=lambda s: not s.faint):
         keep = _thin(len(one.x))
         across, up = place(np.asarray(one.x, float)[keep], np.asarray(one.y, float)[keep])
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, up, strict=True) if math.isfinite(b))
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across, up, strict=True) if math.isfinite(a + b))
         kind = f"s{names.index(one.name) % 5}" + (" faint" if one.faint else "")
         parts.append(f'<polyline class="{kind}" points="{points}"/>')
     parts.append("</svg>")
@@ -109,10 +115,8 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 def _top(lines: Sequence[Series]) -> float:
     values = np.concatenate([s.y[np.isfinite(s.y)] for s in lines])
-    main = (
-        max(float(np.nanmax(s.y)) for s in lines if not s.faint) if any(not s.faint for s in lines) else 0.0
-    )
-    return max(main, float(np.percentile(values, 98))) * 1.06
+    main = [s.y[np.isfinite(s.y)].max() for s in lines if not s.faint and np.isfinite(s.y).any()]
+    return max([*main, float(np.percentile(values, 98))]) * 1.06
 
 
 def _thin(count: int) -> NDArray[np.int64]:

@@ -1,0 +1,44 @@
+"""mirilla demo, whole: it draws, trains a few steps, measures, exports, detects and reports."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mirilla.cli.main import main
+
+pytest.importorskip("torch")
+
+
+def test_demo_makes_everything_and_goes_on(tmp_path, capsys, monkeypatch):
+    from mirilla.job import demo
+
+    monkeypatch.setattr(demo, "EVAL_PICTURES", 10)
+    out = tmp_path / "demo"
+    command = ["demo", "--out", str(out), "--steps", "4", "--pictures", "30", "--device", "cpu"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    for name in (
+        "report.html",
+        "contact_sheet.jpg",
+        "metrics.json",
+        "pipeline.config",
+        "findings.txt",
+        "export/frozen_inference_graph.pb",
+        "export/model.json",
+        "toy/wider_face_split/wider_face_val_bbx_gt.txt",
+    ):
+        assert (out / name).exists(), name
+        assert str(out / name) in printed
+    assert (out / "findings.txt").read_text() == ""  # a drawn set has no faults
+    assert "mirilla detect" in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["results"][0]["figures"].keys() >= {"AP@0.5", "AP@0.5 >= 16 px"}
+    assert main(command) == 0
+    assert "[train] done before" in capsys.readouterr().out
+
+
+def test_too_few_pictures_are_refused(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--pictures", "3"]) == 2
+    assert "at least 24" in capsys.readouterr().err

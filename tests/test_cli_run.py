@@ -1,0 +1,446 @@
+"""mirilla run with a stand-in for the trainer: stages, going on, refusals, and what the job leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mirilla.cli.main import main
+from mirilla.data import toy
+from mirilla.errors import DataError, UsageError
+from mirilla.job import JobOptions, inputs, parts, recipe
+from mirilla.job.measure import best_threshold, examples
+from mirilla.job.workspace import Done, Workspace, fingerprint
+from mirilla.model.layers import architecture
+
+
+@pytest.fixture(scope="module")
+def toy_set(tmp_path_factory) -> Path:
+    return toy.write(tmp_path_factory.mktemp("data") / "toy", train=20, val=8, seed=5)
+
+
+class FakeTrainer:
+    """Writes a checkpoint file with the step in its name; `stop_at` stops it as Ctrl-C would."""
+
+    def __init__(self):
+        self.calls: list[tuple[int, int | None]] = []  # (steps asked for, step begun at)
+        self.stop_at: int | None = None
+
+    def step(self, folder: Path) -> int | None:
+        steps = [int(p.stem.partition("-")[2]) for p in folder.glob("ckpt-*.npz")] if folder.is_dir() else []
+        return max(steps, default=None)
+
+    def train(self, pipeline, folder: Path, steps: int, device) -> None:
+        self.calls.append((steps, self.step(folder)))
+        reached = min(steps, self.stop_at) if self.stop_at else steps
+        folder.mkdir(exist_ok=True)
+        rng = np.random.default_rng(reached)
+        spec = parts.model_spec(pipeline)
+        weights = {
+            name: (
+                np.ones(shape) if name.endswith(("gamma", "moving_variance")) else rng.normal(0, 0.05, shape)
+            )
+            for name, shape, _ in architecture(spec).variables()
+        }
+        (folder / "log.jsonl").write_text(
+            "".join(
+                json.dumps({"step": s, "loss": 5 / s, "learning_rate": 0.01, "images_per_s": 240.0}) + "\n"
+                for s in range(1, 6)
+            )
+        )
+        np.savez(folder / f"ckpt-{reached}.npz", **weights)
+        if reached < steps:
+            raise KeyboardInterrupt
+
+    def trained(self, folder: Path) -> parts.Trained:
+        step = self.step(folder)
+        assert step is not None
+        with np.load(folder / f"ckpt-{step}.npz") as file:
+            return parts.Trained({n: file[n].astype(np.float32) for n in file.files}, step)
+
+
+@pytest.fixture
+def trainer(monkeypatch) -> FakeTrainer:
+    fake = FakeTrainer()
+    monkeypatch.setattr(parts, "require_training", lambda: None)
+    monkeypatch.setattr(parts, "train", fake.train)
+    monkeypatch.setattr(parts, "trained_step", fake.step)
+    monkeypatch.setattr(parts, "newest_checkpoint", lambda folder: folder / f"ckpt-{fake.step(folder)}.npz")
+    monkeypatch.setattr(parts, "trained", fake.trained)
+    return fake
+
+
+def redone(text: str) -> list[str]:
+    """The stages that were done rather than skipped."""
+    heads = [line for line in text.splitlines() if line.startswith("[")]
+    return [line.strip("[]") for line in heads if line.endswith("]") and line != "[read]"]
+
+
+ALL = ["check", "convert", "configure", "train", "evaluate", "export", "detect", "report"]
+
+
+def test_makes_everything_and_skips_it_the_second_time(toy_set, tmp_path, trainer, capsys):
+    out = tmp_path / "job"
+    command = ["run", str(toy_set), "--out", str(out), "--steps", "50"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert redone(printed) == ALL
+    for name in (
+        "report.html",
+        "contact_sheet.jpg",
+        "metrics.json",
+        "pipeline.config",
+        "label_map.pbtxt",
+        "data/train.tfrecord",
+        "data/eval.tfrecord",
+        "export/frozen_inference_graph.pb",
+        "export/model.json",
+    ):
+        assert (out / name).stat().st_size, name
+        assert str(out / name) in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [r["metric"] for r in metrics["results"]] == ["faces", "coco", "pascal"]
+    assert "squash" in metrics["results"][0]["protocol"]["detector"]
+    card = json.loads((out / "export" / "model.json").read_text())
+    assert card["recommended_threshold"] == metrics["threshold"]
+    assert card["metrics"][0]["name"] == "AP@0.5"
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in out.rglob("*")
+        if p.is_file() and p.name not in (".run.lock", "run.json")
+    }
+    assert main(command) == 0
+    assert redone(capsys.readouterr().out) == []
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+    assert len(trainer.calls) == 1
+
+
+def test_goes_on_where_training_was_stopped(toy_set, tmp_path, trainer, capsys):
+    command = ["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "50"]
+    trainer.stop_at = 30
+    assert main(command) == 130
+    capsys.readouterr()
+    trainer.stop_at = None
+    assert main(command) == 0
+    assert redone(capsys.readouterr().out) == ALL[3:]
+    assert trainer.calls == [(50, None), (50, 30)]
+
+
+@pytest.mark.parametrize("stage", ["check", "write_tfrecords", "write_text"])
+def test_goes_on_after_dying_anywhere(toy_set, tmp_path, trainer, monkeypatch, stage):
+    from mirilla.job import run
+
+    command = ["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "50"]
+    real = getattr(run, stage)
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, stage, die)
+    assert main(command) == 130
+    monkeypatch.setattr(run, stage, real)
+    assert main(command) == 0
+    assert (tmp_path / "job" / "report.html").exists()
+
+
+def test_redoes_a_stage_whose_file_is_gone(toy_set, tmp_path, trainer, capsys):
+    command = ["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "50"]
+    assert main(command) == 0
+    (tmp_path / "job" / "contact_sheet.jpg").unlink()
+    capsys.readouterr()
+    assert main(command) == 0
+    assert redone(capsys.readouterr().out) == ["detect"]
+
+
+def test_more_steps_train_on(toy_set, tmp_path, trainer, capsys):
+    command = ["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps"]
+    assert main([*command, "50"]) == 0
+    capsys.readouterr()
+    assert main([*command, "80"]) == 0
+    assert redone(capsys.readouterr().out) == ALL[2:]
+    assert trainer.calls[-1] == (80, 50)
+
+
+def test_another_network_is_refused_while_a_model_is_there(toy_set, tmp_path, trainer, capsys):
+    command = ["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "50"]
+    assert main(command) == 0
+    assert main([*command, "--size", "128"]) == 2
+    assert "size: 256 then, 128 now" in capsys.readouterr().err
+    assert trainer.step(tmp_path / "job" / "train") == 50  # still there
+    assert main([*command, "--size", "128", "--restart"]) == 0
+    assert len(trainer.calls) == 2
+    assert trainer.calls[1] == (50, None)
+
+
+def test_other_training_data_is_refused_while_a_model_is_there(tmp_path, trainer, capsys):
+    data = toy.write(tmp_path / "toy", train=12, val=6, seed=2)
+    command = ["run", str(data), "--out", str(tmp_path / "job"), "--steps", "5"]
+    assert main(command) == 0
+    listing = data / "wider_face_split" / "wider_face_train_bbx_gt.txt"
+    lines = listing.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if len(line.split()) == 10 and not line.startswith("0 0 0 0"))
+    numbers = lines[at].split()
+    lines[at] = " ".join([numbers[0], numbers[1], str(int(numbers[2]) - 1), *numbers[3:]])
+    listing.write_text("\n".join(lines) + "\n")
+    assert main(command) == 2
+    assert "changed" in capsys.readouterr().err
+
+
+def test_minutes_measure_the_speed_first(toy_set, tmp_path, trainer):
+    assert (
+        main(["run", str(toy_set), "--out", str(tmp_path / "job"), "--minutes", "0.5", "--batch-size", "12"])
+        == 0
+    )
+    assert [steps for steps, _ in trainer.calls] == [40, 600]  # 240 pictures/s for half a minute, by twelves
+    assert not (tmp_path / "job" / "speed").exists()
+
+
+def test_letterbox_and_size_reach_the_config(toy_set, tmp_path, trainer):
+    from mirilla import config
+
+    out = tmp_path / "job"
+    options = ["--resize", "letterbox", "--size", "128", "--depth-multiplier", "0.25", "--seed", "3"]
+    assert main(["run", str(toy_set), "--out", str(out), "--steps", "5", *options]) == 0
+    pipeline = config.load(out / "pipeline.config")
+    assert pipeline.model.ssd.image_resizer.keep_aspect_ratio_resizer.max_dimension == 128
+    assert pipeline.model.ssd.feature_extractor.depth_multiplier == 0.25
+    assert pipeline.mirilla.seed == 3
+    assert "letterbox" in json.loads((out / "metrics.json").read_text())["results"][0]["protocol"]["detector"]
+
+
+def test_refuses_a_folder_with_other_things(toy_set, tmp_path, trainer, capsys):
+    (tmp_path / "thesis.tex").write_text("x")
+    assert main(["run", str(toy_set), "--out", str(tmp_path)]) == 2
+    assert "thesis.tex" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_refuses_a_file_as_folder(toy_set, tmp_path, trainer, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main(["run", str(toy_set), "--out", str(tmp_path / "file")]) == 2
+    assert "this is a file" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_says_that_out_cannot_be_written(toy_set, tmp_path, trainer, capsys):
+    tmp_path.chmod(0o500)
+    assert main(["run", str(toy_set), "--out", str(tmp_path / "job")]) == 1
+    assert "Permission denied" in capsys.readouterr().err
+    tmp_path.chmod(0o700)
+
+
+def test_says_that_out_lies_below_a_file(toy_set, tmp_path, trainer, capsys):
+    (tmp_path / "file").write_text("x")
+    assert main(["run", str(toy_set), "--out", str(tmp_path / "file" / "job")]) == 1
+    assert "Not a directory" in capsys.readouterr().err
+
+
+def test_two_at_once_are_refused(tmp_path):
+    with (
+        Workspace.open(tmp_path / "job", lambda _: None),
+        pytest.raises(UsageError, match="another mirilla"),
+        Workspace.open(tmp_path / "job", lambda _: None),
+    ):
+        pass
+
+
+def test_a_broken_state_is_named(tmp_path):
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(Exception, match="damaged"), Workspace.open(tmp_path, lambda _: None):
+        pass
+
+
+def test_restart_removes_only_its_own(tmp_path):
+    out = tmp_path / "job"
+    with Workspace.open(out, lambda _: None):
+        (out / "train").mkdir()
+        (out / "mine.txt").write_text("x")
+    with Workspace.open(out, lambda _: None, restart=True):
+        assert not (out / "train").exists()
+        assert (out / "mine.txt").exists()
+
+
+def test_a_stage_is_done_again_when_its_input_changes(tmp_path):
+    with Workspace.open(tmp_path, lambda _: None) as workspace:
+        done = []
+
+        def work() -> Done:
+            done.append(1)
+            (tmp_path / "metrics.json").write_text("x" * len(done))
+            return Done((tmp_path / "metrics.json",), {"n": len(done)})
+
+        assert workspace.stage("a", fingerprint(1), work) == {"n": 1}
+        assert workspace.stage("a", fingerprint(1), work) == {"n": 1}
+        assert workspace.stage("a", fingerprint(2), work) == {"n": 2}
+
+
+def csv_set(folder: Path, rows: list[str], pictures: list[str]) -> Path:
+    from PIL import Image
+
+    (folder / "images").mkdir(parents=True)
+    for i, name in enumerate(pictures):
+        Image.new("RGB", (40, 30), (10 * i % 255, 90, 0)).save(folder / "images" / name)
+    (folder / "annotations.csv").write_text(
+        "filename,width,height,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows) + "\n"
+    )
+    return folder
+
+
+def options(*datasets: Path, **more) -> JobOptions:
+    return JobOptions(tuple(map(str, datasets)), Path("out"), **more)
+
+
+def names(dataset) -> set[str]:
+    return {s.filename.rpartition("/")[2] for s in dataset.samples}
+
+
+def make(tmp_path: Path, name: str, count: int, label: str = "face") -> Path:
+    pictures = [f"{name}{i}.png" for i in range(count)]
+    return csv_set(tmp_path / name, [f"{p},40,30,{label},5,5,20,20" for p in pictures], pictures)
+
+
+def test_a_share_is_held_back_without_a_split(tmp_path):
+    found = inputs.read_inputs(options(make(tmp_path, "a", 30), eval_share=0.3))
+    assert len(found.train) + len(found.evaluation) == 30
+    assert 3 <= len(found.evaluation) <= 16
+    assert not names(found.train) & names(found.evaluation)
+    assert any("Held back" in note for note in found.notes)
+
+
+def test_an_evaluation_set_leaves_all_for_training(tmp_path):
+    found = inputs.read_inputs(options(make(tmp_path, "a", 6), eval_dataset=str(make(tmp_path, "b", 3))))
+    assert (len(found.train), len(found.evaluation)) == (6, 3)
+    assert names(found.evaluation) == {"b0.png", "b1.png", "b2.png"}
+
+
+def test_a_sets_own_split_is_kept_and_eval_takes_its_eval_part(tmp_path):
+    a, b = make(tmp_path, "a", 6), make(tmp_path, "b", 4)
+    for folder, held in ((a, ("a1.png",)), (b, ("b0.png", "b3.png"))):
+        rows = [
+            f"{p.name},{'eval' if p.name in held else 'train'}" for p in sorted((folder / "images").iterdir())
+        ]
+        (folder / "split.csv").write_text("\n".join(rows) + "\n")
+    found = inputs.read_inputs(options(a, b, eval_dataset=str(b)))
+    assert len(found.train) == 7
+    assert names(found.evaluation) == {"b0.png", "b3.png"}
+    found = inputs.read_inputs(options(a, b))
+    assert names(found.evaluation) == {"a1.png", "b0.png", "b3.png"}
+
+
+def test_a_split_file_parts_the_sets(tmp_path):
+    split = tmp_path / "split.csv"
+    split.write_text("a2.png,eval\nother.png,train\n")
+    found = inputs.read_inputs(options(make(tmp_path, "a", 5), split_file=split))
+    assert names(found.evaluation) == {"a2.png"}
+    assert any("other.png" in note for note in found.notes)
+    split.write_text("nothing.png,eval\n")
+    with pytest.raises(UsageError, match="not one of its 1 names"):
+        inputs.read_inputs(options(tmp_path / "a", split_file=split))
+
+
+def test_the_same_pictures_on_both_sides_are_refused(tmp_path):
+    a = make(tmp_path, "a", 5)
+    with pytest.raises(DataError, match="5 pictures are for training and for evaluation"):
+        inputs.read_inputs(options(a, eval_dataset=str(a)))
+
+
+def test_unknown_labels_are_refused_with_their_place(tmp_path):
+    a, b = make(tmp_path, "a", 4), make(tmp_path, "b", 2, "dog")
+    with pytest.raises(DataError, match="label 'dog' is not among the classes of the training data"):
+        inputs.read_inputs(options(a, eval_dataset=str(b)))
+    label_map = tmp_path / "map.pbtxt"
+    label_map.write_text("item { id: 1 name: 'cat' }\n")
+    with pytest.raises(DataError, match=r"'face' is not among the label map .*map\.pbtxt"):
+        inputs.read_inputs(options(a, label_map=label_map))
+
+
+def test_nothing_to_learn_and_nothing_to_measure(tmp_path, trainer, capsys):
+    a, b = make(tmp_path, "a", 4), csv_set(tmp_path / "b", ["b0.png,40,30,,,,,"], ["b0.png"])
+    assert main(["run", str(b), "--eval", str(a), "--out", str(tmp_path / "job")]) == 1
+    assert "nothing to learn" in capsys.readouterr().err
+    assert main(["run", str(a), "--eval", str(b), "--out", str(tmp_path / "job")]) == 1
+    assert "nothing can be measured" in capsys.readouterr().err
+    assert main(["run", str(tmp_path / "none"), "--out", str(tmp_path / "job")]) == 1
+    assert "none" in capsys.readouterr().err
+
+
+def test_pictures_cut_short_are_named_and_left_out(tmp_path, trainer, capsys):
+    data = toy.write(tmp_path / "toy", train=12, val=6, seed=2)
+    victim = sorted((data / "WIDER_train").rglob("*.jpg"))[0]
+    victim.write_bytes(victim.read_bytes()[:3000])
+    assert main(["run", str(data), "--out", str(tmp_path / "job"), "--steps", "5"]) == 0
+    assert "cannot be decoded are left out" in capsys.readouterr().out
+    assert victim.name in (tmp_path / "job" / "findings.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "--steps 0"),
+        (["--batch-size", "0"], "--batch-size 0"),
+        (["--eval-share", "1"], "--eval-share"),
+        (["--size", "8"], "--size 8"),
+        (["--minutes", "-1"], "--minutes -1"),
+        (["--depth-multiplier", "0"], "--depth-multiplier"),
+    ],
+)
+def test_senseless_options_are_refused(tmp_path, trainer, capsys, arguments, message):
+    assert main(["run", "x", "--out", str(tmp_path / "job"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 60, 1000, 12_000, 800_000])
+def test_recipe_fits_the_run(steps):
+    made = recipe.for_steps(steps, 24)
+    assert 0.9 <= made.moving_average_decay <= 0.9999
+    assert 0.9 <= made.batch_norm_decay <= 0.9997
+    assert made.warmup_steps < max(steps, 2)
+    if steps >= 1000:  # the run's beginning is forgotten at its end
+        assert made.moving_average_decay**steps < 1e-4
+        assert made.batch_norm_decay**steps < 1e-4
+
+
+def test_recipe_is_read_back_by_the_trainer(tmp_path):
+    from mirilla import config
+
+    pytest.importorskip("torch")
+    from mirilla.model.from_config import model_spec
+    from mirilla.training.plan import training_plan
+
+    pipeline = config.sample(1, "a", "b", "c")
+    made = recipe.for_steps(2000, 16)
+    recipe.apply(made, pipeline)
+    config.require(pipeline)
+    plan = training_plan(pipeline, model_spec(pipeline))
+    assert (plan.num_steps, plan.batch_size) == (2000, 16)
+    assert plan.average_decay == pytest.approx(made.moving_average_decay)
+    assert plan.base_batch_norm_decay == pytest.approx(made.batch_norm_decay)
+    assert plan.extra_batch_norm_decay == pytest.approx(made.batch_norm_decay)
+    assert plan.schedule(made.warmup_steps) == pytest.approx(made.learning_rate, rel=0.02)
+    assert plan.schedule(1999) < 0.01 * made.learning_rate
+
+
+def test_best_threshold_parts_right_from_wrong(toy_set):
+    from mirilla.data import read_dataset
+    from mirilla.detections import Detections
+
+    samples = [s for s in read_dataset(toy_set).samples if (~s.ignore).any()][:6]
+    found = []
+    for sample in samples:
+        box = sample.boxes_yxyx[~sample.ignore][:1]
+        far = np.array([[0.0, 0.0, 0.01, 0.01]])
+        found.append(
+            Detections(
+                np.concatenate([box, far]).astype(np.float32),
+                np.array([0.8, 0.4], np.float32),
+                np.array([1, 1]),
+            )
+        )
+    assert best_threshold(samples, found, {1: "face"}) == 0.8
+    assert best_threshold(samples, [Detections.none()] * len(samples), {1: "face"}) == 0.5
+    assert len(examples(samples, 4)) == 4
