@@ -181,11 +181,11 @@ def _load_frozen_graph(path: Path) -> Detector:
     from mirilla.targets import foreign
 
     found = cards.find(path)
-    graph_def = graph.read_graph_def(path)
     if found is not None:
-        card = cards.load(found, path)
-        return Detector.from_graph(graph_def, card, source=str(path))
-    read = graph.read(graph_def)
+        card = cards.load(found, path)  # before the graph: a file that was cut short is its hash's business
+        return Detector.from_graph(graph.read_graph_def(path), card, source=str(path))
+    graph_def = graph.read_graph_def(path)
+    read = graph.read(graph_def, input_size=foreign.input_size(graph_def))
     card, notes = foreign.card_from_graph(graph_def, read, path)
     return Detector(card, _graph_network(read, card, str(path)), source=str(path), notes=notes)
 
@@ -220,46 +220,70 @@ def _fits(card: ModelCard, anchors: int, columns: int, where: str) -> None:
 
 def _load_compiled(path: Path) -> Detector:
     from mirilla.bonnet.run import CompiledModel
-    from mirilla.labels import LabelMap
-    from mirilla.model.spec import ModelSpec
 
     found = cards.find(path)
     notes: tuple[str, ...] = ()
     if found is not None:
         card = cards.load(found, path)
         compiled = CompiledModel.load(path, input_size=_size(card))
+        codes, logits, anchors, columns = _compiled_outputs(compiled.program(*_size(card)).shapes, path)
     else:
         compiled = CompiledModel.load(path)
-        height, width = compiled.input_size or (256, 256)
-        card = ModelCard(
-            ModelSpec(height_px=height, width_px=width),
-            LabelMap.from_names(["face"]),
-            name=path.stem,
-            file=path.name,
-            target="bonnet",
-            made_by="unknown",
+        if compiled.input_size is None:
+            raise ModelError(
+                f"{path}: neither the file nor a model.json beside it tells the input's size.",
+                "Put the model.json of this model beside it.",
+            )
+        codes, logits, anchors, columns = _compiled_outputs(
+            compiled.program(*compiled.input_size).shapes, path
         )
-        notes = (
-            f"{path.name} has no model.json: assumed one class 'face', an input of {width}x{height}, and the "
-            f"{len(card.anchors_yxyx)} anchors of the sample configuration.",
-        )
-    anchors, columns = len(card.anchors_yxyx), card.spec.num_classes + 1
+        card, notes = _sample_card(path, compiled.input_size, columns - 1)
+    _fits(card, anchors, columns, str(path))
 
     def network(pictures: NDArray[np.float32]) -> Outputs:
         outputs = compiled.run(pictures)
-        by_size: dict[int, NDArray] = {int(np.prod(one.shape[1:])): one for one in outputs.values()}
-        try:
-            codes, logits = by_size[anchors * 4], by_size[anchors * columns]
-        except KeyError:
-            sizes = ", ".join(f"{name} {one.shape[1:]}" for name, one in outputs.items())
-            raise ModelError(
-                f"{path}: the outputs are {sizes}; {anchors} anchors with 4 box codes and {columns} logits "
-                "each are needed.",
-                "Put the model.json of this very model beside it.",
-            ) from None
-        return codes.reshape(len(pictures), anchors, 4), logits.reshape(len(pictures), anchors, columns)
+        return (
+            outputs[codes].reshape(len(pictures), anchors, 4),
+            outputs[logits].reshape(len(pictures), anchors, columns),
+        )
 
     return Detector(card, network, source=str(path), notes=notes)
+
+
+def _compiled_outputs(shapes: Mapping[str, tuple[int, ...]], path: Path) -> tuple[str, str, int, int]:
+    """Names of box codes and class logits, the number of anchors, and the logits' columns."""
+    usual = (cards.OUTPUTS["box_codes"], cards.OUTPUTS["class_logits"])
+    names = usual if all(name in shapes for name in usual) else tuple(shapes)
+    if len(names) == 2:
+        codes, logits = (int(np.prod(shapes[name])) for name in names)
+        columns = shapes[names[1]][-1]
+        if shapes[names[0]][-1] == 4 and columns > 1 and codes * columns == logits * 4:
+            return names[0], names[1], codes // 4, columns
+    sizes = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
+    raise ModelError(
+        f"{path}: the outputs {sizes} are not those of an SSD: box codes and class logits.",
+        "Give a compiled detector.",
+    )
+
+
+def _sample_card(path: Path, size: tuple[int, int], classes: int) -> tuple[ModelCard, tuple[str, ...]]:
+    """What is assumed of a compiled model that has no model.json."""
+    from mirilla.labels import LabelMap
+    from mirilla.model.spec import ModelSpec
+
+    names = ["object"] if classes == 1 else [f"class {i}" for i in range(1, classes + 1)]
+    card = ModelCard(
+        ModelSpec(height_px=size[0], width_px=size[1], num_classes=classes),
+        LabelMap.from_names(names),
+        name=path.stem,
+        file=path.name,
+        target="bonnet",
+        made_by="unknown",
+    )
+    return card, (
+        f"{path.name} has no model.json: assumed the sample configuration's {len(card.anchors_yxyx)} "
+        f"anchors, box coder and thresholds, and the names {', '.join(names)}.",
+    )
 
 
 def _load_training(path: Path) -> Detector:

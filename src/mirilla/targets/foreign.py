@@ -26,6 +26,7 @@ from mirilla.model.spec import AnchorSpec, BoxCoderSpec, ModelSpec, PostProcessi
 from mirilla.targets.anchor_graph import evaluate_anchors
 
 LABEL_MAP = "label_map.pbtxt"
+RESIZED = "Preprocessor/map/TensorArrayStack/TensorArrayGatherV3"
 
 
 def card_from_graph(graph_def: Any, graph: DeployGraph, path: Path) -> tuple[ModelCard, tuple[str, ...]]:
@@ -58,6 +59,16 @@ def card_from_graph(graph_def: Any, graph: DeployGraph, path: Path) -> tuple[Mod
     if graph.preprocessing is None:
         notes.append("Normalisation assumed: 2/255 * pixel - 1.")
     return ModelCard(spec, labels, anchors, name=path.stem, file=path.name, made_by="unknown"), tuple(notes)
+
+
+def input_size(graph_def: Any) -> tuple[int, int] | None:
+    """(height, width) that the preprocessor's loop makes of every picture; None where the graph has none."""
+    for node in graph_def.node:
+        if node.name == RESIZED and not node.attr["element_shape"].shape.unknown_rank:
+            sizes = [dim.size for dim in node.attr["element_shape"].shape.dim]
+            if len(sizes) == 3 and min(sizes) > 0:
+                return sizes[0], sizes[1]
+    return None
 
 
 def output_sizes(graph: DeployGraph, where: str) -> tuple[int, int]:

@@ -256,9 +256,9 @@ def run(graph_def: Any, images: NDArray) -> dict[str, NDArray[np.float32]]:
 
     from mirilla import graph, postprocess, resize
     from mirilla.graph.reference import Runner
-    from mirilla.targets.foreign import card_from_graph
+    from mirilla.targets.foreign import card_from_graph, input_size
 
-    read = graph.read(graph_def)
+    read = graph.read(graph_def, input_size=input_size(graph_def))
     card, _ = card_from_graph(graph_def, read, Path("the graph"))
     spec, most = card.spec, card.spec.post_processing.max_total_detections
     prepared = [

@@ -1,0 +1,185 @@
+"""Post-processing and resizing in numpy against the original's outputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mirilla import boxes, postprocess, resize
+from mirilla.boxes import Letterbox
+from mirilla.model.spec import ModelSpec, PostProcessing
+
+
+def test_random_cases_are_the_originals(shared):
+    with (
+        np.load(shared / "data/odapi/postprocess_random.npz") as file,
+        np.load(shared / "data/odapi/anchors.npz") as anchors,
+    ):
+        for i in range(6):
+            found = postprocess.detections(
+                file["box_encodings"][i],
+                file["class_predictions"][i],
+                anchors["anchors_normalized"],
+                ModelSpec(),
+            )
+            count = int(file["num_detections"][i])
+            assert len(found) == count
+            np.testing.assert_allclose(found.scores, file["detection_scores"][i, :count], atol=1e-6, rtol=0)
+            assert (found.classes == 1).all()
+            if i < 5:  # the last case is made of exact ties, whose order TensorFlow leaves open
+                np.testing.assert_allclose(
+                    found.boxes_yxyx, file["detection_boxes"][i, :count], atol=1e-6, rtol=0
+                )
+
+
+def test_a_higher_threshold_gives_the_head_of_the_list(shared):
+    with (
+        np.load(shared / "data/odapi/postprocess_random.npz") as file,
+        np.load(shared / "data/odapi/anchors.npz") as anchors,
+    ):
+        everything, few = (
+            postprocess.detections(
+                file["box_encodings"][0],
+                file["class_predictions"][0],
+                anchors["anchors_normalized"],
+                ModelSpec(),
+                threshold=t,
+            )
+            for t in (None, 0.99)
+        )
+    count = int((everything.scores > 0.99).sum())
+    assert 0 < len(few) == count < 100
+    np.testing.assert_array_equal(few.boxes_yxyx, everything.boxes_yxyx[:count])
+
+
+# Eight boxes of two classes; the API's own test of multiclass NMS says what is left (score .1, IoU .5, 4 out)
+BOXES = np.array(
+    [
+        [0, 0, 1, 1],
+        [0, 0.1, 1, 1.1],
+        [0, -0.1, 1, 0.9],
+        [0, 10, 1, 11],
+        [0, 10.1, 1, 11.1],
+        [0, 100, 1, 101],
+        [0, 1000, 1, 1002],
+        [0, 1000, 1, 1002.1],
+    ],
+    np.float32,
+)
+SCORES = np.array(
+    [[0.9, 0.01], [0.75, 0.05], [0.6, 0.01], [0.95, 0], [0.5, 0.01], [0.3, 0.01], [0.01, 0.85], [0.01, 0.5]],
+    np.float32,
+)
+
+
+def test_multiclass_nms_worked_by_hand():
+    scale = np.float32(1 / 1024)  # into the picture, which the API's test does without
+    post = PostProcessing(score_threshold=0.1, iou_threshold=0.5, max_total_detections=4)
+    found = postprocess.select(BOXES * [1, scale, 1, scale], SCORES, post)
+    np.testing.assert_allclose(found.scores, [0.95, 0.9, 0.85, 0.3])
+    assert found.classes.tolist() == [1, 1, 2, 1]
+    expected = np.array([[0, 10, 1, 11], [0, 0, 1, 1], [0, 1000, 1, 1002], [0, 100, 1, 101]]) * [
+        1,
+        scale,
+        1,
+        scale,
+    ]
+    np.testing.assert_allclose(found.boxes_yxyx, expected, rtol=1e-6)
+
+
+def test_clipping_comes_after_nms_and_drops_what_has_no_area():
+    candidates = np.array([[0, 0, 1, 1], [0, 0, 1, 3], [0, 2, 1, 3]], np.float32)
+    scores = np.array([[0.9], [0.8], [0.7]], np.float32)
+    found = postprocess.select(candidates, scores, PostProcessing(iou_threshold=0.6))
+    # clipped first, the second would be the first's equal and go; the third lies outside
+    assert found.boxes_yxyx.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def test_each_class_keeps_its_most_and_all_together_theirs():
+    candidates = np.array([[0, i / 10, 1, (i + 1) / 10] for i in range(10)], np.float32)
+    scores = np.stack([np.linspace(0.9, 0.5, 10), np.linspace(0.3, 0.2, 10)], 1).astype(np.float32)
+    post = PostProcessing(max_detections_per_class=3, max_total_detections=5)
+    assert postprocess.select(candidates, scores, post).classes.tolist() == [1, 1, 1, 2, 2]
+
+
+def test_letterboxed_boxes_are_the_pictures():
+    half = Letterbox(0.5, 1.0)
+    found = postprocess.select(
+        np.array([[0.25, 0, 0.75, 0.5]], np.float32),
+        np.array([[0.9]], np.float32),
+        PostProcessing(),
+        letterbox=half,
+    )
+    assert found.boxes_yxyx.tolist() == [[0.5, 0, 1, 0.5]]
+
+
+def test_score_converters():
+    logits = np.array([[0, 2, -1000, 1000]], np.float32)
+    np.testing.assert_allclose(postprocess.scores(logits, "SIGMOID"), [[0.5, 0.880797, 0, 1]], atol=1e-6)
+    np.testing.assert_allclose(postprocess.scores(np.log([[1.0, 3.0]]), "SOFTMAX"), [[0.25, 0.75]])
+    assert postprocess.scores(logits, "IDENTITY") is logits
+    with pytest.raises(ValueError):
+        postprocess.scores(logits, "LOGIT")
+
+
+def test_nothing_gives_nothing():
+    spec = ModelSpec(post_processing=replace(PostProcessing(), score_threshold=0.5))
+    found = postprocess.detections(
+        np.zeros((3, 4), np.float32), np.full((3, 2), -9, np.float32), np.zeros((3, 4), np.float32), spec
+    )
+    assert len(found) == 0
+    assert found.boxes_yxyx.shape == (0, 4)
+
+
+def one_at_a_time(candidates, scores, threshold, most):
+    """Greedy NMS as its definition says."""
+    kept: list[int] = []
+    for i in np.argsort(-scores, kind="stable"):
+        if len(kept) < most and not any(
+            boxes.iou(candidates[[i]], candidates[[j]])[0, 0] > threshold for j in kept
+        ):
+            kept.append(int(i))
+    return kept
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("count", "most"), [(0, 5), (1, 5), (127, 500), (300, 500), (300, 7)])
+def test_nms_by_blocks_is_nms(seed, count, most):
+    random = np.random.default_rng(seed)
+    corner = random.uniform(0, 0.9, (count, 2))
+    candidates = np.concatenate([corner, corner + random.uniform(0.05, 0.4, (count, 2))], 1)
+    scores = random.uniform(0, 1, count)
+    assert boxes.nms(candidates, scores, 0.4, most).tolist() == one_at_a_time(candidates, scores, 0.4, most)
+
+
+def test_resizing_is_tensorflows_to_the_bit(shared):
+    with (
+        np.load(shared / "data/odapi/images.npz") as images,
+        np.load(shared / "data/odapi/infer_b24.npz") as file,
+    ):
+        for tag in ("other_480x640", "other_411x233"):
+            pixels, box = resize.to_input(images[tag], 256, 256)
+            np.testing.assert_array_equal(pixels, file[f"{tag}|Preprocessor.sub"][0])
+            assert box == Letterbox.squash()
+
+
+def test_resizing_worked_by_hand():
+    image = np.array([[[0], [10], [20], [30]]], np.uint8).repeat(2, 0)
+    assert resize.bilinear(image, 1, 2)[0, :, 0].tolist() == [0, 20]
+    assert resize.bilinear(image, 2, 8)[0, :, 0].tolist() == [0, 5, 10, 15, 20, 25, 30, 30]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns"),
+    [(100, 50, 64, 32), (50, 100, 32, 64), (64, 64, 64, 64), (3, 400, 1, 64), (128, 33, 64, 16)],
+)
+def test_letterbox_lies_at_the_top_left_on_black(height, width, rows, columns):
+    """33 columns of 128 rows at half size are 16.5: halves go to the even side, as tf.round has it."""
+    image = np.full((height, width, 3), 255, np.uint8)
+    pixels, box = resize.to_input(image, 64, 64, keep_aspect_ratio=True)
+    assert (pixels[:rows, :columns] == 1).all()
+    assert (pixels[rows:] == -1).all()
+    assert (pixels[:, columns:] == -1).all()
+    assert (box.scale_y, box.scale_x) == (rows / 64, columns / 64)
