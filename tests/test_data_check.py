@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -203,6 +202,7 @@ def test_boxes_that_a_format_cannot_hold_are_told(tmp_path):
 @pytest.mark.parametrize("to", ["csv", "tfrecord"])
 def test_full_disk(to, tmp_path):
     """A real refusal of the operating system (a limit on the size of files), in a process of its own."""
+    resource = pytest.importorskip("resource")
     wider_folder(tmp_path / "src")
 
     def limit():
@@ -288,6 +288,18 @@ def test_check_lists_and_exits_with_1(tmp_path, capsys):
     (tmp_path / "map.pbtxt").write_text("item { id: 1 name: 'cat' }")
     assert main(["data", "check", f"{source}@train", "--label-map", str(tmp_path / "map.pbtxt")]) == 1
     assert "'face', which is not in the label map" in capsys.readouterr().out
+
+
+def test_check_of_a_set_without_one_usable_picture_lists_them_all(tmp_path, capsys):
+    source = wider_folder(tmp_path / "src")
+    for path in source.glob("WIDER_*/images/*/*.jpg"):
+        path.unlink()
+    assert main(["data", "check", str(source)]) == 1
+    text = capsys.readouterr().out
+    assert text.count("[missing-picture]") == 3
+    assert "0 usable pictures, 0 boxes, 0 labels: 3 errors" in text
+    assert main(["data", "stats", str(source)]) == 1
+    assert "no picture of the data set can be used (3 problems)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -266,7 +266,8 @@ def _voc(
         f"<{n}>{v}</{n}>" for n, v in zip(("xmin", "ymin", "xmax", "ymax"), box.split(","), strict=True)
     )
     (folder / "Annotations" / f"{name}.xml").write_text(
-        f"<annotation><filename>{filename or name + '.jpg'}</filename><size>{size}</size><object><name>cat</name>"
+        f"<annotation><filename>{filename or name + '.jpg'}</filename><size>{size}</size>"
+        "<object><name>cat</name>"
         f"<difficult>1</difficult><bndbox>{corners}</bndbox></object></annotation>"
     )
 
@@ -305,6 +306,21 @@ def test_voc_that_is_wrong_is_a_finding(tmp_path, size, box, message):
     texts = {Path(p.where).name: p.text for p in found.problems}
     assert message in texts["bad.xml"]
     assert "not well-formed" in texts["cut.xml"]
+
+
+def test_voc_beside_the_pictures_in_folders_of_parts(tmp_path):
+    for part in ("train", "valid"):
+        _voc(tmp_path / "made", f"{part}1")
+        (tmp_path / part).mkdir()
+        (tmp_path / "made" / "Annotations" / f"{part}1.xml").rename(tmp_path / part / f"{part}1.xml")
+        (tmp_path / part / f"{part}1.jpg").write_bytes(picture())
+    found = read_dataset(tmp_path)
+    assert (found.format, found.parts) == ("voc", {"train/train1.jpg": "train", "valid/valid1.jpg": "eval"})
+
+
+def test_wider_folder_of_one_part(tmp_path):
+    found = read_dataset(wider_folder(tmp_path) / "WIDER_val")
+    assert [s.filename for s in found.samples] == ["1--B/c.jpg"]
 
 
 def test_declared_sizes_of_turned_and_resized_photos(tmp_path):

@@ -255,33 +255,33 @@ def _check(args: argparse.Namespace) -> int:
 
     from mirilla.console import progress, say, table
     from mirilla.data.check import check
+    from mirilla.data.dataset import EmptyDatasetError
 
-    dataset = _read(args)
     names = None
     if args.label_map:
         from mirilla.labels import load_label_map
 
         names = load_label_map(args.label_map).names
-    with progress("Checking", len(dataset), "pictures") as bar:
-        findings = check(dataset, labels=names, decode=not args.quick, advance=bar.advance)
+    notes: tuple[str, ...] = ()
+    facts: dict = {"source": args.source, "format": args.from_format, "pictures": 0, "boxes": 0, "labels": []}
+    try:
+        dataset = _read(args)
+    except EmptyDatasetError as error:
+        if not error.problems:
+            raise
+        findings = list(error.problems)  # no picture can be used: the reasons are what is asked for
+    else:
+        with progress("Checking", len(dataset), "pictures") as bar:
+            findings = check(dataset, labels=names, decode=not args.quick, advance=bar.advance)
+        notes = dataset.notes
+        facts |= {"format": dataset.format, "pictures": len(dataset), "boxes": dataset.boxes}
+        facts["labels"] = list(dataset.labels)
     counts = Counter(f.severity for f in findings)
     if args.json:
-        say(
-            json.dumps(
-                {
-                    "source": str(dataset.source),
-                    "format": dataset.format,
-                    "pictures": len(dataset),
-                    "boxes": dataset.boxes,
-                    "counts": counts,
-                    "findings": [asdict(f) for f in findings],
-                },
-                indent=1,
-                ensure_ascii=False,
-            )
-        )
+        report = {**facts, "counts": counts, "findings": [asdict(f) for f in findings]}
+        say(json.dumps(report, indent=1, ensure_ascii=False))
         return 1 if counts["error"] else 0
-    for note in dataset.notes:
+    for note in notes:
         say(note)
     for finding in findings:
         say(str(finding))
@@ -289,7 +289,7 @@ def _check(args: argparse.Namespace) -> int:
         kinds = Counter((f.severity, f.code) for f in findings)
         table("Findings", ("severity", "kind", "count"), [(s, c, n) for (s, c), n in kinds.items()])
     say(
-        f"{len(dataset)} usable pictures, {dataset.boxes} boxes, {len(dataset.labels)} labels: "
+        f"{facts['pictures']} usable pictures, {facts['boxes']} boxes, {len(facts['labels'])} labels: "
         f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes."
     )
     return 1 if counts["error"] else 0

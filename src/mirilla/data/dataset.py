@@ -262,18 +262,26 @@ def build(
     )
 
 
-def empty(source: Path, problems: list[Finding]) -> DataError:
+class EmptyDatasetError(DataError):
+    """Not one picture can be used; `problems` says why, picture by picture."""
+
+    problems: tuple[Finding, ...] = ()
+
+
+def empty(source: Path, problems: list[Finding]) -> EmptyDatasetError:
     """The error for a data set without one usable picture, with the first findings in it."""
     if not problems:
-        return DataError(
+        return EmptyDatasetError(
             f"{source}: the data set is empty: its annotations name no picture.",
             "Check the path, and --from if you gave one.",
         )
     first = "; ".join(f"{p.where}: {p.text}" for p in problems[:3])
-    return DataError(
+    error = EmptyDatasetError(
         f"{source}: no picture of the data set can be used ({len(problems)} problems). First: {first}",
-        problems[0].remedy or "'mirilla data check' lists every problem once some pictures can be read.",
+        "'mirilla data check' lists every problem.",
     )
+    error.problems = tuple(problems)
+    return error
 
 
 def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:

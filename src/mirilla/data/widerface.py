@@ -2,7 +2,8 @@
 
 The text form, per picture: its name; the number of faces; one line 'x1 y1 w h blur expression illumination
 invalid occlusion pose' each, in pixels. A picture with 0 faces is followed by one line of zeros all the same;
-the .mat form has one face of zeros there. `invalid` faces become ignored boxes.
+the .mat form, and some editions of the text, have one face of zeros there. `invalid` faces become ignored
+boxes.
 """
 
 from __future__ import annotations
@@ -197,6 +198,11 @@ def find(folder: Path) -> list[Path]:
         mats = sorted(p for p in place.glob("wider_face_*.mat") if "test" not in p.name)
         if mats:
             return mats
+    if folder.name in (
+        "WIDER_train",
+        "WIDER_val",
+    ):  # one of the folders of pictures: its annotations lie beside it
+        return [p for p in find(folder.parent) if folder.name.removeprefix("WIDER_") in p.name]
     return []
 
 
