@@ -118,7 +118,7 @@ class Detector:
                     self.card.anchors_yxyx,
                     spec,
                     box,
-                    None if least is None else np.nextafter(np.float32(least), -1),
+                    None if least is None else np.nextafter(np.float32(least), np.float32(-1)),
                 )
                 yield found
 

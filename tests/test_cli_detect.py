@@ -1,0 +1,188 @@
+"""mirilla detect: photos, folders, videos, and what cannot be read."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mirilla.cli.main import main
+from mirilla.detect import Detector
+from mirilla.labels import LabelMap
+from mirilla.model.layers import architecture
+from mirilla.model.spec import ModelSpec
+from mirilla.targets.export import export_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny model of random weights that finds 'faces' in anything."""
+    pytest.importorskip("safetensors")
+    spec = ModelSpec(height_px=64, width_px=64)
+    random = np.random.default_rng(1)
+    weights = {
+        name: (np.ones(shape) if name.endswith(("variance", "gamma")) else random.normal(0, 0.4, shape))
+        for name, shape, _ in architecture(spec).variables()
+    }
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    export_model(spec, weights, LabelMap.from_names(["face"]), folder, threshold=0.6)
+    return folder
+
+
+def picture(path, seed=0, size=(80, 60)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_photos_and_folders(model, tmp_path, capsys):
+    one = picture(tmp_path / "one.png")
+    picture(tmp_path / "many/a.jpg", 1)
+    picture(tmp_path / "many/deeper/a.jpg", 2)
+    (tmp_path / "many/notes.txt").write_text("no photo")
+    out = tmp_path / "out"
+    assert main(["detect", str(model), str(one), str(tmp_path / "many"), "--out", str(out)]) == 0
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
+        "one.jpg",
+        "a.jpg",
+        "deeper/a.jpg",
+        "detections.json",
+    }
+    content = json.loads((out / "detections.json").read_text())
+    assert content["threshold"] == 0.6  # the model's own
+    assert "squash" in content["protocol"]
+    assert [entry["picture"] for entry in content["results"]] == ["one.jpg", "a.jpg", "deeper/a.jpg"]
+    entry = content["results"][0]
+    assert (entry["height_px"], entry["width_px"]) == (60, 80)
+    found = Detector.load(model, threshold=0.6)(np.asarray(Image.open(one)))
+    assert len(entry["detections"]) == len(found) > 0
+    assert entry["detections"][0]["label"] == "face"
+    np.testing.assert_allclose([d["box_yxyx"] for d in entry["detections"]], found.boxes_yxyx, atol=1e-5)
+    drawn = np.asarray(Image.open(out / "one.jpg")).astype(int)
+    assert drawn.shape == (60, 80, 3)
+    assert np.abs(drawn - np.asarray(Image.open(one)).astype(int)).max() > 50
+    printed = capsys.readouterr().out
+    assert "one.png: face " in printed
+    assert "found in 3 pictures" in printed
+
+
+def test_json_lines(model, tmp_path, capsys):
+    photos = [str(picture(tmp_path / f"{i}.png", i)) for i in range(2)]
+    assert main(["detect", str(model), *photos, "--json", "--threshold", "0.9"]) == 0
+    found = lines(capsys.readouterr().out)
+    assert [entry["source"] for entry in found] == photos
+    assert all(one["score"] >= 0.9 for entry in found for one in entry["detections"])
+    assert {path.suffix for path in tmp_path.iterdir()} == {".png"}  # nothing is written without --out
+
+
+def test_unreadable_photos_are_named_and_the_others_go_on(model, tmp_path, capsys):
+    good = picture(tmp_path / "good.png")
+    cut = picture(tmp_path / "cut.jpg", 1)
+    cut.write_bytes(cut.read_bytes()[:600])
+    (tmp_path / "text.jpg").write_text("this is no picture")
+    assert main(["detect", str(model), str(tmp_path), str(tmp_path / "nowhere.jpg"), "--json"]) == 1
+    captured = capsys.readouterr()
+    assert [entry["source"] for entry in lines(captured.out)] == [str(good)]
+    for name in ("cut.jpg", "text.jpg", "nowhere.jpg"):
+        assert name in captured.err
+    assert "3 could not be read" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_two_photos_of_one_name_get_two_results(model, tmp_path):
+    photos = [picture(tmp_path / f"{folder}/x.png") for folder in ("a", "b")]
+    out = tmp_path / "out"
+    assert main(["detect", str(model), *map(str, photos), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {"x.jpg", "x_2.jpg", "detections.json"}
+
+
+def test_rotated_photos_are_seen_upright(model, tmp_path, capsys):
+    path = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20), "white").save(path, exif=exif)
+    assert main(["detect", str(model), str(path), "--json"]) == 0
+    assert (lines(capsys.readouterr().out)[0]["height_px"]) == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["nowhere", "x.jpg"], 1, "no such model"),
+        (["MODEL", "EMPTY"], 1, "no photo and no video"),
+        (["MODEL", "EMPTY", "--threshold", "7"], 2, "between 0 and 1"),
+        (["MODEL", "EMPTY", "--frames", "0"], 2, "at least one frame"),
+        (["MODEL", "camera:first"], 1, "named by its number"),
+    ],
+)
+def test_wrong_use(model, tmp_path, capsys, arguments, code, message):
+    pytest.importorskip("cv2")
+    (tmp_path / "empty").mkdir()
+    words = {"MODEL": str(model), "EMPTY": str(tmp_path / "empty")}
+    assert main(["detect", *(words.get(one, one) for one in arguments)]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_output_where_a_file_stands(model, tmp_path, capsys):
+    (tmp_path / "out").write_text("")
+    photo = picture(tmp_path / "x.png")
+    assert main(["detect", str(model), str(photo), "--out", str(tmp_path / "out")]) == 1
+    assert "out" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == ""
+
+
+@pytest.fixture
+def video(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    path = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (80, 64))
+    if not writer.isOpened():
+        pytest.skip("this OpenCV writes no MP4")
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        writer.write(random.integers(0, 256, (64, 80, 3), np.uint8))
+    writer.release()
+    return path
+
+
+def test_a_video(model, video, tmp_path, capsys):
+    import cv2
+
+    out = tmp_path / "out"
+    assert main(["detect", str(model), str(video), "--out", str(out), "--json"]) == 0
+    found = lines(capsys.readouterr().out)
+    assert [entry["frame"] for entry in found] == [0, 1, 2, 3, 4]
+    assert {path.name for path in out.iterdir()} == {"clip.mp4", "detections.json"}
+    capture = cv2.VideoCapture(str(out / "clip.mp4"))
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (80, 64)
+
+
+def test_a_video_cut_after_some_frames(model, video, capsys):
+    assert main(["detect", str(model), str(video), "--frames", "2", "--json"]) == 0
+    assert len(lines(capsys.readouterr().out)) == 2
+
+
+def test_a_broken_video(model, tmp_path, capsys):
+    pytest.importorskip("cv2")
+    path = tmp_path / "broken.mp4"
+    path.write_bytes(b"rubbish" * 100)
+    assert main(["detect", str(model), str(path), "--out", str(tmp_path / "out")]) == 1
+    assert "not a video that can be read" in capsys.readouterr().err
+    assert {one.name for one in (tmp_path / "out").iterdir()} == {"detections.json"}
+
+
+def test_without_opencv_a_video_says_what_to_install(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    (tmp_path / "clip.mp4").write_bytes(b"")
+    assert main(["detect", str(model), str(tmp_path / "clip.mp4")]) == 1
+    assert "pip install 'mirilla[video]'" in capsys.readouterr().err
