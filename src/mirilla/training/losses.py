@@ -68,7 +68,7 @@ class ObjectiveSpec:
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars, weighted and normalised; `total` carries the gradient (L2 regularisation is added elsewhere)."""
+    """Scalars, weighted and normalised, without L2 regularisation; only `total` carries the gradient."""
 
     total: Tensor
     localization: Tensor

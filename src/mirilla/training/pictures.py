@@ -6,7 +6,6 @@ Decoding a JPEG costs more than everything else that happens to a picture, so it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -41,39 +40,32 @@ class PictureCache:
         return self._bytes[self.offsets[i] : self.offsets[i + 1]].reshape(height, width, 3)
 
 
-def fingerprint(encoded: Iterable[bytes], long_side_px: int) -> str:
-    """Names a set of pictures and how they are kept; another set has another name."""
-    digest = hashlib.sha256(f"1 {long_side_px}".encode())
-    for content in encoded:
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
-
-
-def open_cache(folder: Path, encoded: list[bytes], long_side_px: int,
+def open_cache(folder: Path, key: str, count: int, encoded: Iterable[bytes], long_side_px: int,
                advance: Callable[[int], object] = lambda count: None) -> PictureCache:
     """The cache of these pictures in `folder`, made where it is missing or of other pictures.
 
     Args:
-        encoded: JPEG, PNG, ... as bytes.
-        long_side_px: pictures are kept with a long side of at most about twice this.
+        key: names the pictures; a cache with another key is made anew.
+        count: how many pictures there are.
+        encoded: JPEG, PNG, ... as bytes; asked for only if the cache has to be made.
+        long_side_px: pictures are kept with a long side below twice this.
         advance: told how many pictures are done.
 
     Raises:
         DataError: a picture cannot be decoded.
         MirillaError: the disk is too small for the cache.
     """
-    key = fingerprint(encoded, long_side_px)
+    key = f"{key}/{long_side_px}"
     try:
         cache = PictureCache(folder)
-        if cache.key == key and len(cache) == len(encoded):
-            advance(len(encoded))
+        if cache.key == key and len(cache) == count:
             return cache
     except (OSError, ValueError, KeyError):
         pass
-    return _make(folder, key, encoded, long_side_px, advance)
+    return _make(folder, key, count, encoded, long_side_px, advance)
 
 
-def _make(folder: Path, key: str, encoded: list[bytes], long_side_px: int, advance) -> PictureCache:
+def _make(folder: Path, key: str, count: int, encoded: Iterable[bytes], long_side_px: int, advance) -> PictureCache:
     part = folder / (PICTURES + ".part")
     shapes: list[tuple[int, int]] = []
     with explaining(folder):
@@ -84,7 +76,7 @@ def _make(folder: Path, key: str, encoded: list[bytes], long_side_px: int, advan
                 for i, content in enumerate(encoded):
                     picture = shrink(decode_rgb(content), long_side_px)
                     if i == 0:
-                        _check_room(folder, picture.nbytes * len(encoded))
+                        _check_room(folder, picture.nbytes * count)
                     shapes.append(picture.shape[:2])
                     file.write(picture.tobytes())
                     advance(1)
@@ -92,7 +84,7 @@ def _make(folder: Path, key: str, encoded: list[bytes], long_side_px: int, advan
         except BaseException:
             part.unlink(missing_ok=True)
             raise
-        write_text(folder / INDEX, json.dumps({"key": key, "shapes": shapes}))
+    write_text(folder / INDEX, json.dumps({"key": key, "shapes": shapes}))
     return PictureCache(folder)
 
 

@@ -1,0 +1,86 @@
+"""The run's diary: `log.jsonl`, one JSON object a line, and TensorBoard's event files beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from mirilla.files import explaining
+
+FILE = "log.jsonl"
+SCALARS = {
+    "loss": "Loss/total_loss",
+    "localization_loss": "Loss/localization_loss",
+    "classification_loss": "Loss/classification_loss",
+    "regularization_loss": "Loss/regularization_loss",
+    "learning_rate": "learning_rate",
+    "images_per_s": "images_per_second",
+}
+
+
+class Log:
+    """Appends to the diary of a model directory; entries after `step` (of a run that went further) are cut off."""
+
+    def __init__(self, model_dir: Path, step: int):
+        from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
+        self._path = model_dir / FILE
+        with explaining(model_dir):
+            self._cut_after(step)
+            self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
+            self._events = EventFileWriter(str(model_dir))
+        if step:  # TensorBoard drops what an earlier run wrote from this step on
+            restart = self._event(wall_time=time.time(), step=step)
+            restart.session_log.status = 1  # START
+            self._events.add_event(restart)
+
+    def write(self, entry: dict) -> None:
+        """One entry; it holds "step", and figures or {"eval": figures}."""
+        with explaining(self._path):
+            self._file.write(json.dumps(entry) + "\n")
+            self._file.flush()
+        figures = {SCALARS[k]: v for k, v in entry.items() if k in SCALARS}
+        figures |= {f"eval/{k}": v for k, v in entry.get("eval", {}).items() if isinstance(v, int | float)}
+        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
+        self._events.add_event(
+            self._event(wall_time=time.time(), step=entry["step"], summary=self._summary(value=values))
+        )
+
+    def flush(self) -> None:
+        self._events.flush()
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+    def _cut_after(self, step: int) -> None:
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError, TypeError):
+                continue  # the line that a killed run left unfinished
+        temporary = self._path.with_suffix(".part")
+        temporary.write_text("".join(f"{line}\n" for line in kept))
+        os.replace(temporary, self._path)
+
+
+def read(model_dir: Path) -> list[dict]:
+    """All entries of a diary, in order; an empty list where there is none."""
+    path = model_dir / FILE
+    if not path.is_file():
+        return []
+    entries = []
+    for line in path.read_text().splitlines():
+        try:
+            entries.append(json.loads(line))
+        except ValueError:
+            continue
+    return entries

@@ -1,0 +1,188 @@
+"""The training loop on a handful of drawn pictures: it learns, stops, goes on, and refuses what it cannot do."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+torch = pytest.importorskip("torch")
+
+from mirilla import config  # noqa: E402
+from mirilla.data.sample import Sample  # noqa: E402
+from mirilla.data.tfrecord import write_tfrecords  # noqa: E402
+from mirilla.errors import ConfigError, DataError, ModelError, TrainingError, UsageError  # noqa: E402
+from mirilla.labels import LabelMap, save_label_map  # noqa: E402
+from mirilla.training import checkpoint, log  # noqa: E402
+from mirilla.training.trainer import pick_device, train  # noqa: E402
+
+
+def picture(rng, size=(64, 80)):
+    """A grey picture with one bright square, as JPEG, and the square's box."""
+    height, width = size
+    side = int(rng.integers(20, 40))
+    y, x = int(rng.integers(0, height - side)), int(rng.integers(0, width - side))
+    image = Image.new("RGB", (width, height), (60, 60, 60))
+    ImageDraw.Draw(image).rectangle((x, y, x + side, y + side), fill=(250, 220, 190))
+    file = io.BytesIO()
+    image.save(file, "JPEG")
+    return file.getvalue(), [y / height, x / width, (y + side) / height, (x + side) / width]
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    rng = np.random.default_rng(0)
+    samples = []
+    for i in range(12):
+        content, box = picture(rng)
+        samples.append(Sample(content, f"{i}.jpg", 64, 80, np.array([box]), ("square",)))
+    write_tfrecords(samples, ["square"], tmp_path / "train.tfrecord")
+    save_label_map(tmp_path / "label_map.pbtxt", LabelMap.from_names(["square"]))
+    result = config.sample(1, tmp_path / "train.tfrecord", tmp_path / "train.tfrecord", tmp_path / "label_map.pbtxt",
+                           steps=6, batch_size=4, height=64, width=64)
+    result.model.ssd.anchor_generator.ssd_anchor_generator.min_scale = 0.3
+    result.mirilla.checkpoint_every_steps = 3
+    result.mirilla.device = "cpu"
+    return result
+
+
+def test_it_learns(pipeline, tmp_path):
+    rate = pipeline.train_config.optimizer.rms_prop_optimizer.learning_rate
+    rate.constant_learning_rate.learning_rate = 0.03
+    pipeline.train_config.batch_size = 12
+    del pipeline.train_config.data_augmentation_options[:]
+    train(pipeline, tmp_path / "run", num_steps=100)
+    entries = log.read(tmp_path / "run")
+    assert entries[-1]["step"] == 100
+    assert entries[-1]["loss"] < 0.6 * entries[0]["loss"]
+    assert {"localization_loss", "classification_loss", "regularization_loss", "learning_rate", "images_per_s",
+            "positives"} <= set(entries[0])
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_happened(pipeline, tmp_path):
+    train(pipeline, tmp_path / "whole")
+    train(pipeline, tmp_path / "parts", num_steps=3)
+    result = train(pipeline, tmp_path / "parts")
+    assert result.step == 6
+    whole, parts = (checkpoint.load(checkpoint.path_of(tmp_path / d, 6)) for d in ("whole", "parts"))
+    assert set(whole.variables) == set(parts.variables)
+    for name, value in whole.variables.items():
+        np.testing.assert_allclose(parts.variables[name], value, atol=1e-6, err_msg=name)
+    assert train(pipeline, tmp_path / "parts").images_per_s == 0  # nothing left to do
+
+
+def test_checkpoint_holds_the_originals_variables(pipeline, tmp_path):
+    result = train(pipeline, tmp_path / "run", num_steps=1)
+    saved = checkpoint.load(result.checkpoint)
+    name = "FeatureExtractor/MobilenetV1/Conv2d_0/weights"
+    assert {name, f"{name}/RMSProp", f"{name}/RMSProp_1", f"{name}/ExponentialMovingAverage"} <= set(saved.variables)
+    assert saved.variables[name].shape == (3, 3, 3, 16)
+    assert len(saved.variables) == 542  # the original's 543 entries without global_step
+    assert saved.step == 1
+    averaged, raw = saved.weights(averages=True), saved.weights(averages=False)
+    assert len(averaged) == len(raw) == 185
+    assert not np.array_equal(averaged[name], raw[name])
+
+
+def test_old_checkpoints_go_and_the_newest_stay(pipeline, tmp_path):
+    pipeline.mirilla.checkpoint_every_steps = 1
+    train(pipeline, tmp_path / "run", num_steps=8)
+    steps = [p.name for p in checkpoint.all_checkpoints(tmp_path / "run")]
+    assert steps == [f"model.ckpt-{i}.safetensors" for i in range(4, 9)]
+
+
+def test_tensorboard_reads_the_events(pipeline, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(pipeline, tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run")).Reload()
+    assert "Loss/total_loss" in events.Tags()["scalars"]
+    assert [e.step for e in events.Scalars("learning_rate")] == [6]
+
+
+def test_a_loss_that_is_no_number_stops_the_run(pipeline, tmp_path):
+    pipeline.train_config.optimizer.rms_prop_optimizer.learning_rate.constant_learning_rate.learning_rate = 1e30
+    with pytest.raises(TrainingError, match=r"step \d+.*\n.*learning rate"):
+        train(pipeline, tmp_path / "run", num_steps=50)
+
+
+def test_ignored_boxes_teach_nothing(pipeline, tmp_path):
+    content, box = picture(np.random.default_rng(1))
+    one = Sample(content, "a.jpg", 64, 80, np.array([box]), ("square",), ignore=np.array([True]))
+    write_tfrecords([one], ["square"], tmp_path / "ignored.tfrecord")
+    pipeline.train_input_reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "ignored.tfrecord")]
+    with pytest.raises(DataError, match="not one object to learn"):
+        train(pipeline, tmp_path / "run")
+
+
+def test_wrong_label_map(pipeline, tmp_path):
+    save_label_map(tmp_path / "label_map.pbtxt", LabelMap.from_names(["circle"]))
+    with pytest.raises((DataError, ConfigError), match="square"):
+        train(pipeline, tmp_path / "run")
+    save_label_map(tmp_path / "label_map.pbtxt", LabelMap.from_names(["square", "circle"]))
+    with pytest.raises(ConfigError, match="up to id 2"):
+        train(pipeline, tmp_path / "run")
+
+
+def test_checkpoint_of_another_network(pipeline, tmp_path):
+    train(pipeline, tmp_path / "run", num_steps=1)
+    pipeline.model.ssd.feature_extractor.depth_multiplier = 0.5
+    with pytest.raises(ModelError, match=r"weights lack|has shape"):
+        train(pipeline, tmp_path / "run")
+
+
+def test_truncated_checkpoint(pipeline, tmp_path):
+    result = train(pipeline, tmp_path / "run", num_steps=1)
+    result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        train(pipeline, tmp_path / "run")
+
+
+def test_missing_records(pipeline, tmp_path):
+    pipeline.train_input_reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "nothing.tfrecord")]
+    with pytest.raises(DataError, match=r"nothing\.tfrecord"):
+        train(pipeline, tmp_path / "run")
+
+
+def test_no_such_device():
+    with pytest.raises(UsageError, match="no-such-device"):
+        pick_device("no-such-device")
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_stopped_from_outside_and_resumed(pipeline, tmp_path, kind):
+    config.save(tmp_path / "pipeline.config", pipeline)
+    command = [sys.executable, "-m", "mirilla.cli.main", "train", "--pipeline-config", "pipeline.config", "--model-dir",
+               "run", "--num-train-steps"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, "100000"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + 120
+    while checkpoint.newest(tmp_path / "run") is None:
+        assert process.poll() is None, process.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(kind)
+    output = process.communicate(timeout=120)[0]
+    step = checkpoint.load(checkpoint.newest(tmp_path / "run")).step
+    if kind == signal.SIGKILL:
+        assert process.returncode == -signal.SIGKILL
+    else:
+        assert process.returncode == 130
+        assert f"stopped at step {step}" in output
+    assert "Traceback" not in output
+    done = subprocess.run([*command, str(step + 2)], cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert f"going on from model.ckpt-{step}" in done.stdout
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
