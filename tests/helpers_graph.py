@@ -62,13 +62,27 @@ class Graph:
 
     def conv(self, name: str, source: str, shape, stride: int = 1, padding: str = "SAME") -> str:
         weights = self.weights(f"{name}/weights", *shape)
-        return self.node("Conv2D", f"{name}/Conv2D", source, weights, strides=[1, stride, stride, 1],
-                         padding=padding, data_format="NHWC")
+        return self.node(
+            "Conv2D",
+            f"{name}/Conv2D",
+            source,
+            weights,
+            strides=[1, stride, stride, 1],
+            padding=padding,
+            data_format="NHWC",
+        )
 
     def depthwise(self, name: str, source: str, shape, stride: int = 1, padding: str = "SAME") -> str:
         weights = self.weights(f"{name}/depthwise_weights", *shape)
-        return self.node("DepthwiseConv2dNative", f"{name}/depthwise", source, weights,
-                         strides=[1, stride, stride, 1], padding=padding, data_format="NHWC")
+        return self.node(
+            "DepthwiseConv2dNative",
+            f"{name}/depthwise",
+            source,
+            weights,
+            strides=[1, stride, stride, 1],
+            padding=padding,
+            data_format="NHWC",
+        )
 
     def batch_norm(self, name: str, source: str, channels: int, form: str = "FusedBatchNorm") -> str:
         """Fused (V1, V2, V3) or written out ('unfused'), with random parameters."""
@@ -78,8 +92,18 @@ class Graph:
         mean = self.const(f"{scope}/moving_mean", self.random.normal(0, 1, channels))
         variance = self.const(f"{scope}/moving_variance", self.random.uniform(0.1, 2, channels))
         if form != "unfused":
-            return self.node(form, f"{scope}/{form}", source, gamma, beta, mean, variance, is_training=False,
-                             epsilon=0.001, data_format="NHWC")
+            return self.node(
+                form,
+                f"{scope}/{form}",
+                source,
+                gamma,
+                beta,
+                mean,
+                variance,
+                is_training=False,
+                epsilon=0.001,
+                data_format="NHWC",
+            )
         scope += "/batchnorm"
         epsilon = self.const(f"{scope}/add/y", np.float32(0.001))
         add = self.node("Add", f"{scope}/add", variance, epsilon)
@@ -99,8 +123,9 @@ class Graph:
         conv = self.conv(name, source, shape, stride)
         return self.node("Relu6", f"{name}/Relu6", self.batch_norm(name, conv, shape[-1], form))
 
-    def depthwise_block(self, name: str, source: str, channels: int, stride: int = 1,
-                        form: str = "FusedBatchNorm") -> str:
+    def depthwise_block(
+        self, name: str, source: str, channels: int, stride: int = 1, form: str = "FusedBatchNorm"
+    ) -> str:
         conv = self.depthwise(name, source, (3, 3, channels, 1), stride)
         return self.node("Relu6", f"{name}/Relu6", self.batch_norm(name, conv, channels, form))
 
@@ -109,7 +134,7 @@ class Graph:
 
 
 def small_network(form: str = "FusedBatchNorm", side: int = 64, seed: int = 0) -> Graph:
-    """A planar start, a strided 3x3 convolution, two heads and two concats, as an SSD has; input side `side`."""
+    """A planar start, a strided 3x3 convolution, two heads and two concats, as an SSD has."""
     graph = Graph(seed)
     source = graph.placeholder("input", (-1, side, side, 3))
     x = graph.block("Conv2d_0", source, (3, 3, 3, 16), 2, form)
@@ -121,8 +146,9 @@ def small_network(form: str = "FusedBatchNorm", side: int = 64, seed: int = 0) -
     for index, (x, channels) in enumerate(((first, 16), (second, 24))):
         box = graph.bias(f"box_{index}", graph.conv(f"box_{index}", x, (1, 1, channels, 8)), 8)
         label = graph.bias(f"class_{index}", graph.conv(f"class_{index}", x, (1, 1, channels, 4)), 4)
-        boxes.append(graph.reshape(f"box_{index}/Reshape", box, [1, -1, 1, 4]))
-        classes.append(graph.reshape(f"class_{index}/Reshape", label, [1, -1, 2]))
+        anchors = 2 * (side // (4, 8)[index]) ** 2
+        boxes.append(graph.reshape(f"box_{index}/Reshape", box, [-1, anchors, 1, 4]))
+        classes.append(graph.reshape(f"class_{index}/Reshape", label, [-1, anchors, 2]))
     graph.node("ConcatV2", "concat", *boxes, graph.const("concat/axis", np.int32(1)), N=2)
     graph.node("ConcatV2", "concat_1", *classes, graph.const("concat_1/axis", np.int32(1)), N=2)
     return graph

@@ -16,7 +16,9 @@ def rules(error) -> list[str]:
     return [finding.rule for finding in error.value.findings]
 
 
-@pytest.mark.parametrize("name", ["bonnet/PCK_frozen_inference_graph.pb", "odapi/frozen_inference_graph_b24.pb"])
+@pytest.mark.parametrize(
+    "name", ["bonnet/PCK_frozen_inference_graph.pb", "odapi/frozen_inference_graph_b24.pb"]
+)
 def test_object_detection_api_graphs_are_understood(shared, name):
     graph = reader.load(shared / "data" / name)
     assert graph.input == "Preprocessor/sub"
@@ -26,7 +28,11 @@ def test_object_detection_api_graphs_are_understood(shared, name):
     assert len(graph.notes) == 3
     kinds = [layer.op for layer in graph]
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {
-        "conv": 30, "depthwise": 13, "reshape": 10, "concat": 2}
+        "conv": 30,
+        "depthwise": 13,
+        "reshape": 10,
+        "concat": 2,
+    }
     assert graph.preprocessing is not None
     assert graph.preprocessing.scale == pytest.approx(2 / 255)
     assert graph.preprocessing.offset == 1
@@ -36,8 +42,12 @@ def test_object_detection_api_graphs_are_understood(shared, name):
     assert first.weights_name == "FeatureExtractor/MobilenetV1/Conv2d_0/weights"
     assert "BatchNorm/FusedBatchNorm" in first.linear_name
     assert first.position == first.linear_position + 1
-    assert (first.activation, first.strides, first.padding, first.shape) == ("relu6", (2, 2), "SAME",
-                                                                             (128, 128, 16))
+    assert (first.activation, first.strides, first.padding, first.shape) == (
+        "relu6",
+        (2, 2),
+        "SAME",
+        (128, 128, 16),
+    )
 
 
 def test_layers_read_only_what_stands_before_them(shared):
@@ -55,8 +65,10 @@ def test_batch_norm_is_folded_in_float32_in_every_form(form):
     layer = reader.read(graph.graph_def).layers[0]
     from mirilla.graph.graphdef import constant_array
 
-    value = {name: constant_array(graph[f"x/BatchNorm/{name}"])
-             for name in ("gamma", "beta", "moving_mean", "moving_variance")}
+    value = {
+        name: constant_array(graph[f"x/BatchNorm/{name}"])
+        for name in ("gamma", "beta", "moving_mean", "moving_variance")
+    }
     m = value["gamma"] * (np.float32(1) / np.sqrt(value["moving_variance"] + np.float32(0.001)))
     assert isinstance(layer, deploy.Conv)
     assert layer.weights.dtype == np.float32
@@ -83,7 +95,9 @@ def test_shape_arithmetic_is_folded():
     source = graph.placeholder()
     conv = graph.bias("x", graph.conv("x", source, (1, 1, 3, 8), 2), 8)
     shape = graph.node("Shape", "Shape", conv)
-    one = {name: graph.const(f"s/{name}", np.array([n], np.int32)) for name, n in (("b", 0), ("e", 1), ("s", 1))}
+    one = {
+        name: graph.const(f"s/{name}", np.array([n], np.int32)) for name, n in (("b", 0), ("e", 1), ("s", 1))
+    }
     batch = graph.node("StridedSlice", "batch", shape, one["b"], one["e"], one["s"], shrink_axis_mask=1)
     parts = [graph.const(f"pack/{n}", np.int32(n)) for n in (-1, 1, 4)]
     pack = graph.node("Pack", "pack", batch, *parts, N=4, axis=0)
@@ -95,8 +109,15 @@ def test_shape_arithmetic_is_folded():
 
 def test_reshapes_that_change_nothing_vanish_and_hand_on_their_name():
     graph = Graph()
-    pool = graph.node("AvgPool", "pool", graph.placeholder(), ksize=[1, 32, 32, 1], strides=[1, 2, 2, 1],
-                      padding="VALID", data_format="NHWC")
+    pool = graph.node(
+        "AvgPool",
+        "pool",
+        graph.placeholder(),
+        ksize=[1, 32, 32, 1],
+        strides=[1, 2, 2, 1],
+        padding="VALID",
+        data_format="NHWC",
+    )
     conv = graph.bias("logits", graph.conv("logits", pool, (1, 1, 3, 10)), 10)
     graph.node("Squeeze", "SpatialSqueeze", conv, squeeze_dims=[1, 2])
     graph.reshape("Predictions", "SpatialSqueeze", [-1, 10])
@@ -129,16 +150,23 @@ def test_padding_before_a_valid_convolution_becomes_same():
     graph.conv("x", padded, (3, 3, 3, 4), 2, "VALID")
     layers = reader.read(graph.graph_def).layers
     assert [(layer.op, layer.shape, getattr(layer, "padding", None)) for layer in layers] == [
-        ("conv", (16, 16, 4), "SAME")]
+        ("conv", (16, 16, 4), "SAME")
+    ]
 
 
 # ---- refusals: each names node, rule and remedy
 
 
-@pytest.mark.parametrize(("given", "right"), [
-    ("concat1", "concat_1"), ("“concat_1”", "concat_1"), ("Concat_1", "concat_1"),
-    ("'concat'", "concat"), ("conct", "concat"),
-])
+@pytest.mark.parametrize(
+    ("given", "right"),
+    [
+        ("concat1", "concat_1"),
+        ("“concat_1”", "concat_1"),
+        ("Concat_1", "concat_1"),
+        ("'concat'", "concat"),
+        ("conct", "concat"),
+    ],
+)
 def test_wrong_output_names_are_answered_with_the_right_one(given, right):
     with pytest.raises(RuleError) as caught:
         reader.read(small_network().graph_def, output_tensors=given)
@@ -208,9 +236,25 @@ def _broken(what: str) -> tuple[Graph, dict]:
     return graph, {"input_tensor": "input"}
 
 
-@pytest.mark.parametrize("rule", [
-    "batch-norm-training", "unknown-op", "quantised", "not-frozen", "layout", "window", "kernel-too-large",
-    "channels", "second-input", "not-foldable", "not-connected", "reshape", "concat", "loop"])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "batch-norm-training",
+        "unknown-op",
+        "quantised",
+        "not-frozen",
+        "layout",
+        "window",
+        "kernel-too-large",
+        "channels",
+        "second-input",
+        "not-foldable",
+        "not-connected",
+        "reshape",
+        "concat",
+        "loop",
+    ],
+)
 def test_breaches_name_node_rule_and_remedy(rule):
     graph, options = _broken(rule)
     with pytest.raises(RuleError) as caught:
@@ -227,8 +271,10 @@ def test_all_unknown_ops_are_named_at_once():
     graph.node("Elu", "second", x)
     with pytest.raises(RuleError) as caught:
         reader.read(graph.graph_def)
-    assert {(finding.layer, finding.op) for finding in caught.value.findings} == {("first", "LRN"),
-                                                                                  ("second", "Elu")}
+    assert {(finding.layer, finding.op) for finding in caught.value.findings} == {
+        ("first", "LRN"),
+        ("second", "Elu"),
+    }
 
 
 def test_input_size_is_asked_for_when_the_graph_does_not_tell():
