@@ -648,6 +648,23 @@ def test_the_verb_serves_and_ends_with_ctrl_c(tmp_path: Path, folder: Path):
     assert out.rstrip().endswith("Stopped.")
 
 
+def test_the_verb_takes_the_size_from_model_json(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                                 server: Server):
+    from mirilla.cli.main import main
+    from mirilla.labels import LabelMap
+    from mirilla.model import card
+    from mirilla.model.spec import ModelSpec
+
+    graph = tmp_path / "m.binaryproto"
+    graph.write_bytes(GRAPH)
+    boxes = np.zeros((16, 4), np.float32)
+    card.save(card.ModelCard(ModelSpec(height_px=8, width_px=8), LabelMap.from_names(["face"]), boxes,
+                             target="bonnet"), graph)
+    # the size is known, so it gets as far as the port, which is taken
+    assert main(["emulate", str(graph), "--port", str(server.port)]) == 1
+    assert "Cannot listen" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("arguments", "code", "says"), [
     (["missing.binaryproto"], 1, "missing.binaryproto"),
     (["--port", "70000"], 2, "70000"),

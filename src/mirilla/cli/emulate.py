@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="normalisation of the model given: (pixel - M) / S (default: 128)")
     parser.add_argument("--stddev", type=float, default=128.0, metavar="S", help="see --mean (default: 128)")
     parser.add_argument("--input-size", type=_size, metavar="N|HxW",
-                        help="input of the model given; the file itself tells it only when it is square")
+                        help="input of the model given, where neither the file nor its model.json tells it")
     parser.add_argument("--port", type=int, default=35000, help="0 takes a free one (default: 35000)")
     parser.add_argument("--host", default="127.0.0.1",
                         help="address to listen on (default: 127.0.0.1, which only this machine reaches; the "
@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.bonnet.server_device import BUILT_IN, Device, Loaded
     from mirilla.console import say
     from mirilla.errors import UsageError
+    from mirilla.model import card as cards
 
     if not 0 <= args.port <= 65535:
         raise UsageError(f"--port {args.port}: the rule is 0 to 65535.")
@@ -63,6 +64,9 @@ def run(args: argparse.Namespace) -> int:
     if args.model is not None:
         model = CompiledModel.load(args.model, fp16_activations=args.fp16_activations,
                                    input_size=args.input_size)
+        if model.input_size is None and (card := cards.find(args.model)) is not None:
+            spec = cards.load(card, args.model).spec
+            model.input_size = spec.height_px, spec.width_px
         if model.input_size is None:
             raise UsageError(f"{args.model}: the file does not tell the size of its input.",
                              "Give it with --input-size HEIGHTxWIDTH.")
