@@ -199,6 +199,27 @@ def test_threshold_out_of_range(exported):
         Detector.load(exported.folder, threshold=50)
 
 
+def test_a_training_folder(exported, photo, tmp_path):
+    pytest.importorskip("safetensors")
+    from mirilla import config
+    from mirilla.training import checkpoint
+
+    pipeline = config.sample(num_classes=2, train_records="t", eval_records="e", label_map_path="none.pbtxt")
+    pipeline.model.ssd.image_resizer.fixed_shape_resizer.height = 96
+    pipeline.model.ssd.image_resizer.fixed_shape_resizer.width = 96
+    config.save(tmp_path / "pipeline.config", pipeline)
+    weights = random_weights(SPEC)
+    averages = {
+        f"{name}/{checkpoint.AVERAGE}": value for name, value in weights.items() if "moving" not in name
+    }
+    now = {name: value if "moving" in name else value + 1 for name, value in weights.items()}
+    for step, variables in ((5, now), (10, now | averages)):
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(step, variables, {}))
+    detector = Detector.load(tmp_path)
+    assert "newest checkpoint, of step 10" in detector.notes[0]
+    same(detector(photo), Detector.load(exported.folder)(photo))
+
+
 @pytest.mark.parametrize(
     ("name", "labels"),
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,6 +117,21 @@ def test_everything_comes_back(spec, label_names, name, threshold):
         "made_by",
     ):
         assert getattr(again, field) == getattr(card, field)
+
+
+def test_metrics_of_numpy_and_without_a_value_are_written():
+    metrics = (
+        {"name": "AP", "value": np.float32(0.5), "bins": np.arange(2)},
+        {"name": "AP large", "value": np.nan},
+    )
+    again = cards.loads(
+        cards.dumps(ModelCard(ModelSpec(), FACE, metrics=metrics, training={"data": Path("x")}))
+    )
+    assert again.metrics == (
+        {"name": "AP", "value": 0.5, "bins": [0, 1]},
+        {"name": "AP large", "value": None},
+    )
+    assert again.training == {"data": "x"}
 
 
 def broken(change):

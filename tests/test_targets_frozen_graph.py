@@ -245,6 +245,29 @@ def test_run_in_numpy_gives_the_originals_outputs(shared, exported):
             assert_golden(frozen_graph.run(exported, images), file, tag)
 
 
+@pytest.mark.parametrize("spec", [SMALL, WIDE], ids=["squash", "letterbox"])
+def test_run_in_numpy_gives_the_torch_networks_outputs(spec):
+    torch = pytest.importorskip("torch")
+    from mirilla import resize
+    from mirilla.model.network import SsdNetwork
+
+    weights = random_weights(spec)
+    network = SsdNetwork(spec).eval()
+    network.set_weights(weights)
+    images = np.random.default_rng(5).integers(0, 256, (2, 40, 70, 3), np.uint8)
+    pixels = np.stack(
+        [
+            resize.to_input(i, spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio)[0]
+            for i in images
+        ]
+    )
+    with torch.no_grad():
+        codes, logits = network(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))
+    results = frozen_graph.run(frozen_graph.build(spec, weights), images)
+    np.testing.assert_allclose(results["concat"][:, :, 0], codes.numpy(), atol=1e-4, rtol=1e-5)
+    np.testing.assert_allclose(results["concat_1"], logits.numpy(), atol=1e-4, rtol=1e-5)
+
+
 def test_opencv_reads_the_network(shared, exported):
     cv2 = pytest.importorskip("cv2")
     from mirilla import resize

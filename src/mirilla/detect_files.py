@@ -75,13 +75,17 @@ def run_on(options: Options) -> int:
             "There is no photo and no video in what was given.",
             f"Photos end in {', '.join(sorted(EXTENSIONS))}.",
         )
-    with console.progress("detect", len(photos), "photos") if photos else contextlib.nullcontext() as bar:
-        for photo, name in photos:
-            work.photo(photo, name)
-            if bar is not None:
-                bar.advance()
-    for source in moving:
-        work.video(source)
+    try:
+        with console.progress("detect", len(photos), "photos") if photos else contextlib.nullcontext() as bar:
+            for photo, name in photos:
+                work.photo(photo, name)
+                if bar is not None:
+                    bar.advance()
+        for source in moving:
+            work.video(source)
+    except KeyboardInterrupt:  # the usual end of a camera's picture: what was found is kept
+        work.finish()
+        raise
     work.finish()
     return work.failed
 

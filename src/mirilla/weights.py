@@ -141,7 +141,9 @@ def _chosen(values: Mapping[str, NDArray], path: Path) -> Weights:
     step = values.get("global_step")
     if not floats:
         raise ModelError(f"{path}: it holds no weights.", "Give a checkpoint of a training.")
-    return Weights({**floats, **averages}, None if step is None else int(step), path, bool(averages))
+    return Weights(
+        {**floats, **averages}, None if step is None else int(step.reshape(-1)[0]), path, bool(averages)
+    )
 
 
 def _npz(path: Path) -> dict[str, NDArray]:

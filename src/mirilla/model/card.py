@@ -109,8 +109,8 @@ class ModelCard:
             "post_processing": spec.pop("post_processing"),
             "recommended_threshold": self.threshold,
             "network": spec,
-            "metrics": [dict(one) for one in self.metrics],
-            "training": dict(self.training),
+            "metrics": _plain(self.metrics),
+            "training": _plain(self.training),
         }
 
 
@@ -221,6 +221,21 @@ def _made_by() -> str:
 def _exact(boxes: NDArray[np.float32]) -> list[list[float]]:
     """The shortest decimals that give the same float32 again."""
     return [[float(str(number)) for number in row] for row in np.asarray(boxes, np.float32)]
+
+
+def _plain(value: Any) -> Any:
+    """The same with JSON's types alone: numpy's numbers become Python's, what is no number null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return str(value)
 
 
 class _Reader:
