@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from mirilla.bonnet.format import ARENA_BYTES, POST_PAD, Model, Op, Plan
 from mirilla.bonnet.shapes import Dims, Map, constant_dims, infer, input_map
-from mirilla.graph.rules import Finding, RuleError
+from mirilla.graph.rules import Finding, RuleError, breach
 
 ALIGNMENT = 8
 SCRATCH_LIMIT = 262144  # proven for 1x1 convolutions, taken over for larger kernels
@@ -145,6 +145,10 @@ def plan_ops(ops: Sequence[Op], dims: Dims, input_name: str, source: Map, output
         x, y, name = maps[op.inputs[0]], maps[op.output or ""], op.output or ""
         taken = in_place(op, x)
         if taken:
+            if last[op.inputs[0]] != index or op.inputs[0] in outputs:
+                raise breach("in-place", name, f"Op {index} '{name}' ({op.kind}) works in place on "
+                             f"'{op.inputs[0]}', which is needed afterwards.",
+                             "Let nothing else read what such an op reads.", op=op.kind)
             output = replace(blocks.pop(op.inputs[0]), name=name)
             blocks[name] = output
         else:

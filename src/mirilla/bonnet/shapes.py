@@ -82,8 +82,13 @@ def infer(ops: tuple[Op, ...], dims: Dims, input_name: str, source: Map) -> dict
                          f"Known are {', '.join(sorted(_INFER))}.", op=kind)
         inputs = [maps[one] for one in op.inputs if one in maps]
         weights = [dims[one] for one in op.inputs if one not in maps and one in dims]
-        if not inputs or len(inputs) + len(weights) != len(op.inputs):
-            raise breach("malformed", name, f"Op {index} '{name}' ({kind}) has no activation as input.",
+        constants = 2 if kind in ("Conv", "DepthwiseConv", "Gemm") else 0
+        activations = len(op.inputs) - constants
+        if (activations < 1 or (activations > 1 and kind != "Concat") or len(weights) != constants
+                or not all(one in maps for one in op.inputs[:activations])):
+            raise breach("malformed", name, f"Op {index} '{name}' ({kind}) reads {', '.join(op.inputs)}; "
+                                            "the rule "
+                         f"is one activation (Concat: several), then {constants} constants.",
                          "The file is damaged: compile it again.", op=kind)
         try:
             maps[name] = _INFER[kind](op, inputs, weights)
