@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -48,12 +49,10 @@ def test_graphs_with_damaged_bytes(data):
     content = bytearray(CONTENT)
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(MirillaError):
         graph_def = parse_graph_def(bytes(content))
         reader.read(graph_def)
         bonnet.build(graph_def)
-    except MirillaError as error:
-        assert str(error)
 
 
 @settings(max_examples=250, deadline=None)
@@ -77,12 +76,10 @@ def test_graphs_wired_at_random(data):
         elif what == "shape" and node.op == "Const":
             for dim in node.attr["value"].tensor.tensor_shape.dim:
                 dim.size = data.draw(st.integers(-1, 4))
-    try:
+    with contextlib.suppress(MirillaError):
         graph = reader.read(graph_def, "input", "concat,concat_1")
         bonnet.check(graph)
         bonnet.build(graph)
-    except MirillaError as error:
-        assert str(error)
 
 
 def _damaged(data: st.DataObject) -> bf.Model:
@@ -122,10 +119,8 @@ def test_models_with_damaged_ops(data):
     except MirillaError:
         return
     for use in (replan, describe.model_facts, to_graph_def):
-        try:
+        with contextlib.suppress(MirillaError):
             assert use(model, size) is not None
-        except MirillaError as error:
-            assert str(error)
 
 
 def test_constants_of_all_sizes_are_read_as_they_are_written():
