@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +48,26 @@ def test_demo_makes_everything_and_goes_on(tmp_path, capsys, monkeypatch):
 def test_too_few_pictures_are_refused(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "demo"), "--pictures", "3"]) == 2
     assert "at least 24" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path, how):
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "mirilla.cli.main", "demo", "--out", str(out), "--steps", "60"]
+    command += ["--pictures", "24", "--device", "cpu"]
+    source = str(Path(__file__).resolve().parents[1] / "src")
+    environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    end = time.monotonic() + 240
+    while not list((out / "train").glob("model.ckpt-*")) and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(how)
+    process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGKILL, 130)
+    assert not (out / "report.html").exists()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stderr
+    assert "[draw] done before" in again.stdout
+    assert "goes on from step" in again.stdout
+    assert (out / "report.html").exists()

@@ -394,7 +394,7 @@ def _report(
         (f"{n}, {found.evaluation.name}", tables.value_text(v)) for n, v in list(first["figures"].items())[:3]
     ]
     page = Page(
-        title=f"{name}: a detector of {', '.join(found.labels.names[:6])}",
+        title=f"{name}: finds {', '.join(found.labels.names[:6])}",
         lead=f"Trained for {steps} steps on {len(found.train)} pictures, "
         f"measured on {len(found.evaluation)} held out.",
         about=[
