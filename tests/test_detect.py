@@ -14,7 +14,7 @@ from mirilla.labels import LabelMap
 from mirilla.model import card as cards
 from mirilla.model.card import ModelCard
 from mirilla.model.layers import architecture
-from mirilla.model.spec import AnchorSpec, ModelSpec
+from mirilla.model.spec import AnchorSpec, BoxCoderSpec, ModelSpec, PostProcessing
 from mirilla.targets import frozen_graph
 from mirilla.targets.export import export_model
 
@@ -124,6 +124,19 @@ def test_the_letterbox_is_seen_in_the_graph(photo, tmp_path):
     assert without.card.spec.keep_aspect_ratio
     assert "letterbox" in without.protocol
     same(without(photo), with_card)
+
+
+def test_thresholds_and_coder_are_read_from_the_nodes(tmp_path):
+    spec = ModelSpec(
+        height_px=96,
+        width_px=96,
+        num_classes=2,
+        box_coder=BoxCoderSpec(8, 9, 4, 3),
+        post_processing=PostProcessing(0.2, 0.45, 12, 20, "SOFTMAX"),
+    )
+    path = tmp_path / "x.pb"
+    path.write_bytes(frozen_graph.build(spec, random_weights(spec)).SerializeToString())
+    assert Detector.load(path).card.spec == spec
 
 
 def test_an_old_export_of_the_api(shared):

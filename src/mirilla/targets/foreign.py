@@ -115,19 +115,22 @@ def _post_processing(nodes: dict[str, Any], notes: list[str]) -> PostProcessing:
         notes.append("Score converter assumed: SIGMOID.")
     else:
         post = replace(post, score_converter=converter)
-    for field, pattern in (
-        ("iou_threshold", r"/iou_threshold"),
-        ("score_threshold", r"/score_threshold|Greater/y"),
+    for field, pattern, kind in (
+        ("iou_threshold", r"/iou_threshold", float),
+        ("score_threshold", r"/score_threshold|Greater/y", float),
+        ("max_detections_per_class", r"/max_output_size", int),
+        ("max_total_detections", r"/max_total_size", int),
     ):
-        values = {
+        found = [
             _constant(nodes, name)
             for name in nodes
             if "NonMaxSuppression" in name
             and re.search(rf"({pattern})$", name)
             and "PruneZeroArea" not in name
-        } - {None}
+        ]
+        values = {one for one in found if one is not None}
         if len(values) == 1:
-            post = replace(post, **{field: values.pop()})
+            post = replace(post, **{field: kind(values.pop())})
     return post
 
 

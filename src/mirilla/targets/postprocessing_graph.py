@@ -228,7 +228,7 @@ def _one_class(g: GraphBuilder, spec: ModelSpec, index: int, boxes: str, score: 
     """Anchors (int64), scores and classes (float, from 0) that one class's NMS keeps, each (S,)."""
     post = spec.post_processing
     with g.scope("FilterGreaterThan"):
-        above = g.op("Greater", score, g.const(float(post.score_threshold), "threshold"), T=FLOAT)
+        above = g.op("Greater", score, g.const(float(post.score_threshold), "score_threshold"), T=FLOAT)
         anchor = _indices(g, above)
     candidates = _gather(g, boxes, anchor, FLOAT, INT64)
     candidate_scores = _gather(g, score, anchor, FLOAT, INT64)
