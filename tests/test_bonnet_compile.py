@@ -177,6 +177,38 @@ def test_softmax_gets_its_reshape():
     assert again.ops == model.ops
 
 
+def _odd_start(kind: str) -> Graph:
+    """Graphs whose planar first convolution is read otherwise than in known files."""
+    graph = Graph(5)
+    x = graph.block("a", graph.placeholder(shape=(-1, 64, 64, 3)), (3, 3, 3, 16), 2)
+    if kind == "pointwise":
+        graph.bias("b", graph.conv("b", x, (1, 1, 16, 8)), 8)
+    elif kind == "two-depthwise":
+        first, second = graph.depthwise_block("d", x, 16), graph.depthwise_block("e", x, 16)
+        graph.node("ConcatV2", "out", first, second, graph.const("axis", np.int32(3)), N=2)
+    else:
+        x = graph.block("b", x, (1, 1, 16, 16))
+        first, second = graph.depthwise_block("d", x, 16), graph.depthwise_block("e", x, 16)
+        graph.node("ConcatV2", "out", first, second, graph.const("axis", np.int32(3)), N=2)
+    return graph
+
+
+@pytest.mark.parametrize("kind", ["pointwise", "two-depthwise", "two-planar", "usual"])
+def test_compiled_models_compute_what_the_graph_computes(kind):
+    from mirilla.bonnet.run import CompiledModel
+    from mirilla.graph import reader
+    from mirilla.graph.reference import run
+
+    graph = (small_network() if kind == "usual" else _odd_start(kind)).graph_def
+    model, _ = bonnet.build(graph)
+    images = np.random.default_rng(4).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    expected = run(reader.read(graph), images)
+    found = CompiledModel(bf.parse(bf.serialise(model))).run(images)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name].reshape(array.shape), array, rtol=0, atol=0.03)
+        assert array.std() > 0.3
+
+
 def test_constants_of_one_name_but_other_values_are_kept_apart():
     graph = Graph()
     x = graph.block("a", graph.placeholder(), (3, 3, 3, 16), 2)
@@ -335,14 +367,21 @@ def test_mistakes_leave_nothing_behind_and_no_traceback(tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_card_travels_with_the_model(tmp_path):
+def _with_card(folder, side: int):
     from mirilla.labels import LabelMap
     from mirilla.model import card as cards
     from mirilla.model.spec import ModelSpec
 
-    graph = tmp_path / "frozen.pb"
-    write_graph_def(graph, small_network().graph_def)
+    graph = folder / "frozen.pb"
+    write_graph_def(graph, small_network(side=side).graph_def)
     cards.save(cards.ModelCard(ModelSpec(num_classes=1), LabelMap.from_names(["face"])), graph)
+    return graph
+
+
+def test_card_travels_with_the_model(tmp_path):
+    from mirilla.model import card as cards
+
+    graph = _with_card(tmp_path, 256)
     for out, card in (
         (tmp_path / "kit" / "face.binaryproto", tmp_path / "kit" / "model.json"),
         (tmp_path / "face.binaryproto", tmp_path / "face.model.json"),
@@ -352,7 +391,19 @@ def test_card_travels_with_the_model(tmp_path):
         content = json.loads(card.read_text())["file"]
         assert content == {"name": "face.binaryproto", "sha256": report.sha256, "target": "bonnet"}
         assert cards.find(out) == card
+        assert report.warnings == ()
     assert cards.load(tmp_path / "model.json", graph).target == "frozen_graph"
+
+
+@pytest.mark.parametrize("reason", ["input of 256x256", "another one"])
+def test_card_that_does_not_fit_is_left_out_with_a_warning(tmp_path, capsys, reason):
+    graph = _with_card(tmp_path, 64 if reason.startswith("input") else 256)
+    if reason == "another one":
+        write_graph_def(graph, small_network(side=256, seed=1).graph_def)
+    assert main(["compile", str(graph), "--out", str(tmp_path / "kit" / "m.binaryproto")]) == 0
+    said = capsys.readouterr()
+    assert reason in said.err
+    assert [one.name for one in (tmp_path / "kit").iterdir()] == ["m.binaryproto"]
 
 
 def test_compiler_is_found_as_a_module(shared, tmp_path):

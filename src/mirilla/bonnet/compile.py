@@ -15,6 +15,7 @@ from mirilla.bonnet import format as bf
 from mirilla.bonnet import fp16, order, shapes
 from mirilla.bonnet.legalise import legalise
 from mirilla.bonnet.plan import ArenaOverflow, plan_ops
+from mirilla.errors import ModelError
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.graphdef import read_graph_def
@@ -170,10 +171,10 @@ def compile_file(graph_path: str | os.PathLike[str], out: str | os.PathLike[str]
     """
     graph_def = read_graph_def(graph_path)
     model, report = build(graph_def, input_tensor, output_tensors, input_size, constant_order)
-    found = cards.find(graph_path)
-    card = None if found is None else cards.load(found, graph_path)
+    card, warnings = _card(graph_path, report)
+    report = replace(report, warnings=(*report.warnings, *warnings))
     bf.write(out, model)
-    if card is None or found is None:
+    if card is None:
         return model, report, None
     out = Path(out)
     beside = out.with_name(cards.FILE_NAME)
@@ -181,6 +182,27 @@ def compile_file(graph_path: str | os.PathLike[str], out: str | os.PathLike[str]
         beside = out.with_name(f"{out.stem}.{cards.FILE_NAME}")
     cards.save(replace(card, target="bonnet"), out, path=beside)
     return model, report, beside
+
+
+def _card(graph_path: str | os.PathLike[str],
+          report: BuildReport) -> tuple[cards.ModelCard | None, list[Finding]]:
+    """The graph's card when it is the graph's and for this input, else a warning why it is left out."""
+    found = cards.find(graph_path)
+    if found is None:
+        return None, []
+    try:
+        card = cards.load(found, graph_path)
+    except ModelError as error:
+        what, remedy = f"No model.json is written: {error.what}", error.remedy or ""
+    else:
+        size = (card.spec.height_px, card.spec.width_px)
+        if size == report.input_shape[:2]:
+            return card, []
+        what = (f"No model.json is written: {os.fspath(found)} is for an input of {size[0]}x{size[1]}, the "
+                "model "
+                f"was compiled for {report.input_shape[0]}x{report.input_shape[1]}.")
+        remedy = "Train and export for the size you compile for."
+    return None, [Finding("model-card", os.fspath(found), what, remedy)]
 
 
 def _deploy(graph: GraphDef | DeployGraph, input_tensor: str | None,
