@@ -190,6 +190,18 @@ def test_other_training_data_is_refused_while_a_model_is_there(tmp_path, trainer
     assert "changed" in capsys.readouterr().err
 
 
+def test_copied_pictures_are_the_same_pictures(tmp_path, trainer, capsys):
+    data = toy.write(tmp_path / "toy", train=12, val=6, seed=2)
+    command = ["run", str(data), "--out", str(tmp_path / "job"), "--steps", "5"]
+    assert main(command) == 0
+    for picture in data.rglob("*.jpg"):
+        os.utime(picture, (1, 1))
+    capsys.readouterr()
+    assert main(command) == 0
+    assert "convert" in redone(capsys.readouterr().out)
+    assert trainer.calls[-1] == (5, 5)  # looked at again, nothing left to do
+
+
 def test_minutes_measure_the_speed_first(toy_set, tmp_path, trainer):
     assert (
         main(["run", str(toy_set), "--out", str(tmp_path / "job"), "--minutes", "0.5", "--batch-size", "12"])

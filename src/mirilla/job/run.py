@@ -71,13 +71,15 @@ def work(options: JobOptions, workspace: Workspace) -> Outcome:
         console.say(f"  {line}")
     checked = _check(workspace, found)
     found = _without_useless(found, checked["useless"])
-    data_print = fingerprint(samples_fingerprint(found.train.samples), label_map_text(found.labels))
+    data_print = fingerprint(
+        samples_fingerprint(found.train.samples, times=False), label_map_text(found.labels)
+    )
     lasting = fingerprint(data_print, options.size_px, options.depth_multiplier, options.resize, options.seed)
     _require_same_training(workspace, lasting, options)
     converted = _convert(workspace, found, data_print)
     steps = _steps(workspace, options, found, converted, lasting)
     pipeline = _configure(workspace, options, found, converted, steps, lasting)
-    trained = _train(workspace, options, pipeline, steps, lasting)
+    trained = _train(workspace, options, found, pipeline, steps, lasting)
     measured = _evaluate(workspace, found, pipeline, trained)
     _export(workspace, options, found, pipeline, trained, measured)
     _detect(workspace, found, trained, measured)
@@ -155,7 +157,8 @@ def _lasting_options(options: JobOptions) -> dict[str, Any]:
 
 def _convert(workspace: Workspace, found: Inputs, data_print: str) -> Mapping[str, Any]:
     folder = workspace.out / "data"
-    key = fingerprint(data_print, samples_fingerprint(found.evaluation.samples))
+    both = (*found.train.samples, *found.evaluation.samples)
+    key = fingerprint(data_print, samples_fingerprint(both), len(found.evaluation))
 
     def stage() -> Done:
         with explaining(folder):
@@ -255,7 +258,12 @@ def _configure(
 
 
 def _train(
-    workspace: Workspace, options: JobOptions, pipeline: config.Pipeline, steps: int, lasting: str
+    workspace: Workspace,
+    options: JobOptions,
+    found: Inputs,
+    pipeline: config.Pipeline,
+    steps: int,
+    lasting: str,
 ) -> parts.Trained:
     folder = workspace.out / "train"
     workspace.state["training"] = {"lasting": lasting, "options": _lasting_options(options)}
@@ -275,7 +283,8 @@ def _train(
         files = [parts.newest_checkpoint(folder), folder / "log.jsonl"]
         return Done([p for p in files if p is not None and p.is_file()], {"step": reached})
 
-    workspace.stage("train", fingerprint(lasting, steps, options.batch_size), stage)
+    key = fingerprint(lasting, samples_fingerprint(found.train.samples), steps, options.batch_size)
+    workspace.stage("train", key, stage)
     return parts.trained(folder)
 
 

@@ -146,8 +146,12 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def samples_fingerprint(samples: Iterable[Sample]) -> str:
-    """A hash of labels, boxes and pictures (files by size and time, bytes by content)."""
+def samples_fingerprint(samples: Iterable[Sample], *, times: bool = True) -> str:
+    """A hash of labels, boxes and pictures (bytes by content, files by size and time).
+
+    Args:
+        times: False leaves the files' times out, so that copied files are the same.
+    """
     digest = hashlib.sha256()
     for sample in samples:
         if isinstance(sample.image, bytes):
@@ -155,7 +159,7 @@ def samples_fingerprint(samples: Iterable[Sample]) -> str:
         else:
             with explaining(sample.image):
                 status = sample.image.stat()
-            picture = f"{status.st_size}:{status.st_mtime_ns}"
+            picture = f"{status.st_size}:{status.st_mtime_ns if times else ''}"
         digest.update(f"{sample.filename}|{picture}|{sample.labels}|".encode())
         for array in (
             sample.boxes_yxyx,
@@ -167,13 +171,6 @@ def samples_fingerprint(samples: Iterable[Sample]) -> str:
         ):
             digest.update(array.tobytes())
     return digest.hexdigest()[:32]
-
-
-def file_fingerprint(path: Path) -> str:
-    """Size and time of a file."""
-    with explaining(path):
-        status = path.stat()
-    return f"{status.st_size}:{status.st_mtime_ns}"
 
 
 def _load(path: Path) -> dict[str, Any]:
