@@ -296,6 +296,14 @@ def test_what_the_bonnet_cannot_do_is_refused_and_found_by_check(rule):
     assert found[0].remedy
 
 
+def test_depthwise_kernel_larger_than_its_map_is_refused():
+    graph = Graph()
+    x = graph.block("a", graph.placeholder(shape=(-1, 4, 4, 3)), (3, 3, 3, 16), 2)
+    graph.depthwise_block("d", x, 16)
+    with pytest.raises(RuleError, match="3x3 is larger than its map 2x2"):
+        bonnet.build(graph.graph_def)
+
+
 def test_all_breaches_are_named_at_once():
     graph = _bad("relu")
     graph.node(

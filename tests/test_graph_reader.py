@@ -195,6 +195,19 @@ def test_image_tensor_as_input_is_refused_with_the_remedy(shared):
     assert rules(caught)[0] in ("loop", "unknown-op")
 
 
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [
+        (("image_tensor", "concat,concat_1"), "--input-tensor Preprocessor/sub"),
+        (("Preprocessor/sub", "detection_boxes"), "--output-tensors concat,concat_1"),
+    ],
+)
+def test_loops_of_pre_and_postprocessing_are_told_apart(shared, options, remedy):
+    with pytest.raises(RuleError) as caught:
+        reader.load(shared / "data/odapi/frozen_inference_graph_b24.pb", *options)
+    assert remedy in caught.value.findings[0].remedy
+
+
 def _broken(what: str) -> tuple[Graph, dict]:
     graph = Graph()
     source = graph.placeholder()

@@ -121,7 +121,7 @@ def _fuse(layer: Layer, work: _Work, readers: dict[str, tuple[str, ...]]) -> lis
     if isinstance(layer, deploy.Conv):
         return _conv(layer, shape, work)
     if isinstance(layer, deploy.Depthwise):
-        return _depthwise(layer, work)
+        return _depthwise(layer, shape, work)
     if isinstance(layer, deploy.Gemm):
         return _gemm(layer, shape, work)
     if isinstance(layer, deploy.Activation):
@@ -175,6 +175,13 @@ def _bias(layer: deploy.Linear, name: str, work: _Work, channels: int) -> str:
     return work.constant(name, bias.reshape(1, 1, 1, -1), layer.linear_position, True)
 
 
+def _check_kernel(layer: deploy.Conv | deploy.Depthwise, shape: Shape, work: _Work) -> None:
+    (kh, kw), (rows, cols) = layer.weights.shape[:2], shape[:2]
+    if kh > rows or kw > cols:
+        work.breach("kernel-too-large", layer, f"its kernel {kh}x{kw} is larger than its map {rows}x{cols}.",
+                    "Use a larger input or a smaller kernel.")
+
+
 def _conv(layer: deploy.Conv, shape: Shape, work: _Work) -> list[_Fused]:
     kh, kw, c_in, c_out = layer.weights.shape
     first = layer.inputs[0] == work.graph.input
@@ -182,9 +189,7 @@ def _conv(layer: deploy.Conv, shape: Shape, work: _Work) -> list[_Fused]:
     kernel = _kernel(layer, work, kh, kw)
     if first:
         _check_first(layer, (kh, kw), c_in, work)
-    if max(kh - shape[0], kw - shape[1]) > 0:
-        work.breach("kernel-too-large", layer, f"its kernel {kh}x{kw} is larger than its map "
-                    f"{shape[0]}x{shape[1]}.", "Use a larger input or a smaller kernel.")
+    _check_kernel(layer, shape, work)
     values = layer.weights.transpose(3, 0, 1, 2)
     inputs = (layer.inputs[0],
               work.constant(layer.weights_name, values, layer.linear_position, False),
@@ -212,10 +217,11 @@ def _check_first(layer: deploy.Conv, kernel: tuple[int, int], c_in: int, work: _
                   "inferred.", "Use 3x3, stride 2, 16 channels to be sure.")
 
 
-def _depthwise(layer: deploy.Depthwise, work: _Work) -> list[_Fused]:
+def _depthwise(layer: deploy.Depthwise, shape: Shape, work: _Work) -> list[_Fused]:
     kh, kw, channels, multiplier = layer.weights.shape
     _activation_ok(layer, work)
     kernel = _kernel(layer, work, kh, kw)
+    _check_kernel(layer, shape, work)
     if multiplier != 1:
         work.breach("depth-multiplier", layer, f"its depth multiplier is {multiplier}; known files have 1 "
                                                "only.",

@@ -131,9 +131,8 @@ def _prune(nodes: dict[str, NodeDef], source: str, outputs: Sequence[str]) -> li
                 raise ModelError(f"The node '{reader}' reads '{name}', which the graph does not have.",
                                  "The graph is damaged: export it again.")
             if state.get(name) == 1:
-                raise breach("loop", name, f"The network runs through a loop at '{name}' ({nodes[name].op}).",
-                             "Name the input after the loop (--input-tensor Preprocessor/sub in SSD graphs): "
-                             "the while loop there is preprocessing.", op=nodes[name].op)
+                raise breach("loop", name, f"The network runs through a loop at '{name}' ({nodes[name].op}); a "
+                             "target needs layers one after the other.", _loop_remedy(name), op=nodes[name].op)
             state[name] = 1
             stack.append((name, iter([node_name(one) for one in data_inputs(nodes[name])])))
 
@@ -151,6 +150,16 @@ def _prune(nodes: dict[str, NodeDef], source: str, outputs: Sequence[str]) -> li
         raise breach("not-connected", source, f"The outputs {', '.join(outputs)} do not depend on the input "
                      f"'{source}'.", "Name an input that the outputs are computed from (--input-tensor).")
     return order
+
+
+def _loop_remedy(name: str) -> str:
+    """While loops belong to pre- or postprocessing; which, the scope often says."""
+    before = "Name an input after it (--input-tensor Preprocessor/sub in SSD graphs)."
+    after = "Name outputs before it (--output-tensors concat,concat_1 in SSD graphs)."
+    if name.startswith("Postprocessor"):
+        return f"It is postprocessing, which runs on the host. {after}"
+    return f"It is preprocessing, which runs on the host. {before}" if name.startswith("Preprocessor") else (
+        f"If it is preprocessing: {before} If it is postprocessing: {after}")
 
 
 def _through_identities(nodes: dict[str, NodeDef], reference: str) -> NodeDef | None:
