@@ -131,8 +131,9 @@ def _prune(nodes: dict[str, NodeDef], source: str, outputs: Sequence[str]) -> li
                 raise ModelError(f"The node '{reader}' reads '{name}', which the graph does not have.",
                                  "The graph is damaged: export it again.")
             if state.get(name) == 1:
-                raise breach("loop", name, f"The network runs through a loop at '{name}' ({nodes[name].op}); a "
-                             "target needs layers one after the other.", _loop_remedy(name), op=nodes[name].op)
+                what = (f"The network runs through a loop at '{name}' ({nodes[name].op}); the rule is layers "
+                        "one after the other.")
+                raise breach("loop", name, what, _loop_remedy(name), op=nodes[name].op)
             state[name] = 1
             stack.append((name, iter([node_name(one) for one in data_inputs(nodes[name])])))
 
