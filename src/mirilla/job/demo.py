@@ -16,7 +16,7 @@ from mirilla.job.workspace import Done, Workspace, fingerprint
 # Fitted so that the whole takes some minutes on two cores.
 DEFAULT_STEPS = 1000
 TRAIN_PICTURES, EVAL_PICTURES = 600, 80
-_DRAWING = 1  # counts up when the drawing changes, so that old pictures are drawn again
+_DRAWING = 2  # counts up when the drawing changes, so that old pictures are drawn again
 
 
 @dataclass(frozen=True)
