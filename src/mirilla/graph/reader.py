@@ -74,6 +74,14 @@ def read(graph_def: GraphDef, input_tensor: str | None = None,
                        _preprocessing(nodes, source), tuple(notes))
 
 
+def ends(graph_def: GraphDef, input_tensor: str | None = None,
+         output_tensors: str | Sequence[str] | None = None) -> tuple[str, tuple[str, ...]]:
+    """Names of a frozen graph's input and outputs, as `read` finds them; same errors."""
+    nodes = {node.name: node for node in graph_def.node}
+    outputs = _find_outputs(nodes, output_tensors, [])
+    return _find_input(nodes, input_tensor, outputs, []), outputs
+
+
 def _find_outputs(nodes: dict[str, NodeDef], given: str | Sequence[str] | None,
                   notes: list[str]) -> tuple[str, ...]:
     if given:
