@@ -20,7 +20,8 @@ from mirilla.boxes import Letterbox
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
 from mirilla.model.spec import ModelSpec
-from mirilla.training.augment import Augmentation, View
+from mirilla.training.augment import Augmentation
+from mirilla.training.view import View, resample, to_uint8, whole
 
 AHEAD = 4  # batches that wait for the network at most
 
@@ -113,11 +114,10 @@ class Batches:
     def example(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Objects]:
         """One picture as the network sees it, and its objects, normalised to the network's input."""
         picture, labelled = self.pictures[index], self.objects[index]
-        view = View((0, 0, *picture.shape[:2]), False, labelled.boxes_yxyx, labelled.classes, labelled.weights,
-                    labelled.ignore)
+        view = whole(picture, labelled.boxes_yxyx, labelled.classes, labelled.weights, labelled.ignore)
         for change in self.augmentations:
             view = change(rng, view)
-        image, place = render(picture, view, self.spec)
+        image, place = render(view, self.spec)
         return image, Objects(place.to_input(view.boxes_yxyx), view.classes, view.weights, view.ignore)
 
     def stream(self, start: int, stop: int | None = None) -> Iterator[Arrays]:
@@ -158,24 +158,14 @@ class Batches:
             thread.join()
 
 
-def render(picture: NDArray[np.uint8], view: View, spec: ModelSpec) -> tuple[NDArray[np.uint8], Letterbox]:
-    """The view's part of a picture (H, W, 3) resampled to the network's input, and where it lies in there.
-
-    Bilinear as TensorFlow 1 resizes: input pixel i looks at i * in / out, without half-pixel centres.
-    """
-    top, left, height, width = view.window
+def render(view: View, spec: ModelSpec) -> tuple[NDArray[np.uint8], Letterbox]:
+    """A view resampled to the network's input, and where it lies in there."""
     place = Letterbox.squash()
     out_height, out_width = spec.height_px, spec.width_px
     if spec.keep_aspect_ratio:
-        place = Letterbox.fit(height, width, spec.height_px, spec.width_px)
+        place = Letterbox.fit(*view.size_px, spec.height_px, spec.width_px)
         out_height, out_width = round(place.scale_y * spec.height_px), round(place.scale_x * spec.width_px)
-    scale_y, scale_x = height / out_height, width / out_width
-    if view.mirrored:
-        matrix = np.array([[-scale_x, 0, left + width - 1], [0, scale_y, top]])
-    else:
-        matrix = np.array([[scale_x, 0, left], [0, scale_y, top]])
-    image = cv2.warpAffine(np.ascontiguousarray(picture), matrix, (out_width, out_height),
-                           flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE)
+    image = to_uint8(resample(view, out_height, out_width))
     if image.shape[:2] != (spec.height_px, spec.width_px):
         canvas = np.zeros((spec.height_px, spec.width_px, 3), np.uint8)
         canvas[:out_height, :out_width] = image
