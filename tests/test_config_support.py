@@ -146,7 +146,6 @@ def test_the_sample_passes():
             "train_config.data_augmentation_options.random_adjust_hue",
             "not implemented",
         ),
-        ("train_config { fine_tune_checkpoint: 'a' }", "train_config.fine_tune_checkpoint", "checkpoint"),
         ("train_config { freeze_variables: 'a' }", "train_config.freeze_variables", "not implemented"),
         (
             "train_input_reader { external_input_reader {} }",

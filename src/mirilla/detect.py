@@ -50,7 +50,13 @@ class Detector:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, threshold: float | None = None) -> Detector:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        threshold: float | None = None,
+        averages: bool | None = None,
+    ) -> Detector:
         """Open a model.
 
         Args:
@@ -58,6 +64,8 @@ class Detector:
                 Detection API), a compiled model (.binaryproto), a folder that holds one of them, or a
                 training folder (its newest checkpoint).
             threshold: report scores from here on.
+            averages: of a training folder, run the moving averages (True) or the raw weights (False); None:
+                as the eval_config.use_moving_averages of its pipeline.config says.
 
         Raises:
             ModelError: no model there, one that cannot be read, or one that is not its model.json's.
@@ -67,7 +75,7 @@ class Detector:
             raise ModelError(f"The threshold {threshold} is not between 0 and 1.", "Give a score, 0.5 say.")
         path = _model_file(Path(path))
         if path.is_dir():
-            detector = _load_training(path)
+            detector = _load_training(path, averages)
         elif path.suffix == ".binaryproto":
             detector = _load_compiled(path)
         else:
@@ -286,11 +294,12 @@ def _sample_card(path: Path, size: tuple[int, int], classes: int) -> tuple[Model
     )
 
 
-def _load_training(path: Path) -> Detector:
+def _load_training(path: Path, averages: bool | None) -> Detector:
     from mirilla import weights
     from mirilla.targets import frozen_graph
 
-    spec, labels, found = weights.of_training_folder(path)
+    spec, labels, found = weights.of_training_folder(path, averages)
     card = ModelCard(spec, labels, name=path.resolve().name, training={"steps": found.step})
     detector = Detector.from_graph(frozen_graph.build(spec, found.variables), card, source=str(found.path))
-    return replace(detector, notes=(f"{path}: its newest checkpoint, of step {found.step}.",))
+    kind = "moving averages" if found.averaged else "weights without averaging"
+    return replace(detector, notes=(f"{path}: its newest checkpoint, of step {found.step} ({kind}).",))

@@ -1,8 +1,9 @@
 """Trained weights from whatever file holds them: name of the TensorFlow variable -> array.
 
 Read are exported weights (model.safetensors), Mirilla's training checkpoints, checkpoints of TensorFlow
-(model.ckpt-200000 with its .index and .data files) and .npz files. Where a file holds moving averages,
-those are taken, as the Object Detection API's export did.
+(model.ckpt-200000 with its .index and .data files, or format V1), frozen graphs and .npz files. `read` gives
+all that a file holds; `load` takes the weights for use: moving averages where the file has them and they are
+wanted, as the Object Detection API's export did.
 """
 
 from __future__ import annotations
@@ -41,36 +42,73 @@ class Weights:
     averaged: bool = False
 
 
-def load(path: str | os.PathLike[str]) -> Weights:
-    """Read weights from a file.
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], Path]:
+    """Every variable that a file holds, as it is: averages, slots and global_step included.
 
     Args:
-        path: .safetensors, .npz, a training checkpoint, or the prefix of a TensorFlow checkpoint.
+        path: .safetensors, .npz, a frozen graph (.pb), a TensorFlow checkpoint's prefix (or one of its
+            files), or a checkpoint of TensorFlow's format V1.
+
+    Returns:
+        Name -> array, and the path without .index, .meta or .data-00000-of-00001.
 
     Raises:
-        ModelError: there is no such file, or it holds no weights.
+        ModelError: there is no such file, or it is no whole file of one of these kinds.
         MissingExtraError: a .safetensors file is to be read, and safetensors is not installed.
     """
     path = Path(path)
     prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name))
-    if prefix.with_name(prefix.name + ".index").is_file():
+    if prefix.with_name(prefix.name + ".index").is_file() and path.suffix != ".safetensors":
         from mirilla.tf_checkpoint import read_checkpoint
 
-        return _chosen(read_checkpoint(prefix), prefix)
+        return read_checkpoint(prefix), prefix
+    if prefix != path and path.is_file():
+        raise ModelError(
+            f"{path}: {prefix.name}.index, which belongs to it, is missing.",
+            "Copy all files of the checkpoint: .index and .data-00000-of-00001 (.meta is not needed).",
+        )
+    if path.is_dir():
+        raise ModelError(f"{path}: a folder; a checkpoint is wanted.", _names_in(path))
+    if path.suffix == ".npz" and path.exists():
+        return _npz(path), path
+    if path.suffix == ".pb" and path.exists():
+        from mirilla.targets.graph_weights import read_variables
+
+        return read_variables(path), path
+    if path.suffix != ".safetensors":
+        from mirilla.tf_checkpoint import read_checkpoint, v1_files
+
+        if v1_files(path):
+            return read_checkpoint(path), path
     if not path.exists():
         raise ModelError(
             f"{path}: there is no such checkpoint.",
             "Give a checkpoint's file, or a TensorFlow checkpoint's prefix (model.ckpt-20000).",
         )
-    if path.suffix == ".npz":
-        return _chosen(_npz(path), path)
-    from mirilla.training import checkpoint
+    if path.suffix == ".safetensors":
+        from mirilla.training import checkpoint
 
-    return _chosen(checkpoint.read_weights(path)[0], path)
+        return checkpoint.read_weights(path)[0], path
+    raise ModelError(
+        f"{path}: not a checkpoint: it begins and ends as none that Mirilla reads.",
+        "Give a .safetensors, .npz or .pb file, or a TensorFlow checkpoint's prefix (model.ckpt-20000).",
+    )
 
 
-def newest(model_dir: str | os.PathLike[str]) -> Weights:
-    """The weights of a training folder's newest checkpoint.
+def load(path: str | os.PathLike[str], averages: bool = True) -> Weights:
+    """Weights for use, from any file that `read` takes.
+
+    Args:
+        averages: take moving averages where the file has them; False takes the raw weights.
+
+    Raises:
+        ModelError, MissingExtraError: as `read`; or the file holds no weights.
+    """
+    return _chosen(*read(path), averages)
+
+
+def newest(model_dir: str | os.PathLike[str], averages: bool = True) -> Weights:
+    """The weights of a training folder's newest checkpoint; see `load`.
 
     Raises:
         ModelError: the folder holds none.
@@ -86,11 +124,16 @@ def newest(model_dir: str | os.PathLike[str]) -> Weights:
                 "Train first, or name a folder of a training that has written a checkpoint.",
             )
         found = old[-1]
-    return load(found)
+    return load(found, averages)
 
 
-def of_training_folder(model_dir: str | os.PathLike[str]) -> tuple[ModelSpec, LabelMap, Weights]:
+def of_training_folder(
+    model_dir: str | os.PathLike[str], averages: bool | None = None
+) -> tuple[ModelSpec, LabelMap, Weights]:
     """The network, labels and newest weights of a training folder (with its pipeline.config).
+
+    Args:
+        averages: take moving averages; None: as the eval_config.use_moving_averages of pipeline.config says.
 
     Raises:
         ModelError: it is no training folder.
@@ -108,7 +151,8 @@ def of_training_folder(model_dir: str | os.PathLike[str]) -> tuple[ModelSpec, La
         )
     pipeline = config.load(model_dir / PIPELINE)
     spec = model_spec(pipeline)
-    return spec, labels_of(pipeline, model_dir, spec.num_classes), newest(model_dir)
+    wanted = pipeline.eval_config.use_moving_averages if averages is None else averages
+    return spec, labels_of(pipeline, model_dir, spec.num_classes), newest(model_dir, wanted)
 
 
 def labels_of(pipeline, folder: Path, classes: int) -> LabelMap:
@@ -132,18 +176,31 @@ def _number(name: str) -> int:
     return int(found.group(1)) if found else -1
 
 
-def _chosen(values: Mapping[str, NDArray], path: Path) -> Weights:
-    """Moving averages under their plain names, where there are any."""
+def _chosen(values: Mapping[str, NDArray], path: Path, wanted: bool) -> Weights:
+    """Moving averages under their plain names, where there are any and they are wanted."""
     floats = {
         name: np.asarray(value, np.float32) for name, value in values.items() if value.dtype.kind == "f"
     }
-    averages = {name.removesuffix(AVERAGE): value for name, value in floats.items() if name.endswith(AVERAGE)}
+    averages = averages_of(floats) if wanted else {}
     step = values.get("global_step")
     if not floats:
         raise ModelError(f"{path}: it holds no weights.", "Give a checkpoint of a training.")
     return Weights(
         {**floats, **averages}, None if step is None else int(step.reshape(-1)[0]), path, bool(averages)
     )
+
+
+def averages_of(values: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    """The moving averages among a checkpoint's variables, under the names of what they are averages of."""
+    return {name.removesuffix(AVERAGE): value for name, value in values.items() if name.endswith(AVERAGE)}
+
+
+def _names_in(folder: Path) -> str:
+    """A remedy that names checkpoints of a folder."""
+    names = [one.name.removesuffix(".index") for one in folder.glob("*.index")]
+    names += [one.name for pattern in ("*.safetensors", "*.pb") for one in folder.glob(pattern)]
+    newest_first = sorted(names, key=_number, reverse=True)[:5]
+    return f"Name one in it: {', '.join(newest_first)}." if names else "There is none in this folder."
 
 
 def _npz(path: Path) -> dict[str, NDArray]:

@@ -159,7 +159,7 @@ def _from_pipeline(args: argparse.Namespace) -> list:
             "Set eval_input_reader.tf_record_input_reader.input_path.",
         )
     args.label_map = args.label_map or reader.label_map_path or None
-    detector, labels = _detector(args, args.model_dir)
+    detector, labels = _detector(args, args.model_dir, pipeline.eval_config.use_moving_averages)
     dataset = combine([read_dataset(path, format="tfrecord") for path in paths])
     if reader.sample_1_of_n_examples > 1:
         dataset = dataset.with_samples(dataset.samples[:: reader.sample_1_of_n_examples])
@@ -173,13 +173,13 @@ def _from_pipeline(args: argparse.Namespace) -> list:
     return _measure(args, detector, labels, dataset, metrics, args.model_dir, ", ".join(paths))
 
 
-def _detector(args: argparse.Namespace, path: str):
+def _detector(args: argparse.Namespace, path: str, averages: bool | None = None):
     """The detector and the label map of its classes."""
     from mirilla.console import warn
     from mirilla.detect import Detector
     from mirilla.labels import load_label_map
 
-    detector = Detector.load(path, threshold=args.score_threshold)
+    detector = Detector.load(path, threshold=args.score_threshold, averages=averages)
     for note in detector.notes:
         warn(note)
     return detector, load_label_map(args.label_map) if args.label_map else detector.card.labels

@@ -61,7 +61,11 @@ def run(args: argparse.Namespace) -> int:
     pipeline = config.load(pipeline_path)
     config.require(pipeline)
     spec = model_spec(pipeline)
-    found = weights.load(args.checkpoint) if args.checkpoint else weights.newest(args.model_dir)
+    averages = pipeline.eval_config.use_moving_averages
+    if args.checkpoint:
+        found = weights.load(args.checkpoint, averages)
+    else:
+        found = weights.newest(args.model_dir, averages)
     if args.label_map:
         labels = load_label_map(args.label_map)
     else:

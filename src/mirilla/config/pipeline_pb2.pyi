@@ -63,20 +63,24 @@ class TrainEvalPipelineConfig(_message.Message):
     def __init__(self, model: _Optional[_Union[DetectionModel, _Mapping]] = ..., train_config: _Optional[_Union[TrainConfig, _Mapping]] = ..., train_input_reader: _Optional[_Union[InputReader, _Mapping]] = ..., eval_config: _Optional[_Union[EvalConfig, _Mapping]] = ..., eval_input_reader: _Optional[_Union[InputReader, _Mapping]] = ..., graph_rewriter: _Optional[_Union[GraphRewriter, _Mapping]] = ..., mirilla: _Optional[_Union[MirillaOptions, _Mapping]] = ...) -> None: ...
 
 class MirillaOptions(_message.Message):
-    __slots__ = ("recipe", "base_batch_norm_decay", "moving_average_warmup", "checkpoint_every_steps", "seed", "device")
+    __slots__ = ("recipe", "base_batch_norm_decay", "moving_average_warmup", "checkpoint_every_steps", "seed", "device", "fine_tune_from_averages", "fine_tune_slice_channels")
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     BASE_BATCH_NORM_DECAY_FIELD_NUMBER: _ClassVar[int]
     MOVING_AVERAGE_WARMUP_FIELD_NUMBER: _ClassVar[int]
     CHECKPOINT_EVERY_STEPS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
+    FINE_TUNE_FROM_AVERAGES_FIELD_NUMBER: _ClassVar[int]
+    FINE_TUNE_SLICE_CHANNELS_FIELD_NUMBER: _ClassVar[int]
     recipe: str
     base_batch_norm_decay: float
     moving_average_warmup: bool
     checkpoint_every_steps: int
     seed: int
     device: str
-    def __init__(self, recipe: _Optional[str] = ..., base_batch_norm_decay: _Optional[float] = ..., moving_average_warmup: bool = ..., checkpoint_every_steps: _Optional[int] = ..., seed: _Optional[int] = ..., device: _Optional[str] = ...) -> None: ...
+    fine_tune_from_averages: bool
+    fine_tune_slice_channels: bool
+    def __init__(self, recipe: _Optional[str] = ..., base_batch_norm_decay: _Optional[float] = ..., moving_average_warmup: bool = ..., checkpoint_every_steps: _Optional[int] = ..., seed: _Optional[int] = ..., device: _Optional[str] = ..., fine_tune_from_averages: bool = ..., fine_tune_slice_channels: bool = ...) -> None: ...
 
 class DetectionModel(_message.Message):
     __slots__ = ("faster_rcnn", "ssd", "experimental_model", "center_net")

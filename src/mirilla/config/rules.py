@@ -241,7 +241,28 @@ def _training(pipeline: Pipeline) -> Iterator[Finding]:
             config.optimizer, f"{path}.optimizer", "moving_average_decay", 0, 1, upper_open=True
         )
     yield from _augmentation(config, f"{path}.data_augmentation_options")
+    yield from _fine_tuning(pipeline)
     yield from _short_run(pipeline)
+
+
+def _fine_tuning(pipeline: Pipeline) -> Iterator[Finding]:
+    config, options = pipeline.train_config, pipeline.mirilla
+    kind = config.fine_tune_checkpoint_type
+    if kind not in ("", "detection", "classification"):
+        yield Finding(
+            "train_config.fine_tune_checkpoint_type",
+            f"'{kind}' is none that SSD models have (detection, classification).",
+            'Set fine_tune_checkpoint_type: "detection" for a checkpoint of a detector.',
+        )
+    if config.fine_tune_checkpoint:
+        return
+    for name in ("fine_tune_from_averages", "fine_tune_slice_channels"):
+        if getattr(options, name):
+            yield Finding(
+                f"mirilla.{name}",
+                "is set, but train_config.fine_tune_checkpoint is not.",
+                "Name a checkpoint to start from, or remove it.",
+            )
 
 
 def _optimizer(optimizer: Any, path: str) -> Iterator[Finding]:

@@ -324,12 +324,25 @@ _TABLE: tuple[tuple[str, Support], ...] = (
         _only(1e-8, reason="TensorFlow 1's, and the only one the API had in 2019; another is " + _LATER),
     ),
     ("train_config.optimizer.**", _A),
-    ("train_config.fine_tune_checkpoint", _refused("starting from an older checkpoint is " + _LATER)),
-    ("train_config.fine_tune_checkpoint_type", _none("acts with fine_tune_checkpoint, which is refused")),
-    ("train_config.from_detection_checkpoint", _none("acts with fine_tune_checkpoint, which is refused")),
+    (
+        "train_config.fine_tune_checkpoint",
+        Support(
+            ACTS,
+            "where the run starts that has no checkpoint of its own; an error where the API would only warn "
+            "and train from scratch (docs/old-checkpoints.md)",
+        ),
+    ),
+    (
+        "train_config.fine_tune_checkpoint_type",
+        Support(ACTS, "`detection` or `classification`; empty: as from_detection_checkpoint says"),
+    ),
+    (
+        "train_config.from_detection_checkpoint",
+        Support(ACTS, "where fine_tune_checkpoint_type is empty; false, the default, means classification"),
+    ),
     (
         "train_config.load_all_detection_checkpoint_vars",
-        _none("acts with fine_tune_checkpoint, which is refused"),
+        Support(ACTS, "the predictors too, as far as their shapes fit; on detection checkpoints only"),
     ),
     ("train_config.bias_grad_multiplier", _refused()),
     ("train_config.update_trainable_variables", _refused()),
@@ -398,7 +411,10 @@ _TABLE: tuple[tuple[str, Support], ...] = (
     # evaluation
     ("eval_config", _A),
     ("eval_config.metrics_set", _A),
-    ("eval_config.use_moving_averages", _A),
+    (
+        "eval_config.use_moving_averages",
+        Support(ACTS, "in evaluation, detection and export from checkpoints, as in the API"),
+    ),
     (
         "eval_config.num_examples",
         _none("the whole evaluation set is measured, as in the API's model_main.py"),

@@ -17,12 +17,13 @@ import torch
 
 from mirilla import config, console
 from mirilla.errors import TrainingError, UsageError
-from mirilla.files import explaining
+from mirilla.files import explaining, write_text
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.from_config import model_spec
 from mirilla.model.network import INPUT_OFFSET, INPUT_SCALE, SsdNetwork, from_tensorflow, initialise, to_tensorflow
 from mirilla.model.spec import ModelSpec
 from mirilla.training import checkpoint as checkpoints
+from mirilla.training import restore as restoring
 from mirilla.training.allocator import keep_freed_memory
 from mirilla.training.checkpoint import AVERAGE, Checkpoint
 from mirilla.training.dataset import TrainingSet, open_training_set
@@ -119,6 +120,8 @@ def train(
 ) -> Result:
     """Train as a pipeline.config says, from the newest checkpoint in `model_dir` on.
 
+    Without one it starts from train_config.fine_tune_checkpoint, or from initial values.
+
     Ctrl-C (or SIGTERM) ends the step under way, writes a checkpoint and raises KeyboardInterrupt.
 
     Args:
@@ -128,6 +131,7 @@ def train(
 
     Raises:
         ConfigError, DataError: what the config asks for cannot be done.
+        ModelError: the checkpoint to go on or start from cannot be read, or does not fit.
         TrainingError: the loss is no number any more.
     """
     for finding in config.require(pipeline, ("model", "train"), config_path):
@@ -140,10 +144,12 @@ def train(
     keep_freed_memory()
     with explaining(model_dir):
         model_dir.mkdir(parents=True, exist_ok=True)
-    data = open_training_set(pipeline, spec, model_dir / "cache")
-    trainer = Trainer(spec, plan, place)
-    metadata = {"seed": str(plan.seed), "config": _config_hash(pipeline), "data": data.key}
     previous = checkpoints.newest(model_dir)
+    trainer = Trainer(spec, plan, place)
+    if previous is None:  # before the data, whose reading may take minutes
+        _fine_tune(trainer, pipeline, model_dir)
+    data = open_training_set(pipeline, spec, model_dir / "cache")
+    metadata = {"seed": str(plan.seed), "config": _config_hash(pipeline), "data": data.key}
     if previous is not None:
         saved = checkpoints.load(previous)
         _warn_of_changes(saved, metadata)
@@ -159,6 +165,17 @@ def train(
         f"steps {trainer.state.step} to {last if last is not None else 'until stopped'}"
     )
     return _loop(trainer, data, model_dir, last, metadata)
+
+
+def _fine_tune(trainer: Trainer, pipeline: config.Pipeline, model_dir: Path) -> None:
+    """Start from train_config.fine_tune_checkpoint, where it is set."""
+    options = restoring.options_of(pipeline)
+    if options is None:
+        return
+    variables, made, note = restoring.restore(trainer.network.get_weights(), options)
+    trainer.restore(Checkpoint(0, variables, {}))
+    write_text(model_dir / restoring.DETAILS, restoring.details(made, options, note))
+    console.say(f"{restoring.summary(made, options, note)}. All names: {model_dir / restoring.DETAILS}")
 
 
 def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None, metadata: dict[str, str]) -> Result:
