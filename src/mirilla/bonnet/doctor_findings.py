@@ -80,7 +80,8 @@ _ISSUE = "google/aiyprojects-raspbian, issue"
 RULES: dict[str, Rule] = {
     "preprocessing-inside": Rule(
         "The network begins with normalised pixels; decoding, resizing, loops and scaling stay on the host.",
-        WILL_NOT, PROVEN, f"{_ISSUE} 368 and 314: Google's compiler stops at TensorArrayV3, Enter, LoopCond."),
+        WILL_NOT, PROVEN, f"{_ISSUE} 368 and 314: Google's compiler stops at TensorArrayV3, Enter, "
+                          "LoopCond."),
     "preprocessing-before": Rule(
         "What stands before the input tensor is not compiled.", NOTE, PROVEN,
         "the graph and the compiled file of the golden pair: its scale is not folded in either."),
@@ -96,7 +97,8 @@ RULES: dict[str, Rule] = {
         "Mean, variance, scale and offset of a batch norm are constants.", WILL_NOT, PROVEN,
         f"{_ISSUE} 411: Google's compiler stops with that check."),
     "not-frozen": Rule(
-        "Variables are constants in a frozen graph.", WILL_NOT, PROVEN, "the graph holds no values for them."),
+        "Variables are constants in a frozen graph.", WILL_NOT, PROVEN, "the graph holds no values for "
+                                                                        "them."),
     "training-switch": Rule(
         "Nothing is decided while the network runs: no switches between training and inference.",
         WILL_NOT, PROVEN, f"{_ISSUE} 411; the format has no op for it."),
@@ -110,11 +112,13 @@ RULES: dict[str, Rule] = {
         "Tile, Max, Prod and Unpack on a picture's tensor have no op on the bonnet.", WILL_NOT, PROVEN,
         f"{_ISSUE} 439 and 674: Google's compiler stops at them."),
     "unknown-op": Rule(
-        "The network consists of convolutions, Relu6, average pools, products, reshapes, concats and softmax.",
+        "The network consists of convolutions, Relu6, average pools, products, reshapes, concats and "
+        "softmax.",
         WILL_NOT, INFERRED, "no known compiled file holds another op, so nothing shows how it would be "
                             "written."),
     "no-sample": Rule(
-        "The network consists of convolutions, Relu6, average pools, products, reshapes, concats and softmax.",
+        "The network consists of convolutions, Relu6, average pools, products, reshapes, concats and "
+        "softmax.",
         WILL_NOT, INFERRED, "no known compiled file holds this op; Google's compiler may have had it, but "
                             "nothing shows how it is written."),
     "newer-op": Rule(
@@ -131,19 +135,23 @@ RULES: dict[str, Rule] = {
         "the rule is that of Google's guide, which is gone; known files have 160, 224 and 256."),
     "input-not-square": Rule(
         "The input is square.", MAY_NOT, PROVEN,
-        f"{_ISSUE} 536: Google's compiler takes square inputs only. Whether the firmware does, nothing shows."),
+        f"{_ISSUE} 536: Google's compiler takes square inputs only. Whether the firmware does, nothing "
+        "shows."),
     "input-size": Rule(
         "The input has a fixed size.", WILL_NOT, PROVEN, "the memory plan holds addresses for one size."),
     "depth": Rule(
         "Tensors that a convolution or pool reads have a depth that is a multiple of 8 (all but the input).",
-        MAY_NOT, INFERRED, f"{_FILES} keeps to it: 16, 32, 64, 128 ...; only outputs (6, 12, 24, 1001) do not."),
+        MAY_NOT, INFERRED, f"{_FILES} keeps to it: 16, 32, 64, 128 ...; only outputs (6, 12, 24, 1001) do "
+                           "not."),
     "flatten": Rule(
         "A fully connected layer reads a map that was pooled to 1x1, not a flattened one.", MAY_NOT, INFERRED,
-        f"known files have one only after a global pool; {_ISSUE} 439 shows Google's compiler refuse Flatten."),
+        f"known files have one only after a global pool; {_ISSUE} 439 shows Google's compiler refuse "
+        "Flatten."),
     "arena-overflow": Rule(
         "All tensors alive at once, with scratch memory, fit into 1441792 bytes.", WILL_NOT, PROVEN,
         f"the plan of {_FILES} follows from that size; issue 436: 'Not enough on-device memory'. (A larger "
-        "network was published for the kit, so Google's compiler knew a further way, which nobody has seen.)"),
+        "network was published for the kit, so Google's compiler knew a further way, which nobody has "
+        "seen.)"),
     "fp16-overflow": Rule(
         "Weights and biases, batch norm folded in, are below 65520 in magnitude.", WILL_NOT, PROVEN,
         "the range of fp16, in which every constant is stored (the largest in known files is 88.4)."),
@@ -215,8 +223,10 @@ def from_rule(one: rules.Finding, severity: str = WILL_NOT) -> Finding:
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Without repetitions, the most severe first."""
-    unique = {one.key: one for one in reversed(list(findings))}
-    return tuple(sorted(reversed(unique.values()), key=lambda one: SEVERITIES.index(one.severity)))
+    unique: dict[tuple[str, str], Finding] = {}
+    for one in findings:
+        unique.setdefault(one.key, one)
+    return tuple(sorted(unique.values(), key=lambda one: SEVERITIES.index(one.severity)))
 
 
 def stands_against(findings: Iterable[Finding]) -> bool:

@@ -35,13 +35,13 @@ class ArenaOverflow(RuleError):
 
     Attributes:
         index, op: the op that needs it.
-        needed: bytes that found no place.
+        name, needed: the tensor or scratch that found no place, and its bytes.
         alive: what lies in the arena then, by address.
         gap: the largest free interval.
     """
 
     def __init__(self, index: int, op: Op, needed: Block, alive: Sequence[Block], gap: int):
-        self.index, self.op, self.needed = index, op, needed.bytes
+        self.index, self.op, self.name, self.needed = index, op, needed.name, needed.bytes
         self.alive, self.gap = tuple(alive), gap
         beside = ", ".join(f"'{block.name}' {block.bytes}" for block in alive)
         total = needed.bytes + sum(block.bytes for block in alive)

@@ -19,6 +19,7 @@ VERBS = {
     "detect": "find objects in photos, folders, videos or a camera's picture",
     "compile": "compile a frozen graph for the Vision Bonnet (.binaryproto)",
     "inspect": "show the layers, shapes and memory of a compiled model or frozen graph",
+    "doctor": "tell whether a graph, compiled model or pipeline.config runs on the Vision Kit; mend graphs",
     "emulate": "answer the kit's client over TCP as a Vision Bonnet would",
 }
 
