@@ -31,6 +31,7 @@ class ConvBatchNormRelu6(nn.Module):
         self.stride, self.epsilon = layer.stride, epsilon
         self.groups = layer.in_channels if depthwise else 1
         self.momentum = 0.0003  # 1 - decay; the trainer sets it
+        self.frozen = False  # whether training, too, normalises by the moving statistics
         self.weight = nn.Parameter(
             torch.empty(layer.out_channels, 1 if depthwise else layer.in_channels, layer.kernel, layer.kernel)
         )
@@ -48,23 +49,26 @@ class ConvBatchNormRelu6(nn.Module):
         if self.extra_padding:
             x = F.pad(x, self.extra_padding)
         x = F.conv2d(x, self.weight, None, self.stride, self.padding, 1, self.groups)
-        x = F.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta, self.training,  # type: ignore[arg-type]
-                         self.momentum, self.epsilon)
+        x = F.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta,  # type: ignore[arg-type]
+                         self.training and not self.frozen, self.momentum, self.epsilon)
         return F.hardtanh(x, 0.0, 6.0, inplace=True)
 
 
 class BoxAndClassPredictor(nn.Module):
-    """One `Predictor`: two 1x1 convolutions with bias."""
+    """One `Predictor`: two 1x1 convolutions with bias, and in training dropout before that of the classes."""
 
     def __init__(self, predictor: Predictor):
         super().__init__()
         self.columns = predictor.num_classes + 1
+        self.dropout = 0.0  # share of the input's values; the trainer sets it
         self.box = nn.Conv2d(predictor.in_channels, predictor.box_channels, 1)
         self.classes = nn.Conv2d(predictor.in_channels, predictor.class_channels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # -> (B, H*W*K, 4), (B, H*W*K, columns)
         batch = len(x)
         boxes = self.box(x).permute(0, 2, 3, 1).reshape(batch, -1, 4)
+        if self.dropout:
+            x = F.dropout(x, self.dropout, self.training)
         return boxes, self.classes(x).permute(0, 2, 3, 1).reshape(batch, -1, self.columns)
 
 
@@ -148,6 +152,16 @@ class SsdNetwork(nn.Module):
         for entry, layer in zip(self.table.layers, self.layers, strict=True):
             layer.momentum = 1.0 - (base if entry.is_base else extra)
 
+    def freeze_batch_norm(self, base: bool, extra: bool) -> None:
+        """Whether training leaves the moving statistics alone and normalises by them."""
+        for entry, layer in zip(self.table.layers, self.layers, strict=True):
+            layer.frozen = base if entry.is_base else extra
+
+    def set_dropout(self, share: float) -> None:
+        """Share of the class predictors' input that training drops."""
+        for predictor in self.predictors:
+            predictor.dropout = share
+
 
 @dataclass(frozen=True)
 class Initializer:
@@ -188,8 +202,10 @@ def initialise(
     base: Initializer = Initializer(stddev=0.09),  # noqa: B008
     extra: Initializer = Initializer(stddev=0.03),  # noqa: B008
     predictor: Initializer = Initializer(stddev=0.03),  # noqa: B008
+    class_bias: float = 0.0,
 ) -> None:
-    """Fresh kernels for the base network, the extra maps and the predictors; biases 0, gamma 1, beta 0."""
+    """Fresh kernels for the base network, the extra maps and the predictors; biases 0 (those of the class logits
+    `class_bias`), gamma 1, beta 0."""
     with torch.no_grad():
         for entry, layer in zip(network.table.layers, network.layers, strict=True):
             (base if entry.is_base else extra).fill(layer.weight, generator)  # type: ignore[arg-type]
@@ -197,6 +213,7 @@ def initialise(
             for conv in (head.box, head.classes):
                 predictor.fill(conv.weight, generator)  # type: ignore[arg-type,union-attr]
                 conv.bias.zero_()  # type: ignore[union-attr,operator]
+            head.classes.bias.fill_(class_bias)  # type: ignore[union-attr,operator]
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from mirilla.errors import MissingExtraError, ModelError
 from mirilla.files import explaining, write_bytes
 
 AVERAGE = "ExponentialMovingAverage"
+SLOTS = (AVERAGE, "RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")  # what follows a variable's name
 NAME = re.compile(r"model\.ckpt-(\d+)\.safetensors")
 KEEP = 5
 
@@ -43,7 +46,7 @@ class Checkpoint:
 
 
 def _is_slot(name: str) -> bool:
-    return name.rpartition("/")[2] in (AVERAGE, "RMSProp", "RMSProp_1", "Momentum", "Adam", "Adam_1")
+    return name.rpartition("/")[2] in SLOTS
 
 
 def path_of(model_dir: Path, step: int) -> Path:
@@ -64,8 +67,31 @@ def newest(model_dir: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def save(model_dir: Path, checkpoint: Checkpoint, keep: int = KEEP) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`.
+class Keeper:
+    """Writes the checkpoints of a run; every so many hours one of them stays when older ones go, as in TensorFlow 1.
+
+    hours counts from when the Keeper is made; older files beyond the newest few are left alone.
+    """
+
+    def __init__(self, model_dir: Path, every_hours: float, clock: Callable[[], float] = time.time):
+        self.model_dir, self.every_s, self.clock = model_dir, every_hours * 3600.0, clock
+        self.next_s = clock() + self.every_s
+        self.staying = set(all_checkpoints(model_dir)[:-KEEP])
+        self.written_s: dict[Path, float] = {}
+
+    def save(self, checkpoint: Checkpoint) -> Path:
+        """As `save` below."""
+        path = path_of(self.model_dir, checkpoint.step)
+        self.written_s[path] = self.clock()
+        for old in [p for p in all_checkpoints(self.model_dir) if p not in self.staying][: 1 - KEEP]:
+            if self.written_s.get(old, 0.0) > self.next_s:
+                self.staying.add(old)
+                self.next_s += self.every_s
+        return save(self.model_dir, checkpoint, staying=self.staying)
+
+
+def save(model_dir: Path, checkpoint: Checkpoint, keep: int = KEEP, staying: Collection[Path] = ()) -> Path:
+    """Write a checkpoint and remove all but the newest `keep` and those in `staying`.
 
     Raises:
         MirillaError: the disk is full or the folder cannot be written; the older checkpoints are still there.
@@ -73,7 +99,7 @@ def save(model_dir: Path, checkpoint: Checkpoint, keep: int = KEEP) -> Path:
     path = path_of(model_dir, checkpoint.step)
     write_weights(path, checkpoint.variables | {"global_step": np.array(checkpoint.step, np.int64)},
                   checkpoint.metadata)
-    for old in all_checkpoints(model_dir)[:-keep]:
+    for old in [p for p in all_checkpoints(model_dir) if p not in staying][:-keep]:
         with explaining(old):
             old.unlink(missing_ok=True)
     return path

@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mirilla.model.spec import BoxCoderSpec
-from mirilla.training.matching import MatcherSpec, Targets, assign, decode
+from mirilla.training.matching import BACKGROUND, MatcherSpec, Targets, assign, decode, matched_iou
 from mirilla.training.mining import MinerSpec, mine
 
 
 @dataclass(frozen=True)
 class ClassificationLoss:
-    """kind: 'sigmoid' (the sample's), 'focal' (arXiv:1708.02002) or 'softmax'."""
+    """One of the API's losses.
+
+    kind: 'sigmoid' (the sample's), 'focal' (arXiv:1708.02002), 'softmax', or 'bootstrapped' (arXiv:1412.6596: a share
+    `alpha` of the target, the rest the prediction itself; `hard` takes that as 0 or 1).
+    """
 
     kind: str = "sigmoid"
     gamma: float = 2.0
     alpha: float | None = None
     logit_scale: float = 1.0
+    hard: bool = False
 
     def __call__(self, logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """(B, A, C + 1), (B, A, C + 1), (B, A) -> (B, A)."""
         if self.kind == "softmax":
             return -(targets * F.log_softmax(logits / self.logit_scale, -1)).sum(-1) * weights
+        if self.kind == "bootstrapped" and self.alpha is not None:
+            probability = torch.sigmoid(logits)
+            believed = (probability > 0.5).to(logits.dtype) if self.hard else probability
+            targets = self.alpha * targets + (1 - self.alpha) * believed
+            # by hand: the gradient also flows through the target
+            return (F.softplus(logits) - logits * targets).sum(-1) * weights
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         if self.kind == "focal":
             probability = torch.sigmoid(logits)
@@ -38,13 +49,15 @@ class ClassificationLoss:
 
 @dataclass(frozen=True)
 class LocalizationLoss:
-    """kind: 'smooth_l1' (Huber of width `delta`, arXiv:1504.08083) or 'l2'."""
+    """kind: 'smooth_l1' (Huber of width `delta`, arXiv:1504.08083), 'l2', or 'iou', which takes boxes, not codes."""
 
     kind: str = "smooth_l1"
     delta: float = 1.0
 
     def __call__(self, codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """(B, A, 4), (B, A, 4), (B, A) -> (B, A)."""
+        if self.kind == "iou":
+            return (1 - matched_iou(codes, targets)) * weights
         if self.kind == "l2":
             return 0.5 * ((codes - targets) * weights[..., None]).square().sum(-1)
         return F.huber_loss(codes, targets, reduction="none", delta=self.delta).sum(-1) * weights
@@ -64,6 +77,8 @@ class ObjectiveSpec:
     miner: MinerSpec | None = field(default_factory=MinerSpec)
     normalize_by_matches: bool = True
     normalize_localization_by_code_size: bool = False
+    background_as_zeros: bool = False  # unmatched anchors have no class at all, not the background's
+    negative_class_weight: float = 1.0  # of unmatched anchors
 
 
 @dataclass(frozen=True)
@@ -101,8 +116,15 @@ class Batch:
 
 def targets_of(batch: Batch, anchors_yxyx: Tensor, spec: ObjectiveSpec) -> Targets:
     """The matcher's and box coder's answer for a batch."""
-    return assign(anchors_yxyx, batch.boxes_yxyx, batch.classes, batch.weights, batch.valid, batch.ignored,
-                  spec.num_classes, spec.matcher, spec.box_coder)
+    targets = assign(anchors_yxyx, batch.boxes_yxyx, batch.classes, batch.weights, batch.valid, batch.ignored,
+                     spec.num_classes, spec.matcher, spec.box_coder)
+    if spec.negative_class_weight != 1:
+        weights = torch.where(targets.match == BACKGROUND, spec.negative_class_weight, targets.class_weights)
+        targets = replace(targets, class_weights=weights)
+    if spec.background_as_zeros:
+        columns = torch.cat([torch.zeros_like(targets.classes[..., :1]), targets.classes[..., 1:]], -1)
+        targets = replace(targets, classes=columns)
+    return targets
 
 
 def objective(
@@ -113,7 +135,12 @@ def objective(
     Args:
         codes: (B, A, 4). logits: (B, A, num_classes + 1).
     """
-    localization = spec.localization(codes, targets.codes, targets.box_weights)
+    if spec.localization.kind == "iou":
+        predicted = decode(codes, anchors_yxyx, spec.box_coder)
+        localization = spec.localization(predicted, decode(targets.codes, anchors_yxyx, spec.box_coder),
+                                         targets.box_weights)
+    else:
+        localization = spec.localization(codes, targets.codes, targets.box_weights)
     classification = spec.classification(logits, targets.classes, targets.class_weights)
     selected = torch.ones_like(targets.match, dtype=torch.bool)
     if spec.miner is not None:

@@ -50,6 +50,14 @@ def pairwise_iou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
     return torch.where(shared > 0, shared / union, 0.0)
 
 
+def matched_iou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
+    """Box against box: (..., 4), (..., 4) -> (...); 0 where they do not meet."""
+    low, high = torch.maximum(a_yxyx[..., :2], b_yxyx[..., :2]), torch.minimum(a_yxyx[..., 2:], b_yxyx[..., 2:])
+    shared = (high - low).clamp(min=0).prod(-1)
+    union = box_area(a_yxyx) + box_area(b_yxyx) - shared
+    return torch.where(shared > 0, shared / torch.where(shared > 0, union, 1.0), 0.0)
+
+
 def pairwise_intersection(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
     """Areas shared: (B, N, 4), (B or 1, M, 4) -> (B, N, M)."""
     ay0, ax0, ay1, ax1 = (t[:, :, None] for t in a_yxyx.unbind(-1))

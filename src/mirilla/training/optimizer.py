@@ -66,10 +66,12 @@ Optimizer = RmsProp | Momentum | Adam
 class FlatParameters:
     """All trainable tensors of a network as views into one vector, their gradients likewise.
 
-    weights, gradient: (P,). l2: (P,) the regulariser's weight of every element.
+    weights, gradient: (P,). l2: (P,) the regulariser's weight of every element. scale: (P,) what its gradient is
+    multiplied with, 0 for what is frozen; None for nothing.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], l2: Mapping[str, float]):
+    def __init__(self, parameters: Mapping[str, nn.Parameter], l2: Mapping[str, float],
+                 scale: Mapping[str, float] | None = None):
         self.names = list(parameters)
         self.sizes = [p.numel() for p in parameters.values()]
         self.shapes = [p.shape for p in parameters.values()]
@@ -84,6 +86,11 @@ class FlatParameters:
             parameter.data, parameter.grad = weight, gradient
             l2_weight.fill_(l2.get(name, 0.0))
 
+        self.scale = torch.ones_like(self.weights) if scale else None
+        if scale and self.scale is not None:
+            for name, part in self.split(self.scale).items():
+                part.fill_(scale.get(name, 1.0))
+
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """Name -> view of `vector` (P,) in the parameter's shape."""
         parts = vector.split(self.sizes)
@@ -95,6 +102,10 @@ class FlatParameters:
 
     def add_regularization_gradient(self) -> None:
         self.gradient.addcmul_(self.l2, self.weights)
+
+    def scale_gradient(self) -> None:
+        if self.scale is not None:
+            self.gradient.mul_(self.scale)
 
     def clip_gradient(self, norm: float) -> None:
         """Scale the whole gradient to at most this norm; 0 leaves it."""

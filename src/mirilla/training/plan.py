@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from mirilla.config import Pipeline
+from mirilla.errors import ConfigError
 from mirilla.model.layers import Architecture, architecture
 from mirilla.model.network import Initializer
 from mirilla.model.spec import ModelSpec
@@ -26,12 +28,17 @@ class Plan:
     """How to train.
 
     l2: kernel's variable name -> weight of its L2 loss.
-    num_steps: None trains until stopped.
+    num_steps: None trains until stopped. num_epochs: the same, in passes over the pictures.
+    dropout: share of the class predictors' input that a step drops.
+    freeze_base_batch_norm, freeze_extra_batch_norm: whether statistics stay what they are.
+    gradient_scale: variable's name -> what its gradient is multiplied with; 0 freezes it. Not in it: 1.
+    keep_every_hours: so far apart are the checkpoints that stay when older ones go.
     average_decay: None keeps no moving average.
     """
 
     batch_size: int
     num_steps: int | None
+    num_epochs: int | None
     objective: ObjectiveSpec
     optimizer: Optimizer
     schedule: schedules.Schedule
@@ -40,21 +47,33 @@ class Plan:
     clip_norm: float
     base_batch_norm_decay: float
     extra_batch_norm_decay: float
+    freeze_base_batch_norm: bool
+    freeze_extra_batch_norm: bool
+    dropout: float
     initializers: tuple[Initializer, Initializer, Initializer]  # base, extra maps, predictors
+    class_bias: float
     l2: dict[str, float]
+    gradient_scale: dict[str, float]
     augmentations: tuple[Augmentation, ...]
     shuffle: bool
     checkpoint_every_steps: int
+    keep_every_hours: int
     seed: int
     device: str
 
 
 def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
-    """The plan of a pipeline that has passed `mirilla.config.require`."""
+    """The plan of a pipeline that has passed `mirilla.config.require`.
+
+    Raises:
+        ConfigError: a pattern of freeze_variables or update_trainable_variables that fits no variable.
+    """
     ssd, train = pipeline.model.ssd, pipeline.train_config
     options = pipeline.mirilla
     extra = ssd.feature_extractor.conv_hyperparams
-    predictor = ssd.box_predictor.convolutional_box_predictor.conv_hyperparams
+    head = ssd.box_predictor.convolutional_box_predictor
+    predictor = head.conv_hyperparams
+    table = architecture(spec)
     kind = train.optimizer.WhichOneof("optimizer")
     message = getattr(train.optimizer, kind)
     averages = train.optimizer.use_moving_average
@@ -63,6 +82,7 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
     return Plan(
         batch_size=train.batch_size,
         num_steps=train.num_steps or None,
+        num_epochs=pipeline.train_input_reader.num_epochs or None,
         objective=_objective(ssd, spec),
         optimizer=_optimizer(kind, message),
         schedule=_schedule(message.learning_rate),
@@ -71,11 +91,17 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
         clip_norm=train.gradient_clipping_by_norm,
         base_batch_norm_decay=base_decay,
         extra_batch_norm_decay=extra_decay,
+        freeze_base_batch_norm=ssd.freeze_batchnorm,
+        freeze_extra_batch_norm=ssd.freeze_batchnorm or not extra.batch_norm.train,
+        dropout=1 - head.dropout_keep_probability if head.use_dropout else 0.0,
         initializers=(Initializer(stddev=BASE_STDDEV), _initializer(extra), _initializer(predictor)),
-        l2=_l2(architecture(spec), _l2_weight(extra), _l2_weight(predictor)),
+        class_bias=head.class_prediction_bias_init,
+        l2=_l2(table, _l2_weight(extra), _l2_weight(predictor)) if train.add_regularization_loss else {},
+        gradient_scale=_gradient_scale(table, train),
         augmentations=augmentations(train.data_augmentation_options),
         shuffle=pipeline.train_input_reader.shuffle,
         checkpoint_every_steps=options.checkpoint_every_steps,
+        keep_every_hours=train.keep_checkpoint_every_n_hours,
         seed=options.seed,
         device=options.device,
     )
@@ -110,6 +136,9 @@ def _objective(ssd, spec: ModelSpec) -> ObjectiveSpec:
         localization_weight=loss.localization_weight,
         miner=miner,
         normalize_by_matches=ssd.normalize_loss_by_num_matches,
+        normalize_localization_by_code_size=ssd.normalize_loc_loss_by_codesize,
+        background_as_zeros=ssd.encode_background_as_zeros,
+        negative_class_weight=ssd.negative_class_weight,
     )
 
 
@@ -118,12 +147,18 @@ def _classification(message) -> ClassificationLoss:
     if kind == "weighted_sigmoid_focal":
         focal = message.weighted_sigmoid_focal
         return ClassificationLoss("focal", gamma=focal.gamma, alpha=focal.alpha if focal.HasField("alpha") else None)
+    if kind == "weighted_softmax":
+        return ClassificationLoss("softmax", logit_scale=message.weighted_softmax.logit_scale)
+    if kind == "bootstrapped_sigmoid":
+        bootstrapped = message.bootstrapped_sigmoid
+        return ClassificationLoss("bootstrapped", alpha=bootstrapped.alpha, hard=bootstrapped.hard_bootstrap)
     return ClassificationLoss("sigmoid")
 
 
 def _localization(message) -> LocalizationLoss:
-    if message.WhichOneof("localization_loss") == "weighted_l2":
-        return LocalizationLoss("l2")
+    kind = message.WhichOneof("localization_loss")
+    if kind in ("weighted_l2", "weighted_iou"):
+        return LocalizationLoss(kind.removeprefix("weighted_"))
     return LocalizationLoss("smooth_l1", delta=message.weighted_smooth_l1.delta)
 
 
@@ -132,7 +167,7 @@ def _optimizer(kind: str, message) -> Optimizer:
         return RmsProp(decay=message.decay, momentum=message.momentum_optimizer_value, epsilon=message.epsilon)
     if kind == "momentum_optimizer":
         return Momentum(momentum=message.momentum_optimizer_value)
-    return Adam()
+    return Adam(epsilon=message.epsilon)
 
 
 def _schedule(message) -> schedules.Schedule:
@@ -164,6 +199,31 @@ def _l2(table: Architecture, extra: float, predictor: float) -> dict[str, float]
     result = {e.weights: BASE_L2 if e.is_base else extra for e in table.layers if e.kind == "conv"}
     for entry in table.predictors:
         result |= dict.fromkeys((f"{entry.box_scope}/weights", f"{entry.class_scope}/weights"), predictor)
+    return result
+
+
+def _gradient_scale(table: Architecture, train) -> dict[str, float]:
+    """Biases by their factor, frozen variables by 0; patterns are searched for anywhere in a name."""
+    names = [name for name, _, trainable in table.variables() if trainable]
+    result = {}
+    if train.bias_grad_multiplier:
+        result = {name: train.bias_grad_multiplier for name in names if name.endswith("/biases")}
+    for field, inverted in (("update_trainable_variables", True), ("freeze_variables", False)):
+        patterns = list(getattr(train, field))
+        if not patterns:
+            continue
+        found: set[str] = set()
+        for pattern in patterns:
+            hits = {name for name in names if re.search(pattern, name)}
+            if not hits:
+                raise ConfigError(
+                    f"train_config.{field}: '{pattern}' fits no variable of the network.",
+                    f"Names look like '{names[0]}'. Correct the pattern, or remove it.",
+                )
+            found |= hits
+        result |= dict.fromkeys((name for name in names if (name in found) != inverted), 0.0)
+    if sum(factor == 0 for factor in result.values()) == len(names):
+        raise ConfigError("train_config.freeze_variables: every variable is frozen.", "Leave some to be trained.")
     return result
 
 

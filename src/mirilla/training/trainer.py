@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mirilla import config, console
-from mirilla.errors import TrainingError, UsageError
+from mirilla.errors import ConfigError, TrainingError, UsageError
 from mirilla.files import explaining, write_text
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.from_config import model_spec
@@ -53,12 +53,14 @@ class Trainer:
     def __init__(self, spec: ModelSpec, plan: Plan, device: torch.device):
         self.spec, self.plan, self.device = spec, plan, device
         self.network = SsdNetwork(spec)
-        initialise(self.network, torch.Generator().manual_seed(plan.seed), *plan.initializers)
+        initialise(self.network, torch.Generator().manual_seed(plan.seed), *plan.initializers, plan.class_bias)
         self.network.set_batch_norm_decay(plan.base_batch_norm_decay, plan.extra_batch_norm_decay)
+        self.network.freeze_batch_norm(plan.freeze_base_batch_norm, plan.freeze_extra_batch_norm)
+        self.network.set_dropout(plan.dropout)
         self.network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         anchors = anchors_yxyx(spec.anchors, self.network.table.feature_map_shapes, spec.height_px, spec.width_px)
         self.anchors = torch.from_numpy(anchors).to(device)
-        self.parameters = FlatParameters(self.network.trainable(), plan.l2)
+        self.parameters = FlatParameters(self.network.trainable(), plan.l2, plan.gradient_scale)
         self.state = TrainState(self.parameters, plan.optimizer, plan.average_decay, plan.average_warmup)
 
     def step(self, arrays: Arrays) -> Losses:
@@ -67,10 +69,13 @@ class Trainer:
         x = images.permute(0, 3, 1, 2).to(torch.float32).mul_(INPUT_SCALE).add_(INPUT_OFFSET)  # (B, 3, H, W)
         targets = targets_of(self._batch(arrays), self.anchors, self.plan.objective)
         self.parameters.gradient.zero_()
+        if self.plan.dropout:  # drawn by step, so that a run goes on as if it had never stopped
+            torch.manual_seed(self.plan.seed * 1_000_003 + self.state.step)
         codes, logits = self.network(x)
         losses, _ = objective(codes, logits, targets, self.anchors, self.plan.objective)
         losses.total.backward()
         self.parameters.add_regularization_gradient()
+        self.parameters.scale_gradient()
         self.parameters.clip_gradient(self.plan.clip_norm)
         self.state.apply(self.plan.schedule(self.state.step))
         return losses
@@ -149,6 +154,15 @@ def train(
     if previous is None:  # before the data, whose reading may take minutes
         _fine_tune(trainer, pipeline, model_dir)
     data = open_training_set(pipeline, spec, model_dir / "cache")
+    if plan.num_epochs is not None:
+        end = plan.num_epochs * len(data.objects) // plan.batch_size
+        if not end:
+            raise ConfigError(
+                f"train_input_reader.num_epochs: {plan.num_epochs} epochs of {len(data.objects)} pictures do not fill "
+                f"one batch of {plan.batch_size}.",
+                "Remove num_epochs, or lower train_config.batch_size.",
+            )
+        last = end if last is None else min(last, end)
     metadata = {"seed": str(plan.seed), "config": _config_hash(pipeline), "data": data.key}
     if previous is not None:
         saved = checkpoints.load(previous)
@@ -183,6 +197,7 @@ def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None
     batches = Batches(data.pictures, data.objects, trainer.spec, plan.batch_size, plan.augmentations, plan.seed,
                       plan.shuffle)
     log = Log(model_dir, state.step)
+    keeper = checkpoints.Keeper(model_dir, plan.keep_every_hours)
     start_step, started = state.step, time.monotonic()
     saved_at, logged_at, logged_step = started, started, state.step
     remaining = None if last is None else last - state.step
@@ -206,7 +221,7 @@ def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None
                 every = plan.checkpoint_every_steps
                 due = state.step % every == 0 if every else now - saved_at > CHECKPOINT_EVERY_S
                 if due or state.step == last or stop.is_set():
-                    checkpoints.save(model_dir, trainer.checkpoint(metadata))
+                    keeper.save(trainer.checkpoint(metadata))
                     log.flush()
                     saved, saved_at = state.step, now
                 if stop.is_set():

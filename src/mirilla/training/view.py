@@ -36,8 +36,8 @@ class Places:
     `turned`, the view's rows are columns of the picture, and `rows` holds these.
     """
 
-    rows: NDArray[np.float64]
-    columns: NDArray[np.float64]
+    rows: NDArray[np.floating]
+    columns: NDArray[np.floating]
     turned: bool
 
     def inside(self, region: Window) -> NDArray[np.bool_]:
