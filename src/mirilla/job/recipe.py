@@ -16,8 +16,9 @@ from mirilla.config import Pipeline
 # momentum, so a short run gains from a higher peak; the cosine brings it down again.
 PEAK_LEARNING_RATE = 0.04
 WARMUP_SHARE, MOST_WARMUP_STEPS = 0.05, 500
-# The moving average looks back over about a tenth of the run, the batch-norm statistics over a fortieth.
-AVERAGE_SHARE, STATISTICS_SHARE = 0.1, 0.025
+# The moving average and the batch-norm statistics look back over a few hundredths of the run. A longer average belongs
+# to other statistics than the newest: with a tenth, a checkpoint from the middle of a run found nothing at all.
+AVERAGE_SHARE, STATISTICS_SHARE = 0.03, 0.02
 AVERAGE_RANGE = (0.9, 0.9999)
 STATISTICS_RANGE = (0.9, 0.9997)  # the upper ends are the sample's values
 
