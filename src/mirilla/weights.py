@@ -89,6 +89,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], Path]:
         from mirilla.training import checkpoint
 
         return checkpoint.read_weights(path)[0], path
+    if path.suffix == ".binaryproto":
+        raise ModelError(
+            f"{path}: a compiled model; its weights are rounded to half precision, with batch norm folded in.",
+            "Give the checkpoint or frozen graph that it was compiled from.",
+        )
     raise ModelError(
         f"{path}: not a checkpoint: it begins and ends as none that Mirilla reads.",
         "Give a .safetensors, .npz or .pb file, or a TensorFlow checkpoint's prefix (model.ckpt-20000).",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 # verb -> help line. The verb's module is imported only when it is called, so `--help` stays fast.
 VERBS = {
@@ -16,6 +18,7 @@ VERBS = {
     "train": "train as pipeline.config says",
     "eval": "measure a model or a file of predictions on a data set",
     "export": "write a checkpoint as a frozen graph with model.json beside it",
+    "import": "make an old checkpoint or frozen graph a training folder, to train on, evaluate and export",
     "detect": "find objects in photos, folders, videos or a camera's picture",
     "compile": "compile a frozen graph for the Vision Bonnet (.binaryproto)",
     "inspect": "show the layers, shapes and memory of a compiled model or frozen graph",
@@ -37,8 +40,12 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
         one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
                                formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == verb:
-            importlib.import_module(f"mirilla.cli.{name}").add_arguments(one)
+            _module(name).add_arguments(one)
     return parser
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"mirilla.cli.{verb}{'_' if keyword.iskeyword(verb) else ''}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     try:
-        return importlib.import_module(f"mirilla.cli.{args.verb}").run(args) or 0
+        return _module(args.verb).run(args) or 0
     except MirillaError as error:
         print(f"mirilla {args.verb}: {error}", file=sys.stderr)
         return error.exit_code

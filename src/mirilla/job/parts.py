@@ -60,8 +60,8 @@ def newest_checkpoint(model_dir: Path) -> Path | None:
     return checkpoint.newest(model_dir)
 
 
-def trained(model_dir: Path) -> Trained:
-    """The newest checkpoint's weights for use.
+def trained(model_dir: Path, averages: bool = True) -> Trained:
+    """The newest checkpoint's weights for use: moving averages, where it has them and they are wanted.
 
     Raises:
         ModelError: there is none, or it cannot be read.
@@ -72,7 +72,7 @@ def trained(model_dir: Path) -> Trained:
     if path is None:
         raise ModelError(f"{model_dir}: there is no checkpoint.", "Run the job again: it trains anew.")
     saved = checkpoint.load(path)
-    return Trained(saved.weights(), saved.step)
+    return Trained(saved.weights(averages), saved.step)
 
 
 def detector(pipeline: Pipeline, weights: Mapping[str, NDArray], labels: LabelMap) -> Any:

@@ -285,7 +285,7 @@ def _train(
 
     key = fingerprint(lasting, samples_fingerprint(found.train.samples), steps, options.batch_size)
     workspace.stage("train", key, stage)
-    return parts.trained(folder)
+    return parts.trained(folder, pipeline.eval_config.use_moving_averages)
 
 
 def _evaluate(
