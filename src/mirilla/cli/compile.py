@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mirilla.cli.arguments import size
 
 if TYPE_CHECKING:
     from mirilla.bonnet.compile import BuildReport
@@ -33,14 +34,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="order of the constants in the file: auto, O1 to O5 (as in known files), or "
                         "graph; the kit reads any")
     parser.add_argument("--debug", action="store_true", help="show every op with its place in the arena")
-
-
-def size(text: str) -> tuple[int, int]:
-    """'256' or '192x256' (rows x columns)."""
-    parts = text.lower().strip().split("x")
-    if len(parts) > 2 or not all(re.fullmatch(r"[1-9][0-9]{0,3}", part) for part in parts):
-        raise argparse.ArgumentTypeError(f"'{text}' is no size: give pixels, 256 or 192x256 (rows x columns)")
-    return int(parts[0]), int(parts[-1])
 
 
 def run(args: argparse.Namespace) -> int:

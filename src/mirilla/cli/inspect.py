@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from mirilla.cli.compile import size
+from mirilla.cli.arguments import size
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.graph_pb2 import GraphDef

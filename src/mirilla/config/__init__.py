@@ -12,7 +12,8 @@ for what each field does here.
 
 from __future__ import annotations
 
-from mirilla.config.checks import Finding, check, require
+from mirilla.config.checks import check, require
+from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline, dump, load, loads, merge, override, save
 from mirilla.config.sample import sample
 from mirilla.config.text import ConfigSyntaxError

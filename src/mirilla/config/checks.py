@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-from mirilla.config import text
+from mirilla.config import rules, text
+from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline, is_repeated
 from mirilla.config.support import ACTS, NO_EFFECT, REFUSED, Support, support
 from mirilla.errors import ConfigError
@@ -21,33 +21,12 @@ PARTS = {
 ALL = ("model", "train", "eval")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One remark on a pipeline.
-
-    field: path with indices: 'train_config.data_augmentation_options[1].random_crop_image'.
-    text: what is the matter. remedy: what to do, or None.
-    severity: 'error' (refused, missing or out of range), 'warning' (will not do what it seems to) or 'note'
-        (a value is set that has no effect).
-    """
-
-    field: str
-    text: str
-    remedy: str | None = None
-    severity: str = "error"
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.text}"
-
-
 def check(pipeline: Pipeline, parts: Iterable[str] = ALL) -> list[Finding]:
     """All findings, errors first.
 
     Args:
         parts: 'model', 'train' and 'eval', or those of them that are wanted.
     """
-    from mirilla.config import rules
-
     parts = tuple(parts)
     wanted = {name for part in parts for name in PARTS[part]}
     found = []

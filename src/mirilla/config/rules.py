@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mirilla.config.checks import Finding
+from mirilla.config import rules_augmentation
+from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline
 from mirilla.config.pipeline_pb2 import PostProcessing
 from mirilla.config.support import ACTS, support
@@ -65,7 +67,12 @@ def _model(pipeline: Pipeline) -> Iterator[Finding]:
     yield from _anchors(ssd, f"{path}.anchor_generator.ssd_anchor_generator")
     if ssd.box_predictor.HasField("convolutional_box_predictor"):
         predictor = ssd.box_predictor.convolutional_box_predictor
-        yield from _hyperparams(predictor, f"{path}.box_predictor.convolutional_box_predictor", normed=False)
+        here = f"{path}.box_predictor.convolutional_box_predictor"
+        yield from _hyperparams(predictor, here, normed=False)
+        if predictor.use_dropout:
+            yield from _above(predictor, here, "dropout_keep_probability", 0)
+            yield from _between(predictor, here, "dropout_keep_probability", 0, 1)
+    yield from _at_least(ssd, path, "negative_class_weight", 0)
     yield from _losses(ssd.loss, f"{path}.loss")
     yield from _post_processing(ssd, f"{path}.post_processing")
 
@@ -96,6 +103,13 @@ def _extractor(ssd: Any, path: str) -> Iterator[Finding]:
     yield from _above(extractor, path, "depth_multiplier", 0)
     yield from _at_least(extractor, path, "min_depth", 1)
     yield from _hyperparams(extractor, path, normed=True)
+    norm = extractor.conv_hyperparams.batch_norm
+    if not extractor.override_base_feature_extractor_hyperparams and abs(norm.epsilon - 0.001) > 1e-8:
+        yield Finding(
+            f"{path}.conv_hyperparams.batch_norm.epsilon",
+            f"{norm.epsilon:g} differs from the base network's, 0.001; the layers share one.",
+            "Set epsilon: 0.001, or override_base_feature_extractor_hyperparams: true.",
+        )
 
 
 def _hyperparams(owner: Any, path: str, normed: bool) -> Iterator[Finding]:
@@ -115,7 +129,7 @@ def _hyperparams(owner: Any, path: str, normed: bool) -> Iterator[Finding]:
         if block.WhichOneof("normalizer_oneof") is None:
             yield Finding(
                 f"{path}.batch_norm",
-                "is missing; layers without normalisation are not implemented yet.",
+                "is missing; the graphs are written with batch norm.",
                 "Add batch_norm { scale: true decay: 0.9997 }.",
             )
         yield from _between(block.batch_norm, f"{path}.batch_norm", "decay", 0, 1)
@@ -193,6 +207,16 @@ def _losses(loss: Any, path: str) -> Iterator[Finding]:
     yield from _at_least(focal, f"{focal_path}.weighted_sigmoid_focal", "gamma", 0)
     if focal.HasField("alpha"):
         yield from _between(focal, f"{focal_path}.weighted_sigmoid_focal", "alpha", 0, 1)
+    bootstrapped, softmax = (
+        loss.classification_loss.bootstrapped_sigmoid,
+        loss.classification_loss.weighted_softmax,
+    )
+    yield from _between(bootstrapped, f"{focal_path}.bootstrapped_sigmoid", "alpha", 0, 1)
+    yield from _above(softmax, f"{focal_path}.weighted_softmax", "logit_scale", 0)
+    if loss.HasField("random_example_sampler"):
+        sampler, sampler_path = loss.random_example_sampler, f"{path}.random_example_sampler"
+        yield from _above(sampler, sampler_path, "positive_sample_fraction", 0)
+        yield from _between(sampler, sampler_path, "positive_sample_fraction", 0, 1)
     if loss.HasField("hard_example_miner"):
         miner, miner_path = loss.hard_example_miner, f"{path}.hard_example_miner"
         for name in ("num_hard_examples", "max_negatives_per_positive", "min_negatives_per_image"):
@@ -211,6 +235,7 @@ def _post_processing(ssd: Any, path: str) -> Iterator[Finding]:
     fitting = {
         "weighted_sigmoid": "SIGMOID",
         "weighted_sigmoid_focal": "SIGMOID",
+        "bootstrapped_sigmoid": "SIGMOID",
         "weighted_softmax": "SOFTMAX",
     }
     if loss in fitting and fitting[loss] != converter:
@@ -240,7 +265,17 @@ def _training(pipeline: Pipeline) -> Iterator[Finding]:
         yield from _between(
             config.optimizer, f"{path}.optimizer", "moving_average_decay", 0, 1, upper_open=True
         )
-    yield from _augmentation(config, f"{path}.data_augmentation_options")
+    yield from rules_augmentation.findings(
+        config.data_augmentation_options, pipeline.model.ssd.num_classes, f"{path}.data_augmentation_options"
+    )
+    for name in ("update_trainable_variables", "freeze_variables"):
+        for pattern in getattr(config, name):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                yield Finding(f"{path}.{name}", f"'{pattern}' is no regular expression: {error}.")
+    yield from _at_least(config, path, "bias_grad_multiplier", 0)
+    yield from _at_least(config, path, "keep_checkpoint_every_n_hours", 1)
     yield from _fine_tuning(pipeline)
     yield from _short_run(pipeline)
 
@@ -307,31 +342,6 @@ def _optimizer(optimizer: Any, path: str) -> Iterator[Finding]:
             )
 
 
-def _augmentation(config: Any, path: str) -> Iterator[Finding]:
-    for number, step in enumerate(config.data_augmentation_options):
-        here = path + (f"[{number}]" if number else "")
-        kind = step.WhichOneof("preprocessing_step")
-        if kind is None:
-            yield Finding(here, "is empty.", "Name a step in it, or remove it.")
-        if kind != "ssd_random_crop":
-            continue
-        for index, operation in enumerate(step.ssd_random_crop.operations):
-            crop = f"{here}.ssd_random_crop.operations" + (f"[{index}]" if index else "")
-            for name in ("min_object_covered", "overlap_thresh", "random_coef"):
-                yield from _between(operation, crop, name, 0, 1)
-            for low, high, top in (
-                ("min_area", "max_area", 1.0),
-                ("min_aspect_ratio", "max_aspect_ratio", None),
-            ):
-                least, most = getattr(operation, low), getattr(operation, high)
-                if most <= 0 or least > most or least < 0 or (top is not None and most > top):
-                    limit = f" <= {top:g}" if top is not None else ""
-                    yield Finding(
-                        f"{crop}.{high}",
-                        f"{low} {least:g} and {high} {most:g} must be 0 <= {low} <= {high}{limit}.",
-                    )
-
-
 def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
     """A run too short for its averages exports a network that has hardly left its initial state."""
     steps = pipeline.train_config.num_steps
@@ -378,6 +388,8 @@ def _reader(pipeline: Pipeline, path: str) -> Iterator[Finding]:
         yield Finding(path, "is missing.", "'mirilla init' writes a complete file.")
         return
     yield from _chosen(reader, path, "input_reader")
+    for name in ("max_number_of_boxes", "sample_1_of_n_examples"):
+        yield from _at_least(reader, path, name, 1)
     if not reader.label_map_path:
         yield Finding(f"{path}.label_map_path", "is missing.", "Name the label map's file.")
     elif PLACEHOLDER in reader.label_map_path:
@@ -396,7 +408,7 @@ def _evaluation(pipeline: Pipeline) -> Iterator[Finding]:
         if name not in METRICS:
             yield Finding(
                 "eval_config.metrics_set",
-                f"'{name}' is refused: not implemented yet.",
+                f"'{name}' is refused: no such measurement is implemented.",
                 f"Use {' or '.join(METRICS)}.",
             )
     use = pipeline.train_config.optimizer.use_moving_average
