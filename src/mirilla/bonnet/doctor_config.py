@@ -22,7 +22,7 @@ from mirilla.model.spec import ModelSpec
 from mirilla.targets import frozen_graph
 
 SMALLER_SIDES = (256, 224, 192, 160, 128)
-_SEVERITIES = {"error": WILL_NOT, "warning": NOTE, "note": NOTE}
+_SEVERITIES = {"error": WILL_NOT, "warning": NOTE}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
         ConfigError: the file cannot be read or is not well-formed.
     """
     pipeline = config.load(path)
-    found = [_of_config(one) for one in config.check(pipeline, ("model",))]
+    found = [_of_config(one) for one in config.check(pipeline, ("model",)) if one.severity != "note"]
     found += _labels(pipeline, Path(path))
     if pipeline.model.ssd.image_resizer.HasField("keep_aspect_ratio_resizer"):
         found.append(finding("letterbox", "model.ssd.image_resizer", "The network is trained on letterboxed "

@@ -85,7 +85,8 @@ def decoder(outputs: Outputs | None, classes: int | None, card: ModelCard | None
                           f"network {outputs.anchors}.", "Take the model.json that was exported with this "
                                                          "model.")
     if outputs.anchors is not None and (outputs.classes, outputs.anchors) != (GOOGLE_CLASSES, GOOGLE_ANCHORS):
-        yield finding("google-decoder", outputs.name, f"The network has {outputs.classes} classes and "
+        yield finding("google-decoder", outputs.name, f"The network has {outputs.classes} "
+                      f"class{'es' * (outputs.classes != 1)} and "
                       f"{outputs.anchors} anchors, so that decoder misreads it or stops.",
                       "Decode with the labels and anchors of model.json.")
 

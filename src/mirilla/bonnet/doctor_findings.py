@@ -149,7 +149,8 @@ RULES: dict[str, Rule] = {
         "Flatten."),
     "arena-overflow": Rule(
         "All tensors alive at once, with scratch memory, fit into 1441792 bytes.", WILL_NOT, PROVEN,
-        f"the plan of {_FILES} follows from that size; issue 436: 'Not enough on-device memory'. (A larger "
+        f"the plan of {_FILES} follows from that size; {_ISSUE} 436: 'Not enough on-device memory'. (A "
+        "larger "
         "network was published for the kit, so Google's compiler knew a further way, which nobody has "
         "seen.)"),
     "fp16-overflow": Rule(
@@ -157,7 +158,8 @@ RULES: dict[str, Rule] = {
         "the range of fp16, in which every constant is stored (the largest in known files is 88.4)."),
     "name-taken": Rule(
         "A model is not loaded under a name that the firmware uses itself.", WILL_NOT, PROVEN,
-        "under FaceDetection and DishDetection the firmware answers with models of its own."),
+        "the client's published source says that the graph has no effect under FaceDetection: the firmware "
+        "answers with a model of its own. That DishDetection is like it is inferred."),
     "classes": Rule(
         "Decoder, labels and network agree about the number of classes.", WILL_NOT, PROVEN,
         "the outputs' shapes."),

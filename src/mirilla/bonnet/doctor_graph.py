@@ -53,8 +53,13 @@ class GraphExamination:
 def examine(graph_def: GraphDef, input_tensor: str | None = None,
             output_tensors: str | Sequence[str] | None = None,
             input_size: int | tuple[int, int] | None = None) -> GraphExamination:
-    """Try every rule on a frozen graph; nothing that is wrong in it raises an error."""
+    """Try every rule on a frozen graph.
+
+    Raises:
+        ModelError: a damaged constant; all else that is wrong becomes a finding.
+    """
     found: list[Finding] = []
+    graph_def = doctor_region.copied(graph_def)
     try:
         source, outputs = _ends(graph_def, input_tensor, output_tensors, found)
     except ModelError as error:
@@ -185,7 +190,7 @@ def _norms(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Finding]:
         if node.op in _FUSED:
             parameters = data_inputs(node)[1:5]
             moving = [one for one in parameters if not doctor_region.is_constant(nodes, one)]
-            if node.attr["is_training"].b or "is_training" not in node.attr:
+            if _in_training(node):
                 yield finding("batch-norm-not-constant", node.name, f"The batch norm '{node.name}' "
                                                                     f"({node.op}) "
                               "is in training mode: it computes its statistics from the pictures.", again)
@@ -199,6 +204,10 @@ def _norms(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Finding]:
                           f"holds '{node.name}' ({node.op}): it can still compute statistics from the "
                           "pictures.",
                           again)
+
+
+def _in_training(norm: NodeDef) -> bool:
+    return "is_training" not in norm.attr or norm.attr["is_training"].b  # asking for an attribute makes it
 
 
 def _is_norm(name: str) -> bool:
@@ -299,12 +308,11 @@ _NODE_RULES = (_norms, _variables, _switches, _dropouts, _quantised, _newer_ops,
 def _read_otherwise(graph_def: GraphDef, source: str, outputs: tuple[str, ...],
                     input_size: int | tuple[int, int] | None, found: list[Finding]) -> DeployGraph | None:
     """The network without what was found so far; further breaches of the reader's rules are added."""
-    copy = GraphDef()
-    copy.CopyFrom(graph_def)
+    copy = doctor_region.copied(graph_def)
     doctor_rewrite.bypass(copy, source, outputs)
     passes: Callable[[NodeDef], bool] = lambda node: (  # noqa: E731
         "Quant" in node.op or node.op in _SHAPE_KEEPING - set(_FUSED)
-        or (node.op in _FUSED and (node.attr["is_training"].b or "is_training" not in node.attr)))
+        or (node.op in _FUSED and _in_training(node)))
     for node in copy.node:
         if passes(node) and node.input:
             first = node.input[0]

@@ -13,7 +13,7 @@ import numpy as np
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from mirilla.bonnet import doctor_graph, doctor_region, doctor_rewrite
-from mirilla.bonnet.doctor_findings import Finding
+from mirilla.bonnet.doctor_findings import Finding, in_order
 from mirilla.bonnet.doctor_graph import GraphExamination
 from mirilla.errors import ModelError
 from mirilla.graph import reader
@@ -49,8 +49,7 @@ def mend(graph_def: GraphDef, examination: GraphExamination) -> Mended | None:
     source, outputs, network = examination.source, examination.outputs, examination.network
     if source is None or network is None:
         return None
-    mended = GraphDef()
-    mended.CopyFrom(graph_def)
+    mended = doctor_region.copied(graph_def)
     needed = len(doctor_region.between(doctor_region.index(graph_def), source, outputs)) + 1
     bypassed = doctor_rewrite.bypass(mended, source, outputs)
     changes = doctor_rewrite.cut(mended, source, outputs, network.input_shape)
@@ -70,21 +69,18 @@ def mend(graph_def: GraphDef, examination: GraphExamination) -> Mended | None:
 
 
 def marked(findings: Sequence[Finding], mended: Mended | None) -> tuple[Finding, ...]:
-    """The findings, those that are gone from the mended graph as fixable."""
+    """The findings, those that are gone from the mended graph as fixable; with those that they had hidden."""
     if mended is None:
         return tuple(findings)
     left = {one.key for one in mended.examination.findings}
-    return tuple(replace(one, fixable=one.key not in left and one.code not in _OUTSIDE) for one in findings)
-
-
-# About what stands around the graph; mending the graph changes nothing there.
-_OUTSIDE = frozenset({"name-taken", "classes", "anchors", "google-decoder", "card", "letterbox", "config"})
+    return in_order([*(replace(one, fixable=one.key not in left) for one in findings),
+                     *mended.examination.findings])
 
 
 def _read(graph_def: GraphDef, source: str, outputs: tuple[str, ...],
           size: tuple[int, int]) -> DeployGraph | None:
     try:
-        return reader.read(graph_def, source, outputs, size)
+        return reader.read(doctor_region.copied(graph_def), source, outputs, size)
     except ModelError:
         return None
 

@@ -28,9 +28,8 @@ def examine(graph: DeployGraph) -> list[Finding]:
         found += [from_rule(one) for one in error.findings if one.rule not in _WARNINGS]
         found += [from_rule(one, MAY_NOT) for one in error.findings if one.rule in _WARNINGS]
         legal = _legal_otherwise(graph)
-    else:
-        found += [from_rule(one, MAY_NOT) for one in legal.warnings]
     if legal is not None:
+        found += [from_rule(one, MAY_NOT) for one in legal.warnings]
         found += _constants(legal)
         found += _memory(graph, legal)
     return found
@@ -129,7 +128,7 @@ def overflow(error: ArenaOverflow, crowded: Sequence[Op] = ()) -> Finding:
     alive = (*((block.name, block.bytes) for block in error.alive), (error.name, error.needed))
     total = sum(size for _, size in alive)
     what = (f"Op {error.index} '{one.layer}' ({one.op}) needs {error.needed} bytes for '{error.name}' "
-            f"beside {len(error.alive)} tensors that are still needed: {total} bytes in all, of "
+            f"beside {_count(len(error.alive))} still needed: {total} bytes in all, of "
             f"{ARENA_BYTES} "
             f"(the largest gap is {error.gap}).")
     others = [op for op in crowded if op.output != one.layer]
@@ -139,6 +138,10 @@ def overflow(error: ArenaOverflow, crowded: Sequence[Op] = ()) -> Finding:
         what += f" Later ops need more than there is, too: {listed}{rest}."
     return finding("arena-overflow", one.layer, what, "Make the layers there smaller: fewer channels "
                    "(depth_multiplier), a smaller input, or a stride earlier.", alive=alive)
+
+
+def _count(tensors: int) -> str:
+    return "a tensor that is" if tensors == 1 else f"{tensors} tensors that are"
 
 
 def _crowded(ops: Sequence[Op]) -> list[Op]:

@@ -21,6 +21,13 @@ _CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative", "MatMul"})
 _ON_THE_WAY = IDENTITIES | {"Pad", "PadV2", "PlaceholderWithDefault"}
 
 
+def copied(graph_def: GraphDef) -> GraphDef:
+    """A copy, for whoever reads attributes: asking a node for one that it lacks adds it, empty."""
+    copy = GraphDef()
+    copy.CopyFrom(graph_def)
+    return copy
+
+
 def index(graph_def: GraphDef) -> dict[str, NodeDef]:
     """{name: node}."""
     return {node.name: node for node in graph_def.node}

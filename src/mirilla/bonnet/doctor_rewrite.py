@@ -114,6 +114,8 @@ def live_input(nodes: Nodes, merge: NodeDef) -> str | None:
 
 def side_of(nodes: Nodes, switch: NodeDef) -> bool | None:
     """The side that a Switch always takes; None when that is not fixed."""
+    if len(switch.input) < 2:
+        return None
     reference, negated = switch.input[1], False
     for _ in range(16):
         node = nodes.get(node_name(reference))
@@ -125,6 +127,8 @@ def side_of(nodes: Nodes, switch: NodeDef) -> bool | None:
         if node.op == "LogicalNot":
             negated = not negated
         elif node.op not in IDENTITIES and node.op != "PlaceholderWithDefault":
+            return None
+        if not node.input:
             return None
         reference = node.input[0]
     return None
@@ -195,7 +199,7 @@ def old_ops(graph_def: GraphDef) -> list[str]:
         for name in [one for one in node.attr if is_newer(one, node)]:
             attributes[name] = attributes.get(name, 0) + 1
             del node.attr[name]
-        if node.op in OLDER and not node.attr["is_training"].b:
+        if node.op in OLDER and not ("is_training" in node.attr and node.attr["is_training"].b):
             ops[node.op] = ops.get(node.op, 0) + 1
             node.op = OLDER[node.op]
     return ([f"{count} {op} became {OLDER[op]}" for op, count in ops.items()]

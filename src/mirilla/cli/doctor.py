@@ -102,7 +102,8 @@ def _show(diagnosis: Diagnosis, fix: str | None) -> None:
     else:
         say("outputs before and after were not compared: the graph could not be run as it was")
     left = [one for one in diagnosis.findings if not one.fixable and one.severity != "note"]
-    say(f"{fix}: written" + (f"; {len(left)} findings remain" if left else "; nothing stands against it"))
+    remain = "; nothing stands against it" if not left else f"; {len(left)} of the findings above remain"
+    say(f"{fix}: written{remain}")
 
 
 def _show_finding(one: Finding) -> None:

@@ -249,7 +249,7 @@ def _mat_mul(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
 
 def _batch_norm(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
     _nhwc(node)
-    if node.attr["is_training"].b or "is_training" not in node.attr:
+    if "is_training" not in node.attr or node.attr["is_training"].b:  # asking for an attribute makes it
         raise breach("batch-norm-training", node.name, f"The batch norm '{node.name}' is in training mode; "
                      "the rule is constant statistics.", "Export the graph with is_training false.",
                      op=node.op)
