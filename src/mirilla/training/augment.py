@@ -159,6 +159,9 @@ _STEPS: dict[str, Callable[[Any], Augmentation]] = {
     "random_jpeg_quality": lambda m: pixels.JpegQuality(
         m.random_coef, (m.min_jpeg_quality, m.max_jpeg_quality)
     ),
+    "random_self_concat_image": lambda m: pixels.SelfConcat(
+        m.concat_vertical_probability, m.concat_horizontal_probability
+    ),
     "random_downscale_to_target_pixels": lambda m: pixels.DownscaleToTargetPixels(
         m.random_coef, (m.min_target_pixels, m.max_target_pixels)
     ),

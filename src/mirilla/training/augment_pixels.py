@@ -110,6 +110,39 @@ class JpegQuality:
 
 
 @dataclass(frozen=True)
+class SelfConcat:
+    """`random_self_concat_image`: the picture twice, below and beside itself, each with a probability."""
+
+    below: float = 0.1
+    beside: float = 0.1
+
+    def __call__(self, rng: np.random.Generator, view: View) -> View:
+        chosen = rng.random() < self.below, rng.random() < self.beside
+        for axis in (0, 1):
+            if chosen[axis]:
+                view = twice(view, axis)
+        return view
+
+
+def twice(view: View, axis: int) -> View:
+    """A view of two of the same, one after the other along an axis, each with its objects."""
+    flat = view.flattened()
+    half, step = (
+        np.array([0.5, 1.0] if axis == 0 else [1.0, 0.5]),
+        np.array([0.5, 0.0] if axis == 0 else [0.0, 0.5]),
+    )
+    first = flat.boxes_yxyx * np.tile(half, 2)
+    doubled = replace(
+        flat,
+        boxes_yxyx=np.concatenate([first, first + np.tile(step, 2)]),
+        classes=np.tile(flat.classes, 2),
+        weights=np.tile(flat.weights, 2),
+        ignore=np.tile(flat.ignore, 2),
+    )
+    return _with_picture(doubled, np.concatenate([flat.picture, flat.picture], axis))
+
+
+@dataclass(frozen=True)
 class ImageScale:
     """`random_image_scale`: the picture becomes larger or smaller by a factor; its objects stay where they
     are.

@@ -79,6 +79,7 @@ class ObjectiveSpec:
     normalize_localization_by_code_size: bool = False
     background_as_zeros: bool = False  # unmatched anchors have no class at all, not the background's
     negative_class_weight: float = 1.0  # of unmatched anchors
+    sampled_positive_share: float | None = None  # of the anchors drawn at random; None draws none and keeps all
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,21 @@ def targets_of(batch: Batch, anchors_yxyx: Tensor, spec: ObjectiveSpec) -> Targe
     return targets
 
 
+def sample(targets: Targets, positive_share: float) -> Tensor:
+    """`random_example_sampler`: all positives of a picture and, at random, as many negatives as their share asks for.
+
+    Draws from torch's global generator. Returns (B, A) bool.
+    """
+    counts = targets.class_weights > 0
+    positive = (targets.match >= 0) & counts
+    negative = (targets.match < 0) & counts
+    most = (positive.sum(1, keepdim=True) * ((1 - positive_share) / positive_share)).to(torch.int64)
+    order = torch.rand(counts.shape, device=counts.device).masked_fill(~negative, 2.0).argsort(1)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device)
+                                            .expand_as(order))
+    return positive | (negative & (rank < most))
+
+
 def objective(
     codes: Tensor, logits: Tensor, targets: Targets, anchors_yxyx: Tensor, spec: ObjectiveSpec
 ) -> tuple[Losses, AnchorwiseLosses]:
@@ -150,6 +166,8 @@ def objective(
             boxes = decode(codes, anchors_yxyx, spec.box_coder)
             selected = mine(ranking.detach(), boxes, targets.match, spec.miner)
     kept = selected.to(codes.dtype)
+    if spec.sampled_positive_share is not None:
+        selected = selected & sample(targets, spec.sampled_positive_share)
     normaliser = codes.new_ones(())
     if spec.normalize_by_matches:
         normaliser = targets.box_weights.sum().clamp(min=1.0)

@@ -17,7 +17,7 @@ from mirilla.training.matching import MatcherSpec
 from mirilla.training.mining import MinerSpec
 from mirilla.training.optimizer import Adam, Momentum, Optimizer, RmsProp
 
-# The base network keeps slim's own arguments whatever conv_hyperparams says (mobilenet_v1_arg_scope).
+# The base network keeps slim's own arguments (mobilenet_v1_arg_scope), unless conv_hyperparams override them.
 BASE_BATCH_NORM_DECAY = 0.9997
 BASE_STDDEV = 0.09
 BASE_L2 = 0.00004
@@ -61,6 +61,11 @@ class Plan:
     seed: int
     device: str
 
+    @property
+    def draws(self) -> bool:
+        """Whether a step itself draws random numbers."""
+        return self.dropout > 0 or self.objective.sampled_positive_share is not None
+
 
 def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
     """The plan of a pipeline that has passed `mirilla.config.require`.
@@ -77,8 +82,15 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
     kind = train.optimizer.WhichOneof("optimizer")
     message = getattr(train.optimizer, kind)
     averages = train.optimizer.use_moving_average
-    base_decay = options.base_batch_norm_decay if options.HasField("base_batch_norm_decay") else BASE_BATCH_NORM_DECAY
     extra_decay = extra.batch_norm.decay if extra.HasField("batch_norm") else BASE_BATCH_NORM_DECAY
+    override = ssd.feature_extractor.override_base_feature_extractor_hyperparams
+    base_decay = extra_decay if override else BASE_BATCH_NORM_DECAY
+    if options.HasField("base_batch_norm_decay"):
+        base_decay = options.base_batch_norm_decay
+    frozen = ssd.freeze_batchnorm, ssd.freeze_batchnorm or not extra.batch_norm.train
+    base_initializer = _initializer(extra) if override else Initializer(stddev=BASE_STDDEV)
+    base_l2, depthwise_l2 = _base_l2(spec, _l2_weight(extra) if override else None)
+    l2 = _l2(table, base_l2, depthwise_l2, _l2_weight(extra), _l2_weight(predictor))
     return Plan(
         batch_size=train.batch_size,
         num_steps=train.num_steps or None,
@@ -91,12 +103,12 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
         clip_norm=train.gradient_clipping_by_norm,
         base_batch_norm_decay=base_decay,
         extra_batch_norm_decay=extra_decay,
-        freeze_base_batch_norm=ssd.freeze_batchnorm,
-        freeze_extra_batch_norm=ssd.freeze_batchnorm or not extra.batch_norm.train,
+        freeze_base_batch_norm=frozen[1] if override else frozen[0],
+        freeze_extra_batch_norm=frozen[1],
         dropout=1 - head.dropout_keep_probability if head.use_dropout else 0.0,
-        initializers=(Initializer(stddev=BASE_STDDEV), _initializer(extra), _initializer(predictor)),
+        initializers=(base_initializer, _initializer(extra), _initializer(predictor)),
         class_bias=head.class_prediction_bias_init,
-        l2=_l2(table, _l2_weight(extra), _l2_weight(predictor)) if train.add_regularization_loss else {},
+        l2=l2 if train.add_regularization_loss else {},
         gradient_scale=_gradient_scale(table, train),
         augmentations=augmentations(train.data_augmentation_options),
         shuffle=pipeline.train_input_reader.shuffle,
@@ -120,6 +132,9 @@ def _objective(ssd, spec: ModelSpec) -> ObjectiveSpec:
             max_negatives_per_positive=message.max_negatives_per_positive,
             min_negatives_per_image=message.min_negatives_per_image,
         )
+    sampled = None
+    if loss.HasField("random_example_sampler"):
+        sampled = loss.random_example_sampler.positive_sample_fraction
     return ObjectiveSpec(
         num_classes=spec.num_classes,
         matcher=MatcherSpec(
@@ -139,6 +154,7 @@ def _objective(ssd, spec: ModelSpec) -> ObjectiveSpec:
         normalize_localization_by_code_size=ssd.normalize_loc_loss_by_codesize,
         background_as_zeros=ssd.encode_background_as_zeros,
         negative_class_weight=ssd.negative_class_weight,
+        sampled_positive_share=sampled,
     )
 
 
@@ -194,9 +210,21 @@ def _l2_weight(hyperparams) -> float:
     return hyperparams.regularizer.l2_regularizer.weight
 
 
-def _l2(table: Architecture, extra: float, predictor: float) -> dict[str, float]:
-    """On every kernel but the depthwise ones; biases and batch norm have none."""
-    result = {e.weights: BASE_L2 if e.is_base else extra for e in table.layers if e.kind == "conv"}
+def _base_l2(spec: ModelSpec, override: float | None) -> tuple[float, float]:
+    """(kernels, depthwise kernels) of the base network.
+
+    slim's arguments leave depthwise kernels alone, but ssd_mobilenet_v1 asks for them, too; conv_hyperparams, where
+    they override the base's, reach both.
+    """
+    if override is not None:
+        return override, override
+    return BASE_L2, BASE_L2 if spec.feature_extractor == "ssd_mobilenet_v1" else 0.0
+
+
+def _l2(table: Architecture, base: float, depthwise: float, extra: float, predictor: float) -> dict[str, float]:
+    """By kernel; biases and batch norm have none."""
+    result = {e.weights: base if e.is_base else extra for e in table.layers if e.kind == "conv"}
+    result |= {e.weights: depthwise for e in table.layers if e.kind == "depthwise"}
     for entry in table.predictors:
         result |= dict.fromkeys((f"{entry.box_scope}/weights", f"{entry.class_scope}/weights"), predictor)
     return result

@@ -69,7 +69,7 @@ class Trainer:
         x = images.permute(0, 3, 1, 2).to(torch.float32).mul_(INPUT_SCALE).add_(INPUT_OFFSET)  # (B, 3, H, W)
         targets = targets_of(self._batch(arrays), self.anchors, self.plan.objective)
         self.parameters.gradient.zero_()
-        if self.plan.dropout:  # drawn by step, so that a run goes on as if it had never stopped
+        if self.plan.draws:  # by step, so that a run goes on as if it had never stopped
             torch.manual_seed(self.plan.seed * 1_000_003 + self.state.step)
         codes, logits = self.network(x)
         losses, _ = objective(codes, logits, targets, self.anchors, self.plan.objective)
