@@ -56,7 +56,7 @@ class FakeTrainer:
         if reached < steps:
             raise KeyboardInterrupt
 
-    def trained(self, folder: Path) -> parts.Trained:
+    def trained(self, folder: Path, averages: bool = True) -> parts.Trained:
         step = self.step(folder)
         assert step is not None
         with np.load(folder / f"ckpt-{step}.npz") as file:
