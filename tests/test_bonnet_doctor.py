@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -421,3 +422,9 @@ def test_findings_are_ordered_and_unique():
     one = only(examine(start(channels=1)[0]).findings, "input-channels")
     note, other = replace(one, severity=NOTE, layer="n"), replace(one, severity=MAY_NOT, layer="m")
     assert in_order([note, other, one, one]) == (one, other, note)
+
+
+def test_docs_describe_every_rule_as_it_is():
+    text = (Path(__file__).parents[1] / "docs/doctor.md").read_text(encoding="utf-8")
+    for code, rule in RULES.items():
+        assert f"| `{code}` | {rule.severity} | {rule.certainty} | {rule.text} |" in text

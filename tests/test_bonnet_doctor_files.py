@@ -20,6 +20,8 @@ from mirilla.cli.main import main
 from mirilla.graph import read_graph_def, write_graph_def
 from mirilla.graph.graphdef import constant_array
 from mirilla.labels import LabelMap, save_label_map
+from mirilla.model import card as cards
+from mirilla.model.spec import ModelSpec
 
 MODELS = ("card_detector", "darthvader", "pikachu2_detector", "pikachu_detector", "rover_224", "rps_160")
 
@@ -273,6 +275,18 @@ def test_fix_of_an_original_graph_compiles(shared, tmp_path, capsys):
         (tmp_path / "n.binaryproto").stat().st_size, abs=100
     )  # names of biases differ by 'V3'
     assert main(["doctor", str(tmp_path / "m.binaryproto")]) == 0
+
+
+def test_fix_writes_a_card_too_and_the_compiler_takes_it(tmp_path, capsys):
+    path = graph_file(tmp_path, small_network("FusedBatchNormV3", side=256))
+    cards.save(cards.ModelCard(ModelSpec(), LabelMap.from_names(["face"]), name="faces"), path)
+    assert main(["doctor", path, "--fix", str(tmp_path / "mended.pb")]) == 1  # 10240 anchors, not 1278
+    assert "anchors" in capsys.readouterr().out
+    card = cards.load(tmp_path / "mended.model.json", tmp_path / "mended.pb")
+    assert (card.name, card.file) == ("faces", "mended.pb")
+    assert cards.load(tmp_path / "model.json", path).file == "graph.pb"
+    assert main(["compile", str(tmp_path / "mended.pb"), "--out", str(tmp_path / "kit/m.binaryproto")]) == 0
+    assert cards.load(tmp_path / "kit/model.json").target == "bonnet"
 
 
 def test_json_holds_everything(tmp_path, capsys):

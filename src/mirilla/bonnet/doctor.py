@@ -11,6 +11,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mirilla.bonnet import compile as compiler
@@ -27,6 +28,7 @@ from mirilla.bonnet.doctor_mend import Mended
 from mirilla.errors import ModelError, UsageError
 from mirilla.files import explaining
 from mirilla.graph.graphdef import read_graph_def, write_graph_def
+from mirilla.model import card as cards
 
 GRAPH, BONNET, CONFIG = "graph", "bonnet", "config"
 RUNS = "runs"
@@ -126,9 +128,24 @@ def kind_of(path: str) -> str:
                      "Give frozen_inference_graph.pb, a .binaryproto or a pipeline.config.")
 
 
-def save(mended: Mended, path: str | os.PathLike[str]) -> None:
-    """Write a mended graph."""
-    write_graph_def(path, mended.graph_def)
+def save(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path | None:
+    """Write the mended graph, and a model.json for it when the graph has one.
+
+    Returns:
+        Where model.json was written.
+    """
+    if diagnosis.mended is None:
+        raise ValueError("there is no mended graph")
+    write_graph_def(path, diagnosis.mended.graph_def)
+    card, _ = doctor_decoder.card_of(diagnosis.path)
+    if card is None:
+        return None
+    out = Path(path)
+    beside = out.with_name(cards.FILE_NAME)
+    if beside.exists() and cards.find(out) != beside:  # another graph's
+        beside = out.with_name(f"{out.stem}.{cards.FILE_NAME}")
+    cards.save(card, out, path=beside)
+    return beside
 
 
 def _examine_graph(path: str, options: Options) -> Diagnosis:

@@ -84,6 +84,10 @@ def decoder(outputs: Outputs | None, classes: int | None, card: ModelCard | None
             yield finding("anchors", outputs.name, f"model.json has {len(card.anchors_yxyx)} anchors, the "
                           f"network {outputs.anchors}.", "Take the model.json that was exported with this "
                                                          "model.")
+    if card is not None and card.spec.keep_aspect_ratio:
+        yield finding("letterbox", "model.json", "The network was trained on letterboxed pictures.",
+                      "Send the kit pictures that are padded to a square already, or train with "
+                      "fixed_shape_resizer.")
     if outputs.anchors is not None and (outputs.classes, outputs.anchors) != (GOOGLE_CLASSES, GOOGLE_ANCHORS):
         yield finding("google-decoder", outputs.name, f"The network has {outputs.classes} "
                       f"class{'es' * (outputs.classes != 1)} and "

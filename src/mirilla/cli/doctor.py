@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     diagnosis = doctor.examine(args.file, options)
     mended = diagnosis.mended if args.fix else None
     if args.fix and mended is not None:
-        doctor.save(mended, args.fix)
+        doctor.save(diagnosis, args.fix)
     if args.json:
         print(json.dumps(diagnosis.to_json() | ({"fixed": args.fix} if mended else {}), indent=2))
     else:
