@@ -242,7 +242,8 @@ def test_depthwise_kernels_of_the_larger_network_are_regularised(shared):
 def test_conv_hyperparams_reach_the_base_network_on_demand():
     text = (
         "model {{ ssd {{ feature_extractor {{ {} conv_hyperparams {{ initializer {{ "
-        "truncated_normal_initializer {{ stddev: 0.01 }} }} batch_norm {{ decay: 0.9 train: false }} }} }} }} }}"
+        "truncated_normal_initializer {{ stddev: 0.01 }} }} "
+        "batch_norm {{ decay: 0.9 train: false }} }} }} }} }}"
     )
     apart, together = (
         plan_of(text.format("")),
