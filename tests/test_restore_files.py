@@ -130,6 +130,10 @@ def broken_cases():
         "data missing": (lambda f: without(f, ".data-00000-of-00001") / "model.ckpt-5", "No such file"),
         "index missing": (lambda f: without(f, ".index") / "model.ckpt-5.data-00000-of-00001", "is missing"),
         "V1 without a middle": (v1_cut, "checksum|cut short"),
+        "V1 without a file": (
+            lambda f: handmade.write_v1(f / "model.ckpt-00000-of-00002", VALUES).with_name("model.ckpt"),
+            "1 whole files, not 2",
+        ),
         "wrong magic": (lambda f: (p := f / "model.ckpt", p.write_bytes(b"\0" * 99))[0], "not a checkpoint"),
         "a text": (
             lambda f: (p := f / "checkpoint", p.write_text("model_checkpoint_path: 'x'"))[0],

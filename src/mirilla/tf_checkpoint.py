@@ -147,7 +147,11 @@ def _tensor(name: str, entry: dict[int, list], data: bytes, dtype: np.dtype, pre
 def _read_v1(prefix: Path) -> dict[str, NDArray]:
     """Format V1: the entry '' describes the variables, every other one holds (a slice of) one."""
     result: dict[str, NDArray] = {}
-    for path in v1_files(prefix):
+    files = v1_files(prefix)
+    shards = {int(one.name.rpartition("-of-")[2]) for one in files if one != prefix} or {1}
+    if shards != {len(files)}:
+        raise _broken(prefix, f"it has {len(files)} whole files, not {max(shards)}")
+    for path in files:
         kinds: dict[str, tuple[int, tuple[int, ...]]] = {}
         for key, value in _entries(path):
             fields = _fields(value)

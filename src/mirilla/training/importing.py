@@ -126,13 +126,15 @@ def check_variables(values: Mapping[str, NDArray], spec: ModelSpec, path: Path) 
     missing = [name for name in needed if name not in values]
     if missing:
         if not any(name.startswith(_NETWORK_SCOPES) for name in values):
-            kind = "a classification checkpoint"
-            if not any(name.startswith("MobilenetV1/") for name in values):
-                example = min(values, default="nothing")
-                kind = f"a checkpoint of another network (it holds '{example}' and the like)"
+            if any(name.startswith("MobilenetV1/") for name in values):
+                raise ModelError(
+                    f"{path}: a classification checkpoint, and no detector.",
+                    "A detector can be trained from it: name it as train_config.fine_tune_checkpoint.",
+                )
             raise ModelError(
-                f"{path}: {kind}, and no detector.",
-                "A detector can be trained from a classifier: name it as train_config.fine_tune_checkpoint.",
+                f"{path}: a checkpoint of another network (it holds '{min(values, default='nothing')}' and "
+                "the like).",
+                "Give a checkpoint of an SSD on MobileNet v1.",
             )
         raise ModelError(
             f"{path}: {len(missing)} of the network's {len(needed)} variables are missing, "

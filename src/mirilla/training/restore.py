@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mirilla import weights
 from mirilla.config import Pipeline
-from mirilla.errors import ModelError
+from mirilla.errors import MirillaError, ModelError
 from mirilla.training import slicing
 
 FEATURE_SCOPE = "FeatureExtractor/"
@@ -130,20 +130,10 @@ def plan(network: Mapping[str, Shape], checkpoint: Mapping[str, Shape], options:
 def apply(
     fresh: Mapping[str, NDArray], checkpoint: Mapping[str, NDArray], made: RestorePlan
 ) -> dict[str, NDArray[np.float32]]:
-    """The network's variables after a plan: the checkpoint's where it gives them, else the fresh ones.
-
-    Raises:
-        ModelError: a value to restore is not finite.
-    """
+    """The network's variables after a plan: the checkpoint's where it gives them, else the fresh ones."""
     result = {name: np.asarray(value, np.float32) for name, value in fresh.items()}
     for one in made.restored:
-        value = np.asarray(checkpoint[one.source], np.float32)
-        if not np.isfinite(value).all():
-            raise ModelError(
-                f"The checkpoint's variable '{one.source}' holds a value that is not a finite number.",
-                "Its training had diverged: start from an earlier checkpoint.",
-            )
-        result[one.variable] = value
+        result[one.variable] = np.asarray(checkpoint[one.source], np.float32)
     return result
 
 
@@ -161,7 +151,10 @@ def restore(
     Raises:
         ModelError: the checkpoint cannot be read, is of another kind or network, or gives nothing.
     """
-    values, path = weights.read(options.path)
+    try:
+        values, path = weights.read(options.path)
+    except MirillaError as error:
+        raise ModelError(f"train_config.fine_tune_checkpoint: {error.what}", error.remedy) from None
     values = slicing.with_slim_names(values)
     note = ""
     if options.averages:
@@ -182,6 +175,12 @@ def restore(
     made = plan(_shapes(fresh), _shapes(values), options)
     if not any(one.variable.endswith("weights") and _is_feature(one.variable) for one in made.restored):
         raise _nothing(made, values, options, path)
+    for one in made.restored:
+        if not np.isfinite(values[one.source]).all():
+            raise ModelError(
+                f"{path}: '{one.source}' holds a value that is not a finite number.",
+                "Its training had diverged: start from an earlier checkpoint.",
+            )
     return apply(fresh, values, made), made, note
 
 
