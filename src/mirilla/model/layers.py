@@ -192,7 +192,9 @@ def _extra_layers(spec: ModelSpec, last: Layer) -> Iterator[Layer]:
         last = Layer(f"{base}_1_Conv2d_{i}_1x1_{inner}", "conv", 1, 1, last.out_channels, inner, last.name,
                      last.height, last.width, False)
         yield last
-        kernel = min(kernel, last.height, last.width)  # the bonnet takes no kernel larger than its map
+        if spec.feature_extractor == "embedded_ssd_mobilenet_v1":
+            # the bonnet takes no kernel larger than its map; ssd_mobilenet_v1 ends with 3x3 on 2x2 all the same
+            kernel = min(kernel, last.height, last.width)
         last = Layer(f"{base}_2_Conv2d_{i}_{kernel}x{kernel}_s2_{outer}", "conv", kernel, 2, inner, outer,
                      last.name, _half(last.height), _half(last.width), False)
         yield last
