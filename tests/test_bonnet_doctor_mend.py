@@ -198,7 +198,7 @@ def test_switches_that_are_fed_are_not_touched():
     assert not any(one.fixable for one in marked if one.code == "training-switch")
 
 
-@pytest.mark.parametrize("form", ["divided", "multiplied"])
+@pytest.mark.parametrize("form", ["divided", "multiplied", "chosen"])
 def test_dropout_is_taken_out(form):
     graph = small_network()
     x = "Conv2d_1_pointwise/Relu6"
@@ -211,7 +211,11 @@ def test_dropout_is_taken_out(form):
         above = graph.node("GreaterEqual", "dropout/above", random, graph.const("rate", np.float32(0.2)))
         mask = graph.node("Cast", "dropout/Cast", above)
         scaled = graph.node("Mul", "dropout/scaled", x, graph.const("factor", np.float32(1.25)))
-    graph["Conv2d_2_depthwise/depthwise"].input[0] = graph.node("Mul", "dropout/mul", scaled, mask)
+    if form == "chosen":
+        dropped = graph.node("SelectV2", "dropout/mul", above, scaled, graph.const("zero", np.float32(0)))
+    else:
+        dropped = graph.node("Mul", "dropout/mul", scaled, mask)
+    graph["Conv2d_2_depthwise/depthwise"].input[0] = dropped
     found = doctor_graph.examine(graph.graph_def)
     assert [(one.code, one.layer) for one in found.findings] == [("dropout", "dropout/uniform")]
     mended = mend(graph.graph_def)
@@ -323,6 +327,66 @@ def test_cropped_kernels_give_the_same_in_tensorflow(side, kernel, stride):
         for one in (graph.graph_def, mended.graph_def)
     )
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("fused", [True, False])
+def test_training_graph_with_a_default_of_inference_gives_the_same_in_tensorflow(fused):
+    graph_def = _training_graph(fused)
+    pytest.importorskip("tensorflow").compat.v1.enable_control_flow_v2()
+    found = doctor_graph.examine(graph_def, None, "out")
+    assert {"batch-norm-not-constant", "training-switch", "dropout"} <= {one.code for one in found.findings}
+    mended = mend(graph_def, None, "out")
+    assert mended.examination.findings == ()
+    check_old(mended.graph_def)
+    pictures = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
+    before, after = (
+        _tensorflow(one, "input", ("out",), pictures)[0] for one in (graph_def, mended.graph_def)
+    )
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
+    assert before.std() > 0.05
+    bonnet.build(mended.graph_def, None, "out")
+
+
+def _training_graph(fused: bool) -> GraphDef:
+    """What TensorFlow 1 makes of batch norm and dropout with a switch between training and inference."""
+    tf = pytest.importorskip("tensorflow").compat.v1
+    tf.disable_control_flow_v2()
+    random = np.random.default_rng(5)
+
+    def constant(name: str, low: float, high: float, *shape: int):
+        return tf.constant(random.uniform(low, high, shape).astype("f"), name=name)
+
+    with tf.Graph().as_default() as graph:
+        x = tf.placeholder(tf.float32, [None, 64, 64, 3], name="input")
+        training = tf.placeholder_with_default(False, [], name="is_training")
+
+        def norm(x, name: str):
+            depth = x.shape[3]
+            gamma, variance = (constant(f"{name}/{one}", 0.5, 1.5, depth) for one in ("gamma", "variance"))
+            beta, mean = (constant(f"{name}/{one}", -1, 1, depth) for one in ("beta", "mean"))
+            with tf.name_scope(f"{name}/BatchNorm"):
+                if fused:
+                    return tf.cond(
+                        training,
+                        lambda: tf.nn.fused_batch_norm(x, gamma, beta)[0],
+                        lambda: tf.nn.fused_batch_norm(x, gamma, beta, mean, variance, is_training=False)[0],
+                    )
+                return tf.cond(
+                    training,
+                    lambda: tf.nn.batch_normalization(x, *tf.nn.moments(x, [0, 1, 2]), beta, gamma, 1e-3),
+                    lambda: tf.nn.batch_normalization(x, mean, variance, beta, gamma, 1e-3),
+                )
+
+        x = tf.nn.conv2d(x, constant("a/weights", -0.3, 0.3, 3, 3, 3, 16), strides=2, padding="SAME")
+        x = tf.nn.relu6(norm(x, "a"))
+        x = tf.nn.depthwise_conv2d(x, constant("b/weights", -0.5, 0.5, 3, 3, 16, 1), [1, 1, 1, 1], "SAME")
+        x = tf.nn.relu6(norm(x, "b"))
+        kept = x
+        x = tf.cond(training, lambda: tf.nn.dropout(kept, rate=0.3), lambda: tf.identity(kept))
+        x = tf.nn.conv2d(x, constant("c/weights", -0.5, 0.5, 1, 1, 16, 8), strides=1, padding="SAME")
+        tf.identity(tf.nn.bias_add(x, constant("c/biases", -1, 1, 8)), name="out")
+    return GraphDef.FromString(graph.as_graph_def().SerializeToString())
 
 
 def _tensorflow(graph_def: GraphDef, source: str, outputs: tuple[str, ...], pictures: np.ndarray) -> list:

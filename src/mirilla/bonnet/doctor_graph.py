@@ -271,9 +271,10 @@ def _newer_attributes(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Findi
             names.append(node.name)
             attributes |= newer
     for op, (names, attributes) in owners.items():
-        yield finding("newer-attribute", names[0], f"{len(names)} nodes {op} have the attributes "
-                      f"{', '.join(sorted(attributes))}: {some(names)}.", "Nothing is needed for 'mirilla "
-                      "compile'; for other readers --fix drops them.")
+        listed = f"attribute{'s' * (len(attributes) > 1)} {', '.join(sorted(attributes))}"
+        yield finding("newer-attribute", names[0], f"{op} with the {listed} ({len(names)} of them): "
+                      f"{some(names)}.", "Nothing is needed for 'mirilla compile'; for other readers --fix "
+                      "drops what is newer.")
 
 
 def _unknown(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Finding]:

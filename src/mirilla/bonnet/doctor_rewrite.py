@@ -154,10 +154,15 @@ def _dead(nodes: Nodes, reference: str) -> bool:
 
 
 def _dropped_out(nodes: Nodes, node: NodeDef) -> str | None:
-    """x, when the node is (x / keep) * (a mask of random numbers)."""
-    if node.op != "Mul" or len(node.input) < 2:
+    """x, when the node is (x / keep) * (a mask of random numbers), or chooses between that and zeros."""
+    inputs = data_inputs(node)
+    if node.op in ("Select", "SelectV2") and len(inputs) == 3 and not is_random(nodes, inputs[2]):
+        pairs = [(inputs[0], inputs[1])]
+    elif node.op == "Mul" and len(inputs) == 2:
+        pairs = [(inputs[0], inputs[1]), (inputs[1], inputs[0])]
+    else:
         return None
-    for mask, scaled in ((node.input[0], node.input[1]), (node.input[1], node.input[0])):
+    for mask, scaled in pairs:
         factor = nodes.get(node_name(scaled))
         if factor is None or factor.op not in ("RealDiv", "Mul") or not is_random(nodes, mask):
             continue
