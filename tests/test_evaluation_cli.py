@@ -58,7 +58,7 @@ def silent(monkeypatch):
     from mirilla.model.card import ModelCard
     from mirilla.model.spec import ModelSpec
 
-    def load(path, *, threshold=None):
+    def load(path, *, threshold=None, averages=None):
         card = ModelCard(ModelSpec(), LabelMap.from_names(["face"]), name="silent")
         anchors = len(card.anchors_yxyx)
 

@@ -91,7 +91,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], Path]:
         return checkpoint.read_weights(path)[0], path
     if path.suffix == ".binaryproto":
         raise ModelError(
-            f"{path}: a compiled model; its weights are rounded to half precision, with batch norm folded in.",
+            f"{path}: a compiled model; its weights are rounded, with batch norm folded in.",
             "Give the checkpoint or frozen graph that it was compiled from.",
         )
     raise ModelError(
