@@ -116,8 +116,18 @@ def test_the_sample_passes():
         ),
         (
             "model { ssd { anchor_generator { multiscale_anchor_generator {} } } }",
-            "model.ssd.anchor_generator.multiscale_anchor_generator",
-            "FPN",
+            "model.ssd.anchor_generator.multiscale_anchor_generator.aspect_ratios",
+            "empty",
+        ),
+        (
+            "model { ssd { anchor_generator { multiscale_anchor_generator { min_level: 4 max_level: 9 }}}}",
+            "model.ssd.anchor_generator.multiscale_anchor_generator.max_level",
+            "5 feature maps",
+        ),
+        (
+            "model { ssd { anchor_generator { grid_anchor_generator {} } } }",
+            "model.ssd.anchor_generator.grid_anchor_generator",
+            "only ssd_anchor_generator",
         ),
         (
             "model { ssd { box_predictor { weight_shared_convolutional_box_predictor {} } } }",

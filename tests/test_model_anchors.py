@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from mirilla import config
 from mirilla.errors import ConfigError
+from mirilla.labels import LabelMap
 from mirilla.model.anchors import anchors_per_location, anchors_yxyx, box_specs
+from mirilla.model.card import ModelCard, dumps, loads
+from mirilla.model.from_config import model_spec
 from mirilla.model.layers import architecture
 from mirilla.model.spec import AnchorSpec, ModelSpec
 
@@ -57,7 +63,7 @@ def test_base_anchors():
 
 
 def test_scales_and_ratios():
-    """Scales .2 and .5: the further anchor of the first map lies between them, of the last between .5 and 1."""
+    """Scales .2 and .5: the first map's further anchor lies between them, the last's between .5 and 1."""
     given = spec(
         num_layers=2, scales=(0.2, 0.5), aspect_ratios=(1.0, 4.0), interpolated_scale_aspect_ratio=2.0
     )
@@ -71,6 +77,42 @@ def test_scales_and_ratios():
     np.testing.assert_allclose(boxes[1], [0.45, 0.3, 0.55, 0.7], atol=1e-6)
     with pytest.raises(ConfigError, match="3 scales"):
         box_specs(spec(num_layers=2, scales=(0.1, 0.2, 0.3)))
+
+
+MULTISCALE = "min_level: 4 max_level: 8 anchor_scale: 3 scales_per_octave: 2 aspect_ratios: [1.0, 4.0]"
+
+
+def multiscale(size=256):
+    generator = f"model {{ ssd {{ anchor_generator {{ multiscale_anchor_generator {{ {MULTISCALE} }} }} }} }}"
+    return model_spec(config.merge(config.sample(1, "t", "e", "l", height=size, width=size), generator))
+
+
+def test_multiscale_anchors():
+    """Level 4 of 256 pixels: cells of 16, anchors of 48 and 48 * sqrt(2), centres from 8 on."""
+    model = multiscale()
+    maps = architecture(model).feature_map_shapes
+    boxes = anchors_yxyx(model.anchors, maps, 256, 256)
+    assert len(boxes) == 4 * (256 + 64 + 16 + 4 + 1)
+    root = 2**0.5
+    sides = [(48, 48), (48 * root, 48 * root), (24, 96), (24 * root, 96 * root)]  # a ratio's scales first
+    expected = [[8 - h / 2, 8 - w / 2, 8 + h / 2, 8 + w / 2] for h, w in sides]
+    np.testing.assert_allclose(boxes[:4] * 256, expected, atol=1e-4)
+    np.testing.assert_allclose((boxes[4, :2] + boxes[4, 2:]) / 2 * 256, [8, 24], atol=1e-4)
+    # the last map is one cell of 256 pixels
+    np.testing.assert_allclose(boxes[-4] * 256, [128 - 384, 128 - 384, 128 + 384, 128 + 384], atol=1e-3)
+    # 264 = 16 * 16.5: the first level's cells start at the edge, the second's, of 32, too
+    odd = multiscale(264)
+    other = anchors_yxyx(odd.anchors, architecture(odd).feature_map_shapes, 264, 264)
+    np.testing.assert_allclose((other[0, :2] + other[0, 2:]) / 2, [0, 0], atol=1e-6)
+
+
+def test_multiscale_anchors_survive_model_json():
+    model = multiscale()
+    card = ModelCard(spec=model, labels=LabelMap.from_names(["face"]))
+    assert card.to_json()["anchors"]["generator"]["min_level"] == 4
+    assert loads(dumps(replace(card, file_sha256="0" * 64))).spec == model
+    plain = ModelCard(spec=ModelSpec(), labels=LabelMap.from_names(["face"]))
+    assert "min_level" not in plain.to_json()["anchors"]["generator"]
 
 
 def test_the_larger_network_has_the_originals_layers():

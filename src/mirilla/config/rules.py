@@ -159,6 +159,8 @@ def _matcher(matcher: Any, path: str) -> Iterator[Finding]:
 
 
 def _anchors(ssd: Any, path: str) -> Iterator[Finding]:
+    if ssd.anchor_generator.HasField("multiscale_anchor_generator"):
+        yield from _multiscale(ssd, path.replace("ssd_anchor", "multiscale_anchor"))
     if not ssd.anchor_generator.HasField("ssd_anchor_generator"):
         return
     anchors = ssd.anchor_generator.ssd_anchor_generator
@@ -194,6 +196,33 @@ def _anchors(ssd: Any, path: str) -> Iterator[Finding]:
     for first, second in (("height_stride", "width_stride"), ("height_offset", "width_offset")):
         if len(getattr(anchors, first)) != len(getattr(anchors, second)):
             yield Finding(f"{path}.{second}", f"and {first} must have the same number of values.")
+
+
+def _multiscale(ssd: Any, path: str) -> Iterator[Finding]:
+    anchors, kind = ssd.anchor_generator.multiscale_anchor_generator, ssd.feature_extractor.type
+    count, maps = anchors.max_level - anchors.min_level + 1, FEATURE_MAPS.get(kind)
+    yield from _at_least(anchors, path, "min_level", 1)
+    if maps is not None and count != maps:
+        yield Finding(
+            f"{path}.max_level",
+            f"levels {anchors.min_level} to {anchors.max_level} are {count}, but {kind} has {maps} feature "
+            "maps.",
+            f"Its first map has level 4: set min_level: 4 and max_level: {3 + maps}.",
+        )
+    elif anchors.min_level != 4:
+        yield Finding(
+            f"{path}.min_level",
+            f"{anchors.min_level}, but the first map of {kind} has 1/16 of the input's side, which is level "
+            "4: the anchors will not cover the picture as the map does.",
+            "Set min_level: 4.",
+            "warning",
+        )
+    if not anchors.aspect_ratios:
+        yield Finding(f"{path}.aspect_ratios", "is empty.", "Set aspect_ratios: [1.0, 2.0, 0.5].")
+    elif min(anchors.aspect_ratios) <= 0:
+        yield Finding(f"{path}.aspect_ratios", "holds a ratio that is not above 0.")
+    yield from _above(anchors, path, "anchor_scale", 0)
+    yield from _at_least(anchors, path, "scales_per_octave", 1)
 
 
 def _losses(loss: Any, path: str) -> Iterator[Finding]:

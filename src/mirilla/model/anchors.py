@@ -1,4 +1,4 @@
-"""Anchors of the API's `ssd_anchor_generator`, in numpy.
+"""Anchors of the API's `ssd_anchor_generator` and `multiscale_anchor_generator`, in numpy.
 
 Order: feature map, row, column, box of the location. Boxes are not clipped, so they may leave the picture.
 Source: SSD (arXiv:1512.02325) §2.2, and the API's generator for the lowest map and the interpolated scale.
@@ -22,6 +22,10 @@ def anchors_per_location(spec: AnchorSpec) -> tuple[int, ...]:
 
 def box_specs(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
     """(scale, aspect ratio = width / height) of every anchor of a location, map by map."""
+    if spec.min_level:
+        octave = [2 ** (i / spec.scales_per_octave) for i in range(spec.scales_per_octave)]
+        boxes = tuple((scale, ratio) for ratio in spec.aspect_ratios for scale in octave)
+        return (boxes,) * spec.num_layers
     if spec.scales:
         if len(spec.scales) != spec.num_layers:
             raise ConfigError(
@@ -61,8 +65,15 @@ def anchors_yxyx(
     base_width = np.float32(spec.base_anchor_width * shorter / width_px)
     result = []
     for i, (boxes, (rows, columns)) in enumerate(zip(box_specs(spec), feature_map_shapes, strict=True)):
-        y_stride, y_offset = _grid(spec.height_stride, spec.height_offset, i, rows, height_px)
-        x_stride, x_offset = _grid(spec.width_stride, spec.width_offset, i, columns, width_px)
+        if spec.min_level:
+            stride = 2 ** (spec.min_level + i)
+            base_height = np.float32(spec.anchor_scale * stride / height_px)
+            base_width = np.float32(spec.anchor_scale * stride / width_px)
+            y_stride, y_offset = _level_grid(stride, height_px)
+            x_stride, x_offset = _level_grid(stride, width_px)
+        else:
+            y_stride, y_offset = _grid(spec.height_stride, spec.height_offset, i, rows, height_px)
+            x_stride, x_offset = _grid(spec.width_stride, spec.width_offset, i, columns, width_px)
         scales = np.array([scale for scale, _ in boxes], np.float32)
         root = np.sqrt(np.array([ratio for _, ratio in boxes], np.float32))
         heights = scales / root * base_height  # (K,)
@@ -73,6 +84,12 @@ def anchors_yxyx(
         corners = (centre_y - heights / 2, centre_x - widths / 2, centre_y + heights / 2, centre_x + widths / 2)
         result.append(np.stack(np.broadcast_arrays(*corners), -1).reshape(-1, 4))
     return np.concatenate(result).astype(np.float32)
+
+
+def _level_grid(stride_px: int, side_px: int) -> tuple[float, float]:
+    """(stride, offset) of a level's centres, normalised: from half a stride on where strides fit, else from 0."""
+    offset_px = 0.0 if side_px % stride_px else stride_px / 2
+    return stride_px / side_px, offset_px / side_px
 
 
 def _grid(strides: tuple[int, ...], offsets: tuple[int, ...], i: int, cells: int, side_px: int):

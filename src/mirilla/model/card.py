@@ -82,6 +82,9 @@ class ModelCard:
     def to_json(self) -> dict[str, Any]:
         """What model.json holds; see docs/models.md."""
         spec = dataclasses.asdict(self.spec)
+        for one in dataclasses.fields(self.spec.anchors):
+            if one.metadata.get("seldom") and getattr(self.spec.anchors, one.name) == one.default:
+                del spec["anchors"][one.name]
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -326,7 +329,9 @@ class _Reader:
     def dataclass(self, kind: type, value: Mapping[str, Any], path: str) -> Any:
         """A frozen dataclass of numbers, texts, tuples and further ones; keys must match exactly."""
         hints = typing.get_type_hints(kind)
-        names = [one.name for one in dataclasses.fields(kind)]
+        fields = dataclasses.fields(kind)
+        value = {one.name: one.default for one in fields if one.metadata.get("seldom")} | dict(value)
+        names = [one.name for one in fields]
         for key in value:
             if key not in names:
                 raise self.error(f"{path}.{key}", "is not known")

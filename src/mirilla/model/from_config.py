@@ -26,13 +26,29 @@ def model_spec(pipeline: Pipeline) -> ModelSpec:
         num_classes=ssd.num_classes,
         keep_aspect_ratio=letterbox,
         batch_norm_epsilon=round(batch_norm.epsilon, 9) if extractor.conv_hyperparams.HasField("batch_norm") else 0.001,
-        anchors=_anchors(ssd.anchor_generator.ssd_anchor_generator),
+        anchors=_anchors(ssd.anchor_generator),
         box_coder=_box_coder(ssd.box_coder.faster_rcnn_box_coder),
         post_processing=_post_processing(ssd.post_processing),
     )
 
 
-def _anchors(message) -> AnchorSpec:
+def _anchors(generator) -> AnchorSpec:
+    if generator.WhichOneof("anchor_generator_oneof") == "multiscale_anchor_generator":
+        return _multiscale(generator.multiscale_anchor_generator)
+    return _ssd_anchors(generator.ssd_anchor_generator)
+
+
+def _multiscale(message) -> AnchorSpec:
+    return AnchorSpec(
+        num_layers=message.max_level - message.min_level + 1,
+        aspect_ratios=tuple(_short(v) for v in message.aspect_ratios),
+        min_level=message.min_level,
+        anchor_scale=_short(message.anchor_scale),
+        scales_per_octave=message.scales_per_octave,
+    )
+
+
+def _ssd_anchors(message) -> AnchorSpec:
     def whole(values) -> tuple[int, ...]:
         return tuple(int(v) for v in values)
 

@@ -153,8 +153,8 @@ def architecture(spec: ModelSpec) -> Architecture:
     maps = [by_name[name] for name in (*FIRST_MAPS, *extra_maps)]
     if spec.anchors.num_layers != len(maps):
         raise ConfigError(
-            f"ssd_anchor_generator.num_layers is {spec.anchors.num_layers}, but {spec.feature_extractor} "
-            f"has {len(maps)} feature maps.",
+            f"The anchor generator is for {spec.anchors.num_layers} feature maps (num_layers), but "
+            f"{spec.feature_extractor} has {len(maps)}.",
             f"Set num_layers: {len(maps)}.",
         )
     per_location = anchors_per_location(spec.anchors)

@@ -8,10 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+SELDOM = {"seldom": True}  # of a field: left out of model.json while it has its default
+
 
 @dataclass(frozen=True)
 class AnchorSpec:
-    """The API's `ssd_anchor_generator`: scales spread evenly over the feature maps."""
+    """The API's `ssd_anchor_generator`: scales spread evenly over the feature maps.
+
+    With `min_level` it is `multiscale_anchor_generator`: a map of level l has anchors of anchor_scale * 2 ** l
+    pixels, and the fields before min_level, aspect_ratios and num_layers excepted, mean nothing.
+    """
 
     num_layers: int = 5
     min_scale: float = 0.2
@@ -26,6 +32,9 @@ class AnchorSpec:
     width_stride: tuple[int, ...] = ()
     height_offset: tuple[int, ...] = ()  # pixels; empty: half a stride
     width_offset: tuple[int, ...] = ()
+    min_level: int = field(default=0, metadata=SELDOM)  # of the first map; 0: ssd_anchor_generator
+    anchor_scale: float = field(default=4.0, metadata=SELDOM)
+    scales_per_octave: int = field(default=2, metadata=SELDOM)
 
 
 @dataclass(frozen=True)
