@@ -15,13 +15,18 @@ from mirilla import config
 from mirilla.bonnet import compile as bonnet
 from mirilla.bonnet import doctor, doctor_model
 from mirilla.bonnet import format as bf
+from mirilla.bonnet.doctor_config import random_weights
 from mirilla.bonnet.doctor_findings import MAY_NOT, NOTE, WILL_NOT, Finding
+from mirilla.bonnet.run import CompiledModel
 from mirilla.cli.main import main
-from mirilla.graph import read_graph_def, write_graph_def
+from mirilla.graph import read_graph_def, reader, write_graph_def
 from mirilla.graph.graphdef import constant_array
+from mirilla.graph.reference import run
 from mirilla.labels import LabelMap, save_label_map
 from mirilla.model import card as cards
+from mirilla.model.from_config import model_spec
 from mirilla.model.spec import ModelSpec
+from mirilla.targets import frozen_graph
 
 MODELS = ("card_detector", "darthvader", "pikachu2_detector", "pikachu_detector", "rover_224", "rps_160")
 
@@ -187,6 +192,29 @@ def test_quantised_training_is_refused(tmp_path):
     one = only(found.findings, "quantised")
     assert one.layer.startswith("graph_rewriter")
     assert found.verdict == WILL_NOT
+
+
+def test_a_kernel_that_outgrows_its_map_is_found_before_training_and_mended_after(tmp_path):
+    # google/aiyprojects-raspbian, issue 314: ssd_mobilenet_v1 at 256 px
+    path = pipeline(tmp_path)
+    changed = config.override(config.load(path), "model.ssd.feature_extractor.type", "ssd_mobilenet_v1")
+    changed = config.override(changed, "model.ssd.anchor_generator.ssd_anchor_generator.num_layers", 6)
+    config.save(path, changed)
+    found = [one for one in doctor.examine(path).findings if one.code == "kernel-too-large"]
+    assert ["3x3 is larger than its map 2x2" in one.what for one in found] == [True, False]
+    assert "1x1" in found[1].what
+    assert all("--fix" in one.remedy and not one.fixable for one in found)
+    spec = model_spec(changed)
+    write_graph_def(tmp_path / "exported.pb", frozen_graph.build(spec, random_weights(spec)))
+    assert main(["doctor", str(tmp_path / "exported.pb")]) == 1
+    assert main(["doctor", str(tmp_path / "exported.pb"), "--fix", str(tmp_path / "mended.pb")]) == 0
+    assert main(["compile", str(tmp_path / "mended.pb"), "--out", str(tmp_path / "m.binaryproto")]) == 0
+    compiled = CompiledModel.load(tmp_path / "m.binaryproto")
+    pictures = np.random.default_rng(0).uniform(-1, 1, (1, 256, 256, 3)).astype(np.float32)
+    expected = run(reader.load(tmp_path / "exported.pb"), pictures)
+    for name, value in compiled.run(pictures).items():
+        np.testing.assert_allclose(value.reshape(expected[name].shape), expected[name], rtol=0, atol=0.02)
+        assert expected[name].std() > 0
 
 
 def test_what_mirilla_cannot_build_is_named(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from mirilla import config
-from mirilla.bonnet import doctor_graph
+from mirilla.bonnet import doctor_graph, doctor_mend
 from mirilla.bonnet.doctor_decoder import Outputs
 from mirilla.bonnet.doctor_findings import MAY_NOT, NOTE, WILL_NOT, Finding, finding, in_order
 from mirilla.config import Pipeline
@@ -60,8 +60,11 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
     size = (spec.height_px, spec.width_px)
     graph = doctor_graph.examine(graph_def, frozen_graph.NORMALISED,
                                  (frozen_graph.BOX_CODES, frozen_graph.CLASS_LOGITS), size)
-    found += [_with_smaller(one, spec) if one.code == "arena-overflow" else one for one in graph.findings
-              if one.code != "preprocessing-before"]
+    for one in doctor_mend.marked(graph.findings, doctor_mend.mend(graph_def, graph)):
+        if one.code == "arena-overflow":
+            found.append(_with_smaller(one, spec))
+        elif one.code != "preprocessing-before":
+            found.append(_mendable_later(one) if one.fixable else one)
     network = graph.network
     outputs = None if network is None else Outputs.of(network.outputs, network.output_shapes)
     return ConfigExamination(in_order(found), spec, outputs)
@@ -104,6 +107,11 @@ def _labels(pipeline: Pipeline, path: Path) -> Iterator[Finding]:
                               f"goes up to id {named}.", f"Set num_classes: {named}, or mend the label map.",
                               severity=WILL_NOT if named > classes else MAY_NOT)
             return
+
+
+def _mendable_later(one: Finding) -> Finding:
+    later = "Or train it as it is and mend the exported graph: 'mirilla doctor GRAPH.pb --fix OUT.pb'."
+    return replace(one, fixable=False, remedy=f"{one.remedy} {later}")
 
 
 def _with_smaller(one: Finding, spec: ModelSpec) -> Finding:
