@@ -139,15 +139,15 @@ def _line(face: Face) -> str:
 
 def _face_heights(rng: np.random.Generator, longer_px: int) -> list[float]:
     """Heights of a scene's faces in its pixels, the smallest (farthest) first."""
-    kind = str(rng.choice(["none", "one", "few", "group", "crowd"], p=[0.06, 0.45, 0.3, 0.13, 0.06]))
-    counts = {"none": (0, 1), "one": (1, 2), "few": (2, 5), "group": (4, 9), "crowd": (8, 18)}
+    kind = str(rng.choice(["none", "one", "few", "group", "crowd"], p=[0.07, 0.5, 0.33, 0.07, 0.03]))
+    counts = {"none": (0, 1), "one": (1, 2), "few": (2, 4), "group": (3, 6), "crowd": (6, 12)}
     count = int(rng.integers(*counts[kind]))
     smallest, largest = {
         "none": (1.0, 2.0),
-        "one": (28.0, LARGEST_FACE),
-        "few": (22.0, 120.0),
-        "group": (SMALLEST_FACE, 60.0),
-        "crowd": (6.0, 30.0),  # some end up too small to count
+        "one": (44.0, LARGEST_FACE),
+        "few": (36.0, 130.0),
+        "group": (24.0, 70.0),
+        "crowd": (6.0, 36.0),  # some end up too small to count
     }[kind]
     sizes = np.exp(rng.uniform(math.log(smallest), math.log(largest), count))
     return sorted((sizes * longer_px / 256).tolist())

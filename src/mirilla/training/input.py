@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -120,7 +120,7 @@ class Batches:
         image, place = render(view, self.spec)
         return image, Objects(place.to_input(view.boxes_yxyx), view.classes, view.weights, view.ignore)
 
-    def stream(self, start: int, stop: int | None = None) -> Iterator[Arrays]:
+    def stream(self, start: int, stop: int | None = None) -> Generator[Arrays, None, None]:
         """Batches from step `start` on, made ahead by a thread; errors arise where the batch is asked for."""
         ready: queue.Queue = queue.Queue(AHEAD)
         ended = threading.Event()
