@@ -396,6 +396,30 @@ def test_jpeg_and_resizing_keep_objects_and_change_pixels():
         np.testing.assert_array_equal(result.boxes_yxyx, view.boxes_yxyx)
 
 
+def test_a_picture_twice():
+    below = option(
+        "random_self_concat_image { concat_vertical_probability: 1 concat_horizontal_probability: 0 }"
+    )
+    view = below(np.random.default_rng(0), picture(4, 6))
+    image = picture(4, 6).picture[..., 0]
+    np.testing.assert_array_equal(shown(view), np.concatenate([image, image]))
+    np.testing.assert_array_equal(in_box(view, 0), [[40]])
+    np.testing.assert_array_equal(in_box(view, 1), [[40]])
+    np.testing.assert_allclose(view.boxes_yxyx[1], [5 / 8, 2 / 6, 6 / 8, 3 / 6])
+    both = option(
+        "random_self_concat_image { concat_vertical_probability: 1 concat_horizontal_probability: 1 }"
+    )
+    view = both(np.random.default_rng(0), picture(4, 6))
+    assert view.size_px == (8, 12)
+    assert len(view.classes) == 4
+    assert {int(in_box(view, i)[0, 0]) for i in range(4)} == {40}
+    rare = option("random_self_concat_image {}")
+    rng = np.random.default_rng(0)
+    assert np.mean([len(rare(rng, picture()).classes) > 1 for _ in range(2000)]) == pytest.approx(
+        0.19, abs=0.03
+    )
+
+
 def _labels(view):
     return view.boxes_yxyx, view.classes, view.weights, view.ignore
 
