@@ -169,3 +169,44 @@ def test_frozen_variables_stay_through_a_run(tmp_path):
     moved = {n for n in trained if not np.array_equal(start[n], end[n])}
     assert moved
     assert all(n.startswith("BoxPredictor") for n in moved)
+
+
+def test_several_files_and_globs(tmp_path):
+    for part in "ab":
+        (tmp_path / part).mkdir()
+        records(tmp_path / part, count=2)
+        (tmp_path / part / "train.tfrecord").rename(tmp_path / f"{part}.tfrecord")
+    records(tmp_path, count=1)
+    pipeline = small(tmp_path)
+    paths = pipeline.train_input_reader.tf_record_input_reader.input_path
+    paths[:] = [str(tmp_path / "[ab].tfrecord"), str(tmp_path / "train.tfrecord")]
+    assert len(open_training_set(pipeline, model_spec(pipeline), tmp_path / "cache").objects) == 5
+
+
+def test_the_samplers_and_losses_train(tmp_path):
+    torch.set_num_threads(1)
+    records(tmp_path)
+    for number, loss in enumerate(
+        (
+            "classification_loss { weighted_softmax {} } localization_loss { weighted_iou {} }",
+            "classification_loss { bootstrapped_sigmoid { alpha: 0.8 }} localization_loss { weighted_l2 {}}",
+            "classification_loss { weighted_sigmoid_focal {}} "
+            "random_example_sampler { positive_sample_fraction: 0.2 }",
+        )
+    ):
+        pipeline = small(tmp_path, f"model {{ ssd {{ loss {{ {loss} }} }} }}")
+        pipeline.model.ssd.loss.ClearField("hard_example_miner")
+        assert train(pipeline, tmp_path / f"run{number}").step == 2
+
+
+def test_multiscale_anchors_train(tmp_path):
+    torch.set_num_threads(1)
+    records(tmp_path)
+    text = (
+        "model { ssd { anchor_generator { multiscale_anchor_generator { min_level: 4 max_level: 8 "
+        "aspect_ratios: [1.0, 2.0, 0.5] } } } }"
+    )
+    result = train(small(tmp_path, text), tmp_path / "run")
+    assert checkpoint.load(result.checkpoint).variables[
+        "BoxPredictor_0/BoxEncodingPredictor/biases"
+    ].shape == (24,)
