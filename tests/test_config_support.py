@@ -381,6 +381,9 @@ def test_short_runs_are_warned_of():
     ):
         short = config.override(short, path, value)
     assert [f for f in config.check(short) if f.severity == "warning"] == []
+    short.mirilla.ClearField("base_batch_norm_decay")
+    short.model.ssd.feature_extractor.override_base_feature_extractor_hyperparams = True
+    assert [f for f in config.check(short) if f.severity == "warning"] == []
 
 
 def test_the_samples_of_other_families_are_refused_by_name(shared):

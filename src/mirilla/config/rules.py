@@ -388,7 +388,10 @@ def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
             "warning",
         )
     batch_norm = pipeline.model.ssd.feature_extractor.conv_hyperparams.batch_norm
-    base = options.base_batch_norm_decay if options.HasField("base_batch_norm_decay") else 0.9997
+    override = pipeline.model.ssd.feature_extractor.override_base_feature_extractor_hyperparams
+    base = batch_norm.decay if override else 0.9997
+    if options.HasField("base_batch_norm_decay"):
+        base = options.base_batch_norm_decay
     for field, value in (
         ("mirilla.base_batch_norm_decay", base),
         ("model.ssd.feature_extractor.conv_hyperparams.batch_norm.decay", batch_norm.decay),

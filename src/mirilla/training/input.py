@@ -118,7 +118,8 @@ class Batches:
         for change in self.augmentations:
             view = change(rng, view)
         image, place = render(view, self.spec)
-        return image, Objects(place.to_input(view.boxes_yxyx), view.classes, view.weights, view.ignore)
+        boxes = np.asarray(place.to_input(view.boxes_yxyx), np.float64)
+        return image, Objects(boxes, view.classes, view.weights, view.ignore)
 
     def stream(self, start: int, stop: int | None = None) -> Generator[Arrays, None, None]:
         """Batches from step `start` on, made ahead by a thread; errors arise where the batch is asked for."""
