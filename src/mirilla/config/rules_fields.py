@@ -1,0 +1,43 @@
+"""Rules about one field, which the others are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mirilla.config.findings import Finding
+from mirilla.config.support import ACTS, support
+
+
+def chosen(message: Any, path: str, oneof: str) -> Iterator[Finding]:
+    """One of a oneof must be set."""
+    if message.WhichOneof(oneof) is None:
+        names = [field.name for field in message.DESCRIPTOR.oneofs_by_name[oneof].fields]
+        taken = [name for name in names if (entry := support(f"{path}.{name}")) and entry.status == ACTS]
+        yield Finding(path, "is missing or empty.", f"Put one of these in it: {', '.join(taken)}.")
+
+
+def at_least(message: Any, path: str, name: str, least: float) -> Iterator[Finding]:
+    """A field must not be below a value."""
+    if not getattr(message, name) >= least:
+        yield Finding(f"{path}.{name}", f"{_value(message, name)} must be {least:g} or more.")
+
+
+def above(message: Any, path: str, name: str, limit: float) -> Iterator[Finding]:
+    """A field must be above a value."""
+    if not getattr(message, name) > limit:
+        yield Finding(f"{path}.{name}", f"{_value(message, name)} must be above {limit:g}.")
+
+
+def between(
+    message: Any, path: str, name: str, low: float, high: float, upper_open: bool = False
+) -> Iterator[Finding]:
+    """A field must lie between two values."""
+    value = getattr(message, name)
+    if not (low <= value < high if upper_open else low <= value <= high):
+        bound = f"at least {low:g} and below {high:g}" if upper_open else f"from {low:g} to {high:g}"
+        yield Finding(f"{path}.{name}", f"{_value(message, name)} must be {bound}.")
+
+
+def _value(message: Any, name: str) -> str:
+    return f"{getattr(message, name):g}" + ("" if message.HasField(name) else " (not set)")

@@ -1,0 +1,250 @@
+"""Rules about `model`: what must be there, ranges, and what must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mirilla.config.findings import Finding
+from mirilla.config.pipeline import Pipeline
+from mirilla.config.pipeline_pb2 import PostProcessing
+from mirilla.config.rules_fields import above, at_least, between, chosen
+
+# feature extractor -> number of feature maps
+FEATURE_MAPS = {"embedded_ssd_mobilenet_v1": 5, "ssd_mobilenet_v1": 6}
+
+
+def findings(pipeline: Pipeline) -> Iterator[Finding]:
+    """What the model's values break."""
+    if not pipeline.model.HasField("ssd"):
+        # Another family is refused by the table; here only its absence is said.
+        if pipeline.model.WhichOneof("model") is None:
+            yield Finding("model.ssd", "is missing.", "'mirilla init' writes a complete file.")
+        return
+    ssd, path = pipeline.model.ssd, "model.ssd"
+    yield from at_least(ssd, path, "num_classes", 1)
+    for name, kinds in (
+        ("image_resizer", "image_resizer_oneof"),
+        ("box_coder", "box_coder_oneof"),
+        ("matcher", "matcher_oneof"),
+        ("similarity_calculator", "region_similarity"),
+        ("anchor_generator", "anchor_generator_oneof"),
+        ("box_predictor", "box_predictor_oneof"),
+    ):
+        yield from chosen(getattr(ssd, name), f"{path}.{name}", kinds)
+    yield from _resizer(ssd, f"{path}.image_resizer")
+    yield from _extractor(ssd, f"{path}.feature_extractor")
+    yield from _matcher(ssd.matcher.argmax_matcher, f"{path}.matcher.argmax_matcher")
+    coder = f"{path}.box_coder.faster_rcnn_box_coder"
+    for name in ("y_scale", "x_scale", "height_scale", "width_scale"):
+        yield from above(ssd.box_coder.faster_rcnn_box_coder, coder, name, 0)
+    yield from _anchors(ssd, f"{path}.anchor_generator.ssd_anchor_generator")
+    if ssd.box_predictor.HasField("convolutional_box_predictor"):
+        predictor = ssd.box_predictor.convolutional_box_predictor
+        here = f"{path}.box_predictor.convolutional_box_predictor"
+        yield from _hyperparams(predictor, here, normed=False)
+        if predictor.use_dropout:
+            yield from above(predictor, here, "dropout_keep_probability", 0)
+            yield from between(predictor, here, "dropout_keep_probability", 0, 1)
+    yield from at_least(ssd, path, "negative_class_weight", 0)
+    yield from _losses(ssd.loss, f"{path}.loss")
+    yield from _post_processing(ssd, f"{path}.post_processing")
+
+
+def _resizer(ssd: Any, path: str) -> Iterator[Finding]:
+    if ssd.image_resizer.HasField("fixed_shape_resizer"):
+        for name in ("height", "width"):
+            yield from at_least(
+                ssd.image_resizer.fixed_shape_resizer, f"{path}.fixed_shape_resizer", name, 32
+            )
+    if ssd.image_resizer.HasField("keep_aspect_ratio_resizer"):
+        resizer, path = ssd.image_resizer.keep_aspect_ratio_resizer, f"{path}.keep_aspect_ratio_resizer"
+        yield from at_least(resizer, path, "max_dimension", 32)
+        if resizer.min_dimension != resizer.max_dimension:
+            yield Finding(
+                f"{path}.min_dimension",
+                f"{resizer.min_dimension} differs from max_dimension, {resizer.max_dimension}; a picture "
+                "padded to a square is scaled so that its longer side fits.",
+                f"Set min_dimension: {resizer.max_dimension}.",
+            )
+
+
+def _extractor(ssd: Any, path: str) -> Iterator[Finding]:
+    extractor = ssd.feature_extractor
+    if not ssd.HasField("feature_extractor"):
+        yield Finding(path, "is missing.", "Add feature_extractor { type: 'embedded_ssd_mobilenet_v1' ... }.")
+        return
+    yield from above(extractor, path, "depth_multiplier", 0)
+    yield from at_least(extractor, path, "min_depth", 1)
+    yield from _hyperparams(extractor, path, normed=True)
+    norm = extractor.conv_hyperparams.batch_norm
+    if not extractor.override_base_feature_extractor_hyperparams and abs(norm.epsilon - 0.001) > 1e-8:
+        yield Finding(
+            f"{path}.conv_hyperparams.batch_norm.epsilon",
+            f"{norm.epsilon:g} differs from the base network's, 0.001; the layers share one.",
+            "Set epsilon: 0.001, or override_base_feature_extractor_hyperparams: true.",
+        )
+
+
+def _hyperparams(owner: Any, path: str, normed: bool) -> Iterator[Finding]:
+    path = f"{path}.conv_hyperparams"
+    if not owner.HasField("conv_hyperparams"):
+        yield Finding(path, "is missing.", "Copy the block from the file that 'mirilla init' writes.")
+        return
+    block = owner.conv_hyperparams
+    yield from chosen(block.initializer, f"{path}.initializer", "initializer_oneof")
+    weight = f"{path}.regularizer.l2_regularizer"
+    yield from at_least(block.regularizer.l2_regularizer, weight, "weight", 0)
+    for kind in ("truncated_normal_initializer", "random_normal_initializer"):
+        yield from at_least(getattr(block.initializer, kind), f"{path}.initializer.{kind}", "stddev", 0)
+    scaling = block.initializer.variance_scaling_initializer
+    yield from above(scaling, f"{path}.initializer.variance_scaling_initializer", "factor", 0)
+    if normed:
+        if block.WhichOneof("normalizer_oneof") is None:
+            yield Finding(
+                f"{path}.batch_norm",
+                "is missing; the graphs are written with batch norm.",
+                "Add batch_norm { scale: true decay: 0.9997 }.",
+            )
+        yield from between(block.batch_norm, f"{path}.batch_norm", "decay", 0, 1)
+        yield from above(block.batch_norm, f"{path}.batch_norm", "epsilon", 0)
+
+
+def _matcher(matcher: Any, path: str) -> Iterator[Finding]:
+    if matcher.ignore_thresholds:
+        return
+    for name in ("matched_threshold", "unmatched_threshold"):
+        yield from between(matcher, path, name, 0, 1)
+    if matcher.unmatched_threshold > matcher.matched_threshold:
+        yield Finding(
+            f"{path}.unmatched_threshold",
+            f"{matcher.unmatched_threshold:g} is above matched_threshold, {matcher.matched_threshold:g}.",
+            "Lower unmatched_threshold.",
+        )
+    elif (
+        not matcher.negatives_lower_than_unmatched
+        and matcher.unmatched_threshold == matcher.matched_threshold
+    ):
+        yield Finding(
+            f"{path}.negatives_lower_than_unmatched",
+            "false takes the negatives from between the two thresholds, which are equal.",
+            "Lower unmatched_threshold, or remove the field.",
+        )
+
+
+def _anchors(ssd: Any, path: str) -> Iterator[Finding]:
+    if ssd.anchor_generator.HasField("multiscale_anchor_generator"):
+        yield from _multiscale(ssd, path.replace("ssd_anchor", "multiscale_anchor"))
+    if not ssd.anchor_generator.HasField("ssd_anchor_generator"):
+        return
+    anchors = ssd.anchor_generator.ssd_anchor_generator
+    kind = ssd.feature_extractor.type
+    maps = FEATURE_MAPS.get(kind)
+    if maps is not None and anchors.num_layers != maps:
+        yield Finding(
+            f"{path}.num_layers",
+            f"{anchors.num_layers}, but {kind} has {maps} feature maps.",
+            f"Set num_layers: {maps}.",
+        )
+    if not anchors.scales:
+        yield from above(anchors, path, "min_scale", 0)
+        if anchors.max_scale < anchors.min_scale:
+            yield Finding(
+                f"{path}.max_scale", f"{anchors.max_scale:g} is below min_scale, {anchors.min_scale:g}."
+            )
+    elif min(anchors.scales) <= 0:
+        yield Finding(f"{path}.scales", "holds a scale that is not above 0.")
+    if not anchors.aspect_ratios:
+        yield Finding(
+            f"{path}.aspect_ratios", "is empty.", "Set aspect_ratios: [1.0, 2.0, 0.5, 3.0, 0.3333]."
+        )
+    elif min(anchors.aspect_ratios) <= 0:
+        yield Finding(f"{path}.aspect_ratios", "holds a ratio that is not above 0.")
+    yield from at_least(anchors, path, "interpolated_scale_aspect_ratio", 0)
+    for name in ("base_anchor_height", "base_anchor_width"):
+        yield from above(anchors, path, name, 0)
+    for name in ("scales", "height_stride", "width_stride", "height_offset", "width_offset"):
+        count = len(getattr(anchors, name))
+        if count not in (0, anchors.num_layers):
+            yield Finding(f"{path}.{name}", f"has {count} values, but num_layers is {anchors.num_layers}.")
+    for first, second in (("height_stride", "width_stride"), ("height_offset", "width_offset")):
+        if len(getattr(anchors, first)) != len(getattr(anchors, second)):
+            yield Finding(f"{path}.{second}", f"and {first} must have the same number of values.")
+
+
+def _multiscale(ssd: Any, path: str) -> Iterator[Finding]:
+    anchors, kind = ssd.anchor_generator.multiscale_anchor_generator, ssd.feature_extractor.type
+    count, maps = anchors.max_level - anchors.min_level + 1, FEATURE_MAPS.get(kind)
+    yield from at_least(anchors, path, "min_level", 1)
+    if maps is not None and count != maps:
+        yield Finding(
+            f"{path}.max_level",
+            f"levels {anchors.min_level} to {anchors.max_level} are {count}, but {kind} has {maps} feature "
+            "maps.",
+            f"Its first map has level 4: set min_level: 4 and max_level: {3 + maps}.",
+        )
+    elif anchors.min_level != 4:
+        yield Finding(
+            f"{path}.min_level",
+            f"{anchors.min_level}, but the first map of {kind} has 1/16 of the input's side, which is level "
+            "4: the anchors will not cover the picture as the map does.",
+            "Set min_level: 4.",
+            "warning",
+        )
+    if not anchors.aspect_ratios:
+        yield Finding(f"{path}.aspect_ratios", "is empty.", "Set aspect_ratios: [1.0, 2.0, 0.5].")
+    elif min(anchors.aspect_ratios) <= 0:
+        yield Finding(f"{path}.aspect_ratios", "holds a ratio that is not above 0.")
+    yield from above(anchors, path, "anchor_scale", 0)
+    yield from at_least(anchors, path, "scales_per_octave", 1)
+
+
+def _losses(loss: Any, path: str) -> Iterator[Finding]:
+    yield from chosen(loss.classification_loss, f"{path}.classification_loss", "classification_loss")
+    yield from chosen(loss.localization_loss, f"{path}.localization_loss", "localization_loss")
+    for name in ("classification_weight", "localization_weight"):
+        yield from at_least(loss, path, name, 0)
+    smooth = f"{path}.localization_loss.weighted_smooth_l1"
+    yield from above(loss.localization_loss.weighted_smooth_l1, smooth, "delta", 0)
+    focal, focal_path = loss.classification_loss.weighted_sigmoid_focal, f"{path}.classification_loss"
+    yield from at_least(focal, f"{focal_path}.weighted_sigmoid_focal", "gamma", 0)
+    if focal.HasField("alpha"):
+        yield from between(focal, f"{focal_path}.weighted_sigmoid_focal", "alpha", 0, 1)
+    bootstrapped, softmax = (
+        loss.classification_loss.bootstrapped_sigmoid,
+        loss.classification_loss.weighted_softmax,
+    )
+    yield from between(bootstrapped, f"{focal_path}.bootstrapped_sigmoid", "alpha", 0, 1)
+    yield from above(softmax, f"{focal_path}.weighted_softmax", "logit_scale", 0)
+    if loss.HasField("random_example_sampler"):
+        sampler, sampler_path = loss.random_example_sampler, f"{path}.random_example_sampler"
+        yield from above(sampler, sampler_path, "positive_sample_fraction", 0)
+        yield from between(sampler, sampler_path, "positive_sample_fraction", 0, 1)
+    if loss.HasField("hard_example_miner"):
+        miner, miner_path = loss.hard_example_miner, f"{path}.hard_example_miner"
+        for name in ("num_hard_examples", "max_negatives_per_positive", "min_negatives_per_image"):
+            yield from at_least(miner, miner_path, name, 0)
+        yield from between(miner, miner_path, "iou_threshold", 0, 1)
+
+
+def _post_processing(ssd: Any, path: str) -> Iterator[Finding]:
+    nms, nms_path = ssd.post_processing.batch_non_max_suppression, f"{path}.batch_non_max_suppression"
+    for name in ("score_threshold", "iou_threshold"):
+        yield from between(nms, nms_path, name, 0, 1)
+    for name in ("max_detections_per_class", "max_total_detections"):
+        yield from at_least(nms, nms_path, name, 1)
+    converter = PostProcessing.ScoreConverter.Name(ssd.post_processing.score_converter)
+    loss = ssd.loss.classification_loss.WhichOneof("classification_loss")
+    fitting = {
+        "weighted_sigmoid": "SIGMOID",
+        "weighted_sigmoid_focal": "SIGMOID",
+        "bootstrapped_sigmoid": "SIGMOID",
+        "weighted_softmax": "SOFTMAX",
+    }
+    if loss in fitting and fitting[loss] != converter:
+        yield Finding(
+            f"{path}.score_converter",
+            f"{converter} does not go with the loss {loss}: scores will not be probabilities.",
+            f"Set score_converter: {fitting[loss]}.",
+            "warning",
+        )
