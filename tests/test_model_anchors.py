@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from mirilla import config
 from mirilla.errors import ConfigError
 from mirilla.labels import LabelMap

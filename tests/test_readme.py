@@ -25,7 +25,8 @@ def test_every_verb_of_the_readme_exists():
     verbs = set(re.findall(r"^mirilla (\w+)", "\n".join(blocks()), re.M))
     assert len(verbs) == 5
     for verb in verbs:
-        done = subprocess.run([sys.executable, "-m", "mirilla.cli.main", verb, "--help"], capture_output=True, text=True)
+        command = [sys.executable, "-m", "mirilla.cli.main", verb, "--help"]
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert f"usage: mirilla {verb}" in done.stdout
 

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("cv2")
 
-from mirilla import resize  # noqa: E402
-from mirilla.data.sample import Sample  # noqa: E402
-from mirilla.errors import DataError, MirillaError  # noqa: E402
-from mirilla.model.spec import ModelSpec  # noqa: E402
-from mirilla.training import pictures  # noqa: E402
-from mirilla.training.input import Batches, Objects, objects_of  # noqa: E402
+from mirilla import resize
+from mirilla.data.sample import Sample
+from mirilla.errors import DataError, MirillaError
+from mirilla.model.spec import ModelSpec
+from mirilla.training import pictures
+from mirilla.training.input import Batches, Objects, objects_of
 
 SQUASH = ModelSpec()
 LETTERBOX = ModelSpec(keep_aspect_ratio=True)

@@ -10,6 +10,16 @@ Names are imported when first used, so that `import mirilla` stays fast.
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mirilla.data import read_dataset
+    from mirilla.data.sample import Sample
+    from mirilla.detect import Detector
+    from mirilla.detections import Detections
+    from mirilla.errors import MirillaError
+    from mirilla.labels import LabelMap
+    from mirilla.model.spec import ModelSpec
 
 __version__ = "0.1.0"
 
@@ -23,7 +33,16 @@ _HOME = {
     "read_dataset": "mirilla.data",
 }
 
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604
+__all__ = [
+    "Detections",
+    "Detector",
+    "LabelMap",
+    "MirillaError",
+    "ModelSpec",
+    "Sample",
+    "__version__",
+    "read_dataset",
+]
 
 
 def __getattr__(name: str):

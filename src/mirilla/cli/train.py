@@ -30,5 +30,6 @@ def run(args: argparse.Namespace) -> int:
                    device=args.device, config_path=args.pipeline_config)
     console.say(f"made {result.checkpoint} ({result.images_per_s:.0f} images/s)")
     console.say(f"next: mirilla eval --pipeline-config {args.pipeline_config} --model-dir {args.model_dir}")
-    console.say(f"      mirilla export --pipeline-config {args.pipeline_config} --model-dir {args.model_dir} --out exported")
+    console.say(f"      mirilla export --pipeline-config {args.pipeline_config} --model-dir {args.model_dir} "
+                "--out exported")
     return 0

@@ -6,6 +6,7 @@ Source: SSD (arXiv:1512.02325) §2.2, and the API's generator for the lowest map
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +40,7 @@ def box_specs(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
         step = (spec.max_scale - spec.min_scale) / (spec.num_layers - 1)
         scales = [*(spec.min_scale + step * i for i in range(spec.num_layers)), 1.0]
     maps = []
-    for i, (scale, following) in enumerate(zip(scales[:-1], scales[1:], strict=True)):
+    for i, (scale, following) in enumerate(itertools.pairwise(scales)):
         if i == 0 and spec.reduce_boxes_in_lowest_layer:
             maps.append(((0.1, 1.0), (scale, 2.0), (scale, 0.5)))
             continue

@@ -199,9 +199,9 @@ class Initializer:
 def initialise(
     network: SsdNetwork,
     generator: torch.Generator,
-    base: Initializer = Initializer(stddev=0.09),  # noqa: B008
-    extra: Initializer = Initializer(stddev=0.03),  # noqa: B008
-    predictor: Initializer = Initializer(stddev=0.03),  # noqa: B008
+    base: Initializer = Initializer(stddev=0.09),
+    extra: Initializer = Initializer(stddev=0.03),
+    predictor: Initializer = Initializer(stddev=0.03),
     class_bias: float = 0.0,
 ) -> None:
     """Fresh kernels for the base network, the extra maps and the predictors; biases 0 (those of the class logits

@@ -22,4 +22,5 @@ def keep_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * 2**20))
-    return all([mallopt(option, value) == 1 for option, value in settings])
+    accepted = [mallopt(option, value) == 1 for option, value in settings]  # every one is made, whatever one says
+    return all(accepted)

@@ -22,7 +22,6 @@ from mirilla.training.augment import needs_own_pixels
 from mirilla.training.input import Objects, objects_of
 from mirilla.training.pictures import PictureCache, open_cache
 
-
 ANY_SIDE_PX = 2**20  # as the long side of the input: no picture is shrunk
 
 
