@@ -246,7 +246,8 @@ def _check(losses: Losses, step: int, rate: float) -> None:
     raise TrainingError(
         f"step {step}: the {part} loss is {total}, no number; the last checkpoint is from before that.",
         f"The learning rate ({rate:g}) is most likely too high: lower it, or set "
-        "train_config.gradient_clipping_by_norm. If it happens at the first steps, check the data with 'mirilla data check'.",
+        "train_config.gradient_clipping_by_norm. If it happens at the first steps, check the data with "
+        "'mirilla data check'.",
     )
 
 
