@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder for everything that is made (default: mirilla-demo)",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="training steps (default: 1000)")
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps (default: 3000)")
     parser.add_argument(
         "--pictures", type=int, metavar="N", help="pictures drawn for training (default: 600)"
     )
