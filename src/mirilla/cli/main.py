@@ -24,6 +24,7 @@ VERBS = {
     "inspect": "show the layers, shapes and memory of a compiled model or frozen graph",
     "doctor": "tell whether a graph, compiled model or pipeline.config runs on the Vision Kit; mend graphs",
     "emulate": "answer the kit's client over TCP as a Vision Bonnet would",
+    "deploy": "put a compiled model on a Vision Kit over SSH, run it there, go back, remove it",
 }
 
 
