@@ -149,7 +149,8 @@ class ShellLink:
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def follow(self, script: str) -> int:
-        return subprocess.run(["sh", "-c", script], env=self.kit.variables, stdin=subprocess.PIPE).returncode
+        with subprocess.Popen(["sh", "-c", script], env=self.kit.variables, stdin=subprocess.PIPE) as process:
+            return process.wait()
 
     def copy(self, folder: str, remote: str) -> None:
         shutil.copytree(folder, self.kit.home / remote / Path(folder).name, dirs_exist_ok=True)
@@ -204,7 +205,8 @@ def sshd(kit: Kit, folder: Path, *, known: bool = True, file_limit: int | None =
     (folder / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1:{port}\nHostKey {folder}/host\nPidFile {folder}/pid\n"
         f"AuthorizedKeysFile {folder}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
-        f"KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nSubsystem sftp internal-sftp\n"
+        f"KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\n"
+        f"Subsystem sftp internal-sftp -d {kit.home}\n"
         f"SetEnv {variables}\n"
     )
     config = folder / "config"

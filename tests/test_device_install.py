@@ -132,7 +132,7 @@ def test_power_cut_at_each_step(link, kit, packs, after):
 def test_a_wrong_hash_is_seen_on_the_kit(link, kit, packs):
     install.install(link, packs[0])
     kit.program("tar", '#!/bin/sh\n/bin/tar "$@" && printf x >>"$4/face.binaryproto"\n')
-    with pytest.raises(DeviceError, match="SHA-256 differs.*still runs"):
+    with pytest.raises(DeviceError, match=r"SHA-256 differs.*still runs"):
         install.install(link, packs[1])
     assert kit.versions == [packs[0].name]
 
@@ -180,7 +180,7 @@ def test_a_file_in_the_folders_place(link, kit, packs):
 def test_payload_refuses_what_would_not_run(tmp_path):
     path = small_model(tmp_path / "a")
     (tmp_path / "a/model.json").rename(tmp_path / "elsewhere.json")
-    with pytest.raises(ModelError, match="no model.json"):
+    with pytest.raises(ModelError, match=r"no model\.json"):
         install.payload(path)
     (tmp_path / "elsewhere.json").rename(tmp_path / "a/model.json")
     path.write_bytes(path.read_bytes() + b"\x0a")
@@ -251,6 +251,19 @@ def test_the_service_replaces_the_joy_demo_and_gives_its_place_back(link, kit, p
     assert not list(kit.root.glob("etc/systemd/system/*"))
     assert (kit.state / "joy_detection_demo.service.enabled").exists()
     assert (kit.state / "joy_detection_demo.service.active").exists()
+
+
+def test_run_follows_the_services_log_or_starts_the_program(link, kit, here, tmp_path, capfd):
+    kit.program("journalctl", '#!/bin/sh\ncase "$*" in *-f) echo followed ;; esac\n')
+    model = str(small_model(tmp_path / "m"))
+    (kit.state / "joy_detection_demo.service.active").write_text("active\n")
+    assert main(["deploy", model, "pi@kit", "--run", "--yes", "--options=--help"]) == 0
+    assert "usage: mirilla_kit.py" in capfd.readouterr().out
+    assert not (kit.state / "joy_detection_demo.service.active").exists()
+    assert main(["deploy", model, "pi@kit", "--run", "--service"]) == 0
+    assert "followed" in capfd.readouterr().out
+    assert main(["deploy", model, "pi@kit", "--run"]) == 0
+    assert "followed" in capfd.readouterr().out
 
 
 def test_a_service_that_fails_is_told(link, kit, here, tmp_path, capsys):
@@ -355,7 +368,7 @@ def test_a_shell_that_is_none(kit):
         def run(self, script, **_):
             return super().run("echo This account is not available.")
 
-    with pytest.raises(DeviceError, match="does not run a script .This account is not available"):
+    with pytest.raises(DeviceError, match=r"does not run a script .This account is not available"):
         checks.probe(Mute(kit))
 
 

@@ -6,6 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mirilla.device.checks import Finding
     from mirilla.device.install import Payload
     from mirilla.device.link import Link
@@ -146,12 +148,22 @@ def _deploy(link: Link, pack: Payload, options: tuple[str, ...], args: argparse.
         return 0
     if args.service or facts.get("service_kind"):
         say("The service's log; Ctrl-C leaves it running.")
-        service.follow_log(link)
-        return 0
+        return _until_interrupt(lambda: service.follow_log(link))
     if in_the_way:
         service.stop_joy(link)
     say("Running there; Ctrl-C ends it.")
-    return service.run(link, options)
+    return _until_interrupt(lambda: service.run(link, options))
+
+
+def _until_interrupt(work: Callable[[], int]) -> int:
+    """Ctrl-C is how these end: no error."""
+    from mirilla.console import say
+
+    try:
+        return work()
+    except KeyboardInterrupt:
+        say("Ended here.")
+        return 0
 
 
 def _agree(target: str, args: argparse.Namespace) -> None:

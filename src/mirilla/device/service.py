@@ -244,7 +244,7 @@ _REASONS = {
     "systemd": ("there is no systemd.", "Start the program by your system's own means: docs/vision-kit.md."),
     "name": ("the home folder's or user's name has characters that a unit cannot hold.",
              "Use an account like the image's own (pi)."),
-    "sudo": ("sudo asks for a password, and a service needs it.",
+    "sudo": ("sudo asks for a password there, and services need it.",
              "Log in as the image's own user (pi), or allow it: sudo visudo, USER ALL=(ALL) NOPASSWD: ALL"),
     "joy": ("the joy demo could not be switched.", "By hand there: sudo systemctl disable --now " + JOY),
     "write": ("the unit's file could not be written.", "Look for free space and a read-only card: df -h; mount"),
