@@ -42,6 +42,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".
 LARGEST_JPEG = 6 << 20  # bytes; a larger one does not pass the driver's buffer well
 LARGEST_SIDE_PX = 1640  # of pixels that are sent raw
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # between tries after a fault
+GOOD_S = 10.0  # after so long without a fault the next wait is the first again
 LEAST_FREE_BYTES = 50 << 20  # on the snapshots' disk
 
 
@@ -1369,7 +1370,7 @@ class Program:
     def _recover(self, text):
         """Say what went wrong, close everything and wait; the wait doubles from fault to fault."""
         self.faults += 1
-        if time.monotonic() - self._opened_s > LONGEST_WAIT_S and self._opened_s:
+        if time.monotonic() - self._opened_s > GOOD_S and self._opened_s:
             self._tries, self._wait_s = 0, FIRST_WAIT_S  # it worked for a while
         self._tries, self._opened_s = self._tries + 1, 0.0
         self.bonnet.close()
