@@ -218,7 +218,7 @@ def test_the_unit(tmp_path):
         service.parse_options("--dir=/elsewhere")
     if shutil.which("systemd-analyze"):
         path = tmp_path / "mirilla.service"
-        filled = text.replace("@USER@", "root").replace("@HOME@", str(tmp_path)).replace("\\x40HOME@", "home")
+        filled = text.replace("/usr/bin/python3", "/bin/sh").replace("@USER@", "root").replace("@HOME@", str(tmp_path)).replace("\\x40HOME@", "home")
         path.write_text(filled)
         done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True)
         assert "mirilla.service" not in done.stderr.replace("dev-vision_spicomm", "")

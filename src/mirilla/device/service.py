@@ -50,7 +50,7 @@ def unit_text(options: Sequence[str] = (), *, user_unit: bool = False) -> str:
         "",
         "[Service]",
         "Type=notify",
-        "NotifyAccess=all",
+        "NotifyAccess=main",
         f"WatchdogSec={WATCHDOG_S}",
         "TimeoutStartSec=180",
         "TimeoutStopSec=20",
@@ -174,6 +174,7 @@ _HEAD = rf"""
 set -u
 root=${{MIRILLA_KIT_ROOT:-}}
 home=$HOME/mirilla
+began=$(date +%s)
 fail() {{ echo "mirilla: $*" >&2; exit 3; }}
 XDG_RUNTIME_DIR=${{XDG_RUNTIME_DIR:-/run/user/$(id -u)}}; export XDG_RUNTIME_DIR
 system_file=$root/etc/systemd/system/{UNIT}
@@ -221,7 +222,7 @@ while [ "$tries" -gt 0 ]; do
 done
 echo "state=$(ctl is-active {UNIT} 2>/dev/null)"
 echo "log:"
-( log -n 15 2>/dev/null ) || true
+( log -n 15 --since "@$began" 2>/dev/null ) || true
 """.strip()
 
 _REMOVE = rf"""
