@@ -126,12 +126,12 @@ def _firmware(facts: Mapping[str, str]) -> list[Finding]:
     if facts.get("aiy") != "yes":
         return []
     version = facts.get("firmware", "")
+    if version == "busy":
+        return [Finding("ok", "firmware", "not asked, since a program is at work with the bonnet")]
     if not re.fullmatch(r"\d+\.\d+", version):
-        busy = facts.get("joy") == "active" or facts.get("service") == "active"
         return [Finding(
             "warning", "firmware", "the bonnet did not tell its firmware's version"
             + (f" ({version})." if version else "."),
-            "Another program is using it; that is well." if busy else
             "If it goes on, switch the kit off and on; 'dmesg | grep -i myriad' should say that it is ready.",
         )]
     if int(version.split(".")[0]) != FIRMWARE_MAJOR:
