@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from helpers_bonnet_run import conv, pixels_model
+from helpers_process import heed_ctrl_c
 from mirilla.bonnet import format, protocol, server_sparse
 from mirilla.bonnet.protocol import Request, Response
 from mirilla.bonnet.run import CompiledModel
@@ -625,7 +626,7 @@ def test_the_verb_serves_and_ends_with_ctrl_c(tmp_path: Path, folder: Path):
                "--port", "0", "--frames", str(folder), "--mean", "0", "--stddev", "1", "--verbose"]
     source = Path(__file__).resolve().parents[1] / "src"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          env=os.environ | {"PYTHONPATH": str(source)}) as process:
+                          env=os.environ | {"PYTHONPATH": str(source)}, preexec_fn=heed_ctrl_c) as process:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 torch = pytest.importorskip("torch")
 
+from helpers_process import heed_ctrl_c  # noqa: E402
 from mirilla import config  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
 from mirilla.data.tfrecord import write_tfrecords  # noqa: E402
@@ -165,7 +166,7 @@ def test_stopped_from_outside_and_resumed(pipeline, tmp_path, kind):
                "run", "--num-train-steps"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen([*command, "100000"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)
+                               stderr=subprocess.STDOUT, text=True, preexec_fn=heed_ctrl_c)
     deadline = time.monotonic() + 120
     while checkpoint.newest(tmp_path / "run") is None:
         assert process.poll() is None, process.stdout.read()
