@@ -263,7 +263,8 @@ def test_a_model_that_the_firmware_refuses(start, server: Server, tmp_path: Path
     kit = start(server.port, "--source", photos, folder=broken)
     assert kit.wait() == 1
     assert "refused the model: LoadModel: " in kit.said[0]  # it resets the bonnet once and tries again
-    assert kit.said[1].startswith("mirilla_kit: error: The bonnet did not take the model pikachu2_detector: LoadModel: ")
+    wanted = "The bonnet did not take the model pikachu2_detector: LoadModel: "
+    assert kit.said[1].startswith("mirilla_kit: error: " + wanted)
     assert len(kit.said) == 2
     assert not any("Traceback" in line for line in kit.said)
 

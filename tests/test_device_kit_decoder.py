@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers_kit_program import program
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers_kit_program import program
 from mirilla import postprocess
 from mirilla.bonnet import server_sparse
 from mirilla.bonnet.run import CompiledModel

@@ -16,8 +16,8 @@ import tokenize
 from pathlib import Path
 
 import pytest
-from helpers_kit_program import SCRIPT, program
 
+from helpers_kit_program import SCRIPT, program
 from mirilla.files import sha256
 from mirilla.labels import LabelMap
 from mirilla.model import card as cards
@@ -236,6 +236,15 @@ def test_webhook_posts_and_tries_again(monkeypatch: pytest.MonkeyPatch):
         free = one.getsockname()[1]
     program.Actions(None, f"http://127.0.0.1:{free}/", said.append)._post(b"{}")
     assert "refused" in said[1]
+
+
+def test_webhook_of_a_file(tmp_path: Path):
+    (tmp_path / "hook").write_text("https://example.org/secret\n")
+    assert program._webhook(f"@{tmp_path / 'hook'}") == "https://example.org/secret"
+    with pytest.raises(program.argparse.ArgumentTypeError, match="No such file"):
+        program._webhook(f"@{tmp_path / 'none'}")
+    with pytest.raises(program.argparse.ArgumentTypeError, match="the rule is"):
+        program._webhook("ftp://example.org/")
 
 
 # Snapshots

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_kit_program import program
 from PIL import Image
+
+from helpers_kit_program import program
 
 TOKEN = "0123456789abcdef"
 

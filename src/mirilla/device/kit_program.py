@@ -10,6 +10,10 @@ Everywhere else than on a Raspberry Pi, aiy.vision looks for a bonnet at VISION_
 VISION_BONNET_PORT, where an emulator may answer. docs/kit-program.md describes everything.
 """
 
+# Python 3.5 cannot declare an attribute's type, so what begins as None looks like nothing else to a checker.
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false, reportOptionalIterable=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+
 import argparse
 import collections
 import hashlib
@@ -1008,20 +1012,27 @@ function draw(state) {
   canvas.width = w * dense; canvas.height = h * dense;
   const pen = canvas.getContext("2d"); pen.scale(dense, dense);
   pen.font = "600 14px system-ui, sans-serif"; pen.lineWidth = 3;
-  for (const one of [...state.detections].reverse()) {
-    const [y0, x0, y1, x1] = one.box_yxyx, colour = colours[(one.class - 1) % colours.length];
-    pen.strokeStyle = colour; pen.strokeRect(x0 * w, y0 * h, (x1 - x0) * w, (y1 - y0) * h);
-    const text = one.label + " " + Math.round(one.score * 100) + " %", wide = pen.measureText(text).width + 10;
-    const x = Math.max(0, Math.min(x0 * w - 1.5, w - wide)), y = Math.max(20, y0 * h);
-    pen.fillStyle = colour; pen.fillRect(x, y - 20, wide, 20);
-    pen.fillStyle = "#0b0d10"; pen.fillText(text, x + 5, y - 5);
+  const taken = [];
+  const free = (x, y, wide) => taken.every(([a, b, c]) => x + wide < a || a + c < x || Math.abs(y - b) > 20);
+  const signs = state.detections.map(one => {  // the best first, so that the weaker labels give way
+    const [y0, x0, y1, x1] = one.box_yxyx, text = one.label + " " + Math.round(one.score * 100) + " %";
+    const wide = pen.measureText(text).width + 10, x = Math.max(0, Math.min(x0 * w - 1.5, w - wide));
+    const tops = [y0 * h, y1 * h, y0 * h + 23, y1 * h + 20].map(y => Math.max(20, Math.min(y, h)));
+    const y = tops.find(y => free(x, y, wide)) || tops[0];
+    taken.push([x, y, wide]);
+    return {box: [x0 * w, y0 * h, (x1 - x0) * w, (y1 - y0) * h], text, wide, x, y, colour: colours[(one.class - 1) % colours.length]};
+  }).reverse();
+  for (const one of signs) { pen.strokeStyle = one.colour; pen.strokeRect(...one.box); }
+  for (const one of signs) {
+    pen.fillStyle = one.colour; pen.fillRect(one.x, one.y - 20, one.wide, 20);
+    pen.fillStyle = "#0b0d10"; pen.fillText(one.text, one.x + 5, one.y - 5);
   }
 }
 function show(state) {
   $("model").textContent = state.model; document.title = state.model + " on the kit";
   $("state").textContent = state.state; $("state").className = state.state;
   $("rate").textContent = state.rate.toFixed(1) + " /s"; $("ms").textContent = state.ms + " ms";
-  const degrees = value => value === null ? "not known" : value.toFixed(0) + " \\u00b0C";
+  const degrees = value => value === null ? "-" : value.toFixed(0) + " \\u00b0C";
   $("bonnet").textContent = degrees(state.bonnet_celsius); $("cpu").textContent = degrees(state.cpu_celsius);
   $("frames").textContent = state.frames; $("faults").textContent = state.faults;
   const note = state.fault ? "Last fault: " + state.fault : state.live ? "" : "No live picture from this source; boxes only.";
@@ -1048,7 +1059,8 @@ async function poll() {
     if (!answer.ok) throw new Error(answer.status); show(await answer.json()); setTimeout(poll, 200); }
   catch (error) { $("state").textContent = "no connection"; $("state").className = "fault"; setTimeout(poll, 2000); }
 }
-watch(); poll();
+window.onload = () => setTimeout(watch, 0);  // not before: a picture without end would keep the page loading
+poll();
 </script></body></html>
 """
 
@@ -1536,6 +1548,12 @@ def _number(kind, least, most, rule):
 
 
 def _webhook(text):
+    if text.startswith("@"):
+        try:
+            with open(text[1:]) as file:
+                text = file.read().strip()
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(_explain(error))
     parts = urllib.parse.urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise argparse.ArgumentTypeError("the rule is an address that begins with http:// or https://")
@@ -1582,7 +1600,7 @@ def parser():
     alert = one.add_argument_group("alert")
     alert.add_argument("--alert-command", metavar="CMD",
                        help="run CMD (no shell) with the event as JSON on its standard input and in MIRILLA_ALERT")
-    alert.add_argument("--alert-webhook", type=_webhook, metavar="URL", help="POST the event as JSON to URL")
+    alert.add_argument("--alert-webhook", type=_webhook, metavar="URL", help="POST the event as JSON to URL; @FILE reads it from a file, as it may be a secret")
     alert.add_argument("--alert-label", action="append", default=[], metavar="LABEL",
                        help="alerts and snapshots for this label only; may be repeated (default: for all)")
     alert.add_argument("--alert-min-frames", type=count, default=3, metavar="N",
