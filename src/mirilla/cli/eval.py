@@ -90,8 +90,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
+    from mirilla.cli.extras import need
     from mirilla.errors import UsageError
 
+    if args.out:
+        need("matplotlib", "matplotlib", "eval", "Drawing precision-recall curves (--out)")
     if "widerface" in args.metrics and not args.ground_truth:
         raise UsageError(
             "The metric 'widerface' needs the benchmark's ground truth.",
