@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import http.server
+import io
 import json
 import os
 import shutil
@@ -14,8 +15,10 @@ import threading
 import time
 import tokenize
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from helpers_kit_program import SCRIPT, program
 from mirilla.files import sha256
@@ -245,6 +248,61 @@ def test_webhook_of_a_file(tmp_path: Path):
         program._webhook(f"@{tmp_path / 'none'}")
     with pytest.raises(program.argparse.ArgumentTypeError, match="the rule is"):
         program._webhook("ftp://example.org/")
+
+
+# The loop
+
+
+class FaultyBonnet:
+    """Fails where `faults` says so, else sees nothing."""
+
+    def __init__(self, faults: list[bool]):
+        self.faults, self.opened, self.pictures = faults, 0, []
+
+    def open(self):
+        self.opened += 1
+
+    def close(self):
+        pass
+
+    def temperature(self):
+        return None
+
+    def image(self, picture):
+        self.pictures.append(bytes(picture)[-1:])
+        if self.faults.pop(0):
+            raise program.Fault("gone")
+        return SimpleNamespace(width=8, height=8, duration_ms=1)
+
+    def detections(self, result, scale):
+        return []
+
+
+@pytest.mark.parametrize(("faults", "tries", "code", "asked", "reported"), [
+    ([False, False, False], 3, 0, "abc", "abc"),
+    ([False, True, False, False], 3, 0, "abbc", "abc"),  # the picture of the fault comes again
+    ([False, True, True, False], 5, 0, "abbc", "ac"),  # but not for ever
+    ([False, False, True, True], 5, 0, "abcc", "ab"),  # and it may be the last
+    ([False, True, True, True], 3, 1, "abbc", "a"),
+])
+def test_faults_and_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+                             faults: list[bool], tries: int, code: int, asked: str, reported: str):
+    (folder / "in").mkdir()
+    for name in "abc":
+        content = io.BytesIO()
+        Image.new("RGB", (8, 8)).save(content, "JPEG")
+        (folder / "in" / f"{name}.jpg").write_bytes(content.getvalue() + name.encode())
+    bonnet = FaultyBonnet(faults)
+    monkeypatch.setattr(program, "Bonnet", lambda *_: bonnet)
+    monkeypatch.setattr(program, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(program.signal, "signal", lambda *_: None)
+    source = ["--source", str(folder / "in"), "--once"]
+    done = program.main(["--dir", str(folder), *source, "--json", "--tries", str(tries)])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert done == code
+    assert b"".join(bonnet.pictures).decode() == asked
+    assert "".join(line["file"][0] for line in lines if "file" in line) == reported
+    assert sum(line.get("event") == "fault" for line in lines) == len(asked) - len(reported) - (code == 1)
 
 
 # Snapshots

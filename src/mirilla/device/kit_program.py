@@ -1312,7 +1312,7 @@ class Program:
         self._recent = collections.deque(maxlen=30)
         self._warm_s = self._line_s = -60.0
         self._shown, self._ready, self._warned = None, False, False
-        self._next = 0
+        self._next, self._failed = 0, -1  # picture to come; the one at the last fault
 
     # Telling
 
@@ -1384,6 +1384,9 @@ class Program:
         self.faults += 1
         if time.monotonic() - self._opened_s > GOOD_S and self._opened_s:
             self._tries, self._wait_s = 0, FIRST_WAIT_S  # it worked for a while
+        if self._opened_s and self.paths is not None and self._next == self._failed:
+            self._next += 1  # the same picture as at the last fault: the bonnet may not be able to take it
+        self._failed = self._next if self._opened_s else -1
         self._tries, self._opened_s = self._tries + 1, 0.0
         self.bonnet.close()
         if self.camera is not None:
@@ -1418,11 +1421,14 @@ class Program:
             self.camera.live(self.board.picture if self.page is not None and self.board.viewers else None)
             result = self.bonnet.camera_frame()
         else:
+            if self.options.once and self._next >= len(self.paths):
+                return True
             taken = self._read_next()
             if taken is None:
                 return self._next >= len(self.paths) and self.options.once
             name, picture, scale, size = taken
             result = self.bonnet.image(picture)
+            self._next += 1
         found = self.bonnet.detections(result, scale)
         height, width = size or (result.height, result.width)
         if self.page is not None and self.board.viewers and picture is not None:
@@ -1448,7 +1454,6 @@ class Program:
             if not self.paths:
                 raise KitError("No picture of %s can be read." % self.options.source)
             return None
-        self._next += 1
         return (os.path.basename(path),) + taken
 
     def _tell(self, result, name, found, height, width, picture):
