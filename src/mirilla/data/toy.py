@@ -21,8 +21,8 @@ from mirilla.data.toy_faces import FACE_CENTRE_Y, FACE_HALF_HEIGHT, Head, draw_h
 from mirilla.data.toy_objects import draw_object
 from mirilla.data.toy_scenes import background
 
-# A face's height in pixels when the picture's longer side is 256: from barely visible to filling the picture.
-SMALLEST_FACE, LARGEST_FACE = 11.0, 215.0
+# A face's height in pixels when the picture's longer side is 256; this one fills the picture.
+LARGEST_FACE = 215.0
 _FRAMES = (
     (400, 300),
     (300, 400),

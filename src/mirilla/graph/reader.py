@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from tensorboard.compat.proto.graph_pb2 import GraphDef
@@ -241,9 +240,3 @@ def _preprocessing(nodes: dict[str, NodeDef], source: str) -> Preprocessing | No
     scale = scalar(mul.input[0])
     scale = scalar(mul.input[1]) if scale is None else scale
     return None if scale is None else Preprocessing(scale, offset)
-
-
-def with_input_size(graph_def: GraphDef, graph: DeployGraph, size: int | tuple[int, int]) -> DeployGraph:
-    """The same network read for another input size."""
-    read_again = read(graph_def, graph.input, graph.outputs, size)
-    return replace(read_again, notes=graph.notes)

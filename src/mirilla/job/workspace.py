@@ -120,11 +120,6 @@ class Workspace:
         self.save()
         return self.stages[name]["facts"]
 
-    def finished(self, name: str, fingerprint: str) -> bool:
-        """Whether `stage` would skip it."""
-        before = self.stages.get(name)
-        return bool(before) and before["fingerprint"] == fingerprint and self._intact(before["outputs"])
-
     def seconds(self, name: str) -> float:
         return float(self.stages.get(name, {}).get("seconds", 0.0))
 

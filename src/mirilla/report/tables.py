@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
 # What the job's files are, by name; the first that matches speaks.
 _WORDS = (
@@ -70,15 +69,6 @@ def file_rows(files: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
         total = size_text(sum(size for _, size in members))
         rows.append((members[0][0] if one else key, total, what if one else f"{len(members)} files: {what}"))
     return rows
-
-
-def figure_rows(results: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, str]]:
-    """(metric, figure, value) of results as `Result.as_json` gives them."""
-    return [
-        (str(result["metric"]), name, value_text(value))
-        for result in results
-        for name, value in result["figures"].items()
-    ]
 
 
 def value_text(value: float | None) -> str:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from mirilla import config, console
@@ -324,9 +323,3 @@ def _warn_of_changes(saved: Checkpoint, metadata: dict[str, str]) -> None:
     for key, what in (("config", "pipeline.config"), ("data", "the training records")):
         if key in saved.metadata and saved.metadata[key] != metadata[key]:
             console.warn(f"{what} changed since the checkpoint of step {saved.step} was written.")
-
-
-def weights_for_inference(path: Path, averages: bool = True) -> tuple[dict[str, np.ndarray], int]:
-    """The network's variables of a checkpoint, averaged where averages were kept, and its step."""
-    saved = checkpoints.load(path)
-    return saved.weights(averages), saved.step
