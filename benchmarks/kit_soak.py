@@ -6,10 +6,10 @@ FOLDER is as `mirilla deploy` fills it (model, model.json, mirilla_kit.py); the 
 (docs/emulator.md). Every few minutes the emulator is killed and started again, in turn with nothing, garbage or
 silence at its port in between; a browser watches the page's picture half of the time.
 
-Result (pikachu2_detector, 5 photos, Python 3.7.16, 2 pictures a second, page, snapshots and alert command on):
+Result (a one-class face detector, 5 photos, Python 3.7.16, 2 pictures a second, page, snapshots and alert command on):
 
-    21.4 minutes, 2382 frames, 10 kills of the emulator, 10 times back (42 faults on the way)
-    memory (RSS): 29.3 MB at the start, 30328 KiB after 11 minutes and the same 30328 KiB to the end
+    30.0 minutes, 3416 frames, 11 kills of the emulator, 11 times back (44 faults on the way)
+    memory (RSS): median 30212 KiB early, 30052 KiB late, 30032 KiB at the end
     at most 20 of 20 snapshots, exit code 0 at SIGTERM
 """
 
