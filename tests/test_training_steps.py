@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mirilla.model.anchors import anchors_yxyx  # noqa: E402
-from mirilla.model.network import INPUT_OFFSET, INPUT_SCALE, SsdNetwork, initialise  # noqa: E402
-from mirilla.model.spec import ModelSpec  # noqa: E402
+from mirilla.model.network import SsdNetwork, initialise  # noqa: E402
+from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec  # noqa: E402
 from mirilla.training import losses, schedules  # noqa: E402
 from mirilla.training.optimizer import FlatParameters, RmsProp, TrainState  # noqa: E402
 from test_training_goldens import SAMPLE, batch_of, ground_truths  # noqa: E402

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.boxes import Letterbox
+from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
 
-SCALE, OFFSET = np.float32(2.0 / 255.0), np.float32(1.0)  # normalised = SCALE * pixel - OFFSET
+SCALE, OFFSET = np.float32(INPUT_SCALE), np.float32(-INPUT_OFFSET)  # normalised = SCALE * pixel - OFFSET
 
 
 def bilinear(image: NDArray, height: int, width: int) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from mirilla.files import explaining, sha256, write_text
 from mirilla.labels import Label, LabelMap
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.layers import architecture
-from mirilla.model.spec import ModelSpec
+from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
 
 FILE_NAME = "model.json"
 FORMAT, VERSION = "mirilla-model", 1
@@ -101,8 +101,8 @@ class ModelCard:
                 "width": self.spec.width_px,
                 "channels": "RGB",
                 "resize": self.spec.resize,
-                "scale": 2 / 255,
-                "offset": -1.0,
+                "scale": INPUT_SCALE,
+                "offset": INPUT_OFFSET,
                 "mean": 127.5,
                 "stddev": 127.5,
             },

@@ -19,8 +19,6 @@ from mirilla.errors import ModelError
 from mirilla.model.layers import Architecture, Layer, Predictor, architecture
 from mirilla.model.spec import ModelSpec
 
-INPUT_SCALE, INPUT_OFFSET = 2.0 / 255.0, -1.0  # the network's input is 2/255 * pixel - 1
-
 
 class ConvBatchNormRelu6(nn.Module):
     """One `Layer`: convolution with TensorFlow's SAME padding, batch norm, ReLU6."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+INPUT_SCALE, INPUT_OFFSET = 2.0 / 255.0, -1.0  # the network's input is INPUT_SCALE * pixel + INPUT_OFFSET
+
 SELDOM = {"seldom": True}  # of a field: left out of model.json while it has its default
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from mirilla.errors import ConfigError, ModelError
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.layers import Architecture, Layer, Predictor, architecture
-from mirilla.model.spec import ModelSpec
+from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
 from mirilla.targets.graph_builder import FLOAT, INT32, DType, GraphBuilder
 from mirilla.targets.postprocessing_graph import add_anchors, add_postprocessing
 
@@ -30,7 +30,7 @@ INPUT = "image_tensor"
 NORMALISED = "Preprocessor/sub"
 BOX_CODES, CLASS_LOGITS = "concat", "concat_1"
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
-SCALE, OFFSET = 2.0 / 255.0, 1.0  # Preprocessor/mul and Preprocessor/sub
+SCALE, OFFSET = INPUT_SCALE, -INPUT_OFFSET  # Preprocessor/mul and Preprocessor/sub
 
 SCORE_CONVERTERS = ("SIGMOID", "SOFTMAX", "IDENTITY")
 

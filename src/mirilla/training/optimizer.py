@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from mirilla.training.checkpoint import AVERAGE
+
 
 @dataclass(frozen=True)
 class RmsProp:
@@ -123,6 +125,10 @@ class TrainState:
         self.slots = {n: torch.full_like(parameters.weights, start) for n, start in optimizer.slots.items()}
         self.average = parameters.weights.clone() if average_decay is not None else None
         self.step = 0
+
+    def vectors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps beside the variables: suffix of the entries' names -> (P,)."""
+        return self.slots if self.average is None else {**self.slots, AVERAGE: self.average}
 
     @torch.no_grad()
     def apply(self, learning_rate: float) -> None:

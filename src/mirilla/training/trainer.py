@@ -19,8 +19,8 @@ from mirilla.errors import ConfigError, TrainingError, UsageError
 from mirilla.files import explaining, write_text
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.from_config import model_spec
-from mirilla.model.network import INPUT_OFFSET, INPUT_SCALE, SsdNetwork, from_tensorflow, initialise, to_tensorflow
-from mirilla.model.spec import ModelSpec
+from mirilla.model.network import SsdNetwork, from_tensorflow, initialise, to_tensorflow
+from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
 from mirilla.training import checkpoint as checkpoints
 from mirilla.training import restore as restoring
 from mirilla.training.allocator import keep_freed_memory
@@ -86,10 +86,7 @@ class Trainer:
     def checkpoint(self, metadata: dict[str, str]) -> Checkpoint:
         """Everything that the run needs to go on."""
         variables = self.network.get_weights()
-        vectors = dict(self.state.slots)
-        if self.state.average is not None:
-            vectors[AVERAGE] = self.state.average
-        for slot, vector in vectors.items():
+        for slot, vector in self.state.vectors().items():
             for name, tensor in self.parameters.split(vector).items():
                 variables[f"{name}/{slot}"] = to_tensorflow(name, tensor)
         return Checkpoint(self.state.step, variables, metadata)
@@ -102,10 +99,7 @@ class Trainer:
             ModelError: its variables are not this network's.
         """
         self.network.set_weights(saved.variables)
-        vectors = dict(self.state.slots)
-        if self.state.average is not None:
-            vectors[AVERAGE] = self.state.average
-        for slot, vector in vectors.items():
+        for slot, vector in self.state.vectors().items():
             for name, tensor in self.parameters.split(vector).items():
                 if f"{name}/{slot}" in saved.variables:
                     tensor.copy_(from_tensorflow(name, saved.variables[f"{name}/{slot}"]))
