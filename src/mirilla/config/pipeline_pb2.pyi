@@ -63,7 +63,7 @@ class TrainEvalPipelineConfig(_message.Message):
     def __init__(self, model: _Optional[_Union[DetectionModel, _Mapping]] = ..., train_config: _Optional[_Union[TrainConfig, _Mapping]] = ..., train_input_reader: _Optional[_Union[InputReader, _Mapping]] = ..., eval_config: _Optional[_Union[EvalConfig, _Mapping]] = ..., eval_input_reader: _Optional[_Union[InputReader, _Mapping]] = ..., graph_rewriter: _Optional[_Union[GraphRewriter, _Mapping]] = ..., mirilla: _Optional[_Union[MirillaOptions, _Mapping]] = ...) -> None: ...
 
 class MirillaOptions(_message.Message):
-    __slots__ = ("recipe", "base_batch_norm_decay", "moving_average_warmup", "checkpoint_every_steps", "seed", "device", "fine_tune_from_averages", "fine_tune_slice_channels")
+    __slots__ = ("recipe", "base_batch_norm_decay", "moving_average_warmup", "checkpoint_every_steps", "seed", "device", "fine_tune_from_averages", "fine_tune_slice_channels", "dynamic_assigner", "quality_focal_loss", "giou_loss", "anchor_map", "feature_map", "recalibration_batches", "augmentation")
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     BASE_BATCH_NORM_DECAY_FIELD_NUMBER: _ClassVar[int]
     MOVING_AVERAGE_WARMUP_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,13 @@ class MirillaOptions(_message.Message):
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     FINE_TUNE_FROM_AVERAGES_FIELD_NUMBER: _ClassVar[int]
     FINE_TUNE_SLICE_CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    DYNAMIC_ASSIGNER_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FOCAL_LOSS_FIELD_NUMBER: _ClassVar[int]
+    GIOU_LOSS_FIELD_NUMBER: _ClassVar[int]
+    ANCHOR_MAP_FIELD_NUMBER: _ClassVar[int]
+    FEATURE_MAP_FIELD_NUMBER: _ClassVar[int]
+    RECALIBRATION_BATCHES_FIELD_NUMBER: _ClassVar[int]
+    AUGMENTATION_FIELD_NUMBER: _ClassVar[int]
     recipe: str
     base_batch_norm_decay: float
     moving_average_warmup: bool
@@ -80,7 +87,140 @@ class MirillaOptions(_message.Message):
     device: str
     fine_tune_from_averages: bool
     fine_tune_slice_channels: bool
-    def __init__(self, recipe: _Optional[str] = ..., base_batch_norm_decay: _Optional[float] = ..., moving_average_warmup: bool = ..., checkpoint_every_steps: _Optional[int] = ..., seed: _Optional[int] = ..., device: _Optional[str] = ..., fine_tune_from_averages: bool = ..., fine_tune_slice_channels: bool = ...) -> None: ...
+    dynamic_assigner: DynamicAssigner
+    quality_focal_loss: QualityFocalLoss
+    giou_loss: GiouLoss
+    anchor_map: _containers.RepeatedCompositeFieldContainer[AnchorMap]
+    feature_map: _containers.RepeatedScalarFieldContainer[str]
+    recalibration_batches: int
+    augmentation: _containers.RepeatedCompositeFieldContainer[Augmentation]
+    def __init__(self, recipe: _Optional[str] = ..., base_batch_norm_decay: _Optional[float] = ..., moving_average_warmup: bool = ..., checkpoint_every_steps: _Optional[int] = ..., seed: _Optional[int] = ..., device: _Optional[str] = ..., fine_tune_from_averages: bool = ..., fine_tune_slice_channels: bool = ..., dynamic_assigner: _Optional[_Union[DynamicAssigner, _Mapping]] = ..., quality_focal_loss: _Optional[_Union[QualityFocalLoss, _Mapping]] = ..., giou_loss: _Optional[_Union[GiouLoss, _Mapping]] = ..., anchor_map: _Optional[_Iterable[_Union[AnchorMap, _Mapping]]] = ..., feature_map: _Optional[_Iterable[str]] = ..., recalibration_batches: _Optional[int] = ..., augmentation: _Optional[_Iterable[_Union[Augmentation, _Mapping]]] = ...) -> None: ...
+
+class DynamicAssigner(_message.Message):
+    __slots__ = ("center_radius", "candidates", "box_cost")
+    CENTER_RADIUS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    BOX_COST_FIELD_NUMBER: _ClassVar[int]
+    center_radius: float
+    candidates: int
+    box_cost: float
+    def __init__(self, center_radius: _Optional[float] = ..., candidates: _Optional[int] = ..., box_cost: _Optional[float] = ...) -> None: ...
+
+class QualityFocalLoss(_message.Message):
+    __slots__ = ("beta",)
+    BETA_FIELD_NUMBER: _ClassVar[int]
+    beta: float
+    def __init__(self, beta: _Optional[float] = ...) -> None: ...
+
+class GiouLoss(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class AnchorMap(_message.Message):
+    __slots__ = ("box",)
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    box: _containers.RepeatedCompositeFieldContainer[AnchorBox]
+    def __init__(self, box: _Optional[_Iterable[_Union[AnchorBox, _Mapping]]] = ...) -> None: ...
+
+class AnchorBox(_message.Message):
+    __slots__ = ("height", "width")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    height: float
+    width: float
+    def __init__(self, height: _Optional[float] = ..., width: _Optional[float] = ...) -> None: ...
+
+class Augmentation(_message.Message):
+    __slots__ = ("mosaic", "zoom_out", "object_zoom", "aspect_mix", "blur", "noise", "jpeg_traces", "grey", "photometric")
+    MOSAIC_FIELD_NUMBER: _ClassVar[int]
+    ZOOM_OUT_FIELD_NUMBER: _ClassVar[int]
+    OBJECT_ZOOM_FIELD_NUMBER: _ClassVar[int]
+    ASPECT_MIX_FIELD_NUMBER: _ClassVar[int]
+    BLUR_FIELD_NUMBER: _ClassVar[int]
+    NOISE_FIELD_NUMBER: _ClassVar[int]
+    JPEG_TRACES_FIELD_NUMBER: _ClassVar[int]
+    GREY_FIELD_NUMBER: _ClassVar[int]
+    PHOTOMETRIC_FIELD_NUMBER: _ClassVar[int]
+    mosaic: Mosaic
+    zoom_out: ZoomOut
+    object_zoom: ObjectZoom
+    aspect_mix: AspectMix
+    blur: Blur
+    noise: Noise
+    jpeg_traces: JpegTraces
+    grey: Grey
+    photometric: Photometric
+    def __init__(self, mosaic: _Optional[_Union[Mosaic, _Mapping]] = ..., zoom_out: _Optional[_Union[ZoomOut, _Mapping]] = ..., object_zoom: _Optional[_Union[ObjectZoom, _Mapping]] = ..., aspect_mix: _Optional[_Union[AspectMix, _Mapping]] = ..., blur: _Optional[_Union[Blur, _Mapping]] = ..., noise: _Optional[_Union[Noise, _Mapping]] = ..., jpeg_traces: _Optional[_Union[JpegTraces, _Mapping]] = ..., grey: _Optional[_Union[Grey, _Mapping]] = ..., photometric: _Optional[_Union[Photometric, _Mapping]] = ...) -> None: ...
+
+class Mosaic(_message.Message):
+    __slots__ = ("probability", "off_share")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    OFF_SHARE_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    off_share: float
+    def __init__(self, probability: _Optional[float] = ..., off_share: _Optional[float] = ...) -> None: ...
+
+class ZoomOut(_message.Message):
+    __slots__ = ("probability", "most")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    MOST_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    most: float
+    def __init__(self, probability: _Optional[float] = ..., most: _Optional[float] = ...) -> None: ...
+
+class ObjectZoom(_message.Message):
+    __slots__ = ("probability", "least_px", "most_px")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    LEAST_PX_FIELD_NUMBER: _ClassVar[int]
+    MOST_PX_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    least_px: float
+    most_px: float
+    def __init__(self, probability: _Optional[float] = ..., least_px: _Optional[float] = ..., most_px: _Optional[float] = ...) -> None: ...
+
+class AspectMix(_message.Message):
+    __slots__ = ("letterbox_probability",)
+    LETTERBOX_PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    letterbox_probability: float
+    def __init__(self, letterbox_probability: _Optional[float] = ...) -> None: ...
+
+class Blur(_message.Message):
+    __slots__ = ("probability", "most_sigma_px")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    MOST_SIGMA_PX_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    most_sigma_px: float
+    def __init__(self, probability: _Optional[float] = ..., most_sigma_px: _Optional[float] = ...) -> None: ...
+
+class Noise(_message.Message):
+    __slots__ = ("probability", "most_stddev")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    MOST_STDDEV_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    most_stddev: float
+    def __init__(self, probability: _Optional[float] = ..., most_stddev: _Optional[float] = ...) -> None: ...
+
+class JpegTraces(_message.Message):
+    __slots__ = ("probability", "least_quality")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    LEAST_QUALITY_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    least_quality: int
+    def __init__(self, probability: _Optional[float] = ..., least_quality: _Optional[int] = ...) -> None: ...
+
+class Grey(_message.Message):
+    __slots__ = ("probability",)
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    def __init__(self, probability: _Optional[float] = ...) -> None: ...
+
+class Photometric(_message.Message):
+    __slots__ = ("probability", "strength")
+    PROBABILITY_FIELD_NUMBER: _ClassVar[int]
+    STRENGTH_FIELD_NUMBER: _ClassVar[int]
+    probability: float
+    strength: float
+    def __init__(self, probability: _Optional[float] = ..., strength: _Optional[float] = ...) -> None: ...
 
 class DetectionModel(_message.Message):
     __slots__ = ("faster_rcnn", "ssd", "experimental_model", "center_net")

@@ -457,7 +457,7 @@ _TABLE: tuple[tuple[str, Support], ...] = (
     # ours
     ("mirilla", _A),
     ("mirilla.recipe", _none("tells the reader where the values come from")),
-    ("mirilla.*", _A),
+    ("mirilla.**", _A),
 )
 
 
