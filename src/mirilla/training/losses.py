@@ -9,16 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mirilla.model.spec import BoxCoderSpec
-from mirilla.training.matching import BACKGROUND, MatcherSpec, Targets, assign, decode, matched_iou
+from mirilla.training.matching import BACKGROUND, Batch, MatcherSpec, Targets, assign, decode, matched_giou, matched_iou
 from mirilla.training.mining import MinerSpec, mine
+from mirilla.training.simota import SimOtaSpec
 
 
 @dataclass(frozen=True)
 class ClassificationLoss:
-    """One of the API's losses.
+    """One of the API's losses, or ours.
 
     kind: 'sigmoid' (the sample's), 'focal' (arXiv:1708.02002), 'softmax', or 'bootstrapped' (arXiv:1412.6596: a share
-    `alpha` of the target, the rest the prediction itself; `hard` takes that as 0 or 1).
+    `alpha` of the target, the rest the prediction itself; `hard` takes that as 0 or 1). Ours is 'quality_focal'
+    (arXiv:2006.04388), for targets between 0 and 1.
     """
 
     kind: str = "sigmoid"
@@ -38,6 +40,8 @@ class ClassificationLoss:
             # by hand: the gradient also flows through the target
             return (F.softplus(logits) - logits * targets).sum(-1) * weights
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        if self.kind == "quality_focal":
+            return (loss * (targets - torch.sigmoid(logits)).abs() ** self.gamma).sum(-1) * weights
         if self.kind == "focal":
             probability = torch.sigmoid(logits)
             right = targets * probability + (1 - targets) * (1 - probability)
@@ -49,15 +53,23 @@ class ClassificationLoss:
 
 @dataclass(frozen=True)
 class LocalizationLoss:
-    """kind: 'smooth_l1' (Huber of width `delta`, arXiv:1504.08083), 'l2', or 'iou', which takes boxes, not codes."""
+    """kind: 'smooth_l1' (Huber of width `delta`, arXiv:1504.08083), 'l2', or 'iou' and 'giou' (arXiv:1902.09630), which
+    take boxes, not codes.
+    """
 
     kind: str = "smooth_l1"
     delta: float = 1.0
 
+    @property
+    def of_boxes(self) -> bool:
+        """Whether it compares boxes rather than codes."""
+        return self.kind in ("iou", "giou")
+
     def __call__(self, codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """(B, A, 4), (B, A, 4), (B, A) -> (B, A)."""
-        if self.kind == "iou":
-            return (1 - matched_iou(codes, targets)) * weights
+        if self.of_boxes:
+            similarity = matched_giou if self.kind == "giou" else matched_iou
+            return (1 - similarity(codes, targets)) * weights
         if self.kind == "l2":
             return 0.5 * ((codes - targets) * weights[..., None]).square().sum(-1)
         return F.huber_loss(codes, targets, reduction="none", delta=self.delta).sum(-1) * weights
@@ -75,6 +87,7 @@ class ObjectiveSpec:
     classification_weight: float = 1.0
     localization_weight: float = 1.0
     miner: MinerSpec | None = field(default_factory=MinerSpec)
+    dynamic: SimOtaSpec | None = None  # then the matcher and the miner have no say
     normalize_by_matches: bool = True
     normalize_localization_by_code_size: bool = False
     background_as_zeros: bool = False  # unmatched anchors have no class at all, not the background's
@@ -99,20 +112,6 @@ class AnchorwiseLosses:
     localization: Tensor
     classification: Tensor
     selected: Tensor  # (B, A) bool, what the miner keeps
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Objects of a batch of B pictures, padded to G; boxes normalised to the network's input.
-
-    boxes_yxyx (B, G, 4), classes (B, G) int64 from 0, weights (B, G), valid and ignored (B, G) bool.
-    """
-
-    boxes_yxyx: Tensor
-    classes: Tensor
-    weights: Tensor
-    valid: Tensor
-    ignored: Tensor
 
 
 def targets_of(batch: Batch, anchors_yxyx: Tensor, spec: ObjectiveSpec) -> Targets:
@@ -151,7 +150,7 @@ def objective(
     Args:
         codes: (B, A, 4). logits: (B, A, num_classes + 1).
     """
-    if spec.localization.kind == "iou":
+    if spec.localization.of_boxes:
         predicted = decode(codes, anchors_yxyx, spec.box_coder)
         localization = spec.localization(predicted, decode(targets.codes, anchors_yxyx, spec.box_coder),
                                          targets.box_weights)
@@ -159,7 +158,7 @@ def objective(
         localization = spec.localization(codes, targets.codes, targets.box_weights)
     classification = spec.classification(logits, targets.classes, targets.class_weights)
     selected = torch.ones_like(targets.match, dtype=torch.bool)
-    if spec.miner is not None:
+    if spec.miner is not None and spec.dynamic is None:
         with torch.no_grad():
             ranking = {"CLASSIFICATION": classification, "LOCALIZATION": localization,
                        "BOTH": classification + localization}[spec.miner.loss_type]

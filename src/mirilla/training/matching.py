@@ -28,6 +28,20 @@ class MatcherSpec:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Objects of a batch of B pictures, padded to G; boxes normalised to the network's input.
+
+    boxes_yxyx (B, G, 4), classes (B, G) int64 from 0, weights (B, G), valid and ignored (B, G) bool.
+    """
+
+    boxes_yxyx: Tensor
+    classes: Tensor
+    weights: Tensor
+    valid: Tensor
+    ignored: Tensor
+
+
+@dataclass(frozen=True)
 class Targets:
     """What the losses compare with; B pictures, A anchors, C classes and the background.
 
@@ -56,6 +70,16 @@ def matched_iou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
     shared = (high - low).clamp(min=0).prod(-1)
     union = box_area(a_yxyx) + box_area(b_yxyx) - shared
     return torch.where(shared > 0, shared / torch.where(shared > 0, union, 1.0), 0.0)
+
+
+def matched_giou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
+    """Box against box, generalised (arXiv:1902.09630): (..., 4), (..., 4) -> (...), from -1 to 1."""
+    sides = torch.minimum(a_yxyx[..., 2:], b_yxyx[..., 2:]) - torch.maximum(a_yxyx[..., :2], b_yxyx[..., :2])
+    hull = torch.maximum(a_yxyx[..., 2:], b_yxyx[..., 2:]) - torch.minimum(a_yxyx[..., :2], b_yxyx[..., :2])
+    shared = sides.clamp(min=0).prod(-1)
+    union = (box_area(a_yxyx) + box_area(b_yxyx) - shared).clamp(min=1e-9)
+    area = hull.prod(-1).clamp(min=1e-9)
+    return shared / union - (area - union) / area
 
 
 def pairwise_intersection(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:

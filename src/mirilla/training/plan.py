@@ -16,6 +16,7 @@ from mirilla.training.losses import ClassificationLoss, LocalizationLoss, Object
 from mirilla.training.matching import MatcherSpec
 from mirilla.training.mining import MinerSpec
 from mirilla.training.optimizer import Adam, Momentum, Optimizer, RmsProp
+from mirilla.training.simota import SimOtaSpec
 
 # The base network keeps slim's own arguments (mobilenet_v1_arg_scope), unless conv_hyperparams override them.
 BASE_BATCH_NORM_DECAY = 0.9997
@@ -34,6 +35,7 @@ class Plan:
     gradient_scale: variable's name -> what its gradient is multiplied with; 0 freezes it. Not in it: 1.
     keep_every_hours: so far apart are the checkpoints that stay when older ones go.
     average_decay: None keeps no moving average.
+    recalibration_batches: so many batches measure the statistics of the averages at the end; 0: none.
     """
 
     batch_size: int
@@ -60,6 +62,7 @@ class Plan:
     keep_every_hours: int
     seed: int
     device: str
+    recalibration_batches: int
 
     @property
     def draws(self) -> bool:
@@ -95,7 +98,7 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
         batch_size=train.batch_size,
         num_steps=train.num_steps or None,
         num_epochs=pipeline.train_input_reader.num_epochs or None,
-        objective=_objective(ssd, spec),
+        objective=_objective(ssd, options, spec),
         optimizer=_optimizer(kind, message),
         schedule=_schedule(message.learning_rate),
         average_decay=train.optimizer.moving_average_decay if averages else None,
@@ -116,10 +119,11 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
         keep_every_hours=train.keep_checkpoint_every_n_hours,
         seed=options.seed,
         device=options.device,
+        recalibration_batches=options.recalibration_batches,
     )
 
 
-def _objective(ssd, spec: ModelSpec) -> ObjectiveSpec:
+def _objective(ssd, options, spec: ModelSpec) -> ObjectiveSpec:
     loss, matcher = ssd.loss, ssd.matcher.argmax_matcher
     miner = None
     if loss.HasField("hard_example_miner"):
@@ -132,6 +136,10 @@ def _objective(ssd, spec: ModelSpec) -> ObjectiveSpec:
             max_negatives_per_positive=message.max_negatives_per_positive,
             min_negatives_per_image=message.min_negatives_per_image,
         )
+    dynamic = None
+    if options.HasField("dynamic_assigner"):
+        message = options.dynamic_assigner
+        dynamic = SimOtaSpec(message.center_radius, message.candidates, message.box_cost)
     sampled = None
     if loss.HasField("random_example_sampler"):
         sampled = loss.random_example_sampler.positive_sample_fraction
@@ -145,11 +153,12 @@ def _objective(ssd, spec: ModelSpec) -> ObjectiveSpec:
             ignore_thresholds=matcher.ignore_thresholds,
         ),
         box_coder=spec.box_coder,
-        classification=_classification(loss.classification_loss),
-        localization=_localization(loss.localization_loss),
+        classification=_classification(loss.classification_loss, options),
+        localization=_localization(loss.localization_loss, options),
         classification_weight=loss.classification_weight,
         localization_weight=loss.localization_weight,
         miner=miner,
+        dynamic=dynamic,
         normalize_by_matches=ssd.normalize_loss_by_num_matches,
         normalize_localization_by_code_size=ssd.normalize_loc_loss_by_codesize,
         background_as_zeros=ssd.encode_background_as_zeros,
@@ -158,7 +167,9 @@ def _objective(ssd, spec: ModelSpec) -> ObjectiveSpec:
     )
 
 
-def _classification(message) -> ClassificationLoss:
+def _classification(message, options) -> ClassificationLoss:
+    if options.HasField("quality_focal_loss"):
+        return ClassificationLoss("quality_focal", gamma=options.quality_focal_loss.beta)
     kind = message.WhichOneof("classification_loss") or "weighted_sigmoid"
     if kind == "weighted_sigmoid_focal":
         focal = message.weighted_sigmoid_focal
@@ -171,7 +182,9 @@ def _classification(message) -> ClassificationLoss:
     return ClassificationLoss("sigmoid")
 
 
-def _localization(message) -> LocalizationLoss:
+def _localization(message, options) -> LocalizationLoss:
+    if options.HasField("giou_loss"):
+        return LocalizationLoss("giou")
     kind = message.WhichOneof("localization_loss")
     if kind in ("weighted_l2", "weighted_iou"):
         return LocalizationLoss(kind.removeprefix("weighted_"))

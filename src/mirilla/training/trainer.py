@@ -7,11 +7,13 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from mirilla import config, console
@@ -28,9 +30,12 @@ from mirilla.training.checkpoint import AVERAGE, Checkpoint
 from mirilla.training.dataset import TrainingSet, open_training_set
 from mirilla.training.input import Arrays, Batches
 from mirilla.training.log import Log
-from mirilla.training.losses import Batch, Losses, objective, targets_of
+from mirilla.training.losses import Losses, objective, targets_of
+from mirilla.training.matching import Batch, Targets
 from mirilla.training.optimizer import FlatParameters, TrainState
 from mirilla.training.plan import Plan, training_plan
+from mirilla.training.recalibration import recalibrated
+from mirilla.training.simota import assign_dynamically, cells_of
 
 CHECKPOINT_EVERY_S = 600.0
 LOG_EVERY_STEPS = 20
@@ -59,18 +64,18 @@ class Trainer:
         self.network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         anchors = anchors_yxyx(spec.anchors, self.network.table.feature_map_shapes, spec.height_px, spec.width_px)
         self.anchors = torch.from_numpy(anchors).to(device)
+        self.cells = cells_of(self.network.table).to(device)
         self.parameters = FlatParameters(self.network.trainable(), plan.l2, plan.gradient_scale)
         self.state = TrainState(self.parameters, plan.optimizer, plan.average_decay, plan.average_warmup)
 
     def step(self, arrays: Arrays) -> Losses:
         """One update; the losses are those before it, the regularisation not among them."""
-        images = torch.from_numpy(arrays.images).to(self.device, non_blocking=True)
-        x = images.permute(0, 3, 1, 2).to(torch.float32).mul_(INPUT_SCALE).add_(INPUT_OFFSET)  # (B, 3, H, W)
-        targets = targets_of(self._batch(arrays), self.anchors, self.plan.objective)
+        x, batch = self.input(arrays), self._batch(arrays)
         self.parameters.gradient.zero_()
         if self.plan.draws:  # by step, so that a run goes on as if it had never stopped
             torch.manual_seed(self.plan.seed * 1_000_003 + self.state.step)
         codes, logits = self.network(x)
+        targets = self._targets(batch, codes, logits)
         losses, _ = objective(codes, logits, targets, self.anchors, self.plan.objective)
         losses.total.backward()
         self.parameters.add_regularization_gradient()
@@ -79,13 +84,35 @@ class Trainer:
         self.state.apply(self.plan.schedule(self.state.step))
         return losses
 
+    def input(self, arrays: Arrays) -> torch.Tensor:
+        """(B, 3, H, W) what the network is shown."""
+        images = torch.from_numpy(arrays.images).to(self.device, non_blocking=True)
+        return images.permute(0, 3, 1, 2).to(torch.float32).mul_(INPUT_SCALE).add_(INPUT_OFFSET)
+
+    def _targets(self, batch: Batch, codes: torch.Tensor, logits: torch.Tensor) -> Targets:
+        spec = self.plan.objective
+        if spec.dynamic is None:
+            return targets_of(batch, self.anchors, spec)
+        return assign_dynamically(codes, logits, batch, self.anchors, self.cells, spec.num_classes, spec.dynamic,
+                                  spec.box_coder)
+
     def _batch(self, arrays: Arrays) -> Batch:
         fields = (arrays.boxes_yxyx, arrays.classes, arrays.weights, arrays.valid, arrays.ignored)
         return Batch(*(torch.from_numpy(f).to(self.device, non_blocking=True) for f in fields))
 
-    def checkpoint(self, metadata: dict[str, str]) -> Checkpoint:
-        """Everything that the run needs to go on."""
-        variables = self.network.get_weights()
+    def average_statistics(self, batches: Batches) -> dict[str, np.ndarray]:
+        """Batch-norm statistics measured for the moving averages, where the plan asks for them: name -> array."""
+        count, average = self.plan.recalibration_batches, self.state.average
+        if not count or average is None:
+            return {}
+        inputs = (self.input(batches.batch(self.state.step + i)) for i in range(count))
+        found = recalibrated(self.network, self.parameters.split(average), inputs)
+        return {f"{name}/{AVERAGE}": array for name, array in found.items()}
+
+    def checkpoint(self, metadata: dict[str, str], statistics: Mapping[str, np.ndarray] = MappingProxyType({})
+                   ) -> Checkpoint:
+        """Everything that the run needs to go on; `statistics` go with the moving averages."""
+        variables = {**self.network.get_weights(), **statistics}
         for slot, vector in self.state.vectors().items():
             for name, tensor in self.parameters.split(vector).items():
                 variables[f"{name}/{slot}"] = to_tensorflow(name, tensor)
@@ -213,8 +240,10 @@ def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None
                     bar.note(_summary(entry, trainer.state.step, last, now - started, state.step - start_step))
                 every = plan.checkpoint_every_steps
                 due = state.step % every == 0 if every else now - saved_at > CHECKPOINT_EVERY_S
-                if due or state.step == last or stop.is_set():
-                    keeper.save(trainer.checkpoint(metadata))
+                ends = state.step == last or stop.is_set()
+                if due or ends:
+                    statistics = trainer.average_statistics(batches) if ends else {}
+                    keeper.save(trainer.checkpoint(metadata, statistics))
                     log.flush()
                     saved, saved_at = state.step, now
                 if stop.is_set():
