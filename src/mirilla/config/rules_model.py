@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from mirilla.config import rules_anchors
 from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline
 from mirilla.config.pipeline_pb2 import PostProcessing
 from mirilla.config.rules_fields import above, at_least, between, chosen
-
-# feature extractor -> number of feature maps
-FEATURE_MAPS = {"embedded_ssd_mobilenet_v1": 5, "ssd_mobilenet_v1": 6}
 
 
 def findings(pipeline: Pipeline) -> Iterator[Finding]:
@@ -38,7 +36,7 @@ def findings(pipeline: Pipeline) -> Iterator[Finding]:
     coder = f"{path}.box_coder.faster_rcnn_box_coder"
     for name in ("y_scale", "x_scale", "height_scale", "width_scale"):
         yield from above(ssd.box_coder.faster_rcnn_box_coder, coder, name, 0)
-    yield from _anchors(ssd, f"{path}.anchor_generator.ssd_anchor_generator")
+    yield from rules_anchors.findings(pipeline)
     if ssd.box_predictor.HasField("convolutional_box_predictor"):
         predictor = ssd.box_predictor.convolutional_box_predictor
         here = f"{path}.box_predictor.convolutional_box_predictor"
@@ -130,73 +128,6 @@ def _matcher(matcher: Any, path: str) -> Iterator[Finding]:
             "false takes the negatives from between the two thresholds, which are equal.",
             "Lower unmatched_threshold, or remove the field.",
         )
-
-
-def _anchors(ssd: Any, path: str) -> Iterator[Finding]:
-    if ssd.anchor_generator.HasField("multiscale_anchor_generator"):
-        yield from _multiscale(ssd, path.replace("ssd_anchor", "multiscale_anchor"))
-    if not ssd.anchor_generator.HasField("ssd_anchor_generator"):
-        return
-    anchors = ssd.anchor_generator.ssd_anchor_generator
-    kind = ssd.feature_extractor.type
-    maps = FEATURE_MAPS.get(kind)
-    if maps is not None and anchors.num_layers != maps:
-        yield Finding(
-            f"{path}.num_layers",
-            f"{anchors.num_layers}, but {kind} has {maps} feature maps.",
-            f"Set num_layers: {maps}.",
-        )
-    if not anchors.scales:
-        yield from above(anchors, path, "min_scale", 0)
-        if anchors.max_scale < anchors.min_scale:
-            yield Finding(
-                f"{path}.max_scale", f"{anchors.max_scale:g} is below min_scale, {anchors.min_scale:g}."
-            )
-    elif min(anchors.scales) <= 0:
-        yield Finding(f"{path}.scales", "holds a scale that is not above 0.")
-    if not anchors.aspect_ratios:
-        yield Finding(
-            f"{path}.aspect_ratios", "is empty.", "Set aspect_ratios: [1.0, 2.0, 0.5, 3.0, 0.3333]."
-        )
-    elif min(anchors.aspect_ratios) <= 0:
-        yield Finding(f"{path}.aspect_ratios", "holds a ratio that is not above 0.")
-    yield from at_least(anchors, path, "interpolated_scale_aspect_ratio", 0)
-    for name in ("base_anchor_height", "base_anchor_width"):
-        yield from above(anchors, path, name, 0)
-    for name in ("scales", "height_stride", "width_stride", "height_offset", "width_offset"):
-        count = len(getattr(anchors, name))
-        if count not in (0, anchors.num_layers):
-            yield Finding(f"{path}.{name}", f"has {count} values, but num_layers is {anchors.num_layers}.")
-    for first, second in (("height_stride", "width_stride"), ("height_offset", "width_offset")):
-        if len(getattr(anchors, first)) != len(getattr(anchors, second)):
-            yield Finding(f"{path}.{second}", f"and {first} must have the same number of values.")
-
-
-def _multiscale(ssd: Any, path: str) -> Iterator[Finding]:
-    anchors, kind = ssd.anchor_generator.multiscale_anchor_generator, ssd.feature_extractor.type
-    count, maps = anchors.max_level - anchors.min_level + 1, FEATURE_MAPS.get(kind)
-    yield from at_least(anchors, path, "min_level", 1)
-    if maps is not None and count != maps:
-        yield Finding(
-            f"{path}.max_level",
-            f"levels {anchors.min_level} to {anchors.max_level} are {count}, but {kind} has {maps} feature "
-            "maps.",
-            f"Its first map has level 4: set min_level: 4 and max_level: {3 + maps}.",
-        )
-    elif anchors.min_level != 4:
-        yield Finding(
-            f"{path}.min_level",
-            f"{anchors.min_level}, but the first map of {kind} has 1/16 of the input's side, which is level "
-            "4: the anchors will not cover the picture as the map does.",
-            "Set min_level: 4.",
-            "warning",
-        )
-    if not anchors.aspect_ratios:
-        yield Finding(f"{path}.aspect_ratios", "is empty.", "Set aspect_ratios: [1.0, 2.0, 0.5].")
-    elif min(anchors.aspect_ratios) <= 0:
-        yield Finding(f"{path}.aspect_ratios", "holds a ratio that is not above 0.")
-    yield from above(anchors, path, "anchor_scale", 0)
-    yield from at_least(anchors, path, "scales_per_octave", 1)
 
 
 def _losses(loss: Any, path: str) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Anchors of the API's `ssd_anchor_generator` and `multiscale_anchor_generator`, in numpy.
+"""Anchors of the API's `ssd_anchor_generator` and `multiscale_anchor_generator`, or given one by one, in numpy.
 
 Order: feature map, row, column, box of the location. Boxes are not clipped, so they may leave the picture.
 Source: SSD (arXiv:1512.02325) §2.2, and the API's generator for the lowest map and the interpolated scale.
@@ -7,7 +7,8 @@ Source: SSD (arXiv:1512.02325) §2.2, and the API's generator for the lowest map
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +18,31 @@ from mirilla.model.spec import AnchorSpec
 
 
 def anchors_per_location(spec: AnchorSpec) -> tuple[int, ...]:
-    """How many anchors each location of each feature map has."""
-    return tuple(len(boxes) for boxes in box_specs(spec))
+    """How many anchors each location of each feature map has.
+
+    Raises:
+        ConfigError: anchors given one by one that are no sizes, or scales that are not one a map.
+    """
+    return tuple(len(boxes) for boxes in (_given(spec) if spec.boxes else box_specs(spec)))
+
+
+def _given(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
+    for i, boxes in enumerate(spec.boxes):
+        if not boxes or any(len(box) != 2 or not all(0 < side < math.inf for side in box) for box in boxes):
+            raise ConfigError(
+                f"The anchors given for feature map {i} are {boxes or 'none'}.",
+                "Give each map at least one anchor, with a height and a width above 0 (shares of the input).",
+            )
+    if len(spec.boxes) != spec.num_layers:
+        raise ConfigError(
+            f"Anchors are given for {len(spec.boxes)} feature maps, but num_layers is {spec.num_layers}.",
+            "Give one anchor_map per feature map.",
+        )
+    return spec.boxes
 
 
 def box_specs(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """(scale, aspect ratio = width / height) of every anchor of a location, map by map."""
+    """(scale, aspect ratio = width / height) of every anchor of a location that a generator makes, map by map."""
     if spec.min_level:
         octave = [2 ** (i / spec.scales_per_octave) for i in range(spec.scales_per_octave)]
         boxes = tuple((scale, ratio) for ratio in spec.aspect_ratios for scale in octave)
@@ -61,30 +81,43 @@ def anchors_yxyx(
         height_px, width_px: the network's input; they matter when it is not square (anchors are square in pixels)
             and where strides or offsets are given in pixels.
     """
-    shorter = min(height_px, width_px)
-    base_height = np.float32(spec.base_anchor_height * shorter / height_px)
-    base_width = np.float32(spec.base_anchor_width * shorter / width_px)
     result = []
-    for i, (boxes, (rows, columns)) in enumerate(zip(box_specs(spec), feature_map_shapes, strict=True)):
+    sizes = _sizes(spec, height_px, width_px)
+    for i, ((heights, widths), (rows, columns)) in enumerate(zip(sizes, feature_map_shapes, strict=True)):
         if spec.min_level:
             stride = 2 ** (spec.min_level + i)
-            base_height = np.float32(spec.anchor_scale * stride / height_px)
-            base_width = np.float32(spec.anchor_scale * stride / width_px)
             y_stride, y_offset = _level_grid(stride, height_px)
             x_stride, x_offset = _level_grid(stride, width_px)
         else:
             y_stride, y_offset = _grid(spec.height_stride, spec.height_offset, i, rows, height_px)
             x_stride, x_offset = _grid(spec.width_stride, spec.width_offset, i, columns, width_px)
-        scales = np.array([scale for scale, _ in boxes], np.float32)
-        root = np.sqrt(np.array([ratio for _, ratio in boxes], np.float32))
-        heights = scales / root * base_height  # (K,)
-        widths = scales * root * base_width
         y = np.arange(rows, dtype=np.float32) * np.float32(y_stride) + np.float32(y_offset)
         x = np.arange(columns, dtype=np.float32) * np.float32(x_stride) + np.float32(x_offset)
         centre_y, centre_x = (c[:, :, None] for c in np.meshgrid(y, x, indexing="ij"))
         corners = (centre_y - heights / 2, centre_x - widths / 2, centre_y + heights / 2, centre_x + widths / 2)
         result.append(np.stack(np.broadcast_arrays(*corners), -1).reshape(-1, 4))
     return np.concatenate(result).astype(np.float32)
+
+
+def _sizes(
+    spec: AnchorSpec, height_px: int, width_px: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Heights (K,) and widths (K,) of a location's anchors, normalised, map by map."""
+    if spec.boxes:
+        for boxes in _given(spec):
+            heights, widths = np.array(boxes, np.float32).T
+            yield heights, widths
+        return
+    shorter = min(height_px, width_px)
+    base_height = np.float32(spec.base_anchor_height * shorter / height_px)
+    base_width = np.float32(spec.base_anchor_width * shorter / width_px)
+    for i, boxes in enumerate(box_specs(spec)):
+        if spec.min_level:
+            side_px = spec.anchor_scale * 2 ** (spec.min_level + i)
+            base_height, base_width = np.float32(side_px / height_px), np.float32(side_px / width_px)
+        scales = np.array([scale for scale, _ in boxes], np.float32)
+        root = np.sqrt(np.array([ratio for _, ratio in boxes], np.float32))
+        yield scales / root * base_height, scales * root * base_width
 
 
 def _level_grid(stride_px: int, side_px: int) -> tuple[float, float]:

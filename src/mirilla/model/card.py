@@ -82,9 +82,10 @@ class ModelCard:
     def to_json(self) -> dict[str, Any]:
         """What model.json holds; see docs/models.md."""
         spec = dataclasses.asdict(self.spec)
-        for one in dataclasses.fields(self.spec.anchors):
-            if one.metadata.get("seldom") and getattr(self.spec.anchors, one.name) == one.default:
-                del spec["anchors"][one.name]
+        for part, written in ((self.spec.anchors, spec["anchors"]), (self.spec, spec)):
+            for one in dataclasses.fields(part):
+                if one.metadata.get("seldom") and getattr(part, one.name) == one.default:
+                    del written[one.name]
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -348,7 +349,9 @@ class _Reader:
         if typing.get_origin(hint) is tuple:
             if not isinstance(value, Sequence) or isinstance(value, str):
                 raise self.error(key, "must be a list")
-            inner = typing.get_args(hint)[0]
+            inner, *rest = typing.get_args(hint)
+            if rest != [...] and len(value) != 1 + len(rest):
+                raise self.error(key, f"must be a list of {1 + len(rest)} values")
             return tuple(self.typed(inner, one, key) for one in value)
         if isinstance(hint, types.UnionType):
             if value is None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from mirilla.config import Pipeline
 from mirilla.model.spec import AnchorSpec, BoxCoderSpec, ModelSpec, PostProcessing
+
+_GRID = ("height_stride", "width_stride", "height_offset", "width_offset")
 
 
 def model_spec(pipeline: Pipeline) -> ModelSpec:
@@ -26,13 +30,20 @@ def model_spec(pipeline: Pipeline) -> ModelSpec:
         num_classes=ssd.num_classes,
         keep_aspect_ratio=letterbox,
         batch_norm_epsilon=round(batch_norm.epsilon, 9) if extractor.conv_hyperparams.HasField("batch_norm") else 0.001,
-        anchors=_anchors(ssd.anchor_generator),
+        anchors=_anchors(ssd.anchor_generator, pipeline.mirilla.anchor_map),
         box_coder=_box_coder(ssd.box_coder.faster_rcnn_box_coder),
         post_processing=_post_processing(ssd.post_processing),
+        feature_maps=tuple(pipeline.mirilla.feature_map),
     )
 
 
-def _anchors(generator) -> AnchorSpec:
+def _anchors(generator, maps) -> AnchorSpec:
+    if maps:  # of the generator no more than the grid counts
+        plain = AnchorSpec()
+        message = generator.ssd_anchor_generator
+        plain = replace(plain, **{name: tuple(int(v) for v in getattr(message, name)) for name in _GRID})
+        boxes = tuple(tuple((_short(box.height), _short(box.width)) for box in one.box) for one in maps)
+        return replace(plain, num_layers=len(boxes), boxes=boxes)
     if generator.WhichOneof("anchor_generator_oneof") == "multiscale_anchor_generator":
         return _multiscale(generator.multiscale_anchor_generator)
     return _ssd_anchors(generator.ssd_anchor_generator)

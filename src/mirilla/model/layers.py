@@ -6,7 +6,9 @@ Sources: MobileNets (arXiv:1704.04861), table 1; SSD (arXiv:1512.02325); the Obj
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mirilla.errors import ConfigError
@@ -24,6 +26,7 @@ EXTRA_MAPS = {
     "ssd_mobilenet_v1": ((512, 3), (256, 3), (256, 3), (128, 3)),
 }
 FIRST_MAPS = ("Conv2d_11_pointwise", "Conv2d_13_pointwise")
+MAP_LAYERS = ("Conv2d_0", *(f"Conv2d_{i}_pointwise" for i in range(1, len(BASE_BLOCKS) + 1)))  # may be feature maps
 
 VARIABLE_SCOPE = "FeatureExtractor/MobilenetV1"
 BASE_OP_SCOPE = "FeatureExtractor/MobilenetV1/MobilenetV1"  # the API's base layers carry the scope twice
@@ -133,7 +136,8 @@ def architecture(spec: ModelSpec) -> Architecture:
     """The layer table of a spec.
 
     Raises:
-        ConfigError: an unknown feature extractor, or an input too small for its maps.
+        ConfigError: an unknown feature extractor, an input too small for its maps, feature maps that are no layers
+            of the base or not in its order, or anchors for another number of maps.
     """
     if spec.feature_extractor not in EXTRA_MAPS:
         raise ConfigError(
@@ -150,7 +154,7 @@ def architecture(spec: ModelSpec) -> Architecture:
     layers += _extra_layers(spec, layers[-1])
     by_name = {layer.name: layer for layer in layers}
     extra_maps = [layer.name for layer in layers if not layer.is_base and "_2_Conv2d_" in layer.name]
-    maps = [by_name[name] for name in (*FIRST_MAPS, *extra_maps)]
+    maps = [by_name[name] for name in (*first_maps(spec.feature_maps), *extra_maps)]
     if spec.anchors.num_layers != len(maps):
         raise ConfigError(
             f"The anchor generator is for {spec.anchors.num_layers} feature maps (num_layers), but "
@@ -163,6 +167,32 @@ def architecture(spec: ModelSpec) -> Architecture:
         for i, layer in enumerate(maps)
     )
     return Architecture(tuple(layers), predictors)
+
+
+def first_maps(names: Sequence[str]) -> tuple[str, ...]:
+    """The base's layers that get predictors: those named, or FIRST_MAPS.
+
+    Raises:
+        ConfigError: a name that is no layer's, or a wrong order.
+    """
+    for name in names:
+        if name not in MAP_LAYERS:
+            raise ConfigError(
+                f"The feature map '{name}' is no layer of the base network that can be one.",
+                f"Use one of: {', '.join(MAP_LAYERS)}.",
+            )
+    places = [MAP_LAYERS.index(name) for name in names]
+    if any(a >= b for a, b in itertools.pairwise(places)):
+        raise ConfigError(
+            f"The feature maps {', '.join(names)} are not in the network's order, finest first.",
+            f"Write {', '.join(MAP_LAYERS[i] for i in sorted(set(places)))}.",
+        )
+    return tuple(names) or FIRST_MAPS
+
+
+def map_stride(name: str) -> int:
+    """Pixels of the input per pixel of the output of one of MAP_LAYERS."""
+    return math.prod(stride for _, stride in BASE_BLOCKS[: MAP_LAYERS.index(name)]) * 2
 
 
 def depth(channels: float, spec: ModelSpec) -> int:

@@ -19,6 +19,9 @@ class AnchorSpec:
 
     With `min_level` it is `multiscale_anchor_generator`: a map of level l has anchors of anchor_scale * 2 ** l
     pixels, and the fields before min_level, aspect_ratios and num_layers excepted, mean nothing.
+
+    With `boxes`, anchors are given one by one: a tuple for each map, finest first, of (height, width) as shares of
+    the input's own height and width. Then strides, offsets and num_layers alone mean something besides.
     """
 
     num_layers: int = 5
@@ -37,6 +40,7 @@ class AnchorSpec:
     min_level: int = field(default=0, metadata=SELDOM)  # of the first map; 0: ssd_anchor_generator
     anchor_scale: float = field(default=4.0, metadata=SELDOM)
     scales_per_octave: int = field(default=2, metadata=SELDOM)
+    boxes: tuple[tuple[tuple[float, float], ...], ...] = field(default=(), metadata=SELDOM)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class ModelSpec:
     keep_aspect_ratio: False squashes a photo to the input (fixed_shape_resizer); True letterboxes it at the top
         left (keep_aspect_ratio_resizer with pad_to_max_dimension).
     batch_norm_epsilon: of base and extra layers.
+    feature_maps: layers of the base whose outputs get predictors, finest first; empty: those of
+        `mirilla.model.layers.FIRST_MAPS`. The extra maps follow.
     """
 
     feature_extractor: str = "embedded_ssd_mobilenet_v1"
@@ -84,6 +90,7 @@ class ModelSpec:
     anchors: AnchorSpec = field(default_factory=AnchorSpec)
     box_coder: BoxCoderSpec = field(default_factory=BoxCoderSpec)
     post_processing: PostProcessing = field(default_factory=PostProcessing)
+    feature_maps: tuple[str, ...] = field(default=(), metadata=SELDOM)
 
     @property
     def resize(self) -> str:
