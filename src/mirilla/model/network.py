@@ -201,9 +201,10 @@ def initialise(
     extra: Initializer = Initializer(stddev=0.03),
     predictor: Initializer = Initializer(stddev=0.03),
     class_bias: float = 0.0,
+    background_bias: float | None = None,
 ) -> None:
     """Fresh kernels for the base network, the extra maps and the predictors; biases 0 (those of the class logits
-    `class_bias`), gamma 1, beta 0."""
+    `class_bias`, of which the background's, the first, may have its own), gamma 1, beta 0."""
     with torch.no_grad():
         for entry, layer in zip(network.table.layers, network.layers, strict=True):
             (base if entry.is_base else extra).fill(layer.weight, generator)  # type: ignore[arg-type]
@@ -212,6 +213,8 @@ def initialise(
                 predictor.fill(conv.weight, generator)  # type: ignore[arg-type,union-attr]
                 conv.bias.zero_()  # type: ignore[union-attr,operator]
             head.classes.bias.fill_(class_bias)  # type: ignore[union-attr,operator]
+            if background_bias is not None:
+                head.classes.bias[:: head.columns] = background_bias  # type: ignore[union-attr,operator,index]
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:

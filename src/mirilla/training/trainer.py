@@ -57,7 +57,8 @@ class Trainer:
     def __init__(self, spec: ModelSpec, plan: Plan, device: torch.device):
         self.spec, self.plan, self.device = spec, plan, device
         self.network = SsdNetwork(spec)
-        initialise(self.network, torch.Generator().manual_seed(plan.seed), *plan.initializers, plan.class_bias)
+        initialise(self.network, torch.Generator().manual_seed(plan.seed), *plan.initializers, plan.class_bias,
+                   -plan.class_bias if plan.objective.dynamic else None)
         self.network.set_batch_norm_decay(plan.base_batch_norm_decay, plan.extra_batch_norm_decay)
         self.network.freeze_batch_norm(plan.freeze_base_batch_norm, plan.freeze_extra_batch_norm)
         self.network.set_dropout(plan.dropout)
