@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,31 @@ from mirilla import boxes
 from mirilla.detections import Detections
 from mirilla.evaluation.curve import average_precision, precision_recall
 from mirilla.evaluation.interface import Curve, Figure, GroundTruth, Result, require_ground_truth
+
+
+@dataclass(frozen=True, eq=False)
+class Matched:
+    """One picture's detections beside its faces, at one bound.
+
+    order: (D,) indices of the detections, best score first; the arrays of detections follow it.
+    scores, sizes_px: (D,) of the detections.
+    right: (D,) bool. counts: (D,) bool, False for those neither right nor wrong.
+    truth_sizes_px: (N,) of the faces. expected: (N,) bool, the faces that count. found: (N,) bool of them.
+    """
+
+    order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    sizes_px: NDArray[np.float64]
+    right: NDArray[np.bool_]
+    counts: NDArray[np.bool_]
+    truth_sizes_px: NDArray[np.float64]
+    expected: NDArray[np.bool_]
+    found: NDArray[np.bool_]
+
+    @property
+    def positives(self) -> int:
+        """How many faces count."""
+        return int(self.expected.sum())
 
 
 @dataclass(frozen=True)
@@ -44,10 +70,12 @@ class Faces:
         pairs = [self._prepare(t, d) for t, d in zip(ground_truths, detections, strict=True)]
         precisions, recalls, curves, counted = [], [], [], []
         for bound in self.bounds_px:
-            parts = [_match(*pair, bound, self.iou) for pair in pairs]
-            positives = sum(p[2] for p in parts)
+            parts = [_match(pair, bound, self.iou) for pair in pairs]
+            positives = sum(p.positives for p in parts)
             recall, precision = precision_recall(
-                np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts]), positives
+                np.concatenate([p.scores[p.counts] for p in parts]),
+                np.concatenate([p.right[p.counts] for p in parts]),
+                positives,
             )
             ap = average_precision(recall, precision) if positives else float("nan")
             suffix = f" >= {bound:g} px" if bound else ""
@@ -68,41 +96,48 @@ class Faces:
         }
         return Result("faces", (*precisions, *recalls), protocol, tuple(curves))
 
-    def _prepare(self, truth: GroundTruth, found: Detections):
+    def match(self, truth: GroundTruth, found: Detections, bound_px: float = 0) -> Matched:
+        """One picture's detections and faces told apart, as `evaluate` counts them at one bound."""
+        return _match(self._prepare(truth, found), bound_px, self.iou)
+
+    def _prepare(self, truth: GroundTruth, found: Detections) -> _Prepared:
         scale = self.long_side_px / max(truth.height_px, truth.width_px)
         factor = truth.size_px * scale
         order = np.argsort(-found.scores, kind="stable")
         found_px, truth_px = found.boxes_yxyx[order] * factor, truth.boxes_yxyx * factor
-        ignored = truth.ignore | truth.difficult | truth.is_crowd | truth.group_of
-        return (
+        return _Prepared(
+            order,
             found.scores[order].astype(np.float64),
-            np.sqrt(boxes.area(found_px)),
-            boxes.iou(found_px, truth_px),
-            np.sqrt(boxes.area(truth_px)),
-            ignored,
+            np.sqrt(boxes.area(found_px), dtype=np.float64),
+            boxes.iou(found_px, truth_px).astype(np.float64),
+            np.sqrt(boxes.area(truth_px), dtype=np.float64),
+            truth.ignore | truth.difficult | truth.is_crowd | truth.group_of,
         )
 
 
-def _match(
-    scores: NDArray,
-    sizes: NDArray,
-    overlap: NDArray,
-    truth_sizes: NDArray,
-    ignored: NDArray,
-    bound: float,
-    threshold: float,
-) -> tuple[NDArray, NDArray[np.bool_], int]:
-    """One picture at one bound: scores and hits of the detections that count, and the number of positives."""
-    ignored = ignored | (truth_sizes < bound)
-    hit = np.zeros(len(scores), bool)
+class _Prepared(NamedTuple):
+    """One picture at every bound; detections best score first."""
+
+    order: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    sizes_px: NDArray[np.float64]
+    overlap: NDArray[np.float64]  # (D, N) IoU
+    truth_sizes_px: NDArray[np.float64]
+    ignored: NDArray[np.bool_]
+
+
+def _match(one: _Prepared, bound: float, threshold: float) -> Matched:
+    ignored = one.ignored | (one.truth_sizes_px < bound)
+    right = np.zeros(len(one.scores), bool)
     free = ~ignored
-    positives = int(free.sum())
-    reaches = np.where(free[None], overlap, 0).max(1, initial=0) >= threshold
+    reaches = np.where(free[None], one.overlap, 0).max(1, initial=0) >= threshold
     for d in np.flatnonzero(reaches):
-        row = np.where(free, overlap[d], 0)
+        row = np.where(free, one.overlap[d], 0)
         best = int(row.argmax())
         if row[best] >= threshold:
-            hit[d], free[best] = True, False
-    beside = np.where(ignored[None], overlap, 0).max(1, initial=0) >= threshold
-    counts = hit | ~(beside | (sizes < bound))
-    return scores[counts], hit[counts], positives
+            right[d], free[best] = True, False
+    beside = np.where(ignored[None], one.overlap, 0).max(1, initial=0) >= threshold
+    counts = right | ~(beside | (one.sizes_px < bound))
+    return Matched(
+        one.order, one.scores, one.sizes_px, right, counts, one.truth_sizes_px, ~ignored, ~ignored & ~free
+    )
