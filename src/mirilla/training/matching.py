@@ -18,13 +18,14 @@ BACKGROUND, IGNORED = -1, -2
 
 @dataclass(frozen=True)
 class MatcherSpec:
-    """The API's `argmax_matcher`."""
+    """The API's `argmax_matcher`. `static` changes nothing in the result."""
 
     matched_threshold: float = 0.5
     unmatched_threshold: float = 0.5
     negatives_lower_than_unmatched: bool = True
     force_match_for_each_row: bool = True
     ignore_thresholds: bool = False  # then every anchor takes its best object
+    static: bool = False  # never wait for the device to ask it something: a captured step must not
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,10 @@ def argmax_match(similarity: Tensor, valid: Tensor, spec: MatcherSpec) -> Tensor
         match = torch.where(between, IGNORED, torch.where(below, BACKGROUND, match))
     if spec.force_match_for_each_row:
         column = masked.argmax(2)  # (B, G)
-        # writing from the last row to the first lets the first row win a shared column
-        for row in reversed(range(rows)):
-            here = valid[:, row].nonzero().squeeze(1)
-            match[here, column[here, row]] = row
+        # the least of the rows that want a column gets it; without loops and without asking how many are real
+        wanted = torch.where(valid, torch.arange(rows, device=valid.device), rows)
+        first = torch.full_like(match, rows).scatter_reduce(1, column, wanted, "amin")
+        match = torch.where(first < rows, first, match)
     return match
 
 
@@ -151,7 +152,7 @@ def assign(
     """
     similarity = pairwise_iou(boxes_yxyx, anchors_yxyx[None])  # (B, G, A)
     match = argmax_match(similarity, valid, matcher)
-    if bool(ignored.any()):
+    if matcher.static or bool(ignored.any()):
         inside = pairwise_intersection(boxes_yxyx, anchors_yxyx[None]) / box_area(anchors_yxyx)
         near = ((inside >= 0.5) | (similarity >= matcher.unmatched_threshold)) & ignored[:, :, None]
         match = torch.where((match == BACKGROUND) & near.any(1), IGNORED, match)

@@ -3,6 +3,9 @@
 Every picture keeps all its positives that survive the NMS and the hardest few negatives per positive. At the usual
 threshold of 0.99 the NMS drops next to nothing, so instead of comparing all pairs only the chosen anchors are looked
 at, and the better ones that overlap them: the result is the same.
+
+A step that a GPU replays as one graph cannot ask which anchors those are. It looks at all anchors, but only at their
+nearest neighbours, in fixed numbers.
 """
 
 from __future__ import annotations
@@ -18,13 +21,27 @@ from mirilla.training.matching import BACKGROUND
 
 @dataclass(frozen=True)
 class MinerSpec:
-    """The API's `hard_example_miner`; 0 negatives per positive means no bound."""
+    """The API's `hard_example_miner`; 0 negatives per positive means no bound.
+
+    static: work in fixed shapes, without waiting for the device; see `can_be_static`.
+    """
 
     num_hard_examples: int = 64
     iou_threshold: float = 0.7
     loss_type: str = "BOTH"  # or CLASSIFICATION, LOCALIZATION
     max_negatives_per_positive: float = 0.0
     min_negatives_per_image: int = 0
+    static: bool = False
+
+
+NEIGHBOURS = 16  # on either side, that fixed shapes compare an anchor with
+MIXTURE = (1.0, 0.6180, 0.7321, 0.4142)  # of a box's four edges; no simple ratio, so that few boxes agree by chance
+ROUNDS = 8  # as deep may one anchor drop another that drops a third
+
+
+def can_be_static(spec: MinerSpec, anchors: int) -> bool:
+    """Whether `static` is possible: the NMS must keep to a high threshold, and have no bound on what it keeps."""
+    return spec.num_hard_examples >= anchors and spec.iou_threshold >= 0.9
 
 
 def mine(ranking_loss: Tensor, boxes_yxyx: Tensor, match: Tensor, spec: MinerSpec) -> Tensor:
@@ -39,11 +56,13 @@ def mine(ranking_loss: Tensor, boxes_yxyx: Tensor, match: Tensor, spec: MinerSpe
         (B, A) bool.
     """
     order = ranking_loss.sort(dim=1, descending=True, stable=True).indices  # (B, A)
-    if spec.num_hard_examples < match.shape[1] or spec.iou_threshold < 0.9:
+    if not can_be_static(spec, match.shape[1]):
         alive = _full_nms(ranking_loss, boxes_yxyx, spec)
         return _choose(order, match, alive, spec)
     rank = torch.empty_like(order)
     rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    if spec.static:
+        return _choose(order, match, _survivors(boxes_yxyx, rank, spec.iou_threshold), spec)
     overlaps = _Overlaps(boxes_yxyx, rank, spec.iou_threshold)
     alive = torch.ones_like(match, dtype=torch.bool)
     while True:
@@ -65,6 +84,34 @@ def _choose(order: Tensor, match: Tensor, alive: Tensor, spec: MinerSpec) -> Ten
     else:
         keep = ranked > BACKGROUND - 2
     return torch.zeros_like(alive).scatter(1, order, keep)
+
+
+def _survivors(boxes_yxyx: Tensor, rank: Tensor, threshold: float) -> Tensor:
+    """(B, A) bool: what the NMS lets live, in fixed shapes.
+
+    Boxes that share so much have nearly the same four edges, so they stand side by side when all are sorted by a
+    mixture of these. Exact unless more than NEIGHBOURS boxes come between two such, or a chain of boxes that drop each
+    other is longer than ROUNDS; then a box too many may live.
+    """
+    batch, count = rank.shape
+    size = 2 * NEIGHBOURS + 1
+    mixture = boxes_yxyx @ boxes_yxyx.new_tensor(MIXTURE)
+    place = mixture.argsort(1)  # (B, A)
+    boxes = boxes_yxyx.gather(1, place[..., None].expand(-1, -1, 4))
+    rank = rank.gather(1, place)
+    beside = torch.nn.functional.pad(boxes, (0, 0, NEIGHBOURS, NEIGHBOURS)).unfold(1, size, 1)  # (B, A, 4, size)
+    y0, x0, y1, x1 = (t[..., None] for t in boxes.unbind(-1))
+    side_y = (torch.minimum(y1, beside[:, :, 2]) - torch.maximum(y0, beside[:, :, 0])).clamp_(min=0)
+    side_x = (torch.minimum(x1, beside[:, :, 3]) - torch.maximum(x0, beside[:, :, 1])).clamp_(min=0)
+    shared = side_y * side_x
+    area = (y1 - y0) * (x1 - x0)
+    areas = (beside[:, :, 2] - beside[:, :, 0]) * (beside[:, :, 3] - beside[:, :, 1])
+    better = torch.nn.functional.pad(rank, (NEIGHBOURS, NEIGHBOURS), value=count).unfold(1, size, 1) < rank[..., None]
+    hit = (shared > threshold * (area + areas - shared)) & better
+    alive = torch.ones(batch, count, dtype=torch.bool, device=rank.device)
+    for _ in range(ROUNDS):
+        alive = ~(hit & torch.nn.functional.pad(alive, (NEIGHBOURS, NEIGHBOURS)).unfold(1, size, 1)).any(-1)
+    return torch.zeros_like(alive).scatter(1, place, alive)
 
 
 class _Overlaps:
