@@ -25,6 +25,7 @@ class Matched:
     order: (D,) indices of the detections, best score first; the arrays of detections follow it.
     scores, sizes_px: (D,) of the detections.
     right: (D,) bool. counts: (D,) bool, False for those neither right nor wrong.
+    face: (D,) index of the face that a right one found, -1 for others.
     truth_sizes_px: (N,) of the faces. expected: (N,) bool, the faces that count. found: (N,) bool of them.
     """
 
@@ -33,6 +34,7 @@ class Matched:
     sizes_px: NDArray[np.float64]
     right: NDArray[np.bool_]
     counts: NDArray[np.bool_]
+    face: NDArray[np.int64]
     truth_sizes_px: NDArray[np.float64]
     expected: NDArray[np.bool_]
     found: NDArray[np.bool_]
@@ -128,16 +130,18 @@ class _Prepared(NamedTuple):
 
 def _match(one: _Prepared, bound: float, threshold: float) -> Matched:
     ignored = one.ignored | (one.truth_sizes_px < bound)
-    right = np.zeros(len(one.scores), bool)
+    face = np.full(len(one.scores), -1)
     free = ~ignored
     reaches = np.where(free[None], one.overlap, 0).max(1, initial=0) >= threshold
     for d in np.flatnonzero(reaches):
         row = np.where(free, one.overlap[d], 0)
         best = int(row.argmax())
         if row[best] >= threshold:
-            right[d], free[best] = True, False
+            face[d], free[best] = best, False
+    right = face >= 0
     beside = np.where(ignored[None], one.overlap, 0).max(1, initial=0) >= threshold
     counts = right | ~(beside | (one.sizes_px < bound))
+    found = ~ignored & ~free
     return Matched(
-        one.order, one.scores, one.sizes_px, right, counts, one.truth_sizes_px, ~ignored, ~ignored & ~free
+        one.order, one.scores, one.sizes_px, right, counts, face, one.truth_sizes_px, ~ignored, found
     )
