@@ -118,13 +118,15 @@ def test_config_with_other_maps_than_anchors_is_refused():
     short = pipeline()
     del short.mirilla.anchor_map[5:]
     (only,) = errors(short)
-    assert "anchor_map" in only and "there are 5" in only and "6 feature maps" in only
+    assert "anchor_map" in only
+    assert "there are 5" in only
+    assert "6 feature maps" in only
     short.model.ssd.anchor_generator.ssd_anchor_generator.num_layers = 5
     assert any("num_layers" in one and "6" in one for one in errors(short))
 
 
 @pytest.mark.parametrize(
-    "names, says",
+    ("names", "says"),
     [
         (["Conv2d_5_depthwise", "Conv2d_11_pointwise"], "Conv2d_13_pointwise"),  # the remedy lists the names
         (["Conv2d_13_pointwise", "Conv2d_11_pointwise"], "Write Conv2d_11_pointwise, Conv2d_13_pointwise."),
@@ -171,7 +173,8 @@ def test_card_keeps_them_and_stays_as_it_was_without():
     assert read.spec == SPEC
     np.testing.assert_array_equal(read.anchors_yxyx, card.anchors_yxyx)
     plain = ModelCard(ModelSpec(), FACE).to_json()
-    assert "boxes" not in plain["anchors"]["generator"] and "feature_maps" not in plain["network"]
+    assert "boxes" not in plain["anchors"]["generator"]
+    assert "feature_maps" not in plain["network"]
     broken = json.loads(dumps(card))
     broken["anchors"]["generator"]["boxes"][0][0] = [0.1, 0.2, 0.3]
     with pytest.raises(ModelError, match="list of 2"):
@@ -209,7 +212,7 @@ def test_torch_gives_what_the_graph_gives(exported):
     np.testing.assert_allclose(logits.numpy(), found["concat_1"], atol=2e-4)
 
 
-@pytest.mark.parametrize("multiplier, peak", [(0.125, 1_179_648), (0.25, 1_179_648), (0.375, 1_311_488)])
+@pytest.mark.parametrize(("multiplier", "peak"), [(0.125, 1_179_648), (0.25, 1_179_648), (0.375, 1_311_488)])
 def test_bonnet_takes_it_and_computes_what_the_reference_computes(multiplier, peak):
     """Peak at 256 px: the first convolution's (input 393,216, output 524,288, scratch 262,144), or from 0.375 on
     that of Conv2d_1_pointwise: 16 planes in (524,288), 24 out (786,432), scratch 2 * 16 * 24."""
@@ -237,7 +240,9 @@ def test_arena_keeps_the_fine_map_until_its_predictors_have_run():
     kept = found["FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_5_pointwise/Relu6"]
     names = [op.output for op in model.ops]
     readers = [i for i, op in enumerate(model.ops) if kept.block.name in op.inputs]
-    assert len(readers) == 3 and kept.first == names.index(kept.block.name) and kept.last == readers[-1]
+    assert len(readers) == 3
+    assert kept.first == names.index(kept.block.name)
+    assert kept.last == readers[-1]
     assert kept.block.bytes == 32 * 32 * 32 * 2
     for one in found.values():  # nothing else lies there meanwhile
         apart = one.last < kept.first or one.first > kept.last
