@@ -1,8 +1,8 @@
 """Dynamic assignment: an object is learnt by the anchors that predict it best at the moment.
 
 Source: SimOTA of YOLOX (arXiv:2107.08430, section 2.1), with the class cost against the prediction's own IoU, as
-quality focal loss (arXiv:2006.04388) wants it. An object smaller than any anchor still finds its teachers, and a large one
-is not left to the few anchors that happen to have its shape.
+quality focal loss (arXiv:2006.04388) wants it. An object smaller than any anchor still finds its teachers, and a
+large one is not left to the few anchors that happen to have its shape.
 """
 
 from __future__ import annotations
