@@ -15,6 +15,7 @@ from mirilla.training.matching import BACKGROUND, IGNORED, Batch, decode, matche
 from mirilla.training.simota import SimOtaSpec, assign_dynamically, cells_of  # noqa: E402
 
 CODER = BoxCoderSpec()
+SPECIFIED = SimOtaSpec()
 
 
 def batch_of(*pictures, ignored=()):
@@ -28,7 +29,8 @@ def batch_of(*pictures, ignored=()):
             boxes[i, j] = torch.tensor(box)
             valid[i, j] = (i, j) not in ignored
             out[i, j] = (i, j) in ignored
-    return Batch(boxes, torch.zeros(len(pictures), most, dtype=torch.int64), torch.ones(len(pictures), most), valid, out)
+    classes = torch.zeros(len(pictures), most, dtype=torch.int64)
+    return Batch(boxes, classes, torch.ones(len(pictures), most), valid, out)
 
 
 def four_cells():
@@ -37,7 +39,7 @@ def four_cells():
     return torch.cat([centres - 0.125, centres + 0.125], 1), torch.full((4, 2), 0.5)
 
 
-def assigned(batch, anchors, cells, codes=None, logits=None, spec=SimOtaSpec(), static=False):
+def assigned(batch, anchors, cells, codes=None, logits=None, spec=SPECIFIED, static=False):
     count = len(batch.valid)
     codes = torch.zeros(count, len(anchors), 4) if codes is None else codes
     logits = torch.zeros(count, len(anchors), 2) if logits is None else logits
