@@ -21,6 +21,7 @@ from mirilla.data.sample import Sample
 from mirilla.errors import DataError
 from mirilla.model.spec import ModelSpec
 from mirilla.training.augment import Augmentation
+from mirilla.training.recipe import InputRecipe
 from mirilla.training.view import View, resample, to_uint8, whole
 
 AHEAD = 4  # batches that wait for the network at most
@@ -80,11 +81,19 @@ def objects_of(sample: Sample, ids: dict[str, int]) -> Objects:
 
 
 class Batches:
-    """The batches of a training set."""
+    """The batches of a training set.
+
+    Args:
+        augmentations: those of train_config.data_augmentation_options.
+        recipe: what mirilla.augmentation asks for besides. None: the API's input, to the bit.
+        total_steps: of the training, whose last share has no mosaics; None: not known, mosaics to the end.
+    """
 
     def __init__(self, pictures: Pictures, objects: Sequence[Objects], spec: ModelSpec, batch_size: int,
-                 augmentations: Sequence[Augmentation], seed: int, shuffle: bool = True):
+                 augmentations: Sequence[Augmentation], seed: int, shuffle: bool = True,
+                 recipe: InputRecipe | None = None, total_steps: int | None = None):
         self.pictures, self.objects, self.spec = pictures, objects, spec
+        self.recipe, self.total_steps = recipe, total_steps
         self.batch_size, self.augmentations = batch_size, tuple(augmentations)
         self.seed, self.shuffle = seed, shuffle
         self._epochs: dict[int, NDArray[np.int64]] = {}
@@ -105,21 +114,40 @@ class Batches:
 
     def batch(self, step: int) -> Arrays:
         """The batch of a step, the same whenever it is asked for."""
+        mosaic = self.recipe is not None and self.recipe.has_mosaics(step, self.total_steps)
         examples = []
         for i, index in enumerate(self.indices(step)):
             rng = np.random.default_rng([self.seed, 2, step, i])
-            examples.append(self.example(index, rng))
+            examples.append(self.example(index, rng, mosaic))
         return _stack(examples)
 
-    def example(self, index: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], Objects]:
-        """One picture as the network sees it, and its objects, normalised to the network's input."""
+    def example(
+        self, index: int, rng: np.random.Generator, mosaic: bool = True
+    ) -> tuple[NDArray[np.uint8], Objects]:
+        """One picture as the network sees it, and its objects, normalised to the network's input.
+
+        Args:
+            mosaic: whether it may be one of several in the input, where the recipe has mosaics.
+        """
+        view = self._changed(index, rng)
+        if self.recipe is None:
+            image, place = render(view, self.spec)
+            boxes = np.asarray(place.to_input(view.boxes_yxyx), np.float64)
+            return image, Objects(boxes, view.classes, view.weights, view.ignore)
+
+        def other() -> View:
+            return self._changed(int(rng.integers(len(self.objects))), rng)
+
+        image, view = self.recipe.example(rng, view, other, self.spec, mosaic)
+        return image, Objects(view.boxes_yxyx, view.classes, view.weights, view.ignore)
+
+    def _changed(self, index: int, rng: np.random.Generator) -> View:
+        """A picture after the API's augmentations."""
         picture, labelled = self.pictures[index], self.objects[index]
         view = whole(picture, labelled.boxes_yxyx, labelled.classes, labelled.weights, labelled.ignore)
         for change in self.augmentations:
             view = change(rng, view)
-        image, place = render(view, self.spec)
-        boxes = np.asarray(place.to_input(view.boxes_yxyx), np.float64)
-        return image, Objects(boxes, view.classes, view.weights, view.ignore)
+        return view
 
     def stream(self, start: int, stop: int | None = None) -> Generator[Arrays, None, None]:
         """Batches from step `start` on, made ahead by a thread; errors arise where the batch is asked for."""

@@ -126,6 +126,10 @@ class View:
             effects=(),
         )
 
+    def in_bytes(self) -> View:
+        """The same view with its picture in uint8."""
+        return replace(self, picture=to_uint8(self.picture))
+
 
 def whole(picture: NDArray, boxes_yxyx, classes, weights, ignore) -> View:
     """A view of the whole picture."""
