@@ -82,8 +82,21 @@ def anchors_yxyx(
             and where strides or offsets are given in pixels.
     """
     result = []
-    sizes = _sizes(spec, height_px, width_px)
-    for i, ((heights, widths), (rows, columns)) in enumerate(zip(sizes, feature_map_shapes, strict=True)):
+    sizes = sizes_of_maps(spec, height_px, width_px)
+    grids = cell_centres(spec, feature_map_shapes, height_px, width_px)
+    for (heights, widths), (y, x) in zip(sizes, grids, strict=True):
+        centre_y, centre_x = (c[:, :, None] for c in np.meshgrid(y, x, indexing="ij"))
+        corners = (centre_y - heights / 2, centre_x - widths / 2, centre_y + heights / 2, centre_x + widths / 2)
+        result.append(np.stack(np.broadcast_arrays(*corners), -1).reshape(-1, 4))
+    return np.concatenate(result).astype(np.float32)
+
+
+def cell_centres(
+    spec: AnchorSpec, feature_map_shapes: Sequence[tuple[int, int]], height_px: int, width_px: int
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Where the locations of each map lie: y (rows,) and x (columns,), normalised."""
+    found = []
+    for i, (rows, columns) in enumerate(feature_map_shapes):
         if spec.min_level:
             stride = 2 ** (spec.min_level + i)
             y_stride, y_offset = _level_grid(stride, height_px)
@@ -93,13 +106,11 @@ def anchors_yxyx(
             x_stride, x_offset = _grid(spec.width_stride, spec.width_offset, i, columns, width_px)
         y = np.arange(rows, dtype=np.float32) * np.float32(y_stride) + np.float32(y_offset)
         x = np.arange(columns, dtype=np.float32) * np.float32(x_stride) + np.float32(x_offset)
-        centre_y, centre_x = (c[:, :, None] for c in np.meshgrid(y, x, indexing="ij"))
-        corners = (centre_y - heights / 2, centre_x - widths / 2, centre_y + heights / 2, centre_x + widths / 2)
-        result.append(np.stack(np.broadcast_arrays(*corners), -1).reshape(-1, 4))
-    return np.concatenate(result).astype(np.float32)
+        found.append((y, x))
+    return found
 
 
-def _sizes(
+def sizes_of_maps(
     spec: AnchorSpec, height_px: int, width_px: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Heights (K,) and widths (K,) of a location's anchors, normalised, map by map."""
@@ -117,7 +128,7 @@ def _sizes(
             base_height, base_width = np.float32(side_px / height_px), np.float32(side_px / width_px)
         scales = np.array([scale for scale, _ in boxes], np.float32)
         root = np.sqrt(np.array([ratio for _, ratio in boxes], np.float32))
-        yield scales / root * base_height, scales * root * base_width
+        yield (scales / root * base_height).astype(np.float32), (scales * root * base_width).astype(np.float32)
 
 
 def _level_grid(stride_px: int, side_px: int) -> tuple[float, float]:
