@@ -16,6 +16,7 @@ from mirilla.training.losses import ClassificationLoss, LocalizationLoss, Object
 from mirilla.training.matching import MatcherSpec
 from mirilla.training.mining import MinerSpec
 from mirilla.training.optimizer import Adam, Momentum, Optimizer, RmsProp
+from mirilla.training.recipe import InputRecipe, input_recipe
 from mirilla.training.simota import SimOtaSpec
 
 # The base network keeps slim's own arguments (mobilenet_v1_arg_scope), unless conv_hyperparams override them.
@@ -57,6 +58,7 @@ class Plan:
     l2: dict[str, float]
     gradient_scale: dict[str, float]
     augmentations: tuple[Augmentation, ...]
+    input_recipe: InputRecipe | None
     shuffle: bool
     checkpoint_every_steps: int
     keep_every_hours: int
@@ -114,6 +116,7 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
         l2=l2 if train.add_regularization_loss else {},
         gradient_scale=_gradient_scale(table, train),
         augmentations=augmentations(train.data_augmentation_options),
+        input_recipe=input_recipe(options.augmentation),
         shuffle=pipeline.train_input_reader.shuffle,
         checkpoint_every_steps=options.checkpoint_every_steps,
         keep_every_hours=train.keep_checkpoint_every_n_hours,

@@ -216,7 +216,7 @@ def _fine_tune(trainer: Trainer, pipeline: config.Pipeline, model_dir: Path) -> 
 def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None, metadata: dict[str, str]) -> Result:
     plan, state = trainer.plan, trainer.state
     batches = Batches(data.pictures, data.objects, trainer.spec, plan.batch_size, plan.augmentations, plan.seed,
-                      plan.shuffle)
+                      plan.shuffle, plan.input_recipe, last)
     log = Log(model_dir, state.step)
     keeper = checkpoints.Keeper(model_dir, plan.keep_every_hours)
     start_step, started = state.step, time.monotonic()
