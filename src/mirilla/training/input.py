@@ -87,15 +87,16 @@ class Batches:
         augmentations: those of train_config.data_augmentation_options.
         recipe: what mirilla.augmentation asks for besides. None: the API's input, to the bit.
         total_steps: of the training, whose last share has no mosaics; None: not known, mosaics to the end.
+        part: which examples of each batch this process makes, where several share it.
     """
 
     def __init__(self, pictures: Pictures, objects: Sequence[Objects], spec: ModelSpec, batch_size: int,
                  augmentations: Sequence[Augmentation], seed: int, shuffle: bool = True,
-                 recipe: InputRecipe | None = None, total_steps: int | None = None):
+                 recipe: InputRecipe | None = None, total_steps: int | None = None, part: slice = slice(None)):
         self.pictures, self.objects, self.spec = pictures, objects, spec
         self.recipe, self.total_steps = recipe, total_steps
         self.batch_size, self.augmentations = batch_size, tuple(augmentations)
-        self.seed, self.shuffle = seed, shuffle
+        self.seed, self.shuffle, self.part = seed, shuffle, part
         self._epochs: dict[int, NDArray[np.int64]] = {}
 
     def indices(self, step: int) -> list[int]:
@@ -116,7 +117,7 @@ class Batches:
         """The batch of a step, the same whenever it is asked for."""
         mosaic = self.recipe is not None and self.recipe.has_mosaics(step, self.total_steps)
         examples = []
-        for i, index in enumerate(self.indices(step)):
+        for i, index in list(enumerate(self.indices(step)))[self.part]:
             rng = np.random.default_rng([self.seed, 2, step, i])
             examples.append(self.example(index, rng, mosaic))
         return _stack(examples)
