@@ -88,7 +88,8 @@ class Framing:
         stretch = self._stretch(rng, view.size_px, letterbox)
         fit = _fit(view.size_px, field_px, stretch)
         if self.object_zoom is not None and rng.random() < self.object_zoom.probability:
-            return _zoom(rng, view, field_px, stretch, fit, self.object_zoom), Fill.random(rng, view)
+            window = _zoom(rng, view, field_px, stretch, fit, self.object_zoom)
+            return window, _fill(rng, view, window)
         scale, plain = fit, True
         if tile:
             scale, plain = max(fit * 2.0 ** -rng.random(), min(fit, 1 / MOST_ENLARGEMENT)), False
@@ -98,7 +99,8 @@ class Framing:
         if plain and (self.aspect is None or rng.random() < AS_THE_RESIZER):
             return (0, 0, height, width), Fill()
         top, left = (_anywhere(rng, *sides) for sides in zip((height, width), view.size_px, strict=True))
-        return (top, left, height, width), Fill.random(rng, view)
+        window = top, left, height, width
+        return window, _fill(rng, view, window)
 
     def _stretch(self, rng: np.random.Generator, size_px: tuple[int, int], letterbox: bool) -> float:
         """Picture pixels per input pixel downwards, divided by those across."""
@@ -134,6 +136,13 @@ def _window_size(scale: float, stretch: float, field_px: tuple[int, int]) -> tup
 def _anywhere(rng: np.random.Generator, window: int, side: int) -> int:
     """Start of a window inside a side, or around it."""
     return int(rng.integers(min(0, side - window), max(0, side - window) + 1))
+
+
+def _fill(rng: np.random.Generator, view: View, window: Window) -> Fill:
+    top, left, height, width = window
+    tall, wide = view.size_px
+    inside = top >= 0 and left >= 0 and top + height <= tall and left + width <= wide
+    return Fill() if inside else Fill.random(rng, view)
 
 
 def _zoom(rng: np.random.Generator, view: View, field_px: tuple[int, int], stretch: float, fit: float,

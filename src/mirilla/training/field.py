@@ -41,11 +41,11 @@ class Fill:
         if kind < 0.6:
             red, green, blue = rng.integers(0, 256, 3)
             return cls((int(red), int(green), int(blue)))
-        return cls() if kind < 0.85 else cls(noise=(int(noise[0]), int(noise[1])))
+        return cls() if kind < 0.9 else cls(noise=(int(noise[0]), int(noise[1])))
 
     def paint(self, field: NDArray[np.uint8]) -> None:
         if self.noise is None:
-            field[:] = self.colour
+            field[:] = np.tile(np.array(self.colour, np.uint8), field.shape[1]).reshape(1, -1, 3)  # row by row
         else:
             field[:] = from_pool(uniform_pool(), self.noise, field.shape[0], field.shape[1])
 
