@@ -1,4 +1,4 @@
-"""mirilla data convert|stats|check|fetch"""
+"""mirilla data convert|stats|check|anchors|fetch"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import json
 
 NAME = "data"
-HELP = "convert, check, describe and fetch data sets"
+HELP = "convert, check, describe and fetch data sets; fit anchors to them"
 
 _FORMATS = ("widerface", "voc", "csv", "coco", "yolo", "tfrecord", "fddb")
 _TARGETS = ("voc", "csv", "tfrecord", "coco", "yolo", "widerface")
@@ -14,8 +14,8 @@ _SHOWN = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The four sub-verbs and their options."""
-    verbs = parser.add_subparsers(dest="data_verb", metavar="convert|stats|check|fetch", required=True)
+    """The sub-verbs and their options."""
+    verbs = parser.add_subparsers(dest="data_verb", metavar="convert|stats|check|anchors|fetch", required=True)
 
     convert = verbs.add_parser(
         "convert",
@@ -59,6 +59,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--quick", action="store_true", help="look at the pictures' headers only, decode none")
     check.add_argument("--json", action="store_true", help="print JSON")
 
+    anchors = verbs.add_parser(
+        "anchors",
+        help="say how well a network's anchors fit the objects, and fit them",
+        description="Say how well a network's anchors fit a data set's objects, and fit them.",
+    )
+    _source(anchors)
+    _changes(anchors)
+    anchors.add_argument(
+        "--pipeline-config", metavar="P", help="the network (default: the sample's, or that of --model)"
+    )
+    anchors.add_argument("--model", metavar="NAME", help="a model of the zoo ('mirilla zoo' lists them)")
+    anchors.add_argument("--size", type=int, default=256, metavar="N", help="input side in px (default 256)")
+    anchors.add_argument("--letterbox", action="store_true", help="photos keep their proportions")
+    anchors.add_argument("--fit", action="store_true", help="fit anchors and report on them, too")
+    anchors.add_argument(
+        "--write", metavar="FILE", help="fit, and write P with the fitted anchors here (P itself is allowed)"
+    )
+    anchors.add_argument("--json", action="store_true", help="print JSON")
+
     fetch = verbs.add_parser(
         "fetch",
         help="bring a public data set here",
@@ -101,7 +120,8 @@ def _changes(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run one sub-verb; returns the exit code."""
-    return {"convert": _convert, "stats": _stats, "check": _check, "fetch": _fetch}[args.data_verb](args)
+    verbs = {"convert": _convert, "stats": _stats, "check": _check, "anchors": _anchors, "fetch": _fetch}
+    return verbs[args.data_verb](args)
 
 
 def _read(args: argparse.Namespace):
@@ -293,6 +313,12 @@ def _check(args: argparse.Namespace) -> int:
         f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes."
     )
     return 1 if counts["error"] else 0
+
+
+def _anchors(args: argparse.Namespace) -> int:
+    from mirilla.cli import data_anchors
+
+    return data_anchors.run(args, _read(args))
 
 
 def _fetch(args: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ VERBS = {
     "demo": "draw a toy data set and train, evaluate, export and detect on it (no network)",
     "run": "the main job on your photos: convert, train, evaluate, export, detect, report",
     "data": "convert, check, describe and fetch data sets",
+    "zoo": "list the named models: parameters, multiplications, memory on the bonnet, accuracy",
     "init": "write a pipeline.config for a data set",
     "train": "train as pipeline.config says",
     "eval": "measure a model or a file of predictions on a data set",

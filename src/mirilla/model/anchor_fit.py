@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from mirilla.config import Pipeline
 from mirilla.errors import DataError
 from mirilla.model.anchors import cell_centres, sizes_of_maps
+from mirilla.model.from_config import model_spec
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 
@@ -82,6 +84,17 @@ def object_sizes(samples: Iterable[Any], spec: ModelSpec) -> Floats:
         found.append(sides * shown_share(one.height_px, one.width_px, spec))
     sizes = np.concatenate(found)
     return sizes[np.isfinite(sizes).all(1) & (sizes > 0).all(1)]
+
+
+def training_sizes(samples: Iterable[Any], pipeline: Pipeline) -> Floats:
+    """`object_sizes` as a pipeline's training shows photos: letterboxed, squashed, or in both ways (AspectMix)."""
+    spec, samples = model_spec(pipeline), tuple(samples)
+    ways = {spec.keep_aspect_ratio}
+    for one in pipeline.mirilla.augmentation:
+        if one.WhichOneof("step") == "aspect_mix":
+            share = one.aspect_mix.letterbox_probability
+            ways = {True} if share >= 1 else {False} if share <= 0 else {True, False}
+    return np.concatenate([object_sizes(samples, replace(spec, keep_aspect_ratio=way)) for way in sorted(ways)])
 
 
 def shown_share(height_px: int, width_px: int, spec: ModelSpec) -> Floats:
@@ -179,7 +192,7 @@ def _some(sizes: Floats) -> Floats:
     return np.asarray(sizes, np.float64)[order]
 
 
-def fit(sizes: Floats, shapes: Sequence[tuple[int, int]], counts: Sequence[int]) -> Boxes:
+def fit(sizes: ArrayLike, shapes: Sequence[tuple[int, int]], counts: Sequence[int]) -> Boxes:
     """Anchors for objects: `counts[i]` for the map of `shapes[i]` (rows, columns), finest first.
 
     Each map is responsible for a range of sizes that goes with its stride. Within it the anchors are the centres of a
@@ -204,6 +217,12 @@ def fit(sizes: Floats, shapes: Sequence[tuple[int, int]], counts: Sequence[int])
         chosen = chosen[np.argsort(chosen.prod(1), kind="stable")]
         result.append(tuple((round(float(h), 5), round(float(w), 5)) for h, w in chosen))
     return tuple(result)
+
+
+def fit_spec(spec: ModelSpec, sizes: ArrayLike) -> Boxes:
+    """`fit` for a network's maps, with as many anchors on each as it has."""
+    table = architecture(spec)
+    return fit(sizes, table.feature_map_shapes, [p.anchors for p in table.predictors])
 
 
 def size_range(shape: tuple[int, int], *, finest: bool) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mirilla.config import Pipeline
@@ -35,6 +36,18 @@ def model_spec(pipeline: Pipeline) -> ModelSpec:
         post_processing=_post_processing(ssd.post_processing),
         feature_maps=tuple(pipeline.mirilla.feature_map),
     )
+
+
+def write_anchors(pipeline: Pipeline, boxes: Sequence[Sequence[tuple[float, float]]]) -> None:
+    """Put anchors, (height, width) map by map, into a pipeline in place of what its generator makes."""
+    del pipeline.mirilla.anchor_map[:]
+    for one in boxes:
+        message = pipeline.mirilla.anchor_map.add()
+        for height, width in one:
+            message.box.add(height=height, width=width)
+    generator = pipeline.model.ssd.anchor_generator
+    if generator.HasField("ssd_anchor_generator"):
+        generator.ssd_anchor_generator.num_layers = len(boxes)
 
 
 def _anchors(generator, maps) -> AnchorSpec:

@@ -117,6 +117,18 @@ class Architecture:
     def feature_map_shapes(self) -> tuple[tuple[int, int], ...]:
         return tuple((p.height, p.width) for p in self.predictors)
 
+    @property
+    def parameters(self) -> int:
+        """How many numbers training moves."""
+        return sum(math.prod(shape) for _, shape, trainable in self.variables() if trainable)
+
+    @property
+    def multiplications(self) -> int:
+        """Multiply-accumulates of the convolutions for one picture."""
+        layers = (math.prod(e.weights_shape) * e.height * e.width for e in self.layers)
+        heads = (p.in_channels * (p.box_channels + p.class_channels) * p.height * p.width for p in self.predictors)
+        return sum(layers) + sum(heads)
+
     def variables(self) -> Iterator[tuple[str, tuple[int, ...], bool]]:
         """(name, shape in TensorFlow's layout, trainable) of every variable."""
         for layer in self.layers:

@@ -1,0 +1,98 @@
+"""mirilla data anchors: how well anchors fit a data set's objects, before and after fitting."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mirilla.config import Pipeline
+    from mirilla.data import Dataset
+    from mirilla.model.anchor_fit import FitReport, Row
+
+
+def run(args: argparse.Namespace, dataset: Dataset) -> int:
+    """Print the report, and with --fit or --write that of the fitted anchors.
+
+    Raises:
+        UsageError: options that do not go together.
+        ConfigError: the pipeline has errors.
+        DataError: the data set has no object.
+    """
+    from mirilla import config
+    from mirilla.console import say
+    from mirilla.model import anchor_fit
+    from mirilla.model.from_config import model_spec, write_anchors
+
+    pipeline = _pipeline(args)
+    sizes = anchor_fit.training_sizes(dataset.samples, pipeline)
+    before = anchor_fit.report(sizes, model_spec(pipeline))
+    after = None
+    if args.fit or args.write:
+        write_anchors(pipeline, anchor_fit.fit_spec(model_spec(pipeline), sizes))
+        after = anchor_fit.report(sizes, model_spec(pipeline))
+    if args.write:
+        config.require(pipeline, ("model",))
+        config.save(args.write, pipeline, f"Anchors fitted to {dataset.source}.")
+    if args.json:
+        say(json.dumps({"before": asdict(before), "after": after and asdict(after)}, indent=1))
+        return 0
+    for note in dataset.notes:
+        say(note)
+    spec = model_spec(pipeline)
+    _show(before, "Anchors as they are", spec.height_px, spec.width_px)
+    if after is not None:
+        _show(after, "Anchors fitted", spec.height_px, spec.width_px)
+        say(f"IoU >= 0.5: {before.overall.reached:.1%} -> {after.overall.reached:.1%} of the objects; "
+            f"mean best IoU {before.overall.mean_iou:.3f} -> {after.overall.mean_iou:.3f}")
+    if args.write:
+        say(f"Wrote {args.write}")
+    return 0
+
+
+def _pipeline(args: argparse.Namespace) -> Pipeline:
+    from mirilla import config
+    from mirilla.errors import UsageError
+    from mirilla.model import zoo
+
+    if args.pipeline_config:
+        if args.model or args.letterbox:
+            raise UsageError(
+                "--pipeline-config says all about the network.", "Leave --model and --letterbox out."
+            )
+        pipeline = config.load(args.pipeline_config)
+        config.require(pipeline, ("model",), args.pipeline_config)
+        return pipeline
+    if args.write:
+        raise UsageError("--write needs a pipeline.config to write anchors into.", "Give --pipeline-config P.")
+    side = args.size
+    pipeline = config.sample(1, "", "", "", height=side, width=side, keep_aspect_ratio=args.letterbox)
+    zoo.apply(args.model or zoo.DEFAULT, pipeline)
+    config.require(pipeline, ("model",))
+    return pipeline
+
+
+def _show(report: FitReport, title: str, height_px: int, width_px: int) -> None:
+    from mirilla.console import table
+
+    columns = ("objects of", "count", "share", "IoU >= 0.5", "mean best IoU")
+    table(f"{title}: objects by size in the input, sqrt(w h)", columns,
+          [_cells(row) for row in (*report.by_size, report.overall)])
+    rows = []
+    for row, boxes, stride in zip(report.by_map, report.boxes, report.strides_px, strict=True):
+        sides = ", ".join(f"{h * height_px:.0f}x{w * width_px:.0f}" for h, w in boxes)
+        rows.append((row.name.partition(" ")[0], f"{stride:g}", sides, f"{row.share_of_objects:.1%}",
+                     _figure(row.reached, ".1%"), _figure(row.mean_iou, ".3f")))
+    table(f"{title}: map by map", ("map", "stride, px", "anchors, height x width in px", "best for",
+                                   "IoU >= 0.5 there", "mean IoU there"), rows)
+
+
+def _cells(row: Row) -> tuple[object, ...]:
+    return (row.name, row.objects, f"{row.share_of_objects:.1%}", _figure(row.reached, ".1%"),
+            _figure(row.mean_iou, ".3f"))
+
+
+def _figure(value: float, form: str) -> str:
+    return "-" if value != value else format(value, form)

@@ -1,0 +1,85 @@
+"""mirilla zoo: the named models, and what they cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+NAME = "zoo"
+HELP = "list the named models: parameters, multiplications, memory on the bonnet, accuracy"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "'mirilla run DATASET --model NAME' trains one."
+    parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the input in px (default: 256)")
+    parser.add_argument("--classes", type=int, default=1, metavar="N", help="number of classes (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table.
+
+    Raises:
+        ConfigError: no network can be built for that size or number of classes.
+    """
+    from mirilla import config
+    from mirilla.bonnet.cost import cost
+    from mirilla.bonnet.format import ARENA_BYTES
+    from mirilla.console import progress, say, table
+    from mirilla.model import zoo
+    from mirilla.model.from_config import model_spec
+
+    found = []
+    with progress("Compiling", len(zoo.names()), "models") as bar:
+        for name in zoo.names():
+            pipeline = config.sample(args.classes, "train", "eval", "labels", height=args.size, width=args.size)
+            zoo.apply(name, pipeline)
+            config.require(pipeline, ("model",))
+            found.append((zoo.find(name), cost(model_spec(pipeline))))
+            bar.advance()
+    if args.json:
+        say(json.dumps([_plain(one, price, zoo.ACCURACY.get(one.name, {})) for one, price in found], indent=1))
+        return 0
+    rows = [
+        (
+            one.name,
+            f"{price.parameters:,}",
+            f"{price.multiplications / 1e6:.1f} M",
+            f"{price.anchors:,}",
+            "-" if price.peak_bytes is None else f"{price.peak_bytes:,}",
+            "-" if price.file_bytes is None else f"{price.file_bytes:,}",
+            "runs" if price.runs else price.findings[0].severity,
+            *(_figure(zoo.ACCURACY.get(one.name, {}).get(column)) for column in zoo.ACCURACY_COLUMNS),
+        )
+        for one, price in found
+    ]
+    columns = ("model", "parameters", "MACs", "anchors", "arena, bytes", "file, bytes", "doctor")
+    table(f"{args.size}x{args.size} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
+    for one, price in found:
+        against = "" if price.runs else f" ({price.findings[0].severity}: {price.findings[0].what})"
+        say(f"{one.name}: {one.description}{against}")
+    say(f"The arena has {ARENA_BYTES:,} bytes. AP: benchmarks/accuracy.md. Train one: mirilla run DATASET --model NAME")
+    return 0
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _plain(one, price, accuracy) -> dict:
+    return {
+        "name": one.name,
+        "description": one.description,
+        "depth_multiplier": one.depth_multiplier,
+        "feature_maps": list(one.feature_maps),
+        "anchors_per_location": list(one.counts),
+        "parameters": price.parameters,
+        "multiplications": price.multiplications,
+        "anchors": price.anchors,
+        "arena_peak_bytes": price.peak_bytes,
+        "arena_peak_op": price.peak_op,
+        "file_bytes": price.file_bytes,
+        "runs": price.runs,
+        "findings": [finding.to_json() for finding in price.findings],
+        "accuracy": accuracy,
+    }
