@@ -170,7 +170,7 @@ def assign(
     class_weights = torch.where(matched, weight, torch.where(match == IGNORED, 0.0, 1.0))
     taken = boxes_yxyx.gather(1, index[..., None].expand(-1, -1, 4))
     codes = torch.where(matched[..., None], encode(taken, anchors_yxyx, coder), 0.0)
-    one_hot = torch.nn.functional.one_hot(column, num_classes + 1).to(boxes_yxyx.dtype)
+    one_hot = (column[..., None] == torch.arange(num_classes + 1, device=column.device)).to(boxes_yxyx.dtype)
     return Targets(match, one_hot, class_weights, codes, box_weights)
 
 

@@ -95,8 +95,8 @@ def _survivors(boxes_yxyx: Tensor, rank: Tensor, threshold: float) -> Tensor:
     """
     batch, count = rank.shape
     size = 2 * NEIGHBOURS + 1
-    mixture = boxes_yxyx @ boxes_yxyx.new_tensor(MIXTURE)
-    place = mixture.argsort(1)  # (B, A)
+    mixture = sum(share * edge for share, edge in zip(MIXTURE, boxes_yxyx.unbind(-1), strict=True))
+    place = torch.as_tensor(mixture).argsort(1)  # (B, A)
     boxes = boxes_yxyx.gather(1, place[..., None].expand(-1, -1, 4))
     rank = rank.gather(1, place)
     beside = torch.nn.functional.pad(boxes, (0, 0, NEIGHBOURS, NEIGHBOURS)).unfold(1, size, 1)  # (B, A, 4, size)

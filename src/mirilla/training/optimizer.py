@@ -17,6 +17,17 @@ from torch import Tensor, nn
 from mirilla.training.checkpoint import AVERAGE
 
 
+Rate = float | Tensor  # a scalar on the device where a captured step reads it there
+
+
+def _add_share(target: Tensor, upper: Tensor, lower: Tensor, rate: Rate) -> None:
+    """target += rate * upper / lower, in place; `lower` is overwritten."""
+    if isinstance(rate, Tensor):
+        target.addcmul_(torch.div(upper, lower, out=lower), rate)
+    else:
+        target.addcdiv_(upper, lower, value=rate)
+
+
 @dataclass(frozen=True)
 class RmsProp:
     """Slots `RMSProp` (starts at 1) and `RMSProp_1` (the momentum, which contains the learning rate)."""
@@ -26,11 +37,15 @@ class RmsProp:
     epsilon: float = 1.0
     slots = {"RMSProp": 1.0, "RMSProp_1": 0.0}  # noqa: RUF012
 
-    def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: float, step: int) -> None:
+    def rate_at(self, rate: float, step: int) -> float:
+        return rate
+
+    def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: Rate) -> None:
         mean_square, momentum = slots["RMSProp"], slots["RMSProp_1"]
         mean_square.mul_(self.decay).addcmul_(gradient, gradient, value=1 - self.decay)
         root = (mean_square + self.epsilon).sqrt_()
-        momentum.mul_(self.momentum).addcdiv_(gradient, root, value=rate)
+        momentum.mul_(self.momentum)
+        _add_share(momentum, gradient, root, rate)
         weights.sub_(momentum)
 
 
@@ -41,9 +56,12 @@ class Momentum:
     momentum: float = 0.9
     slots = {"Momentum": 0.0}  # noqa: RUF012
 
-    def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: float, step: int) -> None:
+    def rate_at(self, rate: float, step: int) -> float:
+        return rate
+
+    def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: Rate) -> None:
         accumulator = slots["Momentum"].mul_(self.momentum).add_(gradient)
-        weights.sub_(accumulator, alpha=rate)
+        weights.sub_(accumulator * rate)
 
 
 @dataclass(frozen=True)
@@ -55,11 +73,13 @@ class Adam:
     epsilon: float = 1e-8
     slots = {"Adam": 0.0, "Adam_1": 0.0}  # noqa: RUF012
 
-    def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: float, step: int) -> None:
+    def rate_at(self, rate: float, step: int) -> float:
+        return rate * math.sqrt(1 - self.beta2 ** (step + 1)) / (1 - self.beta1 ** (step + 1))
+
+    def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: Rate) -> None:
         first = slots["Adam"].mul_(self.beta1).add_(gradient, alpha=1 - self.beta1)
         second = slots["Adam_1"].mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
-        corrected = rate * math.sqrt(1 - self.beta2 ** (step + 1)) / (1 - self.beta1 ** (step + 1))
-        weights.addcdiv_(first, second.sqrt().add_(self.epsilon), value=-corrected)
+        _add_share(weights, first, second.sqrt().add_(self.epsilon), -rate)
 
 
 Optimizer = RmsProp | Momentum | Adam
@@ -130,13 +150,21 @@ class TrainState:
         """What a checkpoint keeps beside the variables: suffix of the entries' names -> (P,)."""
         return self.slots if self.average is None else {**self.slots, AVERAGE: self.average}
 
+    def factors(self, learning_rate: float, step: int) -> tuple[float, float]:
+        """What a step's update is made with: the optimiser's rate, and the new weights' share of their average."""
+        rate, decay = self.optimizer.rate_at(learning_rate, step), self.average_decay or 0.0
+        if self.average_warmup:  # the average of a short run must not remember the initial weights
+            decay = min(decay, (1 + step) / (10 + step))
+        return rate, 1 - decay
+
     @torch.no_grad()
+    def update(self, rate: Rate, share: Rate) -> None:
+        """Move the weights by the gradient that stands in `parameters`, and their average; the step's number stays."""
+        self.optimizer.update(self.parameters.weights, self.parameters.gradient, self.slots, rate)
+        if self.average is not None:
+            self.average.lerp_(self.parameters.weights, share)
+
     def apply(self, learning_rate: float) -> None:
         """One update from the gradient that stands in `parameters`."""
-        self.optimizer.update(self.parameters.weights, self.parameters.gradient, self.slots, learning_rate, self.step)
-        if self.average is not None and self.average_decay is not None:
-            decay = self.average_decay
-            if self.average_warmup:  # the average of a short run must not remember the initial weights
-                decay = min(decay, (1 + self.step) / (10 + self.step))
-            self.average.lerp_(self.parameters.weights, 1 - decay)
+        self.update(*self.factors(learning_rate, self.step))
         self.step += 1
