@@ -31,7 +31,7 @@ EDGES_PX = (0, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
 # A map is responsible for objects of a side sqrt(h w) between these multiples of its stride; neighbours overlap.
 LEAST_CELLS, MOST_CELLS = 1.0, 3.0
-LEAST_CELLS_FINEST = 0.6  # smaller ones are hardly a pixel wide where it counts
+LEAST_CELLS_FINEST = 0.75  # smaller ones are hardly there in what such a map sees
 LARGEST_LEAST = 0.5  # share of the input from which on the coarsest maps are responsible at the latest
 FEWEST_OBJECTS = 20  # an anchor: with fewer in a map's range its anchors are spread by rule
 
