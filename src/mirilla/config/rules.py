@@ -212,6 +212,7 @@ def _evaluation(pipeline: Pipeline) -> Iterator[Finding]:
 
 def _ours(pipeline: Pipeline) -> Iterator[Finding]:
     options = pipeline.mirilla
+    yield from rules_augmentation.own_findings(options.augmentation, "mirilla.augmentation")
     if options.HasField("base_batch_norm_decay"):
         yield from between(options, "mirilla", "base_batch_norm_decay", 0, 1)
     device = options.device

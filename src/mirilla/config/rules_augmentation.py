@@ -1,4 +1,6 @@
-"""Rules about `train_config.data_augmentation_options`: ranges, and what must be given together."""
+"""Rules about `train_config.data_augmentation_options` and `mirilla.augmentation`: ranges, and what must be given
+together.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mirilla.config.findings import Finding
+from mirilla.config.rules_fields import above, between
 
 # names of fields that are probabilities or shares, wherever they stand
 _SHARES = frozenset(
@@ -136,3 +139,46 @@ def _step(kind: str, message: Any, path: str, num_classes: int) -> Iterator[Find
 def _label(label: int, num_classes: int, path: str) -> Iterator[Finding]:
     if not 1 <= label <= num_classes:
         yield Finding(path, f"{label} is no id of the label map: they go from 1 to {num_classes}.")
+
+
+# ---- mirilla.augmentation
+
+
+def own_findings(augmentations: Iterable[Any], path: str) -> Iterator[Finding]:
+    """What the values of our own steps break.
+
+    Args:
+        augmentations: the `Augmentation` messages.
+    """
+    seen: set[str] = set()
+    for number, message in enumerate(augmentations):
+        here = path + (f"[{number}]" if number else "")
+        kind = message.WhichOneof("step")
+        if kind is None:
+            yield Finding(here, "is empty.", "Name a step in it, or remove it.")
+            continue
+        if kind in seen:
+            yield Finding(f"{here}.{kind}", "is there twice, but acts once.", "Remove one of them.")
+        seen.add(kind)
+        yield from _own_step(kind, getattr(message, kind), f"{here}.{kind}")
+
+
+def _own_step(kind: str, step: Any, path: str) -> Iterator[Finding]:
+    for name in ("probability", "letterbox_probability", "off_share"):
+        if name in step.DESCRIPTOR.fields_by_name:
+            yield from between(step, path, name, 0, 1)
+    if kind == "zoom_out":
+        yield from between(step, path, "most", 1, 16)
+    elif kind == "object_zoom":
+        yield from above(step, path, "least_px", 0)
+        if not step.most_px >= step.least_px:
+            rule = f"least_px {step.least_px:g} and most_px {step.most_px:g} must be least_px <= most_px."
+            yield Finding(f"{path}.most_px", rule)
+    elif kind == "blur":
+        yield from between(step, path, "most_sigma_px", 0.3, 16)
+    elif kind == "noise":
+        yield from between(step, path, "most_stddev", 0, 128)
+    elif kind == "jpeg_traces":
+        yield from between(step, path, "least_quality", 1, 95)
+    elif kind == "photometric":
+        yield from between(step, path, "strength", 0, 2)
