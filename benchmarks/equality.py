@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from equality_steps import COLUMNS, STEPS, SUFFIXES, Run, distances, entries, golden_run, largest, nudged, relative
 from scipy import stats
 
-from equality_steps import COLUMNS, STEPS, SUFFIXES, Run, distances, entries, golden_run, largest, nudged, relative
 from mirilla import console, postprocess, resize, weights
 from mirilla.data.images import decode_rgb
 from mirilla.detections import Detections

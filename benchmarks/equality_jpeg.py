@@ -77,12 +77,17 @@ def main() -> None:
         iou, shift = moved(one, other)
         ious.append(iou)
         shifts.append(shift)
-    console.table(f"{len(samples)} photos", ["difference", "mean of the photos", "95 %", "largest"], [
-        [what, *(f"{v:.2g}" for v in (np.mean(values), np.percentile(values, 95), np.max(values)))] for what, values in (
-            ("pixels, largest of a photo (levels)", levels), ("pixels, mean of a photo (levels)", means),
-            ("scores of all anchors, largest of a photo", scores_),
-            ("box codes of anchors with scores from 0.3, largest of a photo", codes_),
-            ("detections from 0.3: score", shifts), ("detections from 0.3: 1 - IoU", 1 - np.array(ious)))])
+    differences = {
+        "pixels, largest of a photo (levels)": levels,
+        "pixels, mean of a photo (levels)": means,
+        "scores of all anchors, largest of a photo": scores_,
+        "box codes of anchors with scores from 0.3, largest of a photo": codes_,
+        "detections from 0.3: score, largest of a photo": shifts,
+        "detections from 0.3: 1 - IoU, largest of a photo": 1 - np.array(ious),
+    }
+    rows = [[what, *(f"{v:.2g}" for v in (np.mean(values), np.percentile(values, 95), np.max(values)))]
+            for what, values in differences.items()]
+    console.table(f"{len(samples)} photos", ["difference", "mean of the photos", "95 %", "largest"], rows)
     for name, one in found.items():
         for result in measure(one, samples, detector.card.labels, ["faces"]):
             console.say(name + ": " + ", ".join(f"{f.name} {f.value:.4f}" for f in result.figures))

@@ -1,4 +1,4 @@
-"""Ten training steps of some implementation beside the original's: what `equality.py` and `equality_tensorflow.py` share.
+"""Ten training steps of some implementation beside the original's; `equality.py` and `equality_tensorflow.py` share it.
 
 A run is a dict of arrays: `losses` (10, 3: total with regularisation, localization, classification), `codes` and
 `logits` of the first forward pass, `gradient|VARIABLE` of the first step with L2 in it, and `after1|ENTRY`,
@@ -16,8 +16,8 @@ import numpy as np
 Run = Mapping[str, np.ndarray]
 STEPS = (1, 2, 10)
 LOSSES = ("total_loss", "Loss/localization_loss", "Loss/classification_loss")
-COLUMNS = ("", "loss 1", "loss 2", "loss 10", "codes, logits 1", "gradient 1, relative",
-           "variables 1", "variables 2", "variables 10")
+COLUMNS = ("", "loss 1", "loss 2", "losses 1-10", "codes, logits 1", "gradient 1, relative",
+           "variables 1", "variables 2", "variables 10", "averages 10")
 SUFFIXES = ("RMSProp", "RMSProp_1", "ExponentialMovingAverage")
 
 
@@ -55,10 +55,12 @@ def entries(run: Run, step: int, suffix: str | None) -> list[str]:
 
 def distances(a: Run, b: Run) -> list[str]:
     """How far two runs are apart, one figure per column of COLUMNS but the first."""
-    figures = [np.abs(a["losses"][step - 1] - b["losses"][step - 1]).max() for step in STEPS]
+    apart = np.abs(a["losses"] - b["losses"])
+    figures = [apart[0].max(), apart[1].max(), apart.max()]
     figures.append(largest(a, b, ["codes", "logits"])[0])
     figures.append(relative(a, b, [n for n in b if n.startswith("gradient|")]))
     figures += [largest(a, b, entries(b, step, None))[0] for step in STEPS]
+    figures.append(largest(a, b, entries(b, 10, "ExponentialMovingAverage"))[0])
     return [f"{value:.1e}" for value in figures]
 
 

@@ -19,8 +19,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-
 from equality_steps import COLUMNS, STEPS, Run, distances, golden_run, nudged
+
 from mirilla import console
 from mirilla.model import box_coder
 from mirilla.model.anchors import anchors_yxyx

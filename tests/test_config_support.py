@@ -291,6 +291,7 @@ def test_require_names_the_lines(tmp_path):
         ("train_input_reader.label_map_path", "", "missing"),
         ("train_input_reader.tf_record_input_reader.input_path", "PATH_TO_BE_CONFIGURED/a", "still holds"),
         ("train_input_reader.tf_record_input_reader.input_path", [], "missing"),
+        ("train_config.fine_tune_checkpoint", "PATH_TO_BE_CONFIGURED/model.ckpt", "still holds"),
         ("mirilla.base_batch_norm_decay", 2.0, "from 0 to 1"),
         ("mirilla.device", "gpu", "no device"),
     ],
@@ -426,6 +427,17 @@ def filled_in(path: Path) -> config.Pipeline:
 @pytest.mark.parametrize("name", FAMILY)
 def test_the_samples_of_our_family_pass(shared, name):
     assert errors(filled_in(shared / f"data/odapi/samples/{name}.config")) == []
+
+
+def test_every_blank_of_a_sample_is_named(shared):
+    pipeline = config.load(shared / "data/odapi/samples/ssd_mobilenet_v1_pets.config")
+    assert {f.field for f in errors(pipeline)} == {
+        "train_config.fine_tune_checkpoint",
+        "train_input_reader.label_map_path",
+        "train_input_reader.tf_record_input_reader.input_path",
+        "eval_input_reader.label_map_path",
+        "eval_input_reader.tf_record_input_reader.input_path",
+    }
 
 
 def test_every_other_sample_parses_and_is_refused_by_name(shared):

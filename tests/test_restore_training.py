@@ -129,7 +129,7 @@ def test_only_where_there_is_no_checkpoint_yet(pipeline, tmp_path, capsys):
         ("fine_tune_checkpoint_type: 'full'", "is none that SSD models have"),
         (
             "from_detection_checkpoint: true fine_tune_checkpoint: 'PATH_TO_BE_CONFIGURED/model.ckpt'",
-            "no such",
+            "still holds",
         ),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mirilla.model.anchors import anchors_yxyx  # noqa: E402
-from mirilla.model.network import SsdNetwork, initialise  # noqa: E402
+from mirilla.model.network import SsdNetwork, from_tensorflow, initialise  # noqa: E402
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec  # noqa: E402
 from mirilla.training import losses, schedules  # noqa: E402
 from mirilla.training.optimizer import FlatParameters, RmsProp, TrainState  # noqa: E402
@@ -67,39 +67,81 @@ def test_inference_equals_the_original(odapi, checkpoint):
     np.testing.assert_allclose(logits, golden["batch8|concat_1"], atol=1e-5)
 
 
-def test_training_steps_equal_the_original(odapi):
-    network = network_from(odapi / "ckpt0_values.npz").train()
-    network.set_batch_norm_decay(0.9997, 0.9997)
-    inputs = np.load(odapi / "trainstep_inputs.npz")
-    first = np.load(odapi / "trainstep_step1_forward_grads.npz")
-    expected = json.loads((odapi / "trainstep_losses.json").read_text())
-    flat = FlatParameters(network.trainable(), l2_of(network))
-    state = TrainState(flat, RmsProp(), 0.9999)
-    x = pixels(inputs["images"])
-    anchors = torch.from_numpy(anchors_yxyx(SPEC.anchors, network.table.feature_map_shapes, 256, 256))
-    targets = losses.targets_of(batch_of(ground_truths(inputs)), anchors, SAMPLE)
-    for step in range(2):
-        flat.gradient.zero_()
-        codes, logits = network(x)
-        result, _ = losses.objective(codes, logits, targets, anchors, SAMPLE)
+class Steps:
+    """The original's fixed batch, with network and optimiser as the original had them at some step."""
+
+    def __init__(self, odapi, start):
+        values = np.load(odapi / start)
+        self.network = network_from(odapi / start).train()
+        self.network.set_batch_norm_decay(0.9997, 0.9997)
+        self.flat = FlatParameters(self.network.trainable(), l2_of(self.network))
+        self.state = TrainState(self.flat, RmsProp(), 0.9999)
+        for suffix, vector in self.state.vectors().items():
+            for name, part in self.flat.split(vector).items():
+                part.copy_(from_tensorflow(name, values[f"{name}/{suffix}"]))
+        inputs = np.load(odapi / "trainstep_inputs.npz")
+        self.x = pixels(inputs["images"])
+        shapes = self.network.table.feature_map_shapes
+        self.anchors = torch.from_numpy(anchors_yxyx(SPEC.anchors, shapes, 256, 256))
+        self.targets = losses.targets_of(batch_of(ground_truths(inputs)), self.anchors, SAMPLE)
+
+    def step(self):
+        """One step: (total with L2, localization, classification) and the box codes before it."""
+        self.flat.gradient.zero_()
+        codes, logits = self.network(self.x)
+        result, _ = losses.objective(codes, logits, self.targets, self.anchors, SAMPLE)
         result.total.backward()
-        flat.add_regularization_gradient()
-        total = float(result.total + flat.regularization())
-        assert total == pytest.approx(expected[step]["total_loss"], abs=1e-4), step
-        assert float(result.localization) == pytest.approx(expected[step]["Loss/localization_loss"], abs=1e-4)
-        assert float(result.classification) == pytest.approx(expected[step]["Loss/classification_loss"], abs=1e-4)
-        assert float(flat.regularization()) == pytest.approx(expected[step]["regularization_loss"], abs=1e-6)
-        if step == 0:
-            # batch norm over 8 values at the 1x1 map magnifies the last bits
-            np.testing.assert_allclose(codes.detach(), first["fwd|box_encodings"], atol=1e-4)
-            check_gradients(network, flat, first)
-        state.apply(0.004)
-        if step == 0:
-            golden = np.load(odapi / "trainstep_vars_after1.npz")
-            check_variables(network, state, golden)
-            # the second step starts from the original's own values: last bits that batch norm's sums over 131,072
-            # values lose differ between libraries, and grow from step to step
-            network.set_weights(golden)
+        self.flat.add_regularization_gradient()
+        regularization = float(self.flat.regularization())
+        found = (float(result.total.detach()) + regularization, float(result.localization),
+                 float(result.classification), regularization)
+        self.state.apply(0.004)
+        return found, codes.detach()
+
+
+@pytest.fixture(scope="module")
+def expected(odapi):
+    names = ("total_loss", "Loss/localization_loss", "Loss/classification_loss", "regularization_loss")
+    steps = json.loads((odapi / "trainstep_losses.json").read_text())
+    return np.array([[step[name] for name in names] for step in steps])
+
+
+def test_the_first_step_equals_the_originals(odapi, expected):
+    run = Steps(odapi, "ckpt0_values.npz")
+    first = np.load(odapi / "trainstep_step1_forward_grads.npz")
+    found, codes = run.step()
+    np.testing.assert_allclose(found[:3], expected[0][:3], atol=1e-4)
+    assert found[3] == pytest.approx(expected[0][3], abs=1e-6)
+    # batch norm over 8 values at the 1x1 map magnifies the last bits
+    np.testing.assert_allclose(codes, first["fwd|box_encodings"], atol=1e-4)
+    check_gradients(run.network, run.flat, first)
+    check_variables(run.network, run.state, np.load(odapi / "trainstep_vars_after1.npz"), 1e-4)
+
+
+def test_steps_from_the_originals_own_states(odapi, expected):
+    run = Steps(odapi, "trainstep_vars_after1.npz")
+    found, _ = run.step()
+    np.testing.assert_allclose(found[:3], expected[1][:3], atol=1e-4)
+    # measured: 1.8e-4 (docs/equality.md says why); a step moves the variables by up to 0.05
+    check_variables(run.network, run.state, np.load(odapi / "trainstep_vars_after2.npz"), 1e-3)
+    found, _ = Steps(odapi, "trainstep_vars_after2.npz").step()
+    np.testing.assert_allclose(found[:3], expected[2][:3], atol=1e-4)
+
+
+def test_ten_steps_in_one_go_stay_as_near_as_tensorflows_own(odapi, expected):
+    """Rounding grows 10,000-fold from the first step's gradient to the second's, so no other arithmetic repeats the ten
+    steps. TensorFlow 2.21 parts from the original by up to 0.09 in the losses, 0.3 in a variable and 3e-4 in an
+    average (benchmarks/equality_tensorflow.py); twice that is the bound. The loss falls by 0.82 in these steps.
+    """
+    run = Steps(odapi, "ckpt0_values.npz")
+    found = np.array([run.step()[0] for _ in range(10)])
+    assert np.abs(found - expected).max() <= 0.2
+    golden = np.load(odapi / "trainstep_vars_after10.npz")
+    for name, value in run.network.get_weights().items():
+        assert np.abs(value - golden[name]).max() <= 0.6, name
+    for name, part in run.flat.split(run.state.vectors()["ExponentialMovingAverage"]).items():
+        difference = from_tensorflow(name, golden[f"{name}/ExponentialMovingAverage"]) - part
+        assert float(difference.abs().max()) <= 5e-4, name
 
 
 def check_gradients(network, flat, golden):
@@ -114,7 +156,7 @@ def check_gradients(network, flat, golden):
         assert np.corrcoef(got[name], want[name])[0, 1] > 0.999 or np.abs(want[name]).max() < 1e-6, name
 
 
-def check_variables(network, state, golden):
+def check_variables(network, state, golden, atol):
     from mirilla.model.network import to_tensorflow
 
     mine = network.get_weights()
@@ -127,7 +169,7 @@ def check_variables(network, state, golden):
         scale = 1.0
         if name.endswith("/RMSProp"):  # holds squared gradients, of which the largest here is 330
             scale = max(np.abs(golden[name]).max(), 1.0) * 50
-        assert np.abs(value - golden[name]).max() <= 1e-4 * scale, name
+        assert np.abs(value - golden[name]).max() <= atol * scale, name
 
 
 def test_fresh_weights_have_the_originals_spread(odapi):

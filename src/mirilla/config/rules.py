@@ -76,6 +76,12 @@ def _fine_tuning(pipeline: Pipeline) -> Iterator[Finding]:
             f"'{kind}' is none that SSD models have (detection, classification).",
             'Set fine_tune_checkpoint_type: "detection" for a checkpoint of a detector.',
         )
+    if PLACEHOLDER in config.fine_tune_checkpoint:
+        yield Finding(
+            "train_config.fine_tune_checkpoint",
+            f"still holds {PLACEHOLDER}.",
+            "Name the checkpoint to start from, or remove fine_tune_checkpoint to train from scratch.",
+        )
     if config.fine_tune_checkpoint:
         return
     for name in ("fine_tune_from_averages", "fine_tune_slice_channels"):
