@@ -53,9 +53,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--depth-multiplier",
         type=float,
-        default=0.125,
         metavar="D",
-        help="width of the network (default: 0.125)",
+        help="width of the network (default: the model's own)",
+    )
+    parser.add_argument(
+        "--model", default="kit", metavar="NAME", help="a network that 'mirilla zoo' lists (default: kit)"
+    )
+    parser.add_argument(
+        "--recipe",
+        default="mirilla",
+        metavar="NAME",
+        help="how it learns: mirilla, or tf1 for the original's matching, losses and augmentation (default: mirilla)",
+    )
+    parser.add_argument(
+        "--start",
+        default="shipped",
+        metavar="W",
+        help="first weights: shipped, scratch, or the path of a checkpoint or model (default: shipped)",
+    )
+    parser.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="ONNX",
+        help="a face detector such as YuNet: what it finds and the labels miss is learnt, or ignored where unsure",
     )
     parser.add_argument(
         "--resize",
@@ -90,6 +110,10 @@ def run(args: argparse.Namespace) -> int:
             batch_size=args.batch_size,
             size_px=args.size,
             depth_multiplier=args.depth_multiplier,
+            model=args.model,
+            recipe=args.recipe,
+            start=args.start,
+            teacher=args.teacher,
             resize=args.resize,
             device=args.device,
             seed=args.seed,

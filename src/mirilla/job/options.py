@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirilla.errors import UsageError
+from mirilla.job import recipe
 
 DEFAULT_STEPS = 12_000
 DEFAULT_EVAL_SHARE = 0.1
+DEFAULT_MODEL = "kit"
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class JobOptions:
     minutes: train about so long on this machine (its speed is measured first).
     batch_size: pictures per step.
     size_px: side of the network's square input.
+    model: a network of the zoo (`mirilla zoo`).
+    depth_multiplier: of the network's width; None: the model's own.
+    recipe: 'mirilla', or 'tf1' for the sample's own matching, losses and augmentation.
+    start: 'shipped' for the weights in the package, 'scratch', or the path of a checkpoint or model.
+    teacher: an ONNX face detector; faces that it finds and the training labels miss are learnt or ignored.
     resize: 'squash' (as the sample does) or 'letterbox'.
     device: 'cpu', 'cuda', 'mps' or None for the best there is.
     label_map: a .pbtxt; None: the classes found in the data, in their order.
@@ -40,7 +47,11 @@ class JobOptions:
     minutes: float | None = None
     batch_size: int = 24
     size_px: int = 256
-    depth_multiplier: float = 0.125
+    depth_multiplier: float | None = None
+    model: str = DEFAULT_MODEL
+    recipe: str = recipe.DEFAULT
+    start: str = "shipped"
+    teacher: Path | None = None
     resize: str = "squash"
     device: str | None = None
     seed: int = 0
@@ -62,7 +73,9 @@ class JobOptions:
             raise UsageError(f"--eval-share {self.eval_share}: it must lie between 0 and 1.", "Try 0.1.")
         if self.size_px < 32:
             raise UsageError(f"--size {self.size_px}: the network's input needs at least 32 pixels a side.")
-        if not self.depth_multiplier > 0:
+        if self.recipe not in recipe.NAMES:
+            raise UsageError(f"--recipe {self.recipe}: it is one of {', '.join(recipe.NAMES)}.")
+        if self.depth_multiplier is not None and not self.depth_multiplier > 0:
             raise UsageError(f"--depth-multiplier {self.depth_multiplier}: it must be more than 0.")
         if self.resize not in ("squash", "letterbox"):
             raise UsageError(f"--resize {self.resize}: it is 'squash' or 'letterbox'.")

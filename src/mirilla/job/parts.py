@@ -75,6 +75,18 @@ def trained(model_dir: Path, averages: bool = True) -> Trained:
     return Trained(saved.weights(averages), saved.step)
 
 
+def shipped_weights(spec: Any) -> Path | None:
+    """The package's own weights to start a network from; None for one of another width, or where none ship."""
+    from mirilla import shipped
+    from mirilla.model import card
+
+    try:
+        own = card.load(shipped.default_model()).spec
+    except ModelError:
+        return None
+    return shipped.default_weights() if own.depth_multiplier == spec.depth_multiplier else None
+
+
 def detector(pipeline: Pipeline, weights: Mapping[str, NDArray], labels: LabelMap) -> Any:
     """A detector that runs the very graph that `export` writes."""
     from mirilla.detect import Detector

@@ -1,32 +1,68 @@
 """How to train for a given number of steps.
 
-The sample's own schedule is made for weeks: a moving average of decay 0.9999 without warm-up and batch-norm
-decays of 0.9997 keep mostly their initial values in a run of some thousand steps, and the exported model then
-answers the same whatever it is shown. So both averages are made to look back over a share of the run, and the
-learning rate falls to zero along a cosine. Network, matching, losses and optimiser stay the sample's.
+`tf1` is the sample's training made to end: its own schedule is made for weeks, and a moving average of decay 0.9999
+without warm-up and batch-norm decays of 0.9997 keep mostly their initial values in a run of some thousand steps. So
+both averages look back over a share of the run, and the learning rate falls to zero along a cosine. Network,
+matching, losses, augmentation and optimiser stay the sample's.
+
+`mirilla`, the default, keeps the network and what runs on the device, and changes how it learns: the predictions
+choose their teachers (`training.simota`), quality focal and GIoU losses, Adam, mosaics and other augmentation, and
+batch-norm statistics measured for the averaged weights. benchmarks/accuracy.md has what each of these brings.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from google.protobuf import text_format
+
 from mirilla.config import Pipeline
 
-# The sample's rate is 0.004 with batches of 24. RMSProp's epsilon of 1.0 makes its steps close to SGD's with
-# momentum, so a short run gains from a higher peak; the cosine brings it down again.
-PEAK_LEARNING_RATE = 0.04
+NAMES = ("mirilla", "tf1")
+DEFAULT = NAMES[0]
 WARMUP_SHARE, MOST_WARMUP_STEPS = 0.05, 500
+# tf1. The sample's rate is 0.004 with batches of 24. RMSProp's epsilon of 1.0 makes its steps close to SGD's with
+# momentum, so a short run gains from a higher peak; the cosine brings it down again.
+TF1_PEAK_RATE = 0.04
 # The moving average and the batch-norm statistics look back over a few hundredths of the run. A longer average belongs
 # to other statistics than the newest: with a tenth, a checkpoint from the middle of a run found nothing at all.
-AVERAGE_SHARE, STATISTICS_SHARE = 0.03, 0.02
+TF1_AVERAGE_SHARE, STATISTICS_SHARE = 0.03, 0.02
+# mirilla. Adam moves every weight by about the rate, whatever its gradient's size, and box codes' are small.
+# benchmarks/README.md, "What it taught": 0.002 is far too little for a run of some thousand steps.
+PEAK_RATE = 0.01
+AVERAGE_SHARE = 0.05  # statistics are measured for it at the end, so it may be a longer one
+RECALIBRATION_BATCHES = 50
 AVERAGE_RANGE = (0.9, 0.9999)
 STATISTICS_RANGE = (0.9, 0.9997)  # the upper ends are the sample's values
+
+_MIRILLA = """
+model { ssd {
+  loss { localization_weight: 2.0 }
+  box_predictor { convolutional_box_predictor { class_prediction_bias_init: -3.0 } }
+} }
+train_config { data_augmentation_options { random_horizontal_flip {} } }
+mirilla {
+  dynamic_assigner {}
+  quality_focal_loss {}
+  giou_loss {}
+  augmentation { mosaic { probability: 0.5 off_share: 0.1 } }
+  augmentation { object_zoom { probability: 0.5 least_px: 12 most_px: 160 } }
+  augmentation { zoom_out { probability: 0.2 most: 2.0 } }
+  augmentation { aspect_mix { letterbox_probability: 0.5 } }
+  augmentation { photometric { probability: 0.5 } }
+  augmentation { grey { probability: 0.1 } }
+  augmentation { blur { probability: 0.05 } }
+  augmentation { noise { probability: 0.05 } }
+  augmentation { jpeg_traces { probability: 0.1 } }
+}
+"""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A schedule fitted to a run's length."""
+    """A schedule fitted to a run's length; `name` is one of NAMES."""
 
+    name: str
     steps: int
     batch_size: int
     learning_rate: float
@@ -37,31 +73,35 @@ class Recipe:
     def describe(self) -> str:
         """One line for people."""
         return (
-            f"learning rate to {self.learning_rate:g} within {self.warmup_steps} steps, then down a cosine; "
-            f"moving average {self.moving_average_decay:.4f}, batch norm {self.batch_norm_decay:.4f}"
+            f"recipe {self.name}: learning rate to {self.learning_rate:g} within {self.warmup_steps} steps, then down "
+            f"a cosine; moving average {self.moving_average_decay:.4f}, batch norm {self.batch_norm_decay:.4f}"
         )
 
 
-def for_steps(steps: int, batch_size: int) -> Recipe:
+def for_steps(steps: int, batch_size: int, name: str = DEFAULT) -> Recipe:
     """The schedule for a run of `steps` steps of `batch_size` pictures."""
+    share, rate = (TF1_AVERAGE_SHARE, TF1_PEAK_RATE) if name == "tf1" else (AVERAGE_SHARE, PEAK_RATE)
     return Recipe(
+        name=name,
         steps=steps,
         batch_size=batch_size,
-        learning_rate=PEAK_LEARNING_RATE,
+        learning_rate=rate,
         warmup_steps=min(MOST_WARMUP_STEPS, max(1, round(WARMUP_SHARE * steps))),
-        moving_average_decay=_clip(1 - 1 / (AVERAGE_SHARE * steps), AVERAGE_RANGE),
+        moving_average_decay=_clip(1 - 1 / (share * steps), AVERAGE_RANGE),
         batch_norm_decay=_clip(1 - 1 / (STATISTICS_SHARE * steps), STATISTICS_RANGE),
     )
 
 
 def apply(recipe: Recipe, pipeline: Pipeline) -> None:
     """Write the recipe into a pipeline made by `config.sample`."""
+    if recipe.name != "tf1":
+        _learn_otherwise(recipe, pipeline)
     train = pipeline.train_config
     train.num_steps, train.batch_size = recipe.steps, recipe.batch_size
     optimizer = train.optimizer
     optimizer.use_moving_average = True
     optimizer.moving_average_decay = recipe.moving_average_decay
-    rate = optimizer.rms_prop_optimizer.learning_rate
+    rate = getattr(optimizer, optimizer.WhichOneof("optimizer")).learning_rate
     rate.Clear()
     cosine = rate.cosine_decay_learning_rate
     cosine.learning_rate_base = recipe.learning_rate
@@ -70,12 +110,19 @@ def apply(recipe: Recipe, pipeline: Pipeline) -> None:
     cosine.warmup_steps = recipe.warmup_steps
     ssd = pipeline.model.ssd
     ssd.feature_extractor.conv_hyperparams.batch_norm.decay = recipe.batch_norm_decay
-    pipeline.mirilla.base_batch_norm_decay = (
-        recipe.batch_norm_decay
-    )  # the API's own field does not reach the base
+    # the API's own field does not reach the base
+    pipeline.mirilla.base_batch_norm_decay = recipe.batch_norm_decay
     # What a run that is killed loses at most: a twentieth of itself.
     pipeline.mirilla.checkpoint_every_steps = min(max(recipe.steps // 20, 20), 1000)
-    pipeline.mirilla.recipe = f"{recipe.steps} steps"
+    pipeline.mirilla.recipe = f"{recipe.name}, {recipe.steps} steps"
+
+
+def _learn_otherwise(recipe: Recipe, pipeline: Pipeline) -> None:
+    """What `mirilla` changes beside the schedule; the network stays."""
+    del pipeline.train_config.data_augmentation_options[:]
+    pipeline.train_config.optimizer.adam_optimizer.SetInParent()
+    text_format.Merge(_MIRILLA, pipeline)
+    pipeline.mirilla.recalibration_batches = min(RECALIBRATION_BATCHES, max(1, recipe.steps // 10))
 
 
 def _clip(value: float, ends: tuple[float, float]) -> float:

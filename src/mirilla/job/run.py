@@ -9,34 +9,30 @@ and what it made is still there (see `workspace`). Training goes on from its las
 from __future__ import annotations
 
 import json
-import platform
-import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mirilla import __version__, config, console
+from mirilla import config, console
 from mirilla.data import Dataset
 from mirilla.data.check import check
 from mirilla.data.images import decode_rgb
 from mirilla.data.tfrecord import write_tfrecords
 from mirilla.errors import DataError, TrainingError, UsageError
 from mirilla.files import explaining, write_text, writing
+from mirilla.job import closing, configure, measure, parts
 from mirilla.job import inputs as reading
-from mirilla.job import measure, parts, recipe
 from mirilla.job.inputs import Inputs
-from mirilla.job.options import DEFAULT_STEPS, JobOptions
+from mirilla.job.options import JobOptions
 from mirilla.job.workspace import Done, Workspace, fingerprint, samples_fingerprint
 from mirilla.labels import label_map_text, save_label_map
 from mirilla.report import tables
-from mirilla.report.page import Page, read_log, render
 from mirilla.report.pictures import Shown, contact_sheet
 
 SHEET_PICTURES = 24
 _SHARD_PICTURES = 2000
-_SPEED_STEPS = 40
 _USELESS = ("unreadable-picture", "size-mismatch")
 
 
@@ -67,6 +63,8 @@ def work(options: JobOptions, workspace: Workspace) -> Outcome:
     console.say("[read]")
     with console.progress("reading", unit="pictures") as bar:
         found = reading.read_inputs(options, bar.advance)
+    if options.teacher is not None:
+        found = _taught(workspace, found, options.teacher)
     for line in (*found.sources, *found.notes):
         console.say(f"  {line}")
     checked = _check(workspace, found)
@@ -74,20 +72,29 @@ def work(options: JobOptions, workspace: Workspace) -> Outcome:
     data_print = fingerprint(
         samples_fingerprint(found.train.samples, times=False), label_map_text(found.labels)
     )
-    lasting = fingerprint(data_print, options.size_px, options.depth_multiplier, options.resize, options.seed)
+    lasting = fingerprint(data_print, configure.lasting_options(options))
     _require_same_training(workspace, lasting, options)
     converted = _convert(workspace, found, data_print)
-    steps = _steps(workspace, options, found, converted, lasting)
-    pipeline = _configure(workspace, options, found, converted, steps, lasting)
+    steps = configure.steps_of(workspace, options, found, converted, lasting)
+    pipeline = configure.configure(workspace, options, found, converted, steps, lasting)
     trained = _train(workspace, options, found, pipeline, steps, lasting)
     measured = _evaluate(workspace, found, pipeline, trained)
     _export(workspace, options, found, pipeline, trained, measured)
     _detect(workspace, found, trained, measured)
-    _report(workspace, options, found, checked, steps, measured)
-    files = [("report.html", (out / "report.html").stat().st_size), *_all_files(workspace)]
+    closing.report(workspace, options, found, pipeline, checked, steps, measured)
+    files = [("report.html", (out / "report.html").stat().st_size), *closing.all_files(workspace)]
     outcome = Outcome(out, tuple(files), tuple(measured["results"]), measured["threshold"])
-    _finish(outcome)
+    closing.finish(outcome.out, outcome.files)
     return outcome
+
+
+def _taught(workspace: Workspace, found: Inputs, teacher: Path) -> Inputs:
+    """With the faces that a teacher finds in the training pictures and the labels miss."""
+    from mirilla.data.teacher import teach
+
+    with console.progress("asking the teacher", len(found.train), "pictures") as bar:
+        train = teach(found.train, teacher, cache=workspace.out / "teacher.json", advance=bar.advance)
+    return replace(found, train=train, notes=(*found.notes, *train.notes[-1:]))
 
 
 def _check(workspace: Workspace, found: Inputs) -> Mapping[str, Any]:
@@ -137,22 +144,13 @@ def _require_same_training(workspace: Workspace, lasting: str, options: JobOptio
     before = workspace.state.get("training")
     if before is None or before["lasting"] == lasting or parts.trained_step(workspace.out / "train") is None:
         return
-    then, now = before["options"], _lasting_options(options)
+    then, now = before["options"], configure.lasting_options(options)
     changed = [f"{k}: {then[k]} then, {now[k]} now" for k in now if then.get(k) != now[k]]
     raise UsageError(
         f"{workspace.out / 'train'} holds a model that was trained on other data or as another network "
         f"({'; '.join(changed) or 'pictures, boxes or labels of the data sets have changed'}).",
         "Name another --out, or throw the old model away with --restart.",
     )
-
-
-def _lasting_options(options: JobOptions) -> dict[str, Any]:
-    return {
-        "size": options.size_px,
-        "depth multiplier": options.depth_multiplier,
-        "resize": options.resize,
-        "seed": options.seed,
-    }
 
 
 def _convert(workspace: Workspace, found: Inputs, data_print: str) -> Mapping[str, Any]:
@@ -181,82 +179,6 @@ def _convert(workspace: Workspace, found: Inputs, data_print: str) -> Mapping[st
     return workspace.stage("convert", key, stage)
 
 
-def _pipeline(
-    workspace: Workspace, options: JobOptions, found: Inputs, converted: Mapping[str, Any], steps: int
-) -> config.Pipeline:
-    out = workspace.out.resolve()
-    records = {part: [out / "data" / name for name in converted[part]] for part in ("train", "eval")}
-    pipeline = config.sample(
-        len(found.labels),
-        records["train"],
-        records["eval"],
-        out / "label_map.pbtxt",
-        steps=steps,
-        batch_size=options.batch_size,
-        depth_multiplier=options.depth_multiplier,
-        height=options.size_px,
-        width=options.size_px,
-        num_eval_examples=len(found.evaluation),
-        keep_aspect_ratio=options.resize == "letterbox",
-    )
-    recipe.apply(recipe.for_steps(steps, options.batch_size), pipeline)
-    pipeline.mirilla.seed = options.seed
-    config.require(pipeline)
-    return pipeline
-
-
-def _steps(
-    workspace: Workspace, options: JobOptions, found: Inputs, converted: Mapping[str, Any], lasting: str
-) -> int:
-    """How many steps to train: as asked for, or as many as fit into the minutes on this machine."""
-    if options.minutes is None:
-        return options.steps or DEFAULT_STEPS
-    folder = workspace.out / "speed"
-
-    def stage() -> Done:
-        pipeline = _pipeline(workspace, options, found, converted, _SPEED_STEPS)
-        try:
-            parts.train(pipeline, folder, _SPEED_STEPS, options.device)
-            speeds = [e["images_per_s"] for e in read_log(folder / "log.jsonl") if e.get("images_per_s")]
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        if not speeds:
-            raise TrainingError(
-                "The training's speed could not be measured.", "Give --steps rather than --minutes."
-            )
-        return Done((), {"images_per_s": speeds[-1]})
-
-    speed = workspace.stage(
-        "speed", fingerprint(lasting, options.batch_size, options.minutes, options.device), stage
-    )
-    steps = max(1, int(speed["images_per_s"] * 60 * (options.minutes or 0) / options.batch_size))
-    console.say(f"  {speed['images_per_s']:.0f} pictures/s: {steps} steps in {options.minutes:g} min")
-    return steps
-
-
-def _configure(
-    workspace: Workspace,
-    options: JobOptions,
-    found: Inputs,
-    converted: Mapping[str, Any],
-    steps: int,
-    lasting: str,
-) -> config.Pipeline:
-    pipeline = _pipeline(workspace, options, found, converted, steps)
-    path = workspace.out / "pipeline.config"
-
-    def stage() -> Done:
-        config.save(path, pipeline, "Written by 'mirilla run'; 'mirilla train --pipeline-config' reads it.")
-        return Done((path,))
-
-    workspace.stage("configure", fingerprint(lasting, config.dump(pipeline)), stage)
-    console.say(
-        f"  {steps} steps of {options.batch_size} pictures; "
-        f"{recipe.for_steps(steps, options.batch_size).describe()}"
-    )
-    return pipeline
-
-
 def _train(
     workspace: Workspace,
     options: JobOptions,
@@ -266,7 +188,7 @@ def _train(
     lasting: str,
 ) -> parts.Trained:
     folder = workspace.out / "train"
-    workspace.state["training"] = {"lasting": lasting, "options": _lasting_options(options)}
+    workspace.state["training"] = {"lasting": lasting, "options": configure.lasting_options(options)}
     workspace.save()
 
     def stage() -> Done:
@@ -384,107 +306,6 @@ def _detect(workspace: Workspace, found: Inputs, trained: parts.Trained, measure
         return Done((path,))
 
     workspace.stage("detect", key, stage)
-
-
-def _report(
-    workspace: Workspace,
-    options: JobOptions,
-    found: Inputs,
-    checked: Mapping[str, Any],
-    steps: int,
-    measured: Mapping[str, Any],
-) -> None:
-    path = workspace.out / "report.html"
-    name = options.name or workspace.out.resolve().name
-    log_path = workspace.out / "train" / "log.jsonl"
-    log = read_log(log_path) if log_path.is_file() else []
-    first = measured["results"][0]
-    headline = [
-        (f"{n}, {found.evaluation.name}", tables.value_text(v)) for n, v in list(first["figures"].items())[:3]
-    ]
-    page = Page(
-        title=f"{name}: finds {', '.join(found.labels.names[:6])}",
-        lead=f"Trained for {steps} steps on {len(found.train)} pictures, "
-        f"measured on {len(found.evaluation)} held out.",
-        about=[
-            (
-                "network",
-                f"embedded SSD MobileNet v1, width {options.depth_multiplier:g}, input {options.size_px}x"
-                f"{options.size_px}, {options.resize}",
-            ),
-            (
-                "training",
-                f"{steps} steps of {options.batch_size} pictures from seed {options.seed}; "
-                f"{recipe.for_steps(steps, options.batch_size).describe()}",
-            ),
-            (
-                "time",
-                f"{tables.duration_text(workspace.seconds('train'))} in the last training session on "
-                f"{platform.machine()}",
-            ),
-            ("show scores from", f"{measured['threshold']:g} (the best F1 on the held-out pictures)"),
-            ("made by", f"mirilla {__version__}"),
-        ],
-        data=[
-            ("data sets", "; ".join(found.sources)),
-            ("training", f"{len(found.train)} pictures, {found.train.boxes} boxes"),
-            ("evaluation", f"{len(found.evaluation)} pictures, {found.evaluation.boxes} boxes"),
-            ("classes", ", ".join(found.labels.names)),
-        ],
-        findings=[tuple(row) for row in checked["summary"]],
-        results=measured["results"],
-        headline=headline,
-        log=log,
-        contact_sheet=workspace.out / "contact_sheet.jpg",
-        files=tables.file_rows(_all_files(workspace)),
-        commands=next_commands(workspace.out),
-        notes=found.notes,
-    )
-    text = render(page)
-
-    def stage() -> Done:
-        write_text(path, text)
-        return Done((path,))
-
-    workspace.stage("report", fingerprint(text), stage)
-
-
-def next_commands(out: Path) -> list[tuple[str, str]]:
-    """(what for, command) for someone whose job has ended."""
-    model, config_path = shlex.quote(str(out / "export")), shlex.quote(str(out / "pipeline.config"))
-    train = shlex.quote(str(out / "train"))
-    return [
-        ("Find objects in your own photos:", f"mirilla detect {model} PHOTO... --out detected"),
-        ("Measure it on another labelled data set:", f"mirilla eval {model} DATASET"),
-        (
-            "Train on with the same settings, step by step:",
-            f"mirilla train --pipeline-config {config_path} --model-dir {train} --num-train-steps N",
-        ),
-    ]
-
-
-def _all_files(workspace: Workspace) -> list[tuple[str, int]]:
-    order = ("detect", "evaluate", "export", "configure", "train", "convert", "check")
-    stages = [*order, *(s for s in workspace.stages if s not in (*order, "report"))]
-    return [
-        (name, size)
-        for stage in stages
-        if stage in workspace.stages
-        for name, size in workspace.stages[stage]["outputs"].items()
-    ]
-
-
-def _finish(outcome: Outcome) -> None:
-    console.say()
-    rows = [(str(outcome.out / name), size, what) for name, size, what in tables.file_rows(outcome.files)]
-    console.table("Files made", ("file", "size", "what it is"), rows)
-    console.say()
-    console.say("What to do next")
-    for what, command in (
-        ("Look at the report:", str(outcome.out / "report.html")),
-        *next_commands(outcome.out),
-    ):
-        console.say(f"  {what}\n      {command}")
 
 
 def _weights_print(trained: parts.Trained) -> str:

@@ -1,0 +1,171 @@
+"""The job's pipeline.config: the network, the recipe, anchors fitted to the data, first weights, and its length."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mirilla import config, console
+from mirilla.errors import TrainingError, UsageError
+from mirilla.job import parts, recipe
+from mirilla.job.inputs import Inputs
+from mirilla.job.options import DEFAULT_STEPS, JobOptions
+from mirilla.job.workspace import Done, Workspace, fingerprint
+from mirilla.model import anchor_fit, zoo
+from mirilla.model.from_config import model_spec, write_anchors
+from mirilla.model.layers import architecture
+from mirilla.report.page import read_log
+
+_SPEED_STEPS = 40
+# Mosaics and zooming out show objects at about half their size, too.
+_SHOWN_AT = (1.0, 0.5)
+
+
+def lasting_options(options: JobOptions) -> dict[str, Any]:
+    """What a trained model's training can not go on with when it changes."""
+    return {
+        "size": options.size_px,
+        "model": options.model,
+        "depth multiplier": options.depth_multiplier,
+        "resize": options.resize,
+        "recipe": options.recipe,
+        "start": options.start,
+        "seed": options.seed,
+    }
+
+
+def pipeline_of(
+    workspace: Workspace, options: JobOptions, found: Inputs, converted: Mapping[str, Any], steps: int
+) -> config.Pipeline:
+    """The pipeline.config of a training of so many steps on the converted records.
+
+    Raises:
+        ConfigError, UsageError: the options ask for something that there is not.
+    """
+    out = workspace.out.resolve()
+    records = {part: [out / "data" / name for name in converted[part]] for part in ("train", "eval")}
+    pipeline = config.sample(
+        len(found.labels),
+        records["train"],
+        records["eval"],
+        out / "label_map.pbtxt",
+        steps=steps,
+        batch_size=options.batch_size,
+        height=options.size_px,
+        width=options.size_px,
+        num_eval_examples=len(found.evaluation),
+        keep_aspect_ratio=options.resize == "letterbox",
+    )
+    zoo.apply(options.model, pipeline)
+    if options.depth_multiplier is not None:
+        pipeline.model.ssd.feature_extractor.depth_multiplier = options.depth_multiplier
+    recipe.apply(recipe.for_steps(steps, options.batch_size, options.recipe), pipeline)
+    if options.recipe != "tf1":
+        fit_anchors(pipeline, found)
+    _start(options, pipeline)
+    pipeline.mirilla.seed = options.seed
+    config.require(pipeline)
+    return pipeline
+
+
+def fit_anchors(pipeline: config.Pipeline, found: Inputs) -> None:
+    """Write anchors that fit the training objects, squashed and letterboxed, into a pipeline."""
+    spec = model_spec(pipeline)
+    table = architecture(spec)
+    samples = found.train.samples
+    sizes = [anchor_fit.object_sizes(samples, replace(spec, keep_aspect_ratio=kept)) for kept in (False, True)]
+    both = np.concatenate(sizes)
+    shown = np.concatenate([both * share for share in _SHOWN_AT])
+    counts = [p.anchors for p in table.predictors]
+    write_anchors(pipeline, anchor_fit.fit(shown, table.feature_map_shapes, counts))
+
+
+def anchor_lines(pipeline: config.Pipeline, found: Inputs) -> list[str]:
+    """How well a pipeline's anchors fit the training objects, for people."""
+    spec = model_spec(pipeline)
+    report = anchor_fit.report(anchor_fit.object_sizes(found.train.samples, spec), spec)
+    whole = report.overall
+    return [
+        f"anchors: {whole.reached:.0%} of the objects meet one at an IoU of 0.5 or more (mean {whole.mean_iou:.2f})",
+        *(f"  {line}" for line in report.lines()),
+    ]
+
+
+def _start(options: JobOptions, pipeline: config.Pipeline) -> None:
+    """Name the first weights."""
+    if options.start == "scratch":
+        return
+    train = pipeline.train_config
+    if options.start == "shipped":
+        path = parts.shipped_weights(model_spec(pipeline))
+        if path is None:
+            return
+    else:
+        path = Path(options.start)
+        if not path.exists():
+            raise UsageError(
+                f"--start {options.start}: no such file or folder.", "Give 'shipped', 'scratch', or a checkpoint."
+            )
+    train.fine_tune_checkpoint = str(path)
+    train.fine_tune_checkpoint_type = "detection"
+    train.load_all_detection_checkpoint_vars = True
+
+
+def steps_of(
+    workspace: Workspace, options: JobOptions, found: Inputs, converted: Mapping[str, Any], lasting: str
+) -> int:
+    """How many steps to train: as asked for, or as many as fit into the minutes on this machine."""
+    if options.minutes is None:
+        return options.steps or DEFAULT_STEPS
+    folder = workspace.out / "speed"
+
+    def stage() -> Done:
+        pipeline = pipeline_of(workspace, options, found, converted, _SPEED_STEPS)
+        try:
+            parts.train(pipeline, folder, _SPEED_STEPS, options.device)
+            speeds = [e["images_per_s"] for e in read_log(folder / "log.jsonl") if e.get("images_per_s")]
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not speeds:
+            raise TrainingError(
+                "The training's speed could not be measured.", "Give --steps rather than --minutes."
+            )
+        return Done((), {"images_per_s": speeds[-1]})
+
+    speed = workspace.stage(
+        "speed", fingerprint(lasting, options.batch_size, options.minutes, options.device), stage
+    )
+    steps = max(1, int(speed["images_per_s"] * 60 * (options.minutes or 0) / options.batch_size))
+    console.say(f"  {speed['images_per_s']:.0f} pictures/s: {steps} steps in {options.minutes:g} min")
+    return steps
+
+
+def configure(
+    workspace: Workspace,
+    options: JobOptions,
+    found: Inputs,
+    converted: Mapping[str, Any],
+    steps: int,
+    lasting: str,
+) -> config.Pipeline:
+    """Write the run's pipeline.config."""
+    pipeline = pipeline_of(workspace, options, found, converted, steps)
+    path = workspace.out / "pipeline.config"
+
+    def stage() -> Done:
+        config.save(path, pipeline, "Written by 'mirilla run'; 'mirilla train --pipeline-config' reads it.")
+        return Done((path,))
+
+    workspace.stage("configure", fingerprint(lasting, config.dump(pipeline)), stage)
+    console.say(
+        f"  {steps} steps of {options.batch_size} pictures; "
+        f"{recipe.for_steps(steps, options.batch_size, options.recipe).describe()}"
+    )
+    for line in anchor_lines(pipeline, found):
+        console.say(f"  {line}")
+    return pipeline
