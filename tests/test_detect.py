@@ -274,3 +274,18 @@ def test_a_compiled_model_with_a_card(shared, tmp_path):
     detector = Detector.load(path)
     assert not detector.notes
     assert detector.labels == {1: "ace", 2: "king", 3: "queen"}
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "numpy"])
+def test_engines_agree(exported, photo, engine):
+    pytest.importorskip(engine)
+    found = Detector.load(exported.folder, engine=engine)(photo)
+    expected = Detector.load(exported.folder, engine="numpy")(photo)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    assert len(found) == len(expected)
+
+
+def test_photos_may_come_from_a_generator(exported, photo):
+    detector = Detector.load(exported.folder)
+    for found in detector.stream(photo for _ in range(5)):
+        same(found, detector(photo))

@@ -4,14 +4,15 @@
     found = detector(photo)                  # (H, W, 3) uint8 RGB
     found.boxes_yxyx, found.scores, found.classes
 
-It needs numpy alone: the network runs in the numpy reference (a frozen graph), or as the bonnet would (a
-compiled model).
+It needs numpy alone. A frozen graph runs in onnxruntime where that is installed (`mirilla.engine`), and in the
+numpy reference elsewhere; a compiled model runs as on the bonnet.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +20,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla import postprocess, resize
+from mirilla import postprocess, resize, shipped
 from mirilla.detections import Detections
 from mirilla.errors import ModelError
 from mirilla.model import card as cards
 from mirilla.model.card import ModelCard
+from mirilla.parallel import in_order
 
 FROZEN_GRAPH = "frozen_inference_graph.pb"
-BATCH = 8  # pictures held as network inputs at once
-
 Outputs = tuple[NDArray[np.float32], NDArray[np.float32]]  # codes (N, A, 4), logits (N, A, 1 + C)
 Network = Callable[[NDArray[np.float32]], Outputs]
+
+_INPUTS = threading.local()
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,83 +54,83 @@ class Detector:
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
         *,
         threshold: float | None = None,
         averages: bool | None = None,
+        engine: str | None = None,
     ) -> Detector:
         """Open a model.
 
         Args:
             path: a frozen graph (.pb; Mirilla's own with model.json beside it, or any SSD of the Object
                 Detection API), a compiled model (.binaryproto), a folder that holds one of them, or a
-                training folder (its newest checkpoint).
+                training folder (its newest checkpoint); None for the face detector that ships with Mirilla.
             threshold: report scores from here on.
             averages: of a training folder, run the moving averages (True) or the raw weights (False); None:
                 as the eval_config.use_moving_averages of its pipeline.config says.
+            engine: "onnxruntime" or "numpy", for a frozen graph and a training folder; None: the fastest one
+                that is installed.
 
         Raises:
             ModelError: no model there, one that cannot be read, or one that is not its model.json's.
-            MirillaError: a file cannot be opened.
+            MirillaError: a file cannot be opened, or the engine is not installed.
         """
         if threshold is not None and not 0 <= threshold <= 1:
             raise ModelError(f"The threshold {threshold} is not between 0 and 1.", "Give a score, 0.5 say.")
-        path = _model_file(Path(path))
+        path = _model_file(shipped.default_model() if path is None else Path(path))
         if path.is_dir():
-            detector = _load_training(path, averages)
+            detector = _load_training(path, averages, engine)
         elif path.suffix == ".binaryproto":
             detector = _load_compiled(path)
         else:
-            detector = _load_frozen_graph(path)
+            detector = _load_frozen_graph(path, engine)
         return replace(detector, threshold=threshold)
 
     @classmethod
     def from_graph(
-        cls, graph_def: Any, card: ModelCard, *, threshold: float | None = None, source: str = "the graph"
+        cls,
+        graph_def: Any,
+        card: ModelCard,
+        *,
+        threshold: float | None = None,
+        source: str = "the graph",
+        engine: str | None = None,
     ) -> Detector:
         """A detector of a frozen graph in memory."""
         from mirilla import graph
 
         return cls(
             card,
-            _graph_network(graph.read(graph_def, input_size=_size(card)), card, source),
+            _graph_network(graph.read(graph_def, input_size=_size(card)), card, source, engine),
             threshold,
             source,
         )
 
     def __call__(self, image: NDArray[np.uint8], threshold: float | None = None) -> Detections:
-        """Objects in one photo (H, W, 3) uint8 RGB of any size."""
-        return self.batch([image], threshold)[0]
+        """Objects in one photo (H, W, 3) uint8 RGB of any size; threads may ask side by side."""
+        spec, least = self.card.spec, self.threshold if threshold is None else threshold
+        size = spec.height_px, spec.width_px
+        pixels = _INPUTS.__dict__.get("pixels")  # the thread's own, used again: fresh memory is slow
+        if pixels is None or pixels.shape[:2] != size:
+            pixels = _INPUTS.pixels = np.empty((*size, 3), np.float32)
+        _, box = resize.to_input(
+            _checked(image), *size, keep_aspect_ratio=spec.keep_aspect_ratio, out=pixels
+        )
+        codes, logits = self.network(pixels[None])
+        # the API's own rule is 'greater than'; a threshold that a person gives includes its value
+        least = None if least is None else float(np.nextafter(np.float32(least), np.float32(-1)))
+        return postprocess.detections(codes[0], logits[0], self.card.anchors_yxyx, spec, box, least)
 
     def batch(self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None) -> list[Detections]:
         """Objects in several photos, which may differ in size."""
         return list(self.stream(images, threshold))
 
     def stream(
-        self, images: Sequence[NDArray[np.uint8]], threshold: float | None = None
+        self, images: Iterable[NDArray[np.uint8]], threshold: float | None = None
     ) -> Iterator[Detections]:
-        """As `batch`, one after the other."""
-        spec = self.card.spec
-        least = self.threshold if threshold is None else threshold
-        for start in range(0, len(images), BATCH):
-            prepared = [
-                resize.to_input(
-                    _checked(image), spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio
-                )
-                for image in images[start : start + BATCH]
-            ]
-            codes, logits = self.network(np.stack([pixels for pixels, _ in prepared]))
-            for i, (_, box) in enumerate(prepared):
-                # the API's own rule is 'greater than'; a threshold that a person gives includes its value
-                found = postprocess.detections(
-                    codes[i],
-                    logits[i],
-                    self.card.anchors_yxyx,
-                    spec,
-                    box,
-                    None if least is None else np.nextafter(np.float32(least), np.float32(-1)),
-                )
-                yield found
+        """As `batch`, one after the other, in the photos' order; each core looks at one photo."""
+        return in_order(lambda image: self(image, threshold), images)
 
     @property
     def labels(self) -> Mapping[int, str]:
@@ -184,27 +186,27 @@ def _size(card: ModelCard) -> tuple[int, int]:
     return card.spec.height_px, card.spec.width_px
 
 
-def _load_frozen_graph(path: Path) -> Detector:
+def _load_frozen_graph(path: Path, engine: str | None) -> Detector:
     from mirilla import graph
     from mirilla.targets import foreign
 
     found = cards.find(path)
     if found is not None:
         card = cards.load(found, path)  # before the graph: a file that was cut short is its hash's business
-        return Detector.from_graph(graph.read_graph_def(path), card, source=str(path))
+        return Detector.from_graph(graph.read_graph_def(path), card, source=str(path), engine=engine)
     graph_def = graph.read_graph_def(path)
     read = graph.read(graph_def, input_size=foreign.input_size(graph_def))
     card, notes = foreign.card_from_graph(graph_def, read, path)
-    return Detector(card, _graph_network(read, card, str(path)), source=str(path), notes=notes)
+    return Detector(card, _graph_network(read, card, str(path), engine), source=str(path), notes=notes)
 
 
-def _graph_network(read: Any, card: ModelCard, where: str) -> Network:
-    from mirilla.graph.reference import Runner
+def _graph_network(read: Any, card: ModelCard, where: str, name: str | None) -> Network:
+    from mirilla import engine
     from mirilla.targets import foreign
 
     anchors, columns = foreign.output_sizes(read, where)
     _fits(card, anchors, columns, where)
-    runner = Runner(read)
+    runner = engine.prepare(read, name)
     codes, logits = read.outputs
 
     def network(pictures: NDArray[np.float32]) -> Outputs:
@@ -294,12 +296,13 @@ def _sample_card(path: Path, size: tuple[int, int], classes: int) -> tuple[Model
     )
 
 
-def _load_training(path: Path, averages: bool | None) -> Detector:
+def _load_training(path: Path, averages: bool | None, engine: str | None) -> Detector:
     from mirilla import weights
     from mirilla.targets import frozen_graph
 
     spec, labels, found = weights.of_training_folder(path, averages)
     card = ModelCard(spec, labels, name=path.resolve().name, training={"steps": found.step})
-    detector = Detector.from_graph(frozen_graph.build(spec, found.variables), card, source=str(found.path))
+    graph_def = frozen_graph.build(spec, found.variables)
+    detector = Detector.from_graph(graph_def, card, source=str(found.path), engine=engine)
     kind = "moving averages" if found.averaged else "weights without averaging"
     return replace(detector, notes=(f"{path}: its newest checkpoint, of step {found.step} ({kind}).",))

@@ -8,6 +8,7 @@ With an output folder they stand in its detections.json together with the model 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import time
@@ -25,9 +26,11 @@ from mirilla.detect import Detector
 from mirilla.detections import Detections
 from mirilla.errors import DataError, MirillaError, MissingExtraError, UsageError
 from mirilla.files import write_text, writing
+from mirilla.parallel import in_order
 
 VIDEO_EXTENSIONS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".h264"})
 RESULTS = "detections.json"
+_Looked = tuple[Detections, dict[str, Any], Any]  # what was found, its entry, and the photo with boxes (or None)
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ def run_on(options: Options) -> int:
         )
     try:
         with console.progress("detect", len(photos), "photos") if photos else contextlib.nullcontext() as bar:
-            for photo, name in photos:
-                work.photo(photo, name)
+            for (photo, name), looked in zip(photos, in_order(work.look_at_file, (p for p, _ in photos)), strict=True):
+                work.photo(photo, name, looked)
                 if bar is not None:
                     bar.advance()
         for source in moving:
@@ -100,19 +103,27 @@ class _Work:
         self.failed = 0
         self.names: set[str] = set()
 
-    def photo(self, path: Path, name: str) -> None:
+    def look_at_file(self, path: Path) -> _Looked | Exception:
+        """Decode a photo and look at it; threads do this side by side, ahead of what is reported."""
         try:
             image = decode_rgb(path)
         except (DataError, OSError) as error:
-            self.failed += 1
-            console.warn(str(error))
-            return
+            return error
         found, entry = self.look(image, str(path))
+        drawn = self.draw(image, found) if self.out else None
+        return found, entry, drawn
+
+    def photo(self, path: Path, name: str, looked: _Looked | Exception) -> None:
+        if isinstance(looked, Exception):
+            self.failed += 1
+            console.warn(str(looked))
+            return
+        _, entry, drawn = looked
         if self.out:
-            drawn = self.out / self.free_name(Path(name).with_suffix(".jpg"))
-            with writing(drawn) as file:
-                self.draw(image, found).save(file, "JPEG", quality=92)
-            entry["picture"] = drawn.relative_to(self.out).as_posix()
+            target = self.out / self.free_name(Path(name).with_suffix(".jpg"))
+            with writing(target) as file:
+                drawn.save(file, "JPEG", quality=92)
+            entry["picture"] = target.relative_to(self.out).as_posix()
         self.report(entry)
 
     def video(self, source: str) -> None:
@@ -131,16 +142,18 @@ class _Work:
             _VideoWriter(target, rate) as writer,
             console.progress(source, self.options.frames, "frames") as bar,
         ):
-            for number, image in enumerate(frames):
-                found, entry = self.look(image, source)
+            if self.options.frames is not None:
+                frames = itertools.islice(frames, self.options.frames)
+            # a camera's picture is shown as it comes; a file's frames are looked at side by side
+            threads = 1 if source.startswith("camera:") else None
+            looked = in_order(lambda image: (image, *self.look(image, source)), frames, threads)
+            for number, (image, found, entry) in enumerate(looked):
                 entry = {"source": source, "frame": number, **entry}
                 if target:
                     writer.write(np.asarray(self.draw(image, found)))
                     entry["picture"] = target.name
                 self.report(entry)
                 bar.advance()
-                if number + 1 == self.options.frames:
-                    break
 
     def look(self, image: NDArray[np.uint8], source: str) -> tuple[Detections, dict[str, Any]]:
         start = time.perf_counter()

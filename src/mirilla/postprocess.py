@@ -61,9 +61,13 @@ def detections(
     """
     post = spec.post_processing
     least = post.score_threshold if threshold is None else max(threshold, post.score_threshold)
-    foreground = scores(logits, post.score_converter)[:, 1:]  # (A, C)
+    if post.score_converter == "SOFTMAX":
+        foreground = scores(logits, post.score_converter)[:, 1:]  # (A, C)
+    else:
+        foreground = scores(np.ascontiguousarray(logits[:, 1:]), post.score_converter)
     # decoding only what can be kept is faster and changes nothing: NMS never looks at lower scores
-    candidates = np.flatnonzero((foreground > least).any(1))
+    above = foreground > least
+    candidates = np.flatnonzero(above if above.shape[1] == 1 else above.any(1))
     with np.errstate(over="ignore"):
         boxes = decode(codes[candidates], anchors_yxyx[candidates], spec.box_coder)
     return select(boxes, foreground[candidates], post, least, letterbox)

@@ -1,0 +1,205 @@
+"""The deploy graph as an ONNX model, in memory: what onnxruntime runs, and what an export would write.
+
+ONNX counts maps as [N, channels, rows, columns]; the deploy graph, like TensorFlow, as [N, rows, columns,
+channels]. Maps are kept in ONNX's order from the first convolution on and turned back only where a Reshape, a
+product or an output needs TensorFlow's, so every output has the values and the shape that the reference gives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mirilla.errors import ModelError
+from mirilla.graph import deploy
+from mirilla.graph.deploy import DeployGraph, Layer, Shape
+from mirilla.targets.onnx_messages import ATTRIBUTE_TYPES, FLOAT, INT64, model_class
+
+OPSET, IR_VERSION = 13, 7
+BATCH = "N"
+_TO_PLANAR, _TO_PLAIN = (0, 3, 1, 2), (0, 2, 3, 1)
+
+
+def build(graph: DeployGraph, *, planar_input: bool = False) -> Any:
+    """An ONNX ModelProto message of a deploy graph; `SerializeToString()` gives the file's bytes.
+
+    Args:
+        planar_input: the input is [N, channels, rows, columns] instead of [N, rows, columns, channels].
+
+    Returns:
+        Input and outputs keep the deploy graph's names, the batch is free, and values are as at the deploy
+        graph's input: normalised pixels.
+
+    Raises:
+        ModelError: a layer that has no counterpart here.
+    """
+    return _Builder(graph, planar_input).model
+
+
+class _Builder:
+    """Writes nodes in order; knows of every tensor in which order of axes it exists."""
+
+    def __init__(self, graph: DeployGraph, planar_input: bool):
+        self.graph = graph
+        self.model = model_class()(ir_version=IR_VERSION, producer_name="mirilla")
+        self.model.opset_import.add(domain="", version=OPSET)
+        self.onnx = self.model.graph
+        self.onnx.name = "detector"
+        self.planar: dict[str, str] = {}
+        self.plain: dict[str, str] = {}
+        rows, columns, channels = graph.input_shape
+        if planar_input:
+            self.planar[graph.input] = graph.input
+            self._value(self.onnx.input, graph.input, (channels, rows, columns))
+        else:
+            self.plain[graph.input] = graph.input
+            self._value(self.onnx.input, graph.input, graph.input_shape)
+        for layer in graph.layers:
+            self._layer(layer)
+        for name, shape in zip(graph.outputs, graph.output_shapes, strict=True):
+            self._output(name, shape)
+
+    def _layer(self, layer: Layer) -> None:
+        if isinstance(layer, (deploy.Conv, deploy.Depthwise)):
+            self._convolution(layer)
+        elif isinstance(layer, deploy.Gemm):
+            self._product(layer)
+        elif isinstance(layer, deploy.Pool):
+            self._pool(layer)
+        elif isinstance(layer, deploy.Pad):
+            (top, bottom), (left, right) = layer.pads
+            pads = self._constant(f"{layer.name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right]))
+            self._map(layer, self._node("Pad", [self._as_planar(layer.inputs[0]), pads], layer.name))
+        elif isinstance(layer, deploy.Reshape):
+            self.plain[layer.name] = self._reshaped(self._as_plain(layer.inputs[0]), layer.shape, layer.name)
+        elif isinstance(layer, deploy.Concat):
+            self._concat(layer)
+        elif isinstance(layer, deploy.Add):
+            self._add(layer)
+        elif isinstance(layer, deploy.Activation):
+            kept = self.planar if layer.inputs[0] in self.planar else self.plain
+            kept[layer.name] = self._activated(kept[layer.inputs[0]], layer.kind, layer.name)
+        elif isinstance(layer, deploy.Softmax):
+            source = self._as_plain(layer.inputs[0])
+            self.plain[layer.name] = self._node("Softmax", [source], layer.name, axis=-1)
+        else:
+            raise ModelError(f"The layer '{layer.name}' ({layer.op}) cannot be written as ONNX.",
+                             "Simplify the graph first.")
+
+    def _convolution(self, layer: deploy.Conv | deploy.Depthwise) -> None:
+        height, width, channels = deploy.view(self.graph.shape_of(layer.inputs[0]))
+        kernel = layer.weights.shape[:2]
+        if isinstance(layer, deploy.Depthwise):
+            weights = layer.weights.transpose(2, 3, 0, 1).reshape(-1, 1, *kernel)
+            groups = channels
+        else:
+            weights, groups = layer.weights.transpose(3, 2, 0, 1), 1
+        inputs = [self._as_planar(layer.inputs[0]), self._constant(f"{layer.name}/weights", weights)]
+        if layer.bias is not None:
+            inputs.append(self._constant(f"{layer.name}/bias", layer.bias))
+        made = self._node("Conv", inputs, layer.name, kernel_shape=kernel, strides=layer.strides, group=groups,
+                          pads=_pads((height, width), kernel, layer.strides, layer.padding))
+        self._map(layer, self._activated(made, layer.activation, f"{layer.name}/activation"))
+
+    def _product(self, layer: deploy.Gemm) -> None:
+        source = self._reshaped(self._as_plain(layer.inputs[0]), (layer.weights.shape[0],), f"{layer.name}/flat")
+        made = self._node("MatMul", [source, self._constant(f"{layer.name}/weights", layer.weights)], layer.name)
+        if layer.bias is not None:
+            made = self._node("Add", [made, self._constant(f"{layer.name}/bias", layer.bias)], f"{layer.name}/sum")
+        made = self._activated(made, layer.activation, f"{layer.name}/activation")
+        self.plain[layer.name] = self._reshaped(made, layer.shape, f"{layer.name}/shaped")
+
+    def _pool(self, layer: deploy.Pool) -> None:
+        height, width, _ = deploy.view(self.graph.shape_of(layer.inputs[0]))
+        op = "AveragePool" if layer.kind == "average" else "MaxPool"
+        pads = _pads((height, width), layer.window, layer.strides, layer.padding)
+        made = self._node(op, [self._as_planar(layer.inputs[0])], layer.name, kernel_shape=layer.window,
+                          strides=layer.strides, pads=pads)
+        if len(layer.shape) == 3:
+            self._map(layer, made)
+        else:  # a mean over the whole map that kept no ones
+            back = self._node("Transpose", [made], f"{layer.name}/plain", perm=_TO_PLAIN)
+            self.plain[layer.name] = self._reshaped(back, layer.shape, f"{layer.name}/shaped")
+
+    def _concat(self, layer: deploy.Concat) -> None:
+        if all(name in self.planar for name in layer.inputs):
+            axis = {1: 2, 2: 3, 3: 1}[layer.axis]
+            self._map(layer, self._node("Concat", [self.planar[n] for n in layer.inputs], layer.name, axis=axis))
+        else:
+            parts = [self._as_plain(name) for name in layer.inputs]
+            self.plain[layer.name] = self._node("Concat", parts, layer.name, axis=layer.axis)
+
+    def _add(self, layer: deploy.Add) -> None:
+        planar = all(name in self.planar for name in layer.inputs)
+        made = self._node("Add", [self.planar[n] if planar else self._as_plain(n) for n in layer.inputs], layer.name)
+        kept = self.planar if planar else self.plain
+        kept[layer.name] = self._activated(made, layer.activation, f"{layer.name}/activation")
+
+    def _activated(self, source: str, kind: str | None, name: str) -> str:
+        if kind == deploy.RELU6:
+            limits = [self._constant(f"limits/{value}", np.array(value, np.float32)) for value in (0, 6)]
+            return self._node("Clip", [source, *limits], name)
+        if kind is None:
+            return source
+        return self._node({deploy.RELU: "Relu", deploy.SIGMOID: "Sigmoid"}[kind], [source], name)
+
+    def _map(self, layer: Layer, made: str) -> None:
+        self.planar[layer.name] = made
+
+    def _as_planar(self, name: str) -> str:
+        if name not in self.planar:
+            source = self.plain[name]
+            shape = self.graph.shape_of(name)
+            if len(shape) != 3:
+                source = self._reshaped(source, deploy.view(shape), f"{name}/map")
+            self.planar[name] = self._node("Transpose", [source], f"{name}/planar", perm=_TO_PLANAR)
+        return self.planar[name]
+
+    def _as_plain(self, name: str) -> str:
+        if name not in self.plain:
+            self.plain[name] = self._node("Transpose", [self.planar[name]], f"{name}/plain", perm=_TO_PLAIN)
+        return self.plain[name]
+
+    def _reshaped(self, source: str, shape: Shape, name: str) -> str:
+        return self._node("Reshape", [source, self._constant(f"{name}/shape", np.array([0, *shape]))], name)
+
+    def _output(self, name: str, shape: Shape) -> None:
+        """The output's own name is written by a last node, whatever order its axes were in."""
+        self._node("Identity", [self._as_plain(name)], f"{name}/output", output=name)
+        self._value(self.onnx.output, name, shape)
+
+    def _node(self, op: str, inputs: list[str], name: str, *, output: str | None = None, **attributes: Any) -> str:
+        output = output or f"{name}:{op.lower()}"  # no tensor of TensorFlow has ":" in its name
+        node = self.onnx.node.add(op_type=op, name=output, input=inputs, output=[output])
+        for key, value in attributes.items():
+            if isinstance(value, int):
+                node.attribute.add(name=key, type=ATTRIBUTE_TYPES["i"], i=value)
+            else:
+                node.attribute.add(name=key, type=ATTRIBUTE_TYPES["ints"], ints=[int(v) for v in value])
+        return output
+
+    def _constant(self, name: str, value: np.ndarray) -> str:
+        name = f"{name}:constant"
+        if all(one.name != name for one in self.onnx.initializer):
+            value = np.asarray(value)
+            value = value.astype("<i8" if value.dtype.kind == "i" else "<f4")
+            self.onnx.initializer.add(name=name, dims=value.shape, raw_data=value.tobytes(),
+                                      data_type=INT64 if value.dtype.kind == "i" else FLOAT)
+        return name
+
+    @staticmethod
+    def _value(values: Any, name: str, shape: Shape) -> None:
+        tensor = values.add(name=name).type.tensor_type
+        tensor.elem_type = FLOAT
+        tensor.shape.dim.add(dim_param=BATCH)
+        for side in shape:
+            tensor.shape.dim.add(dim_value=side)
+
+
+def _pads(size: tuple[int, int], kernel: Shape, strides: tuple[int, int], padding: str) -> tuple[int, ...]:
+    """ONNX's order: top, left, bottom, right."""
+    if padding != deploy.SAME:
+        return 0, 0, 0, 0
+    (top, bottom), (left, right) = (deploy.same_pads(*one) for one in zip(size, kernel, strides, strict=True))
+    return top, left, bottom, right
