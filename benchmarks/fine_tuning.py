@@ -20,38 +20,23 @@ import argparse
 import json
 from pathlib import Path
 
+from common import LABELS, SHARED, held_out, records
+
 from mirilla import config, console
-from mirilla.data import combine, read_dataset
-from mirilla.data.tfrecord import write_tfrecords
 from mirilla.detect import Detector
 from mirilla.evaluation import evaluate_model
 from mirilla.files import write_text
 from mirilla.job import recipe
-from mirilla.labels import LabelMap, save_label_map
 from mirilla.training import checkpoint, log
 from mirilla.training.importing import import_checkpoint
 from mirilla.training.trainer import train
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 ARCHIVES = {
     "keras": SHARED / "weights/mobilenet_v1_025_imagenet_keras.npz",
     "torch": SHARED / "weights/mobilenet_v1_025_imagenet_torch.npz",
 }
 OLD_GRAPH = SHARED / "data/bonnet/PCK_frozen_inference_graph.pb"
 STARTS = ("scratch", *ARCHIVES, "imported")
-LABELS = LabelMap.from_names(["face"])
-
-
-def records(folder: Path, sets: list[str], limit: int | None) -> Path:
-    """The sets' training parts as one file; made once."""
-    path = folder / "train.tfrecord"
-    if not path.is_file():
-        found = combine(
-            [read_dataset(SHARED / "data/faces" / s / "bbx_gt_ignore.txt", split="train") for s in sets]
-        )
-        write_tfrecords(found.samples[:limit], ["face"], path)
-        save_label_map(folder / "label_map.pbtxt", LABELS)
-    return path
 
 
 def pipeline_of(start: str, args: argparse.Namespace, path: Path) -> config.Pipeline:
@@ -117,8 +102,7 @@ def main() -> None:
     parser.add_argument("--eval-photos", type=int, help="the first so many only")
     args = parser.parse_args()
     path = records(args.out, args.data, args.train_photos)
-    held_out = read_dataset(SHARED / "data/faces" / args.eval_data / "bbx_gt_ignore.txt", split="eval")
-    photos = list(held_out.samples[: args.eval_photos])
+    photos = held_out(args.eval_data, args.eval_photos)
     curves = {start: curve(start, args, path, photos) for start in args.starts}
     write_text(args.out / "curves.json", json.dumps(curves, indent=1) + "\n")
     names = list(next(iter(curves.values()))[0]["figures"])

@@ -20,37 +20,29 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from common import FACES, LABELS, PEER_PROTOCOLS, held_out, peer, require_shared
 
 from mirilla.data import read_dataset
 from mirilla.data.images import decode_rgb
 from mirilla.data.sample import Sample
-from mirilla.detections import Detections
 from mirilla.evaluation import evaluate_model
-from mirilla.labels import LabelMap
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 PUBLISHED = {
     "yunet_n_320": (0.720, 0.817, 0.833),
     "ultra_rfb320": (0.695, 0.768, 0.777),
     "yunet_n_640": (0.797, 0.806, 0.800),
-}
-PROTOCOL = {
-    "yunet_n_320": "long side scaled to 320, NMS IoU 0.4, scores >= 0.02",
-    "ultra_rfb320": "squashed to 320x240, NMS IoU 0.4, scores >= 0.02",
-    "yunet_n_640": "long side scaled to 640, NMS IoU 0.4, scores >= 0.02",
 }
 
 
 def samples_of(folder: Path, boxes: str) -> list[Sample]:
     """The eval split, with the faces that the labels miss marked ignore."""
     if boxes == "widerface":
-        return list(read_dataset(folder / "bbx_gt_ignore.txt", split="eval").samples)
+        return held_out(folder.name)
     missed: dict[str, list[list[float]]] = defaultdict(list)
     with open(folder / "teacher_unmatched.csv", newline="") as file:
         for row in csv.DictReader(file):
@@ -76,40 +68,22 @@ def samples_of(folder: Path, boxes: str) -> list[Sample]:
     return samples
 
 
-def peer(name: str):
-    """A peer as a function photo -> Detections."""
-    sys.path.insert(0, str(SHARED / "peers"))
-    from peers import detect  # type: ignore[import-not-found]
-
-    def run(image) -> Detections:
-        rows = detect(name, np.ascontiguousarray(image[:, :, ::-1]))
-        size = np.array([*image.shape[:2]] * 2)
-        return Detections(
-            (rows[:, [1, 0, 3, 2]] / size).astype(np.float32),
-            rows[:, 4].astype(np.float32),
-            np.ones(len(rows), np.int64),
-        )
-
-    return run
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--boxes", choices=("csv", "widerface"), default="csv")
     parser.add_argument("--detector", nargs="+", choices=tuple(PUBLISHED), default=list(PUBLISHED))
     args = parser.parse_args()
-    if not SHARED.is_dir():
-        sys.exit("the folder ../shared with the photos and the peers is missing")
-    samples = samples_of(SHARED / "data/faces/ilc2021", args.boxes)
+    require_shared()
+    samples = samples_of(FACES / "ilc2021", args.boxes)
     decode_rgb(samples[0].image)  # a missing photo is said before the sessions start
     for name in args.detector:
         protocol = {
             "model": name,
-            "detector": PROTOCOL[name],
+            "detector": PEER_PROTOCOLS[name],
             "data set": f"ilc2021 eval, boxes from {args.boxes}",
         }
         result = evaluate_model(
-            peer(name), samples, LabelMap.from_names(["face"]), ("faces",), protocol=protocol
+            peer(name), samples, LABELS, ("faces",), protocol=protocol
         )[0]
         measured = " / ".join(f"{f.value:.4f}" for f in result.figures[:3])
         print(f"{name:14s} {measured}   published {' / '.join(f'{v:.3f}' for v in PUBLISHED[name])}")

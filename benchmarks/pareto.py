@@ -1,0 +1,119 @@
+"""AP against parameters, MACs and measured time, one picture from one or several accuracy.json.
+
+    python benchmarks/pareto.py ACCURACY.json ... [--out docs/images/pareto.svg] [--size ">= 16 px"]
+
+A model stands where the bonnet's fp16 arithmetic puts it, at the resize that suits it better (peers: their own way, in
+float); the bar is the 95 % interval over photos. Lines join the models that none of the others beats in both.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import error_sizes
+import page
+from common import SIZES
+
+OUT = Path(__file__).resolve().parents[1] / "docs/images/pareto.svg"
+AXES = (
+    ("parameters", "parameters", 1e-3, "thousand parameters"),
+    ("macs", "MACs", 1e-6, "million multiplications a picture"),
+    ("ms", "time", 1.0, "ms a picture: the network in onnxruntime, one core"),
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model in one panel: what it costs, its AP with the interval."""
+
+    name: str
+    cost: float
+    ap: float
+    low: float
+    high: float
+    is_peer: bool
+
+
+def points(models: Sequence[Mapping[str, Any]], axis: str, size: str) -> list[Point]:
+    """The models whose cost on that axis is known."""
+    found = []
+    for one in models:
+        way = page.main_way(one, size=size)
+        cost = (one["ms"] or {}).get("network") if axis == "ms" else one["facts"].get(axis)
+        if way is None or not cost:
+            continue
+        figure = way["figures"][size]
+        found.append(Point(one["name"], cost, figure["value"], figure["low"], figure["high"], one["is_peer"]))
+    return found
+
+
+def front(all_points: Sequence[Point]) -> list[Point]:
+    """Those that no other beats in cost and AP, cheapest first."""
+    best, kept = float("-inf"), []
+    for one in sorted(all_points, key=lambda p: (p.cost, -p.ap)):
+        if one.ap > best:
+            best = one.ap
+            kept.append(one)
+    return kept
+
+
+def draw(models: Sequence[Mapping[str, Any]], path: Path, size: str, photos: str) -> None:
+    """Three panels side by side, written to an .svg or .png."""
+    plt = error_sizes.pyplot()
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3.9), sharey=True, layout="constrained")
+    names = [one["name"] for one in models]
+    colours = dict(zip(names, error_sizes.COLOURS * len(names), strict=False))
+    for axes, (key, title, factor, unit) in zip(panels, AXES, strict=True):
+        shown = points(models, key, size)
+        line = front(shown)
+        axes.plot([p.cost * factor for p in line], [p.ap for p in line], color="#bbbbbb", linewidth=1, zorder=1)
+        for p in shown:
+            axes.errorbar(
+                p.cost * factor, p.ap, [[p.ap - p.low], [p.high - p.ap]], fmt="s" if p.is_peer else "o",
+                markersize=7, color=colours[p.name], markerfacecolor="white" if p.is_peer else colours[p.name],
+                elinewidth=1, capsize=2, label=p.name + (" (peer)" if p.is_peer else ""), zorder=3,
+            )
+        axes.set_xscale("log")
+        axes.set_title(title, fontsize=10, loc="left")
+        axes.set_xlabel(unit)
+        axes.grid(color="#e4e4e4", linewidth=0.6)
+        axes.set_axisbelow(True)
+        _plain_ticks(axes, [p.cost * factor for p in shown])
+    panels[0].set_ylabel(f"AP at IoU 0.5, faces {size}" if size != SIZES[0] else "AP at IoU 0.5, all faces")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=8)
+    figure.suptitle(f"{photos}; ours as the bonnet computes (fp16); bars: 95 % over photos", fontsize=9, x=0.01,
+                    ha="left")
+    error_sizes.save(figure, path)
+
+
+def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
+    """Few round numbers on a logarithmic axis, written out."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = min(values) / 1.5, max(values) * 1.5
+    steps = [m * 10.0**e for e in range(-3, 7) for m in (1, 2, 5)]
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator([s for s in steps if low <= s <= high]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draw AP against parameters, MACs and time.")
+    parser.add_argument("accuracy", nargs="+", type=Path, metavar="ACCURACY.json")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE.svg")
+    parser.add_argument("--size", choices=SIZES, default=">= 16 px")
+    args = parser.parse_args()
+    content = page.load(args.accuracy)
+    count = content["photos"][page.MAIN_SET]
+    draw(content["models"], args.out, args.size, f"{count} held-out photos of {page.MAIN_SET}")
+    print(f"made {args.out}")
+
+
+if __name__ == "__main__":
+    main()

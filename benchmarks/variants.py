@@ -1,0 +1,174 @@
+"""The recipes that the ablation compares: Mirilla's without each of its ingredients, and tf1's with each.
+
+An ingredient is a few fields of pipeline.config. Taking it from one recipe means giving these fields the values that
+they have in the other, so nothing is said twice: `mirilla.job.recipe` alone knows the recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from common import LABELS, SHARED
+
+from mirilla import config
+from mirilla.config.pipeline import is_repeated
+from mirilla.data.tfrecord import read_tfrecords
+from mirilla.job import recipe
+from mirilla.model import anchor_fit, zoo
+from mirilla.model.from_config import model_spec, write_anchors
+
+IMAGENET = SHARED / "weights/mobilenet_v1_025_imagenet_keras.npz"
+OURS, TF1 = "mirilla", "tf1"
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """Fields that belong together.
+
+    needs: further fields that come along when it is added. goes_with: that go when it is removed.
+    opposite: what a recipe without it is called, where "without NAME" would mislead.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    goes_with: tuple[str, ...] = ()
+    opposite: str = ""
+
+    @property
+    def without(self) -> str:
+        return self.opposite or f"without {self.name}"
+
+
+_OPTIMIZER = "train_config.optimizer"
+INGREDIENTS = (
+    Ingredient("SimOTA assignment", ("mirilla.dynamic_assigner",), goes_with=("mirilla.quality_focal_loss",)),
+    Ingredient("quality focal loss", ("mirilla.quality_focal_loss",), needs=("mirilla.dynamic_assigner",)),
+    Ingredient("GIoU loss", ("mirilla.giou_loss", "model.ssd.loss.localization_weight")),
+    Ingredient(
+        "bias for rare faces",
+        ("model.ssd.box_predictor.convolutional_box_predictor.class_prediction_bias_init",),
+    ),
+    Ingredient("Adam", (f"{_OPTIMIZER}.rms_prop_optimizer", f"{_OPTIMIZER}.adam_optimizer",
+                        f"{_OPTIMIZER}.momentum_optimizer")),
+    Ingredient("longer moving average", (f"{_OPTIMIZER}.moving_average_decay",)),
+    Ingredient("batch norm measured anew", ("mirilla.recalibration_batches",)),
+    Ingredient("flips alone for SSD crops", ("train_config.data_augmentation_options",),
+               opposite="with SSD crops"),
+)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One recipe to be trained.
+
+    recipe: OURS or TF1. model: a name of the zoo. fitted: anchors fitted to the training photos.
+    start: '' for initial values, or the file to start from. changes: fields to take from the other recipe, and kinds
+    of augmentation as 'augmentation KIND'. overlay: text of a pipeline.config put over all.
+    """
+
+    name: str
+    recipe: str = OURS
+    model: str = "kit"
+    fitted: bool = True
+    start: str = ""
+    changes: tuple[str, ...] = ()
+    overlay: str = ""
+
+
+def variants(base: Variant, ours: config.Pipeline) -> dict[str, Variant]:
+    """All that are known, by name.
+
+    Args:
+        base: what ingredients are taken from.
+        ours: a pipeline of Mirilla's recipe, which tells the augmentations.
+    """
+    kinds = [one.WhichOneof("step") for one in ours.mirilla.augmentation]
+    parts = [*INGREDIENTS, *(Ingredient(kind.replace("_", " "), (f"augmentation {kind}",)) for kind in kinds)]
+    found = [base]
+    found += [replace(base, name=p.without, changes=p.fields + p.goes_with) for p in parts]
+    found.append(replace(base, name="without all augmentation", changes=tuple(f"augmentation {k}" for k in kinds)))
+    found.append(replace(base, name="without fitted anchors", fitted=False))
+    if base.start:
+        found.append(replace(base, name="without ImageNet start", start=""))
+    else:
+        found.append(replace(base, name="with ImageNet start", start=str(IMAGENET)))
+    if not base.model.endswith("-s8"):
+        found.append(replace(base, name="with stride-8 head", model=f"{base.model}-s8"))
+    old = Variant(TF1, recipe=TF1, fitted=False)
+    found.append(old)
+    found += [replace(old, name=f"tf1 with {p.name}", changes=p.fields + p.needs) for p in parts]
+    found.append(replace(old, name="tf1 with fitted anchors", fitted=True))
+    found.append(replace(old, name="tf1 with ImageNet start", start=str(IMAGENET)))
+    found.append(replace(old, name="tf1 with stride-8 head", model="kit-s8"))
+    return {one.name: one for one in found}
+
+
+def pipeline(variant: Variant, records: Path, steps: int, batch_size: int, seed: int,
+             recipes: Mapping[str, Callable[[int, int], config.Pipeline]] | None = None) -> config.Pipeline:
+    """The variant's pipeline.config, photos letterboxed where nothing mixes both.
+
+    Args:
+        recipes: other makers of the two recipes (steps, batch size -> pipeline), instead of `mirilla.job.recipe`.
+    """
+    labels = records.with_name("label_map.pbtxt")
+
+    def plain(name: str) -> config.Pipeline:
+        if recipes and name in recipes:
+            return recipes[name](steps, batch_size)
+        made = config.sample(1, records, records, labels, keep_aspect_ratio=True)
+        recipe.apply(recipe.for_steps(steps, batch_size, name), made)
+        return made
+
+    made, other = plain(variant.recipe), plain(TF1 if variant.recipe == OURS else OURS)
+    for field in variant.changes:
+        take(field, other, made)
+    zoo.apply(variant.model, made)
+    if variant.fitted:
+        spec = model_spec(made)
+        sizes = anchor_fit.object_sizes(read_tfrecords(records, LABELS.names), spec)
+        write_anchors(made, anchor_fit.fit_spec(spec, sizes))
+    if variant.start:
+        made.train_config.fine_tune_checkpoint = variant.start
+        made.mirilla.fine_tune_slice_channels = True
+    made.mirilla.seed = seed
+    made.mirilla.recipe = f"{variant.name}, {steps} steps"
+    return config.merge(made, variant.overlay) if variant.overlay else made
+
+
+def take(field: str, source: config.Pipeline, target: config.Pipeline) -> None:
+    """Give a field (a path with dots, or 'augmentation KIND') of `target` the value, or the absence, it has in source.
+
+    Of an augmentation that the target lacks, the source's comes in the order of the source.
+    """
+    if field.startswith("augmentation "):
+        _take_augmentation(field.split()[1], source, target)
+        return
+    *parents, last = field.split(".")
+    given: Any = source
+    taken: Any = target
+    for name in parents:
+        given, taken = getattr(given, name), getattr(taken, name)
+    descriptor = taken.DESCRIPTOR.fields_by_name[last]
+    if is_repeated(descriptor):
+        taken.ClearField(last)
+        getattr(taken, last).extend(getattr(given, last))
+    elif not given.HasField(last):
+        taken.ClearField(last)
+    elif descriptor.message_type is not None:
+        getattr(taken, last).CopyFrom(getattr(given, last))
+    else:
+        setattr(taken, last, getattr(given, last))
+
+
+def _take_augmentation(kind: str, source: config.Pipeline, target: config.Pipeline) -> None:
+    kept = [one for one in target.mirilla.augmentation if one.WhichOneof("step") != kind]
+    kept += [one for one in source.mirilla.augmentation if one.WhichOneof("step") == kind]
+    order = [one.WhichOneof("step") for one in (*source.mirilla.augmentation, *target.mirilla.augmentation)]
+    kept.sort(key=lambda one: order.index(one.WhichOneof("step")))
+    copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+    del target.mirilla.augmentation[:]
+    target.mirilla.augmentation.extend(copies)
