@@ -1,4 +1,4 @@
-"""mirilla data convert|stats|check|anchors|fetch"""
+"""mirilla data convert|stats|check|anchors|label|fetch"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN = 50
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-verbs and their options."""
-    verbs = parser.add_subparsers(dest="data_verb", metavar="convert|stats|check|anchors|fetch", required=True)
+    verbs = parser.add_subparsers(dest="data_verb", metavar="convert|stats|check|anchors|label|fetch", required=True)
 
     convert = verbs.add_parser(
         "convert",
@@ -78,6 +78,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     anchors.add_argument("--json", action="store_true", help="print JSON")
 
+    label = verbs.add_parser(
+        "label",
+        help="add the faces that labels miss, found by a teacher",
+        description="Add the faces that a data set's labels miss, found by a teacher (YuNet). A folder of photos "
+        "without labels is labelled whole.",
+    )
+    _source(label)
+    label.add_argument("--teacher", required=True, metavar="P", help="a YuNet's ONNX file")
+    label.add_argument("--out", dest="destination", required=True, metavar="DST", help="folder to write")
+    label.add_argument("--to", choices=_TARGETS, default="tfrecord", help="format to write (default: tfrecord)")
+    label.add_argument(
+        "--confident", type=float, default=0.7, metavar="T", help="score of a face; below, it is ignored (0.7)"
+    )
+    label.add_argument("--tighten", action="store_true", help="replace loose boxes by the teacher's")
+    label.add_argument("--cache", metavar="P", help="file that keeps what the teacher found")
+    label.add_argument("--force", action="store_true", help="replace what an earlier run wrote to DST")
+
     fetch = verbs.add_parser(
         "fetch",
         help="bring a public data set here",
@@ -121,6 +138,7 @@ def _changes(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run one sub-verb; returns the exit code."""
     verbs = {"convert": _convert, "stats": _stats, "check": _check, "anchors": _anchors, "fetch": _fetch}
+    verbs["label"] = _label
     return verbs[args.data_verb](args)
 
 
@@ -319,6 +337,50 @@ def _anchors(args: argparse.Namespace) -> int:
     from mirilla.cli import data_anchors
 
     return data_anchors.run(args, _read(args))
+
+
+def _label(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from mirilla.console import progress, say
+    from mirilla.data import teacher
+    from mirilla.data.convert import check_destination, convert
+    from mirilla.data.read import recognise, select
+    from mirilla.data.tfrecord import SUFFIXES
+    from mirilla.errors import DataError, UsageError
+
+    if not 0 < args.confident <= 1:
+        raise UsageError(f"--confident {args.confident}: a score lies between 0 and 1.", "Give 0.7, say.")
+    if Path(args.destination).suffix.lower() not in SUFFIXES:
+        check_destination(Path(args.destination), args.force)
+    judge = teacher.Teacher.load(args.teacher)
+    source = select(args.source)[0]
+    try:
+        bare = False
+        if args.from_format is None:
+            recognise(source)
+    except DataError:
+        if not source.is_dir():
+            raise
+        bare = True
+    dataset = teacher.pictures(source) if bare else _read(args)
+    with progress("Looking", len(dataset), "pictures") as bar:
+        dataset = teacher.teach(
+            dataset,
+            judge,
+            confident=args.confident,
+            tighten=args.tighten,
+            cache=args.cache,
+            advance=bar.advance,
+        )
+    for note in dataset.notes:
+        say(note)
+    made = convert(dataset, args.destination, args.to, force=args.force)
+    if made.changes:
+        say(f"{len(made.changes)} changes that the format made necessary:")
+        _list(made.changes)
+    say(f"Wrote {made.pictures} pictures with {made.boxes} boxes as {made.format} to {made.destination}.")
+    return 0
 
 
 def _fetch(args: argparse.Namespace) -> int:
