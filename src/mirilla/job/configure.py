@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mirilla import config, console
-from mirilla.errors import TrainingError, UsageError
+from mirilla.errors import TrainingError
 from mirilla.job import parts, recipe
 from mirilla.job.inputs import Inputs
 from mirilla.job.options import DEFAULT_STEPS, JobOptions
 from mirilla.job.workspace import Done, Workspace, fingerprint
 from mirilla.model import anchor_fit, zoo
 from mirilla.model.from_config import model_spec, write_anchors
-from mirilla.model.layers import architecture
 from mirilla.report.page import read_log
 
 _SPEED_STEPS = 40
@@ -74,21 +72,16 @@ def pipeline_of(
 
 
 def fit_anchors(pipeline: config.Pipeline, found: Inputs) -> None:
-    """Write anchors that fit the training objects, squashed and letterboxed, into a pipeline."""
-    spec = model_spec(pipeline)
-    table = architecture(spec)
-    samples = found.train.samples
-    sizes = [anchor_fit.object_sizes(samples, replace(spec, keep_aspect_ratio=kept)) for kept in (False, True)]
-    both = np.concatenate(sizes)
-    shown = np.concatenate([both * share for share in _SHOWN_AT])
-    counts = [p.anchors for p in table.predictors]
-    write_anchors(pipeline, anchor_fit.fit(shown, table.feature_map_shapes, counts))
+    """Write anchors that fit the training objects, as training shows them, into a pipeline."""
+    sizes = anchor_fit.training_sizes(found.train.samples, pipeline)
+    shown = np.concatenate([sizes * share for share in _SHOWN_AT])
+    write_anchors(pipeline, anchor_fit.fit_spec(model_spec(pipeline), shown))
 
 
 def anchor_lines(pipeline: config.Pipeline, found: Inputs) -> list[str]:
     """How well a pipeline's anchors fit the training objects, for people."""
     spec = model_spec(pipeline)
-    report = anchor_fit.report(anchor_fit.object_sizes(found.train.samples, spec), spec)
+    report = anchor_fit.report(anchor_fit.training_sizes(found.train.samples, pipeline), spec)
     whole = report.overall
     return [
         f"anchors: {whole.reached:.0%} of the objects meet one at an IoU of 0.5 or more (mean {whole.mean_iou:.2f})",
@@ -97,7 +90,12 @@ def anchor_lines(pipeline: config.Pipeline, found: Inputs) -> list[str]:
 
 
 def _start(options: JobOptions, pipeline: config.Pipeline) -> None:
-    """Name the first weights."""
+    """Name the first weights: of a detector all that fits, of a classifier (ImageNet's, say) the base network, sliced
+    to this one's width.
+
+    Raises:
+        ModelError: there is no such checkpoint.
+    """
     if options.start == "scratch":
         return
     train = pipeline.train_config
@@ -107,13 +105,11 @@ def _start(options: JobOptions, pipeline: config.Pipeline) -> None:
             return
     else:
         path = Path(options.start)
-        if not path.exists():
-            raise UsageError(
-                f"--start {options.start}: no such file or folder.", "Give 'shipped', 'scratch', or a checkpoint."
-            )
-    train.fine_tune_checkpoint = str(path)
-    train.fine_tune_checkpoint_type = "detection"
-    train.load_all_detection_checkpoint_vars = True
+    train.fine_tune_checkpoint = str(path.resolve())
+    detector = parts.is_detector(path)
+    train.fine_tune_checkpoint_type = "detection" if detector else "classification"
+    train.load_all_detection_checkpoint_vars = detector
+    pipeline.mirilla.fine_tune_slice_channels = not detector
 
 
 def steps_of(

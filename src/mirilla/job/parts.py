@@ -87,6 +87,17 @@ def shipped_weights(spec: Any) -> Path | None:
     return shipped.default_weights() if own.depth_multiplier == spec.depth_multiplier else None
 
 
+def is_detector(path: Path) -> bool:
+    """Whether a checkpoint is one of a detector's, not of a classifier's.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    from mirilla import weights
+
+    return any(name.startswith("FeatureExtractor/") for name in weights.read(path)[0])
+
+
 def detector(pipeline: Pipeline, weights: Mapping[str, NDArray], labels: LabelMap) -> Any:
     """A detector that runs the very graph that `export` writes."""
     from mirilla.detect import Detector
