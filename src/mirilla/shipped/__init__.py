@@ -5,9 +5,9 @@
     start = default_weights()                      # train_config { fine_tune_checkpoint: "<this path>" }
 
 The folder `face` beside this file is an export without what can be had from the rest: the frozen graph, which
-holds the exact weights, its model.json, the compiled model for the bonnet, and MODEL_CARD.md, which says what it
-was trained on and under which licences. `tools/pack_shipped.py` makes it. Beside it
-lies one real photo, for the demo and the tests.
+holds the exact weights (`mirilla compile` makes the bonnet's model of it), its model.json, and MODEL_CARD.md, which
+says what it was trained on and under which licences. `tools/pack_shipped.py` makes it. Beside it lies one real
+photo, for the demo and the tests.
 """
 
 from __future__ import annotations
@@ -44,18 +44,6 @@ def default_weights() -> Path:
         ModelError: this installation has none.
     """
     return _graph()
-
-
-def compiled_model() -> Path:
-    """The shipped model as the Vision Kit's bonnet runs it.
-
-    Raises:
-        ModelError: this installation has none.
-    """
-    found = sorted(FOLDER.glob("*.binaryproto"))
-    if not found:
-        raise ModelError(f"{FOLDER}: no compiled model ships with this installation.", _REMEDY)
-    return found[0]
 
 
 def _graph() -> Path:

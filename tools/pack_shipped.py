@@ -1,0 +1,186 @@
+"""Packs a trained detector into the package: the folder that `mirilla.shipped` names, with its model card.
+
+    python tools/pack_shipped.py EXPORT --provenance data/provenance.json --figures figures.json --steps 100000
+
+EXPORT is a folder of `mirilla export` (or a run's export/). --provenance is what tools/shipped_data.py wrote.
+--figures is a JSON list of what was measured: {"set": ..., "what": ..., "value": ..., "protocol": ...}; they go
+into the card and into model.json. --threshold replaces the score from which detections are shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from mirilla import files, shipped, weights
+from mirilla.errors import MirillaError
+from mirilla.model import card as cards
+from mirilla.model.layers import architecture
+
+LICENCE = "Apache-2.0"
+CARD = """\
+# Model card: the face detector that ships with Mirilla
+
+A detector of human faces: {network}, {parameters:,} parameters, input {width} x {height} px RGB. It runs on the AIY
+Vision Kit's bonnet, and anywhere in numpy. It is a starting point for a detector trained on photos of your own.
+
+## Files
+
+| file | SHA-256 |
+|---|---|
+{hashes}
+
+Weights: {licence}. What they were trained on has its own licences, below; if you pass the weights on, pass this file
+on too.
+
+## Trained on
+
+{total:,} pictures with {faces:,} faces, {steps}.
+
+| part | pictures | faces | what |
+|---|---|---|---|
+{parts}
+
+The grey photos are **"Face Detection" by Mohamed Traore and Justin Brady, published on Roboflow Universe under
+CC BY 4.0** (<https://universe.roboflow.com/ece342/face-detection-mik1i-4zino>, export of 2025-03-23; licence:
+<https://creativecommons.org/licenses/by/4.0/>). Changes: only its train part and only pictures that its authors filmed
+(stock and web pictures in it, {left_out} of the train part, were left out, as their rights are unclear); boxes tightened
+and missed faces added by YuNet (github.com/ShiqiYu/libfacedetection, MIT); coloured in, cut out and mounted as the
+table says. The photos from packages:
+
+| photo | from | licence | by |
+|---|---|---|---|
+{photos}
+
+Nothing else: no WIDER FACE, no ImageNet, no photos scraped from the web. YuNet, the teacher, was itself trained on
+WIDER FACE by its authors; only its boxes were used. `tools/shipped_data.py` builds the set again from these sources.
+
+## Figures
+
+| set | what | value | protocol |
+|---|---|---|---|
+{figures}
+
+None of these photos was trained on. Scores from {threshold:g} on are shown by default.
+
+## Limits
+
+- Taught by photos of about a dozen people, most of them men, filmed indoors in grey with phones and webcams. Skin
+  tones, ages, hair, head-dress, light and places outside these are under-represented, and errors will be more
+  frequent there. No figure by group of people was measured.
+- Colours come from colouring in and from drawn scenes, not from photos in colour.
+- Small faces (under 16 px where the picture's long side is 256), profiles, crowds and hidden faces are often missed.
+- Round things with dark spots are sometimes taken for faces.
+
+It is **not for** recognising who somebody is, for surveillance, for judging people, nor for anything where a missed
+or a false face does harm. A detector trained on photos of your own place and people will be better:
+`mirilla run PHOTOS --out DIR` starts from these weights.
+"""
+WHAT = {
+    "gray": "grey photos by the authors of the CC BY 4.0 set",
+    "tinted": "the same coloured in by rule: skin tones on faces, random colours elsewhere",
+    "mounted": "heads cut out of the same, of all sizes, on drawn or faceless backgrounds",
+    "drawn": "drawn scenes (mirilla.data.toy), made by Mirilla",
+    "photos": "photos from Python packages and parts of them, see below",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("export", type=Path)
+    parser.add_argument("--provenance", type=Path, required=True)
+    parser.add_argument("--figures", type=Path, required=True)
+    parser.add_argument("--steps", default="")
+    parser.add_argument("--threshold", type=float)
+    parser.add_argument("--out", type=Path, default=shipped.FOLDER)
+    args = parser.parse_args()
+    pack(
+        args.export,
+        json.loads(args.provenance.read_text()),
+        json.loads(args.figures.read_text()),
+        args.out,
+        steps=args.steps,
+        threshold=args.threshold,
+    )
+    for one in sorted(args.out.iterdir()):
+        print(f"{one}: {one.stat().st_size:,} bytes")
+
+
+def pack(
+    export: Path,
+    provenance: dict,
+    figures: list[dict],
+    out: Path,
+    *,
+    steps: str = "",
+    threshold: float | None = None,
+) -> None:
+    """Write the shipped folder, whole or not at all.
+
+    Raises:
+        MirillaError: the export is broken, or the folder would be larger than shipped.LARGEST_BYTES.
+    """
+    card = cards.load(export / cards.FILE_NAME, export / shipped.FROZEN_GRAPH)
+    training = {"data": [f"{n}: {c} pictures" for n, c in provenance["pictures"].items()]}
+    training |= {"steps": card.training.get("steps"), "train_sha256": provenance["train_sha256"]}
+    card = replace(
+        card,
+        name="mirilla-face",
+        licence=LICENCE,
+        metrics=tuple(figures),
+        training=training,
+        threshold=card.threshold if threshold is None else threshold,
+    )
+    found = weights.load(export / shipped.FROZEN_GRAPH)
+    with tempfile.TemporaryDirectory(dir=out.parent) as name:
+        stage = Path(name)
+        shutil.copyfile(export / shipped.FROZEN_GRAPH, stage / shipped.FROZEN_GRAPH)
+        card = cards.save(card, stage / shipped.FROZEN_GRAPH)
+        text = model_card(card, found, provenance, figures, stage, steps)
+        files.write_text(stage / shipped.MODEL_CARD, text)
+        size = sum(one.stat().st_size for one in stage.iterdir())
+        if size >= shipped.LARGEST_BYTES:
+            raise MirillaError(f"The folder would have {size:,} bytes; at most {shipped.LARGEST_BYTES:,} may ship.")
+        out.mkdir(parents=True, exist_ok=True)
+        for one in out.iterdir():
+            one.unlink()
+        for one in stage.iterdir():
+            shutil.move(one, out / one.name)
+
+
+def model_card(
+    card: cards.ModelCard, found: weights.Weights, made: dict, figures: list[dict], stage: Path, steps: str
+) -> str:
+    """The text of MODEL_CARD.md."""
+    spec = card.spec
+    trained = [n for n, _, is_trained in architecture(spec).variables() if is_trained]
+    count = sum(found.variables[n].size for n in trained)
+    rows = {
+        "hashes": [(f"`{one.name}`", f"`{files.sha256(one)}`") for one in sorted(stage.iterdir())],
+        "parts": [(n, f"{c:,}", f"{made['faces'][n]:,}", WHAT[n]) for n, c in made["pictures"].items()],
+        "photos": [
+            (Path(p["file"]).name, p["wheel"].split("-cp")[0], p["licence"], p["credit"]) for p in made["photos"]
+        ],
+        "figures": [(f["set"], f["what"], f["value"], f["protocol"]) for f in figures],
+    }
+    return CARD.format(
+        network=f"SSD on MobileNet v1 x {spec.depth_multiplier:g} with {len(card.anchors_yxyx):,} anchors",
+        parameters=count,
+        width=spec.width_px,
+        height=spec.height_px,
+        licence=card.licence,
+        total=sum(made["pictures"].values()),
+        faces=sum(made["faces"].values()),
+        steps=steps or f"{card.training.get('steps') or 'an unknown number of'} steps",
+        left_out=sum(made["left_out"].values()),
+        threshold=card.threshold,
+        **{key: "\n".join("| " + " | ".join(map(str, row)) + " |" for row in one) for key, one in rows.items()},
+    )
+
+
+if __name__ == "__main__":
+    main()
