@@ -48,7 +48,7 @@ on too.
 The grey photos are **"Face Detection" by Mohamed Traore and Justin Brady, published on Roboflow Universe under
 CC BY 4.0** (<https://universe.roboflow.com/ece342/face-detection-mik1i-4zino>, export of 2025-03-23; licence:
 <https://creativecommons.org/licenses/by/4.0/>). Changes: only its train part and only pictures that its authors filmed
-(stock and web pictures in it, {left_out} of the train part, were left out, as their rights are unclear); boxes tightened
+(stock and web pictures in it, {left_out} of the train part, were left out: their rights are unclear); boxes tightened
 and missed faces added by YuNet (github.com/ShiqiYu/libfacedetection, MIT); coloured in, cut out and mounted as the
 table says. The photos from packages:
 
