@@ -27,6 +27,7 @@ from mirilla.data.dataset import Dataset, Finding, empty, free_name
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
 from mirilla.files import explaining, writing
+from mirilla.parallel import in_order
 
 T = TypeVar("T", bytes, int)
 SUFFIXES = (".tfrecord", ".tfrecords", ".record", ".records", ".tfrec")
@@ -195,9 +196,10 @@ def write_tfrecords(
     count = 0
     with contextlib.ExitStack() as stack:
         files = [stack.enter_context(writing(p)) for p in paths]
-        for sample in samples:
+        # the next pictures are read and packed while this one is written
+        for content in in_order(lambda sample: to_example(sample, ids), samples):
             with explaining(paths[count % shards]):
-                records.write_record(files[count % shards], to_example(sample, ids))
+                records.write_record(files[count % shards], content)
             count += 1
             if advance is not None:
                 advance(1)
