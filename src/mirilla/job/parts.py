@@ -81,7 +81,7 @@ def shipped_weights(spec: Any) -> Path | None:
     from mirilla.model import card
 
     try:
-        own = card.load(shipped.default_model()).spec
+        own = card.load(shipped.default_model() / card.FILE_NAME).spec
     except ModelError:
         return None
     return shipped.default_weights() if own.depth_multiplier == spec.depth_multiplier else None
