@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from mirilla.data import images
 from mirilla.data.dataset import Dataset, Finding
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
+from mirilla.parallel import in_order
 
 SEVERITIES = ("error", "warning", "note")
 
@@ -24,7 +24,7 @@ def check(
     labels: Iterable[str] | None = None,
     decode: bool = True,
     advance: Callable[[int], object] | None = None,
-    threads: int = 4,
+    threads: int | None = None,
 ) -> list[Finding]:
     """List every finding, errors first.
 
@@ -32,6 +32,7 @@ def check(
         labels: the names of a label map; a label that is not among them is an error.
         decode: decode every picture, so that one cut short is found; False looks at headers only.
         advance: called with 1 for every picture.
+        threads: one for each core by default.
 
     Returns:
         The problems found while reading, then those of boxes, labels, pictures, and duplicates by content.
@@ -43,16 +44,14 @@ def check(
         found += _unknown_labels(sample, known)
     found += _similar_labels(dataset)
     digests: dict[str, list[Sample]] = {}
-    with ThreadPoolExecutor(threads) as pool:
-        for sample, (digest, problem) in zip(
-            dataset.samples, pool.map(lambda s: _picture(s, decode), dataset.samples), strict=True
-        ):
-            if problem:
-                found.append(problem)
-            if digest:
-                digests.setdefault(digest, []).append(sample)
-            if advance is not None:
-                advance(1)
+    looked = in_order(lambda s: _picture(s, decode), dataset.samples, threads)
+    for sample, (digest, problem) in zip(dataset.samples, looked, strict=True):
+        if problem:
+            found.append(problem)
+        if digest:
+            digests.setdefault(digest, []).append(sample)
+        if advance is not None:
+            advance(1)
     found += _duplicates(digests, dataset)
     found += _unlisted(dataset)
     return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
