@@ -139,6 +139,57 @@ def test_output_where_a_file_stands(model, tmp_path, capsys):
     assert (tmp_path / "out").read_text() == ""
 
 
+def test_without_a_model_the_shipped_one_looks(model, tmp_path, capsys, monkeypatch):
+    from mirilla import shipped
+
+    monkeypatch.setattr(shipped, "FOLDER", model)
+    photo = picture(tmp_path / "x.png")
+    assert main(["detect", str(photo)]) == 0
+    printed = capsys.readouterr().out
+    assert "ships with Mirilla" in printed
+    assert "x.png: face" in printed
+    assert main(["detect", str(photo), "--json"]) == 0
+    assert len(lines(capsys.readouterr().out)) == 1  # nothing but results
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "gone")
+    assert main(["detect", str(photo)]) == 1
+    assert "no model ships with this installation" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["a.pb", "x.jpg"], "a.pb"),
+        (["gone.pb", "x.jpg"], "gone.pb"),
+        (["export", "x.jpg"], "export"),  # holds a model, and a photo of it at work
+        (["training", "x.jpg"], "training"),
+        (["empty", "x.jpg"], "empty"),  # neither: its own error says so
+        (["nowhere", "x.jpg"], "nowhere"),
+        (["photos"], None),
+        (["photos", "x.jpg"], None),
+        (["x.jpg", "a.pb"], None),
+        (["gone.jpg"], None),
+        (["gone.MP4"], None),
+        (["camera:0"], None),
+        (["notes"], None),  # a file that exists: it is said that it is no photo
+    ],
+)
+def test_which_word_is_a_model(tmp_path, monkeypatch, words, named):
+    from mirilla.cli.detect import model_and_photos
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.pb", "x.jpg", "export/m.binaryproto", "export/x.jpg", "training/pipeline.config",
+                 "photos/deep/x.png", "empty/y.txt", "notes"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    assert model_and_photos(None, words) == (named, tuple(words[1:] if named else words))
+    assert model_and_photos("other", words) == ("other", tuple(words))
+
+
+def test_a_model_without_a_photo(model, capsys):
+    assert main(["detect", str(model)]) == 2
+    assert "there is no photo to look at" in capsys.readouterr().err
+
+
 @pytest.fixture
 def video(tmp_path):
     cv2 = pytest.importorskip("cv2")

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     model, photos = model_and_photos(args.model, args.model_and_photos)
     if model is None:
         model = str(shipped.default_model())
-        console.warn("No model was named: the face detector that ships with Mirilla looks (--model names another).")
+        if not args.json:
+            console.say("Model: the face detector that ships with Mirilla (--model names another).")
     options = Options(
         model=model,
         sources=photos,
