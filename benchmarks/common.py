@@ -110,5 +110,6 @@ def decimal(value: float | None, digits: int = 3, sign: bool = False) -> str:
     """.817 as the tables write it; a missing value is a dash."""
     if value is None or np.isnan(value):
         return "-"
+    value = round(float(value), digits) + 0.0  # no minus zero
     text = f"{value:{'+' if sign else ''}.{digits}f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 and "0." in text[:3] else text

@@ -52,6 +52,8 @@ def accuracy_table(content: Mapping[str, Any], photos: str = MAIN_SET) -> str:
 def other_sets_table(content: Mapping[str, Any]) -> str:
     """AP over all faces and from 16 px on the other sets."""
     sets = [s for s in content["sets"] if s != MAIN_SET]
+    if not sets:
+        return ""
     rows = []
     for one in content["models"]:
         ways: dict[tuple, dict] = {}
@@ -116,7 +118,9 @@ def main_way(one: Mapping[str, Any], photos: str = MAIN_SET, size: str = ">= 16 
 def ablation_table(lines: Sequence[Mapping[str, Any]], size: str = ">= 16 px") -> str:
     """Mean over seeds, their range, the paired difference to the base, and the cost."""
     rows = []
-    for one in seeds.summary(lines, size):
+    kinds = ("base", "without", "with", "tf1")  # and variants of one's own last
+    for one in sorted(seeds.summary(lines, size), key=lambda o: (*kinds, o["variant"].split()[0]).index(
+            o["variant"].split()[0])):
         rows.append((
             one["variant"], one["seeds"],
             *(f"{decimal(one[r]['mean'])} ({decimal(one[r]['least'])}-{decimal(one[r]['most'])})"
@@ -177,9 +181,10 @@ def main() -> None:
 
 
 def protocols(content: Mapping[str, Any]) -> list[str]:
-    """One line for each model and way, as written on its figures."""
+    """One line for each model and way: the part of its figures' protocol that is its own."""
     return [
-        f"{one['name']}, {way['arithmetic']}, {way['resize']}: {way['protocol']}"
+        f"{one['name']}, {way['arithmetic']}, {way['resize']}: "
+        + way["protocol"].partition("run: ")[2].partition("; photos:")[0]
         for one in content["models"]
         for way in one["measured"]
         if way["set"] == MAIN_SET
