@@ -34,7 +34,7 @@ _STRIDES = (8, 16, 32)
 _NMS_IOU = 0.4
 _MET_IOU, _MET_SHARE = 0.3, 0.6  # a find meets a label from this IoU on, or if so much of the smaller is shared
 
-Found = tuple[NDArray[np.float64], NDArray[np.float64]]  # boxes_yxyx (N, 4), scores (N,)
+Found = tuple[NDArray[np.floating], NDArray[np.floating]]  # boxes_yxyx (N, 4), scores (N,)
 
 
 @dataclass(frozen=True, eq=False)
