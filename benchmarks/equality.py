@@ -78,15 +78,15 @@ def objects_of(golden) -> list[np.ndarray]:
     return [golden[f"gt{i}"].reshape(-1, 4) for i in range(sum(k.startswith("gt") for k in golden.files))]
 
 
-def targets_of(boxes: list[np.ndarray]) -> matching.Targets:
+def targets_of(boxes: list[np.ndarray], kind: type = np.float32) -> matching.Targets:
     """Targets of a batch with one class."""
-    padded = np.zeros((len(boxes), max(len(b) for b in boxes), 4), np.float32)
+    padded = np.zeros((len(boxes), max(len(b) for b in boxes), 4), kind)
     valid = torch.zeros(padded.shape[:2], dtype=torch.bool)
     for i, b in enumerate(boxes):
         padded[i, : len(b)], valid[i, : len(b)] = b, True
     batch = losses.Batch(torch.from_numpy(padded), torch.zeros(valid.shape, dtype=torch.int64),
                          torch.ones(valid.shape), valid, torch.zeros_like(valid))
-    return losses.targets_of(batch, torch.from_numpy(ANCHORS), OBJECTIVE)
+    return losses.targets_of(batch, torch.from_numpy(ANCHORS.astype(kind)), OBJECTIVE)
 
 
 # ---- anchors, codes, targets, losses
@@ -290,7 +290,7 @@ class Training:
         pixels = torch.from_numpy(inputs["images"]).permute(0, 3, 1, 2).to(kind) * INPUT_SCALE + INPUT_OFFSET
         self.pixels = pixels.contiguous(memory_format=torch.channels_last)
         self.anchors = torch.from_numpy(ANCHORS).to(kind)
-        found = targets_of(objects_of(inputs))
+        found = targets_of(objects_of(inputs), np.float64 if double else np.float32)
         self.targets = matching.Targets(found.match, *(
             t.to(kind) for t in (found.classes, found.class_weights, found.codes, found.box_weights)))
 
@@ -361,6 +361,8 @@ def worst(name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--markdown", action="store_true", help="print tables as docs/equality.md has them")
+    parser.add_argument("--float64", type=Path,
+                        help="what equality_tensorflow.py --way '1 thread, float64' --out FILE wrote, to compare with")
     args = parser.parse_args()
     torch.set_num_threads(1)
     runs: dict[str, Run] = {}
@@ -372,6 +374,10 @@ def main() -> None:
     start = dict(load("ckpt0_values"))
     runs["Mirilla, kernels moved by one last bit"] = Training(nudged({n: start[n] for n in NETWORK.tensors()})).run(10)
     runs["Mirilla in float64"] = Training(start, double=True).run(10)
+    if args.float64:
+        other = dict(np.load(args.float64))
+        show("", COLUMNS, [["Mirilla in float64 from the other run", *distances(runs["Mirilla in float64"], other)]],
+             args.markdown)
     golden = golden_run(GOLDENS)
     show("from the original's arrays", COLUMNS, [[n, *distances(r, golden)] for n, r in runs.items()], args.markdown)
     base, *others = runs

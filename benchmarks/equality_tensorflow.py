@@ -70,8 +70,8 @@ def run_steps(nudge: bool, double: bool) -> dict[str, np.ndarray]:
     average = {name: tf.Variable(variables[name]) for name in trained}
     inputs = np.load(GOLDENS / "trainstep_inputs.npz")
     pixels = tf.cast(inputs["images"], kind) * INPUT_SCALE + INPUT_OFFSET
-    anchors = anchors_yxyx(SPEC.anchors, TABLE.feature_map_shapes, 256, 256)
-    found = [targets(anchors, inputs[f"gt{i}"].reshape(-1, 4)) for i in range(len(pixels))]
+    anchors = anchors_yxyx(SPEC.anchors, TABLE.feature_map_shapes, 256, 256).astype(kind.as_numpy_dtype)
+    found = [targets(anchors, inputs[f"gt{i}"].reshape(-1, 4).astype(anchors.dtype)) for i in range(len(pixels))]
     match = np.stack([m for m, _ in found])  # (B, A)
     codes_wanted = tf.constant(np.stack([c for _, c in found]), kind)
     classes_wanted = tf.one_hot((match >= 0).astype(np.int32), 2, dtype=kind)
@@ -154,7 +154,7 @@ def run_steps(nudge: bool, double: bool) -> dict[str, np.ndarray]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--way", choices=WAYS, help="run one way only, into --out; used by the script itself")
+    parser.add_argument("--way", choices=WAYS, help="run one way only, into --out")
     parser.add_argument("--out", type=Path, help="where the arrays go (.npz)")
     args = parser.parse_args()
     if args.way:
