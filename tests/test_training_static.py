@@ -8,9 +8,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from mirilla.model.spec import BoxCoderSpec  # noqa: E402
 from mirilla.training.matching import MatcherSpec, argmax_match, assign  # noqa: E402
 from mirilla.training.mining import MinerSpec, can_be_static, mine  # noqa: E402
-from mirilla.model.spec import BoxCoderSpec  # noqa: E402
 
 SAMPLE = MinerSpec(3000, 0.99, "CLASSIFICATION", 3, 0)
 

@@ -18,6 +18,20 @@ class Progress(Protocol):
     def note(self, text: str) -> None: ...
 
 
+_muted = False
+
+
+@contextlib.contextmanager
+def muted(really: bool = True) -> Iterator[None]:
+    """Nothing is printed meanwhile: of several processes that work together one speaks."""
+    global _muted
+    before, _muted = _muted, _muted or really
+    try:
+        yield
+    finally:
+        _muted = before
+
+
 @cache
 def _console():
     from rich.console import Console
@@ -27,6 +41,8 @@ def _console():
 
 def say(text: str = "") -> None:
     """One line (or several) on standard output; markup is not read."""
+    if _muted:
+        return
     if sys.stdout.isatty():
         _console().print(text, markup=False)
     else:
@@ -35,7 +51,8 @@ def say(text: str = "") -> None:
 
 def warn(text: str) -> None:
     """One line on standard error."""
-    print(f"warning: {text}", file=sys.stderr, flush=True)
+    if not _muted:
+        print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -68,7 +85,7 @@ def progress(description: str, total: int | None = None, unit: str = "") -> Iter
 
     On a terminal a bar with rate and time left; elsewhere a plain line every ten seconds and one at the end.
     """
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and not _muted:
         with _rich_progress(description, total, unit) as bar:
             yield bar
     else:
@@ -120,6 +137,8 @@ class _PlainProgress:
 
     def _print(self) -> None:
         self.last = time.monotonic()
+        if _muted:
+            return
         seconds = self.last - self.start
         of = f"/{self.total}" if self.total else ""
         rate = f", {self.done / seconds:.1f} {self.unit or 'items'}/s" if seconds > 1 else ""

@@ -14,6 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-train-steps", "--num_train_steps", type=int, metavar="N",
                         help="train up to step N (default: train_config.num_steps)")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps or auto")
+    parser.add_argument("--precision", metavar="KIND", default="float32",
+                        help="what a GPU multiplies in: float32, tf32 or bfloat16 (default: float32)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
     if args.num_train_steps is not None and args.num_train_steps < 1:
         raise UsageError("--num-train-steps must be at least 1.")
     result = train(config.load(args.pipeline_config), args.model_dir, num_steps=args.num_train_steps,
-                   device=args.device, config_path=args.pipeline_config)
+                   device=args.device, config_path=args.pipeline_config, precision=args.precision)
+    if not result.leads:
+        return 0
     console.say(f"made {result.checkpoint} ({result.images_per_s:.0f} images/s)")
     console.say(f"next: mirilla eval --pipeline-config {args.pipeline_config} --model-dir {args.model_dir}")
     console.say(f"      mirilla export --pipeline-config {args.pipeline_config} --model-dir {args.model_dir} "

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirilla.errors import ModelError
+from mirilla.model import synchronised
 from mirilla.model.layers import Architecture, Layer, Predictor, architecture
 from mirilla.model.spec import ModelSpec
 
@@ -30,6 +31,7 @@ class ConvBatchNormRelu6(nn.Module):
         self.groups = layer.in_channels if depthwise else 1
         self.momentum = 0.0003  # 1 - decay; the trainer sets it
         self.frozen = False  # whether training, too, normalises by the moving statistics
+        self.add_up: synchronised.AddUp | None = None  # where several processes share a batch
         self.weight = nn.Parameter(
             torch.empty(layer.out_channels, 1 if depthwise else layer.in_channels, layer.kernel, layer.kernel)
         )
@@ -47,8 +49,13 @@ class ConvBatchNormRelu6(nn.Module):
         if self.extra_padding:
             x = F.pad(x, self.extra_padding)
         x = F.conv2d(x, self.weight, None, self.stride, self.padding, 1, self.groups)
-        x = F.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta,  # type: ignore[arg-type]
-                         self.training and not self.frozen, self.momentum, self.epsilon)
+        training = self.training and not self.frozen
+        if training and self.add_up is not None:
+            x = synchronised.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma,  # type: ignore[arg-type]
+                                        self.beta, self.momentum, self.epsilon, self.add_up)
+        else:
+            x = F.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta,  # type: ignore[arg-type]
+                             training, self.momentum, self.epsilon)
         return F.hardtanh(x, 0.0, 6.0, inplace=True)
 
 
@@ -154,6 +161,12 @@ class SsdNetwork(nn.Module):
         """Whether training leaves the moving statistics alone and normalises by them."""
         for entry, layer in zip(self.table.layers, self.layers, strict=True):
             layer.frozen = base if entry.is_base else extra
+
+    def synchronise_batch_norm(self, add_up: synchronised.AddUp) -> None:
+        """Normalise by the statistics of all the processes that share a batch; layer by layer in PyTorch."""
+        self.fused = False
+        for layer in self.layers:
+            layer.add_up = add_up  # type: ignore[assignment]
 
     def set_dropout(self, share: float) -> None:
         """Share of the class predictors' input that training drops."""

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from mirilla.training.checkpoint import AVERAGE
 
-
 Rate = float | Tensor  # a scalar on the device where a captured step reads it there
 
 

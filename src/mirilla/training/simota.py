@@ -158,7 +158,8 @@ def _targets(match: Tensor, quality: Tensor, batch: Batch, anchors_yxyx: Tensor,
     class_weights = torch.where(matched, weight, torch.where(match == IGNORED, 0.0, 1.0))
     column = torch.where(matched, batch.classes.gather(1, index) + 1, 0)
     share = torch.where(matched, quality.clamp(0, 1), 1.0)
-    columns = F.one_hot(column, num_classes + 1).to(quality.dtype) * share[..., None]
+    # not one_hot, which asks the CPU for the largest class: a captured step asks for nothing
+    columns = (column[..., None] == torch.arange(num_classes + 1, device=column.device)) * share[..., None]
     columns[..., 0] = torch.where(matched, 1 - share, 1.0)
     taken = batch.boxes_yxyx.gather(1, index[..., None].expand(-1, -1, 4))
     codes = torch.where(matched[..., None], encode(taken, anchors_yxyx, coder), 0.0)

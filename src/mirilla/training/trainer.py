@@ -7,35 +7,30 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
-import numpy as np
 import torch
 
 from mirilla import config, console
 from mirilla.errors import ConfigError, TrainingError, UsageError
 from mirilla.files import explaining, write_text
-from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.from_config import model_spec
-from mirilla.model.network import SsdNetwork, from_tensorflow, initialise, to_tensorflow
-from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
 from mirilla.training import checkpoint as checkpoints
+from mirilla.training import distributed
 from mirilla.training import restore as restoring
 from mirilla.training.allocator import keep_freed_memory
-from mirilla.training.checkpoint import AVERAGE, Checkpoint
+from mirilla.training.checkpoint import Checkpoint
 from mirilla.training.dataset import TrainingSet, open_training_set
-from mirilla.training.input import Arrays, Batches
+from mirilla.training.distributed import Group
+from mirilla.training.input import Batches
+from mirilla.training.learner import PRECISIONS, Trainer
 from mirilla.training.log import Log
-from mirilla.training.losses import Losses, objective, targets_of
-from mirilla.training.matching import Batch, Targets
-from mirilla.training.optimizer import FlatParameters, TrainState
-from mirilla.training.plan import Plan, training_plan
-from mirilla.training.recalibration import recalibrated
-from mirilla.training.simota import assign_dynamically, cells_of
+from mirilla.training.losses import Losses
+from mirilla.training.plan import training_plan
+from mirilla.training.step import step_runner
 
 CHECKPOINT_EVERY_S = 600.0
 LOG_EVERY_STEPS = 20
@@ -43,97 +38,16 @@ LOG_EVERY_STEPS = 20
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. `images_per_s` is the mean of this run, 0 when there was nothing left to do."""
+    """What a run came to. `images_per_s` is the mean of this run, 0 when there was nothing left to do.
+
+    leads: whether this process is the one of several that writes and speaks.
+    """
 
     step: int
     checkpoint: Path
     images_per_s: float
     seconds: float
-
-
-class Trainer:
-    """A network with its optimiser on a device; `step` makes one update."""
-
-    def __init__(self, spec: ModelSpec, plan: Plan, device: torch.device):
-        self.spec, self.plan, self.device = spec, plan, device
-        self.network = SsdNetwork(spec)
-        initialise(self.network, torch.Generator().manual_seed(plan.seed), *plan.initializers, plan.class_bias,
-                   -plan.class_bias if plan.objective.dynamic else None)
-        self.network.set_batch_norm_decay(plan.base_batch_norm_decay, plan.extra_batch_norm_decay)
-        self.network.freeze_batch_norm(plan.freeze_base_batch_norm, plan.freeze_extra_batch_norm)
-        self.network.set_dropout(plan.dropout)
-        self.network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        anchors = anchors_yxyx(spec.anchors, self.network.table.feature_map_shapes, spec.height_px, spec.width_px)
-        self.anchors = torch.from_numpy(anchors).to(device)
-        self.cells = cells_of(self.network.table).to(device)
-        self.parameters = FlatParameters(self.network.trainable(), plan.l2, plan.gradient_scale)
-        self.state = TrainState(self.parameters, plan.optimizer, plan.average_decay, plan.average_warmup)
-
-    def step(self, arrays: Arrays) -> Losses:
-        """One update; the losses are those before it, the regularisation not among them."""
-        x, batch = self.input(arrays), self._batch(arrays)
-        self.parameters.gradient.zero_()
-        if self.plan.draws:  # by step, so that a run goes on as if it had never stopped
-            torch.manual_seed(self.plan.seed * 1_000_003 + self.state.step)
-        codes, logits = self.network(x)
-        targets = self._targets(batch, codes, logits)
-        losses, _ = objective(codes, logits, targets, self.anchors, self.plan.objective)
-        losses.total.backward()
-        self.parameters.add_regularization_gradient()
-        self.parameters.scale_gradient()
-        self.parameters.clip_gradient(self.plan.clip_norm)
-        self.state.apply(self.plan.schedule(self.state.step))
-        return losses
-
-    def input(self, arrays: Arrays) -> torch.Tensor:
-        """(B, 3, H, W) what the network is shown."""
-        images = torch.from_numpy(arrays.images).to(self.device, non_blocking=True)
-        return images.permute(0, 3, 1, 2).to(torch.float32).mul_(INPUT_SCALE).add_(INPUT_OFFSET)
-
-    def _targets(self, batch: Batch, codes: torch.Tensor, logits: torch.Tensor) -> Targets:
-        spec = self.plan.objective
-        if spec.dynamic is None:
-            return targets_of(batch, self.anchors, spec)
-        return assign_dynamically(codes, logits, batch, self.anchors, self.cells, spec.num_classes, spec.dynamic,
-                                  spec.box_coder)
-
-    def _batch(self, arrays: Arrays) -> Batch:
-        fields = (arrays.boxes_yxyx, arrays.classes, arrays.weights, arrays.valid, arrays.ignored)
-        return Batch(*(torch.from_numpy(f).to(self.device, non_blocking=True) for f in fields))
-
-    def average_statistics(self, batches: Batches) -> dict[str, np.ndarray]:
-        """Batch-norm statistics measured for the moving averages, where the plan asks for them: name -> array."""
-        count, average = self.plan.recalibration_batches, self.state.average
-        if not count or average is None:
-            return {}
-        inputs = (self.input(batches.batch(self.state.step + i)) for i in range(count))
-        found = recalibrated(self.network, self.parameters.split(average), inputs)
-        return {f"{name}/{AVERAGE}": array for name, array in found.items()}
-
-    def checkpoint(self, metadata: dict[str, str], statistics: Mapping[str, np.ndarray] = MappingProxyType({})
-                   ) -> Checkpoint:
-        """Everything that the run needs to go on; `statistics` go with the moving averages."""
-        variables = {**self.network.get_weights(), **statistics}
-        for slot, vector in self.state.vectors().items():
-            for name, tensor in self.parameters.split(vector).items():
-                variables[f"{name}/{slot}"] = to_tensorflow(name, tensor)
-        return Checkpoint(self.state.step, variables, metadata)
-
-    @torch.no_grad()
-    def restore(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint of the same configuration.
-
-        Raises:
-            ModelError: its variables are not this network's.
-        """
-        self.network.set_weights(saved.variables)
-        for slot, vector in self.state.vectors().items():
-            for name, tensor in self.parameters.split(vector).items():
-                if f"{name}/{slot}" in saved.variables:
-                    tensor.copy_(from_tensorflow(name, saved.variables[f"{name}/{slot}"]))
-                elif slot == AVERAGE:
-                    tensor.copy_(from_tensorflow(name, saved.variables[name]))
-        self.state.step = saved.step
+    leads: bool = True
 
 
 def train(
@@ -143,36 +57,75 @@ def train(
     num_steps: int | None = None,
     device: str | None = None,
     config_path: Path | None = None,
+    precision: str = "float32",
+    device_batches: bool | None = None,
 ) -> Result:
     """Train as a pipeline.config says, from the newest checkpoint in `model_dir` on.
 
     Without one it starts from train_config.fine_tune_checkpoint, or from initial values.
 
-    Ctrl-C (or SIGTERM) ends the step under way, writes a checkpoint and raises KeyboardInterrupt.
+    Ctrl-C (or SIGTERM) ends the step under way, writes a checkpoint and raises KeyboardInterrupt. As one of several
+    processes started by torchrun it makes its part of every batch; the first alone writes, all go on from its state.
 
     Args:
         num_steps: train up to this step; None takes `train_config.num_steps`.
         device: 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'; None takes the config's.
         config_path: where the pipeline was read from, for messages.
+        precision: of the network's layers, one of PRECISIONS.
+        device_batches: whether pictures lie and are augmented on the device; None: on CUDA, where it can be.
 
     Raises:
         ConfigError, DataError: what the config asks for cannot be done.
         ModelError: the checkpoint to go on or start from cannot be read, or does not fit.
-        TrainingError: the loss is no number any more.
+        TrainingError: the loss is no number any more, or another process has ended.
     """
+    if precision not in PRECISIONS:
+        raise UsageError(f"precision '{precision}' is not known.", f"Use one of: {', '.join(PRECISIONS)}.")
+    place = pick_device(distributed.own_device(device or pipeline.mirilla.device))
+    with distributed.joined(str(place)) as group, console.muted(not group.leads):
+        with group.in_turn():
+            trainer, data, last, previous = _prepared(pipeline, model_dir, num_steps, place, group, precision,
+                                                      config_path)
+        metadata = {"seed": str(trainer.plan.seed), "config": _config_hash(pipeline), "data": data.key}
+        if group.leads:
+            if previous is not None:
+                saved = checkpoints.load(previous)
+                _warn_of_changes(saved, metadata)
+                trainer.restore(saved)
+                console.say(f"going on from {previous.name}")
+            config.save(model_dir / "pipeline.config", pipeline)
+        trainer.copy_leaders()
+        step = trainer.state.step
+        if last is not None and step and step >= last:
+            console.say(f"step {step} of {last}: nothing left to do")
+            return Result(step, previous or checkpoints.path_of(model_dir, step), 0.0, 0.0, group.leads)
+        shared = f", batches shared by {group.size} processes" if group.size > 1 else ""
+        console.say(
+            f"training {trainer.spec.feature_extractor} x{trainer.spec.depth_multiplier:g} at "
+            f"{trainer.spec.height_px}x{trainer.spec.width_px} on {place}{shared}: {len(data.objects)} pictures, "
+            f"{sum(p.numel() for p in trainer.network.parameters()):,} parameters, "
+            f"steps {step} to {last if last is not None else 'until stopped'}"
+        )
+        return _loop(trainer, data, model_dir, last, metadata, device_batches)
+
+
+def _prepared(
+    pipeline: config.Pipeline, model_dir: Path, num_steps: int | None, place: torch.device, group: Group,
+    precision: str, config_path: Path | None
+) -> tuple[Trainer, TrainingSet, int | None, Path | None]:
+    """A trainer, its data, the last step, and the checkpoint to go on from."""
     for finding in config.require(pipeline, ("model", "train"), config_path):
         if finding.severity == "warning":
             console.warn(str(finding))
     spec = model_spec(pipeline)
     plan = training_plan(pipeline, spec)
     last = num_steps if num_steps is not None else plan.num_steps
-    place = pick_device(device or plan.device)
     keep_freed_memory()
     with explaining(model_dir):
         model_dir.mkdir(parents=True, exist_ok=True)
     previous = checkpoints.newest(model_dir)
-    trainer = Trainer(spec, plan, place)
-    if previous is None:  # before the data, whose reading may take minutes
+    trainer = Trainer(spec, plan, place, group, precision)
+    if previous is None and group.leads:  # before the data, whose reading may take minutes
         _fine_tune(trainer, pipeline, model_dir)
     data = open_training_set(pipeline, spec, model_dir / "cache")
     if plan.num_epochs is not None:
@@ -184,22 +137,7 @@ def train(
                 "Remove num_epochs, or lower train_config.batch_size.",
             )
         last = end if last is None else min(last, end)
-    metadata = {"seed": str(plan.seed), "config": _config_hash(pipeline), "data": data.key}
-    if previous is not None:
-        saved = checkpoints.load(previous)
-        _warn_of_changes(saved, metadata)
-        trainer.restore(saved)
-        console.say(f"going on from {previous.name}")
-    config.save(model_dir / "pipeline.config", pipeline)
-    if last is not None and trainer.state.step >= last and previous is not None:
-        console.say(f"step {trainer.state.step} of {last}: nothing left to do")
-        return Result(trainer.state.step, previous, 0.0, 0.0)
-    console.say(
-        f"training {spec.feature_extractor} x{spec.depth_multiplier:g} at {spec.height_px}x{spec.width_px} on {place}: "
-        f"{len(data.objects)} pictures, {sum(p.numel() for p in trainer.network.parameters()):,} parameters, "
-        f"steps {trainer.state.step} to {last if last is not None else 'until stopped'}"
-    )
-    return _loop(trainer, data, model_dir, last, metadata)
+    return trainer, data, last, previous
 
 
 def _fine_tune(trainer: Trainer, pipeline: config.Pipeline, model_dir: Path) -> None:
@@ -213,52 +151,55 @@ def _fine_tune(trainer: Trainer, pipeline: config.Pipeline, model_dir: Path) -> 
     console.say(f"{restoring.summary(made, options, note)}. All names: {model_dir / restoring.DETAILS}")
 
 
-def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None, metadata: dict[str, str]) -> Result:
-    plan, state = trainer.plan, trainer.state
+def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None, metadata: dict[str, str],
+          device_batches: bool | None) -> Result:
+    plan, state, group = trainer.plan, trainer.state, trainer.group
     batches = Batches(data.pictures, data.objects, trainer.spec, plan.batch_size, plan.augmentations, plan.seed,
-                      plan.shuffle, plan.input_recipe, last)
-    log = Log(model_dir, state.step)
+                      plan.shuffle, plan.input_recipe, last, group.part(plan.batch_size))
+    log = Log(model_dir, state.step) if group.leads else None
     keeper = checkpoints.Keeper(model_dir, plan.keep_every_hours)
+    runner = step_runner(trainer, batches, data, last, device_batches)
     start_step, started = state.step, time.monotonic()
     saved_at, logged_at, logged_step = started, started, state.step
     remaining = None if last is None else last - state.step
-    saved = -1
+    stopped = False
     with _stopping() as stop, console.progress("training", remaining, "steps") as bar:
-        stream = batches.stream(state.step, last)
         try:
-            for arrays in stream:
+            while not stopped and state.step != last:
                 rate = plan.schedule(state.step)
-                losses = trainer.step(arrays)
+                losses = runner.step()
                 if state.step % LOG_EVERY_STEPS == 0 or trainer.device.type == "cpu" or state.step == last:
                     _check(losses, state.step, rate)
+                    stopped = group.any(stop.is_set(), trainer.device)  # all stop at the same step
                 bar.advance(1)
                 now = time.monotonic()
                 if state.step % LOG_EVERY_STEPS == 0 or state.step == last:
                     speed = (state.step - logged_step) * plan.batch_size / max(now - logged_at, 1e-9)
                     logged_at, logged_step = now, state.step
                     entry = _entry(trainer, losses, rate, speed)
-                    log.write(entry)
+                    if log is not None:
+                        log.write(entry)
                     bar.note(_summary(entry, trainer.state.step, last, now - started, state.step - start_step))
                 every = plan.checkpoint_every_steps
                 due = state.step % every == 0 if every else now - saved_at > CHECKPOINT_EVERY_S
-                ends = state.step == last or stop.is_set()
-                if due or ends:
-                    statistics = trainer.average_statistics(batches) if ends else {}
+                ends = state.step == last or stopped
+                statistics = trainer.average_statistics(batches) if ends else {}
+                if log is not None and (due or ends):
                     keeper.save(trainer.checkpoint(metadata, statistics))
                     log.flush()
-                    saved, saved_at = state.step, now
-                if stop.is_set():
-                    break
+                    saved_at = now
+            group.wait()  # until the last checkpoint is there
         finally:
-            stream.close()
-            log.close()
+            runner.close()
+            if log is not None:
+                log.close()
     seconds = time.monotonic() - started
     done = state.step - start_step
-    path = checkpoints.path_of(model_dir, saved)
-    if stop.is_set():
+    path = checkpoints.path_of(model_dir, state.step)
+    if stopped:
         console.say(f"stopped at step {state.step}; {path} holds everything. The same command goes on from there.")
         raise KeyboardInterrupt
-    return Result(state.step, path, done * plan.batch_size / max(seconds, 1e-9), seconds)
+    return Result(state.step, path, done * plan.batch_size / max(seconds, 1e-9), seconds, group.leads)
 
 
 def _check(losses: Losses, step: int, rate: float) -> None:

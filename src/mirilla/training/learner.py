@@ -1,0 +1,146 @@
+"""One network in training on one device: from a batch to its gradient, an update, a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import torch
+
+from mirilla.model.anchors import anchors_yxyx
+from mirilla.model.network import SsdNetwork, from_tensorflow, initialise, to_tensorflow
+from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
+from mirilla.training.checkpoint import AVERAGE, Checkpoint
+from mirilla.training.distributed import ALONE, Group
+from mirilla.training.input import Arrays, Batches
+from mirilla.training.losses import Losses, objective, targets_of
+from mirilla.training.matching import Batch, Targets
+from mirilla.training.optimizer import FlatParameters, TrainState
+from mirilla.training.plan import Plan
+from mirilla.training.recalibration import recalibrated
+from mirilla.training.simota import assign_dynamically, cells_of
+
+PRECISIONS = ("float32", "tf32", "bfloat16")  # tf32: float32 whose products a GPU rounds to 10 bits
+
+
+class Trainer:
+    """A network with its optimiser on a device; `step` makes one update.
+
+    Args:
+        group: the processes that share every batch.
+        precision: one of PRECISIONS; weights, statistics, losses and optimiser are float32 whatever it is.
+    """
+
+    def __init__(self, spec: ModelSpec, plan: Plan, device: torch.device, group: Group = ALONE,
+                 precision: str = "float32"):
+        self.spec, self.plan, self.device, self.group, self.precision = spec, plan, device, group, precision
+        self.network = SsdNetwork(spec)
+        initialise(self.network, torch.Generator().manual_seed(plan.seed), *plan.initializers, plan.class_bias,
+                   -plan.class_bias if plan.objective.dynamic else None)
+        self.network.set_batch_norm_decay(plan.base_batch_norm_decay, plan.extra_batch_norm_decay)
+        self.network.freeze_batch_norm(plan.freeze_base_batch_norm, plan.freeze_extra_batch_norm)
+        self.network.set_dropout(plan.dropout)
+        if group.size > 1:
+            self.network.synchronise_batch_norm(group.sum_)
+        self.network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        anchors = anchors_yxyx(spec.anchors, self.network.table.feature_map_shapes, spec.height_px, spec.width_px)
+        self.anchors = torch.from_numpy(anchors).to(device)
+        self.cells = cells_of(self.network.table).to(device)
+        self.parameters = FlatParameters(self.network.trainable(), plan.l2, plan.gradient_scale)
+        self.state = TrainState(self.parameters, plan.optimizer, plan.average_decay, plan.average_warmup)
+
+    def step(self, arrays: Arrays) -> Losses:
+        """One update; the losses are those before it, the regularisation not among them."""
+        self.seed_draws()
+        losses = self.learn(self.input(arrays), self._batch(arrays))
+        self.state.apply(self.plan.schedule(self.state.step))
+        return losses
+
+    def seed_draws(self) -> None:
+        """Seed what the step draws itself by its number, so that a run goes on as if it had never stopped."""
+        if self.plan.draws:
+            torch.manual_seed(self.plan.seed * 1_000_003 + self.state.step + (self.group.rank << 40))
+
+    def learn(self, x: torch.Tensor, batch: Batch) -> Losses:
+        """The gradient of a batch, ready in `parameters`, and its losses; x (B, 3, H, W)."""
+        spec = self.plan.objective
+        self.parameters.gradient.zero_()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16",
+                            cache_enabled=False):
+            codes, logits = self.network(x)
+        codes, logits = codes.float(), logits.float()
+        targets = self._targets(batch, codes, logits)
+        losses, _ = objective(codes, logits, targets, self.anchors, spec, self.group.sum_)
+        losses.total.backward()
+        losses = self._of_all(losses)
+        self.group.sum_(self.parameters.gradient)
+        self.parameters.add_regularization_gradient()
+        self.parameters.scale_gradient()
+        self.parameters.clip_gradient(self.plan.clip_norm)
+        return losses
+
+    def _of_all(self, losses: Losses) -> Losses:
+        """The losses of the whole batch from those of this process's part."""
+        if self.group.size == 1:
+            return losses
+        parts = torch.stack([losses.localization, losses.classification, losses.positives.float()])
+        localization, classification, positives = self.group.sum_(parts).unbind()
+        return Losses(localization + classification, localization, classification, positives)
+
+    def copy_leaders(self) -> None:
+        """Take on the weights, state and step of the group's leader."""
+        step = torch.tensor(self.state.step, device=self.device)
+        vectors = [self.parameters.weights, *self.state.vectors().values()]
+        self.group.copy_leaders_([*vectors, *self.network.buffers(), step])
+        self.state.step = int(step)
+
+    def input(self, arrays: Arrays) -> torch.Tensor:
+        """(B, 3, H, W) what the network is shown."""
+        images = torch.from_numpy(arrays.images).to(self.device, non_blocking=True)
+        return images.permute(0, 3, 1, 2).to(torch.float32).mul_(INPUT_SCALE).add_(INPUT_OFFSET)
+
+    def _targets(self, batch: Batch, codes: torch.Tensor, logits: torch.Tensor) -> Targets:
+        spec = self.plan.objective
+        if spec.dynamic is None:
+            return targets_of(batch, self.anchors, spec)
+        return assign_dynamically(codes, logits, batch, self.anchors, self.cells, spec.num_classes, spec.dynamic,
+                                  spec.box_coder, spec.matcher.static)
+
+    def _batch(self, arrays: Arrays) -> Batch:
+        fields = (arrays.boxes_yxyx, arrays.classes, arrays.weights, arrays.valid, arrays.ignored)
+        return Batch(*(torch.from_numpy(f).to(self.device, non_blocking=True) for f in fields))
+
+    def average_statistics(self, batches: Batches) -> dict[str, np.ndarray]:
+        """Batch-norm statistics measured for the moving averages, where the plan asks for them: name -> array."""
+        count, average = self.plan.recalibration_batches, self.state.average
+        if not count or average is None:
+            return {}
+        inputs = (self.input(batches.batch(self.state.step + i)) for i in range(count))
+        found = recalibrated(self.network, self.parameters.split(average), inputs)
+        return {f"{name}/{AVERAGE}": array for name, array in found.items()}
+
+    def checkpoint(self, metadata: dict[str, str], statistics: Mapping[str, np.ndarray] = MappingProxyType({})
+                   ) -> Checkpoint:
+        """Everything that the run needs to go on; `statistics` go with the moving averages."""
+        variables = {**self.network.get_weights(), **statistics}
+        for slot, vector in self.state.vectors().items():
+            for name, tensor in self.parameters.split(vector).items():
+                variables[f"{name}/{slot}"] = to_tensorflow(name, tensor)
+        return Checkpoint(self.state.step, variables, metadata)
+
+    @torch.no_grad()
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from a checkpoint of the same configuration.
+
+        Raises:
+            ModelError: its variables are not this network's.
+        """
+        self.network.set_weights(saved.variables)
+        for slot, vector in self.state.vectors().items():
+            for name, tensor in self.parameters.split(vector).items():
+                if f"{name}/{slot}" in saved.variables:
+                    tensor.copy_(from_tensorflow(name, saved.variables[f"{name}/{slot}"]))
+                elif slot == AVERAGE:
+                    tensor.copy_(from_tensorflow(name, saved.variables[name]))
+        self.state.step = saved.step

@@ -1,0 +1,167 @@
+"""What makes a training's steps: batches of the host, or of the device; and there one captured graph, or call by call.
+
+On a GPU a step of this network is some thousand short kernels, and starting them takes the host longer than running
+them takes the GPU. Captured once, all of them are started by one call, which needs a step without a shape that depends
+on its data, without a wait for the device and without a number that the host sends: rates and numbers of pictures
+come from tables that lie there. The same function runs call by call on any device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+
+from mirilla import console
+from mirilla.errors import MirillaError
+from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
+from mirilla.training.dataset import TrainingSet
+from mirilla.training.device_batches import AHEAD, LEVELS, DeviceBatches, not_batched
+from mirilla.training.device_pictures import bytes_free, upload, upload_objects
+from mirilla.training.input import Batches
+from mirilla.training.learner import Trainer
+from mirilla.training.losses import Losses, ObjectiveSpec
+from mirilla.training.mining import can_be_static
+
+WARM_UP = 3  # steps before the capture, which let libraries choose and make what they need
+
+
+class StepRunner(Protocol):
+    """Makes a training's steps one after the other, from where its trainer stands."""
+
+    def step(self) -> Losses:
+        """One update. The losses are overwritten by the next step's."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class HostSteps:
+    """Steps on batches that the host makes."""
+
+    def __init__(self, trainer: Trainer, batches: Batches, last: int | None):
+        self._trainer = trainer
+        self._stream = batches.stream(trainer.state.step, last)
+
+    def step(self) -> Losses:
+        return self._trainer.step(next(self._stream))
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class DeviceSteps:
+    """Steps on batches that the device makes.
+
+    Args:
+        captured: whether to replay them as one graph; CUDA only, and only with `static_objective`.
+    """
+
+    def __init__(self, trainer: Trainer, batches: DeviceBatches, captured: bool):
+        self._trainer, self._batches, self._captured = trainer, batches, captured
+        device = trainer.device
+        self._step = torch.tensor(trainer.state.step, device=device)
+        self._first = torch.zeros_like(self._step)  # step that the table starts at
+        self._factors = torch.zeros(AHEAD, 2, device=device)
+        self._range = range(0)
+        self._warmed, self._graph, self._losses = 0, None, None
+        self._stream = torch.cuda.Stream(device) if captured else None
+
+    def step(self) -> Losses:
+        trainer = self._trainer
+        self._prepare(trainer.state.step)
+        trainer.seed_draws()
+        losses = self._replayed() if self._captured else self.update()
+        trainer.state.step += 1
+        return losses
+
+    def close(self) -> None:
+        self._graph = None
+
+    def update(self) -> Losses:
+        """The step itself, without anything of the host's."""
+        rate, share = self._factors.index_select(0, (self._step - self._first).view(1))[0].unbind()
+        pixels, objects = self._batches.batch(self._step)
+        losses = self._trainer.learn(pixels.mul_(INPUT_SCALE).add_(INPUT_OFFSET), objects)
+        self._trainer.state.update(rate, share)
+        self._step.add_(1)
+        return losses
+
+    def _prepare(self, step: int) -> None:
+        self._batches.prepare(step)
+        if step in self._range:
+            return
+        plan, state = self._trainer.plan, self._trainer.state
+        self._range = range(step, step + AHEAD)
+        self._factors.copy_(torch.tensor([state.factors(plan.schedule(s), s) for s in self._range]))
+        self._first.fill_(step)
+
+    def _replayed(self) -> Losses:
+        if self._warmed < WARM_UP:
+            self._warmed += 1
+            current = torch.cuda.current_stream(self._trainer.device)
+            self._stream.wait_stream(current)  # type: ignore[union-attr]
+            with torch.cuda.stream(self._stream):
+                losses = self.update()
+            current.wait_stream(self._stream)  # type: ignore[arg-type]
+            return losses
+        if self._graph is None:
+            graph = torch.cuda.CUDAGraph()
+            try:
+                with torch.cuda.graph(graph):  # records the step, does not make it
+                    self._losses = self.update()
+            except RuntimeError as error:
+                console.warn(f"the step cannot be captured, and goes call by call: {str(error).splitlines()[0]}")
+                self._captured = False
+                return self.update()
+            self._graph = graph
+        self._graph.replay()
+        assert self._losses is not None
+        return self._losses
+
+
+def static_objective(spec: ObjectiveSpec, anchors: int) -> ObjectiveSpec | None:
+    """The same objective in fixed shapes; None where it has none."""
+    if spec.dynamic is None and spec.miner is not None:
+        if not can_be_static(spec.miner, anchors):
+            return None
+        spec = replace(spec, miner=replace(spec.miner, static=True))
+    return replace(spec, matcher=replace(spec.matcher, static=True))
+
+
+def step_runner(trainer: Trainer, batches: Batches, data: TrainingSet, last: int | None,
+                on_device: bool | None) -> StepRunner:
+    """The fastest way to make the steps.
+
+    Args:
+        last: the step to end at.
+        on_device: whether the device makes the batches; None: on CUDA. Where it cannot, the host does.
+    """
+    set_precision(trainer.precision)
+    if not (trainer.device.type == "cuda" if on_device is None else on_device):
+        return HostSteps(trainer, batches, last)
+    missing = not_batched(batches.augmentations, batches.recipe, trainer.spec.keep_aspect_ratio)
+    if missing is not None:
+        console.say(f"the host makes the batches: the device cannot make {missing}")
+        return HostSteps(trainer, batches, last)
+    levels = LEVELS if batches.recipe is not None else 1
+    try:
+        with console.progress("sending pictures to the device", len(data.objects), "pictures") as bar:
+            pictures = upload(data.pictures, trainer.device, levels, bytes_free(trainer.device), bar.advance)
+            bar.note("ready")
+    except MirillaError as error:
+        console.say(f"the host makes the batches: {error.what}")
+        return HostSteps(trainer, batches, last)
+    made = DeviceBatches(pictures, upload_objects(data.objects, trainer.device), batches)
+    static = static_objective(trainer.plan.objective, len(trainer.anchors))
+    if static is not None:
+        trainer.plan = replace(trainer.plan, objective=static)
+    captured = static is not None and trainer.device.type == "cuda" and trainer.group.size == 1
+    return DeviceSteps(trainer, made, captured)
+
+
+def set_precision(precision: str) -> None:
+    """How a GPU multiplies float32; torch's own default would round in convolutions."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
+    torch.backends.cudnn.benchmark = True  # shapes stay what they are
