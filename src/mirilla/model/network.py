@@ -7,7 +7,7 @@ graphs and old TensorFlow 1 files all speak of the same tensors.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mirilla.errors import ModelError
-from mirilla.model import synchronised
+from mirilla.model import fused, synchronised
 from mirilla.model.layers import Architecture, Layer, Predictor, architecture
 from mirilla.model.spec import ModelSpec
 
@@ -41,6 +41,7 @@ class ConvBatchNormRelu6(nn.Module):
         self.register_buffer("moving_variance", torch.ones(layer.out_channels))
         top, bottom = same_padding(input_height, layer.kernel, layer.stride)
         left, right = same_padding(input_width, layer.kernel, layer.stride)
+        self.before = (top, left)
         symmetric = top == bottom and left == right
         self.padding = (top, left) if symmetric else (0, 0)
         self.extra_padding = None if symmetric else (left, right, top, bottom)
@@ -94,17 +95,35 @@ class SsdNetwork(nn.Module):
         )
         self.predictors = nn.ModuleList(BoxAndClassPredictor(p) for p in self.table.predictors)
         self._maps = {p.input: i for i, p in enumerate(self.table.predictors)}
+        self.fused = True  # training on a CPU runs on Mirilla's own kernels where Numba is installed
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         boxes: list[Tensor] = []
         logits: list[Tensor] = []
-        for entry, layer in zip(self.table.layers, self.layers, strict=True):
-            x = layer(x)
-            if entry.name in self._maps:
-                box, classes = self.predictors[self._maps[entry.name]](x)
+        for layers, predictor in self._runs(x):
+            x = fused.run(layers, x) if len(layers) > 1 else layers[0](x)
+            if predictor is not None:
+                box, classes = predictor(x)
                 boxes.append(box)
                 logits.append(classes)
         return torch.cat(boxes, 1), torch.cat(logits, 1)
+
+    def _runs(self, x: Tensor) -> Iterator[tuple[list[ConvBatchNormRelu6], BoxAndClassPredictor | None]]:
+        """The layers in the order in which they run, those that are computed as one together, and what predicts from
+        the last of them."""
+        together = (self.fused and self.training and torch.is_grad_enabled() and x.device.type == "cpu"
+                    and x.dtype == torch.float32 and x.shape[2:] == (self.spec.height_px, self.spec.width_px)
+                    and not x.requires_grad and fused.available())
+        run: list[ConvBatchNormRelu6] = []
+        for entry, layer in zip(self.table.layers, self.layers, strict=True):
+            assert isinstance(layer, ConvBatchNormRelu6)
+            if run and not (together and fused.kind_of(run[-1]) and fused.kind_of(layer) not in (None, "stem")):
+                yield run, None
+                run = []
+            run.append(layer)
+            if entry.name in self._maps:
+                yield run, self.predictors[self._maps[entry.name]]  # type: ignore[misc]
+                run = []
 
     def tensors(self) -> dict[str, Tensor]:
         """Every variable, by the original's name: the parameters and moving statistics themselves, torch's layout."""

@@ -1,0 +1,183 @@
+"""The compiled kernels against PyTorch's operations, in float64 where sums are concerned."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("numba")
+
+from mirilla.model import fused  # noqa: E402
+from mirilla.model.layers import Layer  # noqa: E402
+from mirilla.model.network import ConvBatchNormRelu6, SsdNetwork, initialise  # noqa: E402
+from mirilla.model.spec import ModelSpec  # noqa: E402
+from mirilla.model.team import Team, shares  # noqa: E402
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def layer(kind, inner, outer, stride, height, width, seed=0):
+    out = (-(-height // stride), -(-width // stride))
+    entry = Layer("x", "depthwise" if kind == "depthwise" else "conv", 1 if kind == "pointwise" else 3, stride, inner,
+                  outer, "", *out, True)
+    made = ConvBatchNormRelu6(entry, height, width, 0.001)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter, spread, middle in ((made.weight, 0.3, 0.0), (made.gamma, 0.3, 1.0), (made.beta, 1.0, 1.0)):
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * spread + middle)
+    made.momentum = 0.25
+    return made
+
+
+def both(layers, x, gradient_of_input=False):
+    """Output, gradients and moving statistics of the layers: fused, and one by one in float64."""
+    results = []
+    for double in (False, True):
+        mine = torch.nn.ModuleList(copy.deepcopy(layers)).train()
+        if double:
+            mine = mine.double()
+        value = (x.double() if double else x).clone().requires_grad_(gradient_of_input)
+        result = value
+        if double:
+            for one in mine:
+                result = one(result)
+        else:
+            result = fused.run(list(mine), value)
+        weights = torch.linspace(-1, 2, result.numel(), dtype=result.dtype).sin().reshape(result.shape)
+        (result * weights).sum().backward()
+        tensors = {"result": result.detach()}
+        if gradient_of_input:
+            tensors["input"] = value.grad
+        for i, one in enumerate(mine):
+            tensors |= {f"{i}.{n}": p.grad for n, p in one.named_parameters()} | {f"{i}.{n}": b for n, b in
+                                                                                one.named_buffers()}
+        results.append(tensors)
+    return results
+
+
+def check(got, want, share=2e-4):
+    for name, tensor in want.items():
+        difference = (got[name].double() - tensor).norm()
+        assert difference <= share * tensor.norm() + 1e-4, (name, float(difference), float(tensor.norm()))
+
+
+def picture(batch, channels, height, width, seed=1):
+    x = torch.randn(batch, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (7, 5), (1, 1), (2, 9)])
+@pytest.mark.parametrize("channels", [16, 48])
+def test_depthwise(threads, channels, height, width, stride):
+    layers = [layer("depthwise", channels, channels, stride, height, width)]
+    x = picture(3, channels, height, width).mul(2).add(2).clamp(0, 6)
+    got, want = both(layers, x, True)
+    want["input"] = want["input"] * ((x > 0) & (x < 6))  # the ReLU6 that x came from would stop the rest
+    check(got, want)
+
+
+@pytest.mark.parametrize(("inner", "outer"), [(16, 16), (16, 32), (64, 128), (256, 16)])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (3, 7), (1, 1)])
+def test_pointwise(threads, inner, outer, height, width):
+    x = picture(5, inner, height, width).mul(2).add(2).clamp(0, 6)
+    got, want = both([layer("pointwise", inner, outer, 1, height, width)], x, True)
+    want["input"] = want["input"] * ((x > 0) & (x < 6))
+    check(got, want)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 13), (2, 3)])
+@pytest.mark.parametrize("channels", [16, 32])
+def test_stem(threads, channels, height, width, stride):
+    check(*both([layer("stem", 3, channels, stride, height, width)], picture(3, 3, height, width)))
+
+
+def test_layers_in_a_row(threads):
+    layers = [layer("stem", 3, 16, 2, 21, 18, 0), layer("depthwise", 16, 16, 1, 11, 9, 1),
+              layer("pointwise", 16, 32, 1, 11, 9, 2), layer("depthwise", 32, 32, 2, 11, 9, 3),
+              layer("pointwise", 32, 16, 1, 6, 5, 4)]
+    check(*both(layers, picture(4, 3, 21, 18)), share=2e-3)  # last bits move some activation across 0 or 6
+
+
+def test_the_network_is_the_same(threads):
+    spec = ModelSpec(height_px=64, width_px=96)
+    network = SsdNetwork(spec)
+    initialise(network, torch.Generator().manual_seed(3))
+    network.to(memory_format=torch.channels_last).train()
+    other = copy.deepcopy(network)
+    other.fused = False
+    x = picture(6, 3, 64, 96)
+    runs = [len(layers) for layers, _ in network._runs(x)]
+    assert runs == [23, 4, 1, 1, 1, 1, 1, 1]
+    for got, want in zip(network(x), other(x), strict=True):
+        assert (got - want).norm() <= 1e-2 * want.norm()
+    for (name, got), (_, want) in zip(network.named_buffers(), other.named_buffers(), strict=True):
+        if name.startswith("layers.0"):
+            assert torch.allclose(got, want, rtol=1e-5), name
+
+
+def test_same_bits_every_time(threads):
+    results = []
+    for _ in range(3):
+        network = SsdNetwork(ModelSpec(height_px=64, width_px=64))
+        initialise(network, torch.Generator().manual_seed(3))
+        network.to(memory_format=torch.channels_last).train()
+        codes, logits = network(picture(7, 3, 64, 64))
+        (codes.sum() + logits.square().sum()).backward()
+        results.append(torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None]))
+    assert all(torch.equal(results[0], r) for r in results[1:])
+
+
+def test_no_number_stays_none():
+    x = picture(2, 3, 16, 16)
+    x[0, 0, 3, 3] = float("nan")
+    assert fused.run([layer("stem", 3, 16, 2, 16, 16)], x).isnan().any()
+
+
+@pytest.mark.parametrize("change", ["channels", "frozen", "kernel"])
+def test_layers_without_a_kernel(change):
+    one = layer("depthwise", 24 if change == "channels" else 16, 24 if change == "channels" else 16, 1, 8, 8)
+    one.frozen = change == "frozen"
+    if change == "kernel":
+        one.stride = 3
+    assert fused.kind_of(one) is None
+
+
+def test_shares_cover_the_batch():
+    for count in (1, 2, 5, 24):
+        for size in (1, 2, 3):
+            parts = shares(count, size)
+            assert [i for low, high in parts for i in range(low, high)] == list(range(count))
+    assert len(shares(24, 1)) == 1  # the order of the values, as TensorFlow sums them
+
+
+def test_team_shares_work_and_errors():
+    team = Team(3)
+    done: list[tuple[int, str]] = []
+    team.run(lambda i: done.append((i, threading.current_thread().name)), 20)
+    assert sorted(i for i, _ in done) == list(range(20))
+
+    def fail(i):
+        if i == 7:
+            raise ValueError("seven")
+
+    with pytest.raises(ValueError, match="seven"):
+        team.run(fail, 20)
+    team.run(lambda i: done.append((i, "")), 4)  # it still works
+    assert len(done) == 24
+
+
+def test_inference_does_not_use_it():
+    network = SsdNetwork(ModelSpec(height_px=64, width_px=64)).eval()
+    assert np.all([len(layers) == 1 for layers, _ in network._runs(picture(1, 3, 64, 64))])
