@@ -103,7 +103,8 @@ def run(variant: variants.Variant, seed: int, pipeline: config.Pipeline, args: a
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     return {
         "variant": variant.name, "seed": seed, "steps": args.steps, "batch_size": args.batch_size,
-        "pictures": args.steps * args.batch_size, "key": key_of(pipeline), "figures": figures, "cpu_s": round(cpu_s, 1),
+        "pictures": args.steps * args.batch_size, "size_px": args.size, "key": key_of(pipeline),
+        "figures": figures, "cpu_s": round(cpu_s, 1),
         "photos": len(photos), "eval": args.eval_data, "train": args.data, "protocol": protocol,
     }
 
@@ -133,6 +134,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--batch-size", type=int, default=24)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--size", type=int, default=256, metavar="PX", help="side of the input (default: 256)")
     parser.add_argument("--model", default="kit", help="of the zoo, for the base (default: kit)")
     parser.add_argument("--start", choices=("initial", "imagenet"), default="imagenet", help="of the base")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants (default: all)")
@@ -151,7 +153,8 @@ def main() -> None:
     path = records(args.out, args.data, args.train_photos) if not args.list else args.out / "train.tfrecord"
     start = str(variants.IMAGENET) if args.start == "imagenet" else ""
     base = variants.Variant("base", model=args.model, start=start)
-    ours = variants.pipeline(replace(base, fitted=False), path, args.steps, args.batch_size, 0)
+    ours = variants.pipeline(replace(base, fitted=False), path, args.steps, args.batch_size, 0,
+                              size_px=args.size)
     known = variants.variants(base, ours)
     known |= {
         name: replace(base, name=name, overlay=text) for name, _, text in (o.partition("=") for o in args.overlay)
@@ -171,7 +174,8 @@ def main() -> None:
         for name in wanted:
             if name in args.skip:
                 continue
-            pipeline = variants.pipeline(known[name], path, args.steps, args.batch_size, seed)
+            pipeline = variants.pipeline(known[name], path, args.steps, args.batch_size, seed,
+                                          size_px=args.size)
             current.add((name, seed, key_of(pipeline)))
             if (name, seed, key_of(pipeline)) not in done:
                 tasks.append((known[name], seed, pipeline))

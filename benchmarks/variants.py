@@ -17,8 +17,8 @@ from mirilla import config
 from mirilla.config.pipeline import is_repeated
 from mirilla.data.tfrecord import read_tfrecords
 from mirilla.job import recipe
-from mirilla.model import anchor_fit, zoo
-from mirilla.model.from_config import model_spec, write_anchors
+from mirilla.job.configure import fit_anchors
+from mirilla.model import zoo
 
 IMAGENET = SHARED / "weights/mobilenet_v1_025_imagenet_keras.npz"
 OURS, TF1 = "mirilla", "tf1"
@@ -108,10 +108,12 @@ def variants(base: Variant, ours: config.Pipeline) -> dict[str, Variant]:
 
 
 def pipeline(variant: Variant, records: Path, steps: int, batch_size: int, seed: int,
-             recipes: Mapping[str, Callable[[int, int], config.Pipeline]] | None = None) -> config.Pipeline:
+             recipes: Mapping[str, Callable[[int, int], config.Pipeline]] | None = None,
+             size_px: int = 256) -> config.Pipeline:
     """The variant's pipeline.config, photos letterboxed where nothing mixes both.
 
     Args:
+        size_px: side of the input.
         recipes: other makers of the two recipes (steps, batch size -> pipeline), instead of `mirilla.job.recipe`.
     """
     labels = records.with_name("label_map.pbtxt")
@@ -119,7 +121,7 @@ def pipeline(variant: Variant, records: Path, steps: int, batch_size: int, seed:
     def plain(name: str) -> config.Pipeline:
         if recipes and name in recipes:
             return recipes[name](steps, batch_size)
-        made = config.sample(1, records, records, labels, keep_aspect_ratio=True)
+        made = config.sample(1, records, records, labels, height=size_px, width=size_px, keep_aspect_ratio=True)
         recipe.apply(recipe.for_steps(steps, batch_size, name), made)
         return made
 
@@ -128,9 +130,7 @@ def pipeline(variant: Variant, records: Path, steps: int, batch_size: int, seed:
         take(field, other, made)
     zoo.apply(variant.model, made)
     if variant.fitted:
-        spec = model_spec(made)
-        sizes = anchor_fit.object_sizes(read_tfrecords(records, LABELS.names), spec)
-        write_anchors(made, anchor_fit.fit_spec(spec, sizes))
+        fit_anchors(made, read_tfrecords(records, LABELS.names))
     if variant.start:
         made.train_config.fine_tune_checkpoint = variant.start
         made.mirilla.fine_tune_slice_channels = True

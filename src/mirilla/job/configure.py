@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mirilla import config, console
+from mirilla.data.sample import Sample
 from mirilla.errors import TrainingError
 from mirilla.job import parts, recipe
 from mirilla.job.inputs import Inputs
@@ -64,16 +65,16 @@ def pipeline_of(
         pipeline.model.ssd.feature_extractor.depth_multiplier = options.depth_multiplier
     recipe.apply(recipe.for_steps(steps, options.batch_size, options.recipe), pipeline)
     if options.recipe != "tf1":
-        fit_anchors(pipeline, found)
+        fit_anchors(pipeline, found.train.samples)
     _start(options, pipeline)
     pipeline.mirilla.seed = options.seed
     config.require(pipeline)
     return pipeline
 
 
-def fit_anchors(pipeline: config.Pipeline, found: Inputs) -> None:
+def fit_anchors(pipeline: config.Pipeline, samples: Iterable[Sample]) -> None:
     """Write anchors that fit the training objects, as training shows them, into a pipeline."""
-    sizes = anchor_fit.training_sizes(found.train.samples, pipeline)
+    sizes = anchor_fit.training_sizes(samples, pipeline)
     shown = np.concatenate([sizes * share for share in _SHOWN_AT])
     write_anchors(pipeline, anchor_fit.fit_spec(model_spec(pipeline), shown))
 
