@@ -343,7 +343,7 @@ def test_bfloat16_is_near(tmp_path):
     pixels, batch = batch_of(made, 0)
     x = pixels / 127.5 - 1
     near, exact = static.learn(x, batch), ordinary.learn(x, batch)
-    assert float(near.total) == pytest.approx(float(exact.total), rel=0.03)
+    assert near.total.item() == pytest.approx(exact.total.item(), rel=0.03)
     assert static.parameters.gradient.dtype == static.network.layers[0].moving_mean.dtype == torch.float32
     cosine = torch.nn.functional.cosine_similarity(static.parameters.gradient, ordinary.parameters.gradient, dim=0)
     assert float(cosine) > 0.5  # of a fresh network, whose float32 gradient, too, is some 10 % off float64's

@@ -102,11 +102,24 @@ def joined(device_name: str) -> Iterator[Group]:
     if cuda:
         torch.cuda.set_device(torch.device(device_name))
     with _together():
-        torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT)
+        torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT, store=_store(size),
+                                             rank=group.rank, world_size=size)
     try:
         yield group
     finally:
         torch.distributed.destroy_process_group()
+
+
+def _store(size: int) -> torch.distributed.Store:
+    """Where the processes find each other, under keys of this start's own.
+
+    torchrun keeps one store over all starts, and torch's own way to it finds the addresses of those who have ended.
+    """
+    agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = torch.distributed.TCPStore(host, port, size, not agents and os.environ["RANK"] == "0", timeout=TIMEOUT)
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return torch.distributed.PrefixStore(f"mirilla/{start}/{size}", store)
 
 
 def own_device(name: str) -> str:
@@ -123,8 +136,9 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0].partition(". ")[0].encode("ascii", "ignore").decode()
         raise TrainingError(
-            f"Another process of this training does not answer ({str(error).strip().splitlines()[0]}).",
+            f"Another process of this training does not answer ({reason}).",
             "Its own message says why. 'torchrun --max-restarts N' starts all of them again, from the last "
             "checkpoint.",
         ) from error
