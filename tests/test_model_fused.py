@@ -178,6 +178,19 @@ def test_team_shares_work_and_errors():
     assert len(done) == 24
 
 
+def test_kernels_take_pytorchs_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with fused.taking_threads():
+            assert (fused._threads, torch.get_num_threads()) == (2, 1)
+        assert (fused._threads, torch.get_num_threads()) == (None, 2)
+        with fused.taking_threads(False):
+            assert (fused._threads, torch.get_num_threads()) == (None, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_inference_does_not_use_it():
     network = SsdNetwork(ModelSpec(height_px=64, width_px=64)).eval()
     assert np.all([len(layers) == 1 for layers, _ in network._runs(picture(1, 3, 64, 64))])

@@ -5,7 +5,8 @@ It computes what the layers compute one by one in PyTorch; sums of batch norm ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,29 @@ def available() -> bool:
     except ImportError:
         return False
     return True
+
+
+_threads: int | None = None  # of the kernels; None: as many as PyTorch's
+
+
+@contextmanager
+def taking_threads(wanted: bool = True) -> Iterator[None]:
+    """Inside, the kernels have PyTorch's threads and PyTorch's own operations one.
+
+    What is left to those is small; shared out, it waits by spinning for threads that other work keeps from running.
+    """
+    global _threads
+    before = torch.get_num_threads()
+    if not wanted or before == 1 or not available():
+        yield
+        return
+    _threads = before
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        _threads = None
+        torch.set_num_threads(before)
 
 
 def kind_of(layer: ConvBatchNormRelu6) -> str | None:
@@ -83,8 +107,9 @@ class _Map:
 
 class _Fused(torch.autograd.Function):
     @staticmethod
+    @np.errstate(all="ignore")  # the loss says whether it is a number
     def forward(ctx: Any, layers: tuple[ConvBatchNormRelu6, ...], x: Tensor, *parameters: Tensor) -> Tensor:
-        crew = team(torch.get_num_threads())
+        crew = team(_threads or torch.get_num_threads())
         maps = [_input(x)]
         for i, layer in enumerate(layers):
             maps.append(_forward(crew, layer, maps[-1], *(_array(p) for p in parameters[3 * i : 3 * i + 3])))
@@ -97,6 +122,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @np.errstate(all="ignore")
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         crew, maps = ctx.crew, ctx.maps
         last = maps.pop()

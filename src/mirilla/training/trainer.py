@@ -17,6 +17,7 @@ import torch
 from mirilla import config, console
 from mirilla.errors import ConfigError, TrainingError, UsageError
 from mirilla.files import explaining, write_text
+from mirilla.model import fused
 from mirilla.model.from_config import model_spec
 from mirilla.training import checkpoint as checkpoints
 from mirilla.training import distributed
@@ -106,7 +107,8 @@ def train(
             f"{sum(p.numel() for p in trainer.network.parameters()):,} parameters, "
             f"steps {step} to {last if last is not None else 'until stopped'}"
         )
-        return _loop(trainer, data, model_dir, last, metadata, device_batches)
+        with fused.taking_threads(place.type == "cpu" and trainer.network.fused):
+            return _loop(trainer, data, model_dir, last, metadata, device_batches)
 
 
 def _prepared(
