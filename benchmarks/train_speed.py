@@ -1,9 +1,11 @@
 """Training speed on the CPU: the whole (pictures, augmentation, step) and the step alone, side by side.
 
     python benchmarks/train_speed.py TRAIN.tfrecord LABEL_MAP.pbtxt [--steps 60] [--threads 2] [--size 256]
+                                     [--layers both]
 
 The records are those that `mirilla run` or `mirilla data convert` writes. Both figures come from one process, in
-turns, so that what else the machine does meets both alike. CPU seconds count every thread.
+turns, so that what else the machine does meets both alike. CPU seconds count every thread. `--layers both` runs
+Mirilla's kernels and PyTorch's layers in turns.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from pathlib import Path
 import torch
 
 from mirilla import config
+from mirilla.model import fused
 from mirilla.model.from_config import model_spec
 from mirilla.training.allocator import keep_freed_memory
 from mirilla.training.dataset import open_training_set
@@ -35,6 +38,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--allocator", choices=("kept", "default"), default="kept")
+    parser.add_argument("--layers", choices=("fused", "torch", "both"), default="fused")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.allocator == "kept":
@@ -48,12 +52,17 @@ def main() -> None:
         batches = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0)
         trainer = Trainer(spec, plan, torch.device("cpu"))
         ready = [batches.batch(i) for i in range(8)]
-        for arrays in ready:
-            trainer.step(arrays)
         print(f"batch {args.batch}, {args.size} px, {args.threads} threads, allocator {args.allocator}")
         for _ in range(args.rounds):
-            measure("step alone", args, lambda: [trainer.step(ready[i % 8]) for i in range(args.steps)])
-            measure("end to end", args, lambda: [trainer.step(a) for a in batches.stream(0, args.steps)])
+            for layers in ("fused", "torch") if args.layers == "both" else (args.layers,):
+                trainer.network.fused = layers == "fused"
+                with fused.taking_threads(trainer.network.fused):
+                    for arrays in ready[:2]:
+                        trainer.step(arrays)
+                    measure(f"{layers}, step alone", args, lambda: [trainer.step(ready[i % 8])
+                                                                    for i in range(args.steps)])
+                    measure(f"{layers}, end to end", args, lambda: [trainer.step(a) for a in
+                                                                    batches.stream(0, args.steps)])
         print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
 
