@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-train-steps", "--num_train_steps", type=int, metavar="N",
                         help="train up to step N (default: train_config.num_steps)")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps or auto")
-    parser.add_argument("--precision", metavar="KIND", default="float32",
-                        help="what a GPU multiplies in: float32, tf32 or bfloat16 (default: float32)")
+    parser.add_argument("--precision", metavar="KIND",
+                        help="what a GPU multiplies in: float32, tf32 or bfloat16 (default: mirilla.precision)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -63,7 +63,7 @@ class TrainEvalPipelineConfig(_message.Message):
     def __init__(self, model: _Optional[_Union[DetectionModel, _Mapping]] = ..., train_config: _Optional[_Union[TrainConfig, _Mapping]] = ..., train_input_reader: _Optional[_Union[InputReader, _Mapping]] = ..., eval_config: _Optional[_Union[EvalConfig, _Mapping]] = ..., eval_input_reader: _Optional[_Union[InputReader, _Mapping]] = ..., graph_rewriter: _Optional[_Union[GraphRewriter, _Mapping]] = ..., mirilla: _Optional[_Union[MirillaOptions, _Mapping]] = ...) -> None: ...
 
 class MirillaOptions(_message.Message):
-    __slots__ = ("recipe", "base_batch_norm_decay", "moving_average_warmup", "checkpoint_every_steps", "seed", "device", "fine_tune_from_averages", "fine_tune_slice_channels", "dynamic_assigner", "quality_focal_loss", "giou_loss", "anchor_map", "feature_map", "recalibration_batches", "augmentation")
+    __slots__ = ("recipe", "base_batch_norm_decay", "moving_average_warmup", "checkpoint_every_steps", "seed", "device", "fine_tune_from_averages", "fine_tune_slice_channels", "dynamic_assigner", "quality_focal_loss", "giou_loss", "anchor_map", "feature_map", "recalibration_batches", "augmentation", "precision")
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     BASE_BATCH_NORM_DECAY_FIELD_NUMBER: _ClassVar[int]
     MOVING_AVERAGE_WARMUP_FIELD_NUMBER: _ClassVar[int]
@@ -79,6 +79,7 @@ class MirillaOptions(_message.Message):
     FEATURE_MAP_FIELD_NUMBER: _ClassVar[int]
     RECALIBRATION_BATCHES_FIELD_NUMBER: _ClassVar[int]
     AUGMENTATION_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
     recipe: str
     base_batch_norm_decay: float
     moving_average_warmup: bool
@@ -94,7 +95,8 @@ class MirillaOptions(_message.Message):
     feature_map: _containers.RepeatedScalarFieldContainer[str]
     recalibration_batches: int
     augmentation: _containers.RepeatedCompositeFieldContainer[Augmentation]
-    def __init__(self, recipe: _Optional[str] = ..., base_batch_norm_decay: _Optional[float] = ..., moving_average_warmup: bool = ..., checkpoint_every_steps: _Optional[int] = ..., seed: _Optional[int] = ..., device: _Optional[str] = ..., fine_tune_from_averages: bool = ..., fine_tune_slice_channels: bool = ..., dynamic_assigner: _Optional[_Union[DynamicAssigner, _Mapping]] = ..., quality_focal_loss: _Optional[_Union[QualityFocalLoss, _Mapping]] = ..., giou_loss: _Optional[_Union[GiouLoss, _Mapping]] = ..., anchor_map: _Optional[_Iterable[_Union[AnchorMap, _Mapping]]] = ..., feature_map: _Optional[_Iterable[str]] = ..., recalibration_batches: _Optional[int] = ..., augmentation: _Optional[_Iterable[_Union[Augmentation, _Mapping]]] = ...) -> None: ...
+    precision: str
+    def __init__(self, recipe: _Optional[str] = ..., base_batch_norm_decay: _Optional[float] = ..., moving_average_warmup: bool = ..., checkpoint_every_steps: _Optional[int] = ..., seed: _Optional[int] = ..., device: _Optional[str] = ..., fine_tune_from_averages: bool = ..., fine_tune_slice_channels: bool = ..., dynamic_assigner: _Optional[_Union[DynamicAssigner, _Mapping]] = ..., quality_focal_loss: _Optional[_Union[QualityFocalLoss, _Mapping]] = ..., giou_loss: _Optional[_Union[GiouLoss, _Mapping]] = ..., anchor_map: _Optional[_Iterable[_Union[AnchorMap, _Mapping]]] = ..., feature_map: _Optional[_Iterable[str]] = ..., recalibration_batches: _Optional[int] = ..., augmentation: _Optional[_Iterable[_Union[Augmentation, _Mapping]]] = ..., precision: _Optional[str] = ...) -> None: ...
 
 class DynamicAssigner(_message.Message):
     __slots__ = ("center_radius", "candidates", "box_cost")

@@ -17,6 +17,7 @@ METRICS = (
     "weighted_pascal_voc_detection_metrics",
 )
 
+PRECISIONS = ("float32", "tf32", "bfloat16")  # tf32: float32 whose products a GPU rounds to 10 bits
 PLACEHOLDER = "PATH_TO_BE_CONFIGURED"
 
 
@@ -221,6 +222,22 @@ def _ours(pipeline: Pipeline) -> Iterator[Finding]:
     yield from rules_augmentation.own_findings(options.augmentation, "mirilla.augmentation")
     if options.HasField("base_batch_norm_decay"):
         yield from between(options, "mirilla", "base_batch_norm_decay", 0, 1)
+    if options.HasField("dynamic_assigner"):
+        yield from above(options.dynamic_assigner, "mirilla.dynamic_assigner", "center_radius", 0)
+        yield from at_least(options.dynamic_assigner, "mirilla.dynamic_assigner", "candidates", 1)
+        yield from at_least(options.dynamic_assigner, "mirilla.dynamic_assigner", "box_cost", 0)
+    if options.HasField("quality_focal_loss"):
+        yield from at_least(options.quality_focal_loss, "mirilla.quality_focal_loss", "beta", 0)
+        if not options.HasField("dynamic_assigner"):
+            yield Finding(
+                "mirilla.quality_focal_loss",
+                "is set without dynamic_assigner, which makes its targets.",
+                "Set mirilla { dynamic_assigner {} }, or remove quality_focal_loss.",
+            )
+    if options.precision not in PRECISIONS:
+        yield Finding(
+            "mirilla.precision", f"'{options.precision}' is not known.", f"Use {', '.join(PRECISIONS)}."
+        )
     device = options.device
     if device not in ("auto", "cpu", "mps", "cuda") and not (device[:5] == "cuda:" and device[5:].isdigit()):
         yield Finding(

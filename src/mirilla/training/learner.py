@@ -21,15 +21,14 @@ from mirilla.training.plan import Plan
 from mirilla.training.recalibration import recalibrated
 from mirilla.training.simota import assign_dynamically, cells_of
 
-PRECISIONS = ("float32", "tf32", "bfloat16")  # tf32: float32 whose products a GPU rounds to 10 bits
-
 
 class Trainer:
     """A network with its optimiser on a device; `step` makes one update.
 
     Args:
         group: the processes that share every batch.
-        precision: one of PRECISIONS; weights, statistics, losses and optimiser are float32 whatever it is.
+        precision: one of `mirilla.config.rules.PRECISIONS`; weights, statistics, losses and optimiser are float32
+            whatever it is.
     """
 
     def __init__(self, spec: ModelSpec, plan: Plan, device: torch.device, group: Group = ALONE,

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from mirilla import config, console
+from mirilla.config.rules import PRECISIONS
 from mirilla.errors import ConfigError, TrainingError, UsageError
 from mirilla.files import explaining, write_text
 from mirilla.model import fused
@@ -27,7 +28,7 @@ from mirilla.training.checkpoint import Checkpoint
 from mirilla.training.dataset import TrainingSet, open_training_set
 from mirilla.training.distributed import Group
 from mirilla.training.input import Batches
-from mirilla.training.learner import PRECISIONS, Trainer
+from mirilla.training.learner import Trainer
 from mirilla.training.log import Log
 from mirilla.training.losses import Losses
 from mirilla.training.plan import training_plan
@@ -58,7 +59,7 @@ def train(
     num_steps: int | None = None,
     device: str | None = None,
     config_path: Path | None = None,
-    precision: str = "float32",
+    precision: str | None = None,
     device_batches: bool | None = None,
 ) -> Result:
     """Train as a pipeline.config says, from the newest checkpoint in `model_dir` on.
@@ -72,7 +73,7 @@ def train(
         num_steps: train up to this step; None takes `train_config.num_steps`.
         device: 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'; None takes the config's.
         config_path: where the pipeline was read from, for messages.
-        precision: of the network's layers, one of PRECISIONS.
+        precision: of the network's layers, one of PRECISIONS; None takes the config's.
         device_batches: whether pictures lie and are augmented on the device; None: on CUDA, where it can be.
 
     Raises:
@@ -80,6 +81,7 @@ def train(
         ModelError: the checkpoint to go on or start from cannot be read, or does not fit.
         TrainingError: the loss is no number any more, or another process has ended.
     """
+    precision = precision or pipeline.mirilla.precision
     if precision not in PRECISIONS:
         raise UsageError(f"precision '{precision}' is not known.", f"Use one of: {', '.join(PRECISIONS)}.")
     place = pick_device(distributed.own_device(device or pipeline.mirilla.device))

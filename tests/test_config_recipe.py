@@ -1,0 +1,31 @@
+"""Checks of the recipe's own settings."""
+
+import pytest
+from google.protobuf import text_format
+
+from mirilla import config
+
+
+def errors(text: str) -> dict[str, str]:
+    pipeline = config.sample(1, "train.tfrecord", "eval.tfrecord", "labels.pbtxt")
+    text_format.Merge(text, pipeline)
+    return {f.field: f.text for f in config.check(pipeline) if f.severity == "error"}
+
+
+def test_the_recipes_settings_pass():
+    assert errors("mirilla { dynamic_assigner {} quality_focal_loss {} giou_loss {} precision: 'bfloat16' }") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("dynamic_assigner { center_radius: 0 }", "mirilla.dynamic_assigner.center_radius"),
+        ("dynamic_assigner { candidates: 0 }", "mirilla.dynamic_assigner.candidates"),
+        ("dynamic_assigner { box_cost: -1 }", "mirilla.dynamic_assigner.box_cost"),
+        ("dynamic_assigner {} quality_focal_loss { beta: -1 }", "mirilla.quality_focal_loss.beta"),
+        ("quality_focal_loss {}", "mirilla.quality_focal_loss"),
+        ("precision: 'half'", "mirilla.precision"),
+    ],
+)
+def test_senseless_settings_are_refused(text, field):
+    assert list(errors(f"mirilla {{ {text} }}")) == [field]
