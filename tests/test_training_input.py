@@ -133,33 +133,37 @@ def encoded(value, size=(20, 30)):
     return file.getvalue()
 
 
-def test_pictures_are_decoded_once(tmp_path):
-    contents = [encoded(10), encoded(200, (9, 7))]
-    made = pictures.open_cache(tmp_path, "a", 2, contents, 256)
+def test_decoded_pictures_lie_in_one_file(tmp_path):
+    made = pictures.write_pictures(tmp_path, [encoded(10), encoded(200, (9, 7))], 2, 256)
     assert [made[i].shape for i in range(2)] == [(20, 30, 3), (9, 7, 3)]
     assert made[1].min() == 200
-
-    def never():
-        raise AssertionError("decoded again")
-        yield
-
-    assert pictures.open_cache(tmp_path, "a", 2, never(), 256)[0].max() == 10
-    other = pictures.open_cache(tmp_path, "b", 1, contents[1:], 256)
-    assert len(other) == 1
-    (tmp_path / pictures.INDEX).write_text("{")
-    assert len(pictures.open_cache(tmp_path, "b", 1, contents[:1], 256)) == 1
+    assert (tmp_path / pictures.PICTURES).read_bytes() == b"\n" * 1800 + b"\xc8" * 189
 
 
-def test_a_broken_picture_leaves_no_cache(tmp_path):
+def test_damage_is_found(tmp_path):
+    made = pictures.write_pictures(tmp_path, [encoded(value) for value in range(3)], 3, 256)
+    assert made.damaged(True) is None
+    content = bytearray((tmp_path / pictures.PICTURES).read_bytes())
+    content[1800] ^= 1
+    (tmp_path / pictures.PICTURES).write_bytes(content)
+    assert pictures.PictureCache(tmp_path, made.shapes, made.sums).damaged(False) == 1
+    (tmp_path / pictures.PICTURES).write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="5399 bytes"):
+        pictures.PictureCache(tmp_path, made.shapes, made.sums)
+
+
+def test_a_broken_picture_leaves_nothing(tmp_path):
     with pytest.raises(DataError):
-        pictures.open_cache(tmp_path, "a", 2, [encoded(1), b"no picture"], 256)
+        pictures.write_pictures(tmp_path, [encoded(1), b"no picture"], 2, 256)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_disk_is_told_beforehand(tmp_path, monkeypatch):
-    monkeypatch.setattr(pictures.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": 100})())
+    free = 1800 * 100
+    monkeypatch.setattr(pictures.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free})())
     with pytest.raises(MirillaError, match=r"GB are free"):
-        pictures.open_cache(tmp_path, "a", 1, [encoded(1)], 256)
+        pictures.write_pictures(tmp_path, [encoded(1)], 200, 256)
+    assert len(pictures.write_pictures(tmp_path, [encoded(1)], 80, 256)) == 1
 
 
 def test_large_pictures_are_halved():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from helpers_process import heed_ctrl_c  # noqa: E402
 from mirilla import config  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
 from mirilla.data.tfrecord import write_tfrecords  # noqa: E402
-from mirilla.errors import ConfigError, DataError, ModelError, TrainingError, UsageError  # noqa: E402
+from mirilla.errors import ConfigError, DataError, MirillaError, ModelError, TrainingError, UsageError  # noqa: E402
+from mirilla.job import parts  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
 from mirilla.training import checkpoint, log  # noqa: E402
 from mirilla.training.trainer import pick_device, train  # noqa: E402
@@ -78,6 +80,27 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(pipeline, tmp_path):
     for name, value in whole.variables.items():
         np.testing.assert_allclose(parts.variables[name], value, atol=1e-6, err_msg=name)
     assert train(pipeline, tmp_path / "parts").images_per_s == 0  # nothing left to do
+
+
+def test_a_finished_run_needs_no_records(pipeline, tmp_path, capsys):
+    train(pipeline, tmp_path / "run")
+    (tmp_path / "train.tfrecord").unlink()
+    (tmp_path / "label_map.pbtxt").unlink()
+    shutil.rmtree(tmp_path / "run" / "cache")
+    capsys.readouterr()
+    result = train(pipeline, tmp_path / "run")
+    assert capsys.readouterr().out == "step 6 of 6: nothing left to do\n"
+    assert (result.step, result.images_per_s, result.checkpoint) == (6, 0, checkpoint.path_of(tmp_path / "run", 6))
+    assert parts.train(pipeline, tmp_path / "run", 5, "cpu") is None  # as the job starts it
+    with pytest.raises(MirillaError, match=r"train\.tfrecord|label_map"):
+        train(pipeline, tmp_path / "run", num_steps=7)
+
+
+def test_a_finished_run_with_a_damaged_checkpoint_is_told(pipeline, tmp_path):
+    result = train(pipeline, tmp_path / "run", num_steps=1)
+    result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        train(pipeline, tmp_path / "run", num_steps=1)
 
 
 def test_checkpoint_holds_the_originals_variables(pipeline, tmp_path):

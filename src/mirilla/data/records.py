@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import google_crc32c
 
@@ -39,8 +39,17 @@ def write_record(file: IO[bytes], content: bytes) -> None:
     file.write(struct.pack("<I", masked_crc32c(content)))
 
 
-def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
+class Digest(Protocol):
+    """What hashlib's objects can do."""
+
+    def update(self, content: bytes, /) -> None: ...
+
+
+def read_records(path: str | os.PathLike[str], digest: Digest | None = None) -> Iterator[bytes]:
     """The records of one file, in order.
+
+    Args:
+        digest: is given every byte of the file on the way, all of them once the last record has been asked for.
 
     Raises:
         DataError: a record is cut short or a checksum is wrong; names the file, the record (counted from 0)
@@ -70,13 +79,34 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes]:
                     offset,
                     f"it should hold {length} bytes, but the file ends after {max(0, size - offset - 12)}",
                 )
-            content = file.read(length)
-            (crc,) = struct.unpack("<I", file.read(4))
+            content, tail = file.read(length), file.read(4)
+            (crc,) = struct.unpack("<I", tail)
             if masked_crc32c(content) != crc:
                 raise _broken(path, index, offset, "the checksum of its content is wrong")
+            if digest is not None:
+                for part in (head, content, tail):
+                    digest.update(part)
             yield content
             index += 1
             offset += 16 + length
+
+
+def count_records(path: str | os.PathLike[str]) -> int:
+    """How many records a file has, by the lengths alone; one that is cut short does not count.
+
+    Raises:
+        MirillaError: the file cannot be opened.
+    """
+    path = Path(path)
+    with explaining(path), open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        count = offset = 0
+        while offset + 16 <= size:
+            (length,) = struct.unpack("<Q", file.read(8))
+            offset += 16 + length
+            count += offset <= size
+            file.seek(min(offset, size))
+        return count
 
 
 def shard_paths(path: str | os.PathLike[str], shards: int) -> list[Path]:

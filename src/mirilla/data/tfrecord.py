@@ -213,12 +213,15 @@ def write_tfrecords(
 
 
 def read_tfrecords(
-    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], labels: object = None
+    paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    labels: object = None,
+    digests: Mapping[Path, records.Digest] | None = None,
 ) -> Iterator[Sample]:
     """The samples of TFRecord files, globs or shard sets, in the files' sorted order; pictures as bytes.
 
     Args:
         labels: as in `write_tfrecords`, for records that carry class numbers without text.
+        digests: by file, given the file's bytes on the way.
 
     Raises:
         DataError: a file is missing, cut short or damaged, or a record cannot be used; names file and record
@@ -228,7 +231,7 @@ def read_tfrecords(
     for label, number in label_ids(labels).items() if labels is not None else ():
         names.setdefault(number, label)
     for path in records.expand(paths):
-        for index, content in enumerate(records.read_records(path)):
+        for index, content in enumerate(records.read_records(path, (digests or {}).get(path))):
             yield from_example(content, f"{path}, record {index}", names)
 
 

@@ -86,6 +86,9 @@ def train(
         raise UsageError(f"precision '{precision}' is not known.", f"Use one of: {', '.join(PRECISIONS)}.")
     place = pick_device(distributed.own_device(device or pipeline.mirilla.device))
     with distributed.joined(str(place)) as group, console.muted(not group.leads):
+        finished = _finished(pipeline, model_dir, num_steps) if group.leads else None
+        if group.any(finished is not None, place):
+            return finished or Result(num_steps or pipeline.train_config.num_steps, model_dir, 0.0, 0.0, group.leads)
         with group.in_turn():
             trainer, data, last, previous = _prepared(pipeline, model_dir, num_steps, place, group, precision,
                                                       config_path)
@@ -111,6 +114,21 @@ def train(
         )
         with fused.taking_threads(place.type == "cpu" and trainer.network.fused):
             return _loop(trainer, data, model_dir, last, metadata, device_batches)
+
+
+def _finished(pipeline: config.Pipeline, model_dir: Path, num_steps: int | None) -> Result | None:
+    """What came of a run that has reached its last step; nothing but its checkpoint is read for that."""
+    last = num_steps if num_steps is not None else pipeline.train_config.num_steps or None
+    path = checkpoints.newest(model_dir)
+    if last is None or path is None:
+        return None
+    saved = checkpoints.load(path)
+    if not saved.step or saved.step < last:
+        return None
+    _warn_of_changes(saved, {"config": _config_hash(pipeline)})
+    config.save(model_dir / "pipeline.config", pipeline)
+    console.say(f"step {saved.step} of {last}: nothing left to do")
+    return Result(saved.step, path, 0.0, 0.0)
 
 
 def _prepared(
@@ -290,5 +308,5 @@ def _config_hash(pipeline: config.Pipeline) -> str:
 
 def _warn_of_changes(saved: Checkpoint, metadata: dict[str, str]) -> None:
     for key, what in (("config", "pipeline.config"), ("data", "the training records")):
-        if key in saved.metadata and saved.metadata[key] != metadata[key]:
+        if key in metadata and key in saved.metadata and saved.metadata[key] != metadata[key]:
             console.warn(f"{what} changed since the checkpoint of step {saved.step} was written.")
