@@ -6,12 +6,14 @@
     torch       the same from another 0.25 network (see ../shared/weights/README.md)
     imported    an old detector of another class, imported from its frozen graph (`mirilla import`)
 
-All runs have the same data, seed, steps, schedule and augmentation, and are measured with their moving
-averages on held-out photos at the same steps. Run it (needs ../shared beside the project):
+All runs of a seed have the same data, steps, schedule and augmentation (those of `--recipe`, the original's by
+default), and are measured with their moving averages on held-out photos at the same steps. Run it (needs ../shared
+beside the project):
 
-    python benchmarks/fine_tuning.py --out DIR [--steps 3000] [--points 6] [--starts scratch keras ...]
+    python benchmarks/fine_tuning.py --out DIR [--steps 3000] [--points 6] [--seeds 0 1] [--starts scratch imported ...]
 
-A run that was stopped goes on when the same command is given again. DIR/curves.json has all figures.
+A run that was stopped goes on when the same command is given again. DIR/curves.json has all figures, DIR/curves.svg
+draws them.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ OLD_GRAPH = SHARED / "data/bonnet/PCK_frozen_inference_graph.pb"
 STARTS = ("scratch", *ARCHIVES, "imported")
 
 
-def pipeline_of(start: str, args: argparse.Namespace, path: Path) -> config.Pipeline:
+def pipeline_of(start: str, seed: int, args: argparse.Namespace, path: Path) -> config.Pipeline:
     """The run's pipeline.config; runs differ in their first weights alone."""
     made = config.sample(1, path, path, path.with_name("label_map.pbtxt"), keep_aspect_ratio=True)
-    recipe.apply(recipe.for_steps(args.steps, args.batch_size), made)
+    recipe.apply(recipe.for_steps(args.steps, args.batch_size, args.recipe), made)
     made.mirilla.checkpoint_every_steps = max(1, args.steps // args.points)
-    made.mirilla.seed = args.seed
+    made.mirilla.seed = seed
     if start in ARCHIVES:
         made.train_config.fine_tune_checkpoint = str(ARCHIVES[start])
         made.mirilla.fine_tune_slice_channels = True
@@ -59,10 +61,10 @@ def pipeline_of(start: str, args: argparse.Namespace, path: Path) -> config.Pipe
     return made
 
 
-def curve(start: str, args: argparse.Namespace, path: Path, photos: list) -> list[dict]:
+def curve(start: str, seed: int, args: argparse.Namespace, path: Path, photos: list) -> list[dict]:
     """Train, stopping to measure at `points` steps."""
-    folder = args.out / start
-    pipeline = pipeline_of(start, args, path)
+    folder = args.out / f"{start}-{seed}"
+    pipeline = pipeline_of(start, seed, args, path)
     notes = folder / "curve.json"
     points: list[dict] = json.loads(notes.read_text()) if notes.is_file() else []
     for i in range(1, args.points + 1):
@@ -93,7 +95,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--points", type=int, default=6, help="measurements on the way")
     parser.add_argument("--batch-size", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--recipe", choices=recipe.NAMES, default="tf1")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=list(STARTS))
     parser.add_argument("--data", nargs="+", default=["ilc2021", "roboflow_gray"], help="sets to learn from")
@@ -103,23 +106,39 @@ def main() -> None:
     args = parser.parse_args()
     path = records(args.out, args.data, args.train_photos)
     photos = held_out(args.eval_data, args.eval_photos)
-    curves = {start: curve(start, args, path, photos) for start in args.starts}
+    curves = {start: [curve(start, seed, args, path, photos) for seed in args.seeds] for start in args.starts}
     write_text(args.out / "curves.json", json.dumps(curves, indent=1) + "\n")
-    names = list(next(iter(curves.values()))[0]["figures"])
-    for title, value in (
-        ("mean training loss since the measurement before", lambda p: p["loss"]),
-        *(
-            (f"{name}, {len(photos)} photos of {args.eval_data}", lambda p, n=name: p["figures"][n])
-            for name in names
-        ),
-    ):
+    first = next(iter(curves.values()))[0]
+    for name in first[0]["figures"]:
         rows = [
-            (start, *("none" if value(p) is None else f"{value(p):.3f}" for p in points))
-            for start, points in curves.items()
+            (start, seed, *("none" if (v := p["figures"][name]) is None else f"{v:.3f}" for p in points))
+            for start, seeds in curves.items()
+            for seed, points in zip(args.seeds, seeds, strict=True)
         ]
-        console.table(title, ("start", *(f"step {p['step']}" for p in next(iter(curves.values())))), rows)
+        title = f"{name}, {len(photos)} photos of {args.eval_data}"
+        console.table(title, ("start", "seed", *(f"step {p['step']}" for p in first)), rows)
         console.say()
-    console.say(f"({next(iter(curves.values()))[0]['protocol']})")
+    console.say(f"({first[0]['protocol']})")
+    draw(curves, "AP@0.5 >= 16 px", args)
+
+
+def draw(curves: dict[str, list[list[dict]]], figure: str, args: argparse.Namespace) -> None:
+    """A line for each start, the mean of its seeds, in a band from the least to the most."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    picture, axes = pyplot.subplots(figsize=(6.4, 3.6), layout="constrained")
+    for start, seeds in curves.items():
+        steps = [p["step"] for p in seeds[0]]
+        values = [[points[i]["figures"][figure] or 0.0 for points in seeds] for i in range(len(steps))]
+        line = axes.plot(steps, [sum(v) / len(v) for v in values], marker="o", markersize=3, label=start)[0]
+        axes.fill_between(steps, [min(v) for v in values], [max(v) for v in values], color=line.get_color(), alpha=0.2)
+    axes.set(xlabel=f"steps of {args.batch_size} pictures", ylabel=f"{figure}, {args.eval_data}", ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(title="started from", frameon=False)
+    picture.savefig(args.out / "curves.svg")
 
 
 if __name__ == "__main__":
