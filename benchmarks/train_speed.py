@@ -1,78 +1,167 @@
-"""Training speed on the CPU: the whole (pictures, augmentation, step) and the step alone, side by side.
+"""Training speed on the CPU: pictures, augmentation and step together; the step alone; TensorFlow's Keras beside it.
 
-    python benchmarks/train_speed.py TRAIN.tfrecord LABEL_MAP.pbtxt [--steps 60] [--threads 2] [--size 256]
-                                     [--layers both]
+    python benchmarks/train_speed.py TRAIN.tfrecord LABEL_MAP.pbtxt [--threads 1 2] [--layers fused torch]
+                                     [--tensorflow-python PYTHON] [--rounds 3] [--steps 10] [--size 256]
 
-The records are those that `mirilla run` or `mirilla data convert` writes. Both figures come from one process, in
-turns, so that what else the machine does meets both alike. CPU seconds count every thread. `--layers both` runs
-Mirilla's kernels and PyTorch's layers in turns.
+Every row is a process of its own (of PYTHON, for Keras), so that its peak memory is its own; they work in turns, round
+after round, so that what else the machine does meets all alike. The best round counts, by the clock and in CPU seconds
+(those of every thread, and of the system). Other modes:
+
+    --allocator      the step with each setting of training/allocator.py alone, in fresh processes, one thread
+    --growth STEPS   train at --size from the real reader, and print the memory every 500 steps, one thread
+    --start          `mirilla train` up to one step in fresh processes: with and without decoded pictures and compiled
+                     kernels at hand
+
+The records are those that `mirilla run` or `mirilla data convert` writes.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import resource
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-import torch
+from mirilla import config, console
+from mirilla.training.allocator import SETTINGS
 
-from mirilla import config
-from mirilla.model import fused
-from mirilla.model.from_config import model_spec
-from mirilla.training.allocator import keep_freed_memory
-from mirilla.training.dataset import open_training_set
-from mirilla.training.input import Batches
-from mirilla.training.plan import training_plan
-from mirilla.training.trainer import Trainer
+HERE = Path(__file__).resolve().parent
+
+
+class Worker:
+    """A process that makes steps when it is asked to."""
+
+    def __init__(self, command: list[str], threads: int):
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                                        env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        self._answer()
+
+    def ask(self, what: str, steps: int) -> dict[str, float]:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{what} {steps}\n")
+        self.process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        self.process.communicate()
+
+    def _answer(self) -> dict[str, float]:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        sys.exit(f"{' '.join(map(str, self.process.args))} ended with {self.process.wait()}")  # type: ignore[arg-type]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", type=Path)
     parser.add_argument("label_map", type=Path)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--allocator", choices=("kept", "default"), default="kept")
-    parser.add_argument("--layers", choices=("fused", "torch", "both"), default="fused")
+    parser.add_argument("--layers", nargs="+", choices=("fused", "torch"), default=["fused"])
+    parser.add_argument("--tensorflow-python", type=Path)
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("--allocator", action="store_true")
+    modes.add_argument("--growth", type=int, metavar="STEPS")
+    modes.add_argument("--start", action="store_true")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.allocator == "kept":
-        keep_freed_memory()
-    pipeline = config.sample(1, args.records, args.records, args.label_map, batch_size=args.batch, height=args.size,
-                             width=args.size)
-    spec = model_spec(pipeline)
-    plan = training_plan(pipeline, spec)
     with tempfile.TemporaryDirectory() as folder:
-        data = open_training_set(pipeline, spec, Path(folder))
-        batches = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0)
-        trainer = Trainer(spec, plan, torch.device("cpu"))
-        ready = [batches.batch(i) for i in range(8)]
-        print(f"batch {args.batch}, {args.size} px, {args.threads} threads, allocator {args.allocator}")
-        for _ in range(args.rounds):
-            for layers in ("fused", "torch") if args.layers == "both" else (args.layers,):
-                trainer.network.fused = layers == "fused"
-                with fused.taking_threads(trainer.network.fused):
-                    for arrays in ready[:2]:
-                        trainer.step(arrays)
-                    measure(f"{layers}, step alone", args, lambda: [trainer.step(ready[i % 8])
-                                                                    for i in range(args.steps)])
-                    measure(f"{layers}, end to end", args, lambda: [trainer.step(a) for a in
-                                                                    batches.stream(0, args.steps)])
-        print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+        if args.allocator:
+            allocator(args, Path(folder))
+        elif args.growth:
+            subprocess.run([*command(args, Path(folder), 1), "--growth", str(args.growth)], check=True,
+                           env=os.environ | {"OMP_NUM_THREADS": "1"})
+        elif args.start:
+            start(args, Path(folder))
+        else:
+            speed(args, Path(folder))
+    print("load average", *(f"{load:.1f}" for load in os.getloadavg()))
 
 
-def measure(name: str, args: argparse.Namespace, work) -> None:
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    count = args.steps * args.batch
-    print(f"{name}: {count / wall:6.1f} images/s, {count / cpu:6.1f} images per CPU second "
-          f"({wall:.1f} s wall, {cpu:.1f} s CPU)", flush=True)
+def command(args: argparse.Namespace, folder: Path, threads: int, layers: str = "fused") -> list[str]:
+    return [sys.executable, str(HERE / "train_speed_worker.py"), str(args.records), str(args.label_map),
+            str(folder / "cache"), "--threads", str(threads), "--batch", str(args.batch), "--size", str(args.size),
+            "--layers", layers]
+
+
+def speed(args: argparse.Namespace, folder: Path) -> None:
+    """The main table."""
+    names = {"fused": "kernels", "torch": "PyTorch's layers"}
+    workers: dict[tuple[str, int], Worker] = {}
+    for layers in args.layers:
+        for threads in args.threads:
+            workers[names[layers], threads] = Worker(command(args, folder, threads, layers), threads)
+    if args.tensorflow_python:
+        for threads in args.threads:
+            workers["TensorFlow's Keras", threads] = Worker(
+                [str(args.tensorflow_python), str(HERE / "train_speed_tensorflow.py"), "--threads", str(threads),
+                 "--batch", str(args.batch), "--size", str(args.size)], threads)
+    found: dict[tuple[str, int, str], list[dict[str, float]]] = {}
+    for _ in range(args.rounds):
+        for (name, threads), worker in workers.items():
+            for what in ("step alone",) if "Keras" in name else ("step alone", "end to end"):
+                found.setdefault((name, threads, what), []).append(worker.ask(what, args.steps))
+    for worker in workers.values():
+        worker.close()
+    rows = []
+    for (name, threads, what), answers in found.items():
+        wall = max(a["images"] / a["wall"] for a in answers)
+        cpu = min(1000 * (a["user"] + a["system"]) / a["images"] for a in answers)
+        rows.append((name, threads, what, round(wall, 1), round(cpu, 2), round(answers[-1]["peak_gib"], 2)))
+    console.table(f"batch {args.batch}, {args.size} px, the best of {args.rounds} rounds of {args.steps} steps",
+                  ("what", "threads", "", "images/s by the clock", "CPU s per 1000 images", "peak GiB"), rows)
+
+
+def allocator(args: argparse.Namespace, folder: Path) -> None:
+    """CPU time of a step under each of the allocator's settings."""
+    rows = []
+    for layers in ("torch", "fused"):
+        for name, chosen in (("none", []), *((n, [n]) for n in SETTINGS), ("all", list(SETTINGS))):
+            worker = Worker([*command(args, folder, 1, layers), "--allocator", *chosen], 1)
+            answers = [worker.ask("step alone", args.steps) for _ in range(args.rounds)]
+            worker.close()
+            best = min(answers, key=lambda a: a["user"] + a["system"])
+            user, system = (round(1000 * best[k] / args.steps) for k in ("user", "system"))
+            rows.append((layers, name, user + system, system, round(best["peak_gib"], 2)))
+            print(rows[-1], file=sys.stderr, flush=True)
+    console.table("the step alone, one thread", ("layers", "setting", "CPU ms a step", "of it the system", "peak GiB"),
+                  rows)
+
+
+def start(args: argparse.Namespace, folder: Path) -> None:
+    """From the command to the end of a training of one step, its checkpoint written."""
+    pipeline = config.sample(1, args.records.absolute(), args.records.absolute(), args.label_map.absolute(),
+                             batch_size=args.batch, height=args.size, width=args.size)
+    config.save(folder / "pipeline.config", pipeline)
+    rows = []
+    for pictures, kernels in ((False, False), (True, True), (False, True), (True, False)):
+        for checkpoint in (folder / "run").glob("model.ckpt-*"):
+            checkpoint.unlink()
+        if not pictures:
+            shutil.rmtree(folder / "run", ignore_errors=True)
+        if not kernels:
+            shutil.rmtree(folder / "numba", ignore_errors=True)
+        before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        subprocess.run([sys.executable, "-m", "mirilla", "train", "--pipeline-config", folder / "pipeline.config",
+                        "--model-dir", folder / "run", "--num-train-steps", "1", "--device", "cpu"], check=True,
+                       env=os.environ | {"NUMBA_CACHE_DIR": str(folder / "numba")}, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+        wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        rows.append(("there" if pictures else "made", "there" if kernels else "compiled", round(wall, 1),
+                     round(cpu, 1)))
+        print(rows[-1], file=sys.stderr, flush=True)
+    console.table("mirilla train, one step", ("decoded pictures", "kernels", "s by the clock", "CPU s"), rows)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,20 @@
 """Tells glibc's allocator to keep what training gives back.
 
 A step frees and asks for the same large buffers over and over. By default glibc returns each of them to the system
-and faults it in again, page by page; measured on this network that costs more than half of a step on the CPU
-(benchmarks/README.md).
+and faults it in again, page by page; benchmarks/README.md says what that costs, and what each setting does about it.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Iterable
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+# mallopt's number of the parameter (glibc's malloc.h), and its value
+SETTINGS = {"mmap max": (-4, 0), "trim threshold": (-1, 2**31 - 1), "top pad": (-2, 64 * 2**20)}
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory(names: Iterable[str] = tuple(SETTINGS)) -> bool:
     """Serve large buffers from the heap and do not trim it; False where the C library is not glibc."""
     if not sys.platform.startswith("linux"):
         return False
@@ -21,6 +22,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 64 * 2**20))
-    accepted = [mallopt(option, value) == 1 for option, value in settings]  # every one is made, whatever one says
+    accepted = [mallopt(*SETTINGS[name]) == 1 for name in names]  # every one is made, whatever one says
     return all(accepted)
