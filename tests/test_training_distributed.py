@@ -103,6 +103,11 @@ def test_a_killed_process_and_a_new_start(tmp_path):
     assert "shared by 2 processes" in output
     assert checkpoint.load(checkpoint.newest(tmp_path / "run")).step == 40
     assert [entry["step"] for entry in log.read(tmp_path / "run")] == [20, 40]
+    (tmp_path / "train.tfrecord").unlink()
+    finished = torchrun(tmp_path, "--num-train-steps", "40")
+    output = finished.communicate(timeout=200)[0]
+    assert finished.returncode == 0, output
+    assert output.count("step 40 of 40: nothing left to do") == 1
 
 
 @pytest.mark.slow

@@ -32,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
                    device=args.device, config_path=args.pipeline_config, precision=args.precision)
     if not result.leads:
         return 0
-    console.say(f"made {result.checkpoint} ({result.images_per_s:.0f} images/s)")
+    if result.seconds:
+        console.say(f"made {result.checkpoint} ({result.images_per_s:.0f} images/s)")
     console.say(f"next: mirilla eval --pipeline-config {args.pipeline_config} --model-dir {args.model_dir}")
     console.say(f"      mirilla export --pipeline-config {args.pipeline_config} --model-dir {args.model_dir} "
                 "--out exported")
