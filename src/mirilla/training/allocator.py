@@ -1,7 +1,8 @@
 """Tells glibc's allocator to keep what training gives back.
 
-A step frees and asks for the same large buffers over and over. By default glibc returns each of them to the system
-and faults it in again, page by page; benchmarks/README.md says what that costs, and what each setting does about it.
+A step frees and asks for the same large buffers over and over. By default glibc returns the largest of them to the
+system and faults them in again, page by page. The settings only help together: any of them ends glibc's own adapting to
+large buffers (benchmarks/README.md has each one's cost).
 """
 
 from __future__ import annotations
