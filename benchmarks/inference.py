@@ -117,7 +117,8 @@ def main() -> None:
         sys.exit("the folder ../shared with the photos and the peers is missing")
     chosen = files[:: len(files) // args.pictures][: args.pictures]
     pictures = [np.asarray(Image.fromarray(decode_rgb(file)).resize((640, 480))) for file in chosen]
-    measure({**ours(args.model, pictures, args.threshold), **peers(pictures, args.threshold)}, len(pictures), args.rounds)
+    subjects = {**ours(args.model, pictures, args.threshold), **peers(pictures, args.threshold)}
+    measure(subjects, len(pictures), args.rounds)
     folder(args.model, files[:400], args.threshold)
 
 
