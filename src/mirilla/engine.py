@@ -68,7 +68,7 @@ def _onnxruntime(graph: DeployGraph) -> Run:
     def run(pictures: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         if len(pictures) == 1:
             return dict(zip(names, session.run(names, {graph.input: pictures}), strict=True))
-        # one at a time: a batch's activations leave the caches, and its speed for each picture falls
+        # one at a time, so that a picture's result never depends on its neighbours in a batch
         rows = [session.run(names, {graph.input: pictures[i : i + 1]}) for i in range(len(pictures))]
         return {
             name: np.concatenate([row[i] for row in rows])
