@@ -456,3 +456,19 @@ def test_best_threshold_parts_right_from_wrong(toy_set):
     assert best_threshold(samples, found, {1: "face"}) == 0.8
     assert best_threshold(samples, [Detections.none()] * len(samples), {1: "face"}) == 0.5
     assert len(examples(samples, 4)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "mobile"], "There is no model 'mobile' in the zoo"),
+        (["--recipe", "old"], "--recipe old: it is one of mirilla, tf1"),
+        (["--start", "nowhere.pb"], "nowhere.pb: there is no such checkpoint"),
+        (["--teacher", "nowhere.onnx"], "--teacher nowhere.onnx: no such file"),
+    ],
+)
+def test_what_is_not_there_is_said_before_anything_is_read(toy_set, tmp_path, trainer, capsys, arguments, message):
+    assert main(["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "3", *arguments]) in (1, 2)
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert "[read]" not in printed.out

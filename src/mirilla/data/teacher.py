@@ -156,7 +156,7 @@ def teach(
     if len(dataset.labels) > 1 and FACE not in dataset.labels:
         raise DataError(
             f"{dataset.source}: it has the classes {', '.join(dataset.labels)}; none is called '{FACE}'.",
-            f"Rename the class of faces: --rename {dataset.labels[0]}={FACE}.",
+            f"Rename the class of faces: mirilla data convert SRC DST --rename {dataset.labels[0]}={FACE}.",
         )
     label = FACE if FACE in dataset.labels or not dataset.labels else dataset.labels[0]
     teacher = teacher if isinstance(teacher, Teacher) else Teacher.load(teacher)

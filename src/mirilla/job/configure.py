@@ -11,7 +11,7 @@ import numpy as np
 
 from mirilla import config, console
 from mirilla.data.sample import Sample
-from mirilla.errors import TrainingError
+from mirilla.errors import TrainingError, UsageError
 from mirilla.job import parts, recipe
 from mirilla.job.inputs import Inputs
 from mirilla.job.options import DEFAULT_STEPS, JobOptions
@@ -36,6 +36,19 @@ def lasting_options(options: JobOptions) -> dict[str, Any]:
         "start": options.start,
         "seed": options.seed,
     }
+
+
+def require(options: JobOptions) -> None:
+    """Complain of what is not there before anything is read.
+
+    Raises:
+        UsageError, ModelError: the zoo has no such model, or --start and --teacher name no file.
+    """
+    zoo.find(options.model)
+    if options.start not in ("shipped", "scratch"):
+        parts.is_detector(Path(options.start))
+    if options.teacher is not None and not options.teacher.is_file():
+        raise UsageError(f"--teacher {options.teacher}: no such file.", "Give a YuNet's ONNX file.")
 
 
 def pipeline_of(

@@ -60,6 +60,7 @@ def run_job(options: JobOptions) -> Outcome:
 def work(options: JobOptions, workspace: Workspace) -> Outcome:
     """The stages, in a workspace that is open."""
     out = workspace.out
+    configure.require(options)
     console.say("[read]")
     with console.progress("reading", unit="pictures") as bar:
         found = reading.read_inputs(options, bar.advance)
