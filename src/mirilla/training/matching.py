@@ -67,20 +67,24 @@ def pairwise_iou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
 
 def matched_iou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
     """Box against box: (..., 4), (..., 4) -> (...); 0 where they do not meet."""
-    low, high = torch.maximum(a_yxyx[..., :2], b_yxyx[..., :2]), torch.minimum(a_yxyx[..., 2:], b_yxyx[..., 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
+    shared = matched_intersection(a_yxyx, b_yxyx)
     union = box_area(a_yxyx) + box_area(b_yxyx) - shared
     return torch.where(shared > 0, shared / torch.where(shared > 0, union, 1.0), 0.0)
 
 
 def matched_giou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
     """Box against box, generalised (arXiv:1902.09630): (..., 4), (..., 4) -> (...), from -1 to 1."""
-    sides = torch.minimum(a_yxyx[..., 2:], b_yxyx[..., 2:]) - torch.maximum(a_yxyx[..., :2], b_yxyx[..., :2])
     hull = torch.maximum(a_yxyx[..., 2:], b_yxyx[..., 2:]) - torch.minimum(a_yxyx[..., :2], b_yxyx[..., :2])
-    shared = sides.clamp(min=0).prod(-1)
+    shared = matched_intersection(a_yxyx, b_yxyx)
     union = (box_area(a_yxyx) + box_area(b_yxyx) - shared).clamp(min=1e-9)
     area = hull.prod(-1).clamp(min=1e-9)
     return shared / union - (area - union) / area
+
+
+def matched_intersection(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
+    """Areas shared, box against box: (..., 4), (..., 4) -> (...)."""
+    low, high = torch.maximum(a_yxyx[..., :2], b_yxyx[..., :2]), torch.minimum(a_yxyx[..., 2:], b_yxyx[..., 2:])
+    return (high - low).clamp(min=0).prod(-1)
 
 
 def pairwise_intersection(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
@@ -156,6 +160,25 @@ def assign(
         inside = pairwise_intersection(boxes_yxyx, anchors_yxyx[None]) / box_area(anchors_yxyx)
         near = ((inside >= 0.5) | (similarity >= matcher.unmatched_threshold)) & ignored[:, :, None]
         match = torch.where((match == BACKGROUND) & near.any(1), IGNORED, match)
+    return targets_of_match(match, boxes_yxyx, classes, weights, anchors_yxyx, num_classes, coder)
+
+
+def targets_of_match(
+    match: Tensor,
+    boxes_yxyx: Tensor,
+    classes: Tensor,
+    weights: Tensor,
+    anchors_yxyx: Tensor,
+    num_classes: int,
+    coder: BoxCoderSpec,
+    quality: Tensor | None = None,
+) -> Targets:
+    """What the anchors learn, whoever has matched them.
+
+    Args:
+        match: (B, A) the object, BACKGROUND or IGNORED. The objects are those of `assign`.
+        quality: (B, A) the class target of a matched anchor, the rest to 1 being the background's; None: 1.
+    """
     matched = match >= 0
     batch, anchors = match.shape
     if boxes_yxyx.shape[1] == 0:
@@ -170,8 +193,13 @@ def assign(
     class_weights = torch.where(matched, weight, torch.where(match == IGNORED, 0.0, 1.0))
     taken = boxes_yxyx.gather(1, index[..., None].expand(-1, -1, 4))
     codes = torch.where(matched[..., None], encode(taken, anchors_yxyx, coder), 0.0)
-    one_hot = (column[..., None] == torch.arange(num_classes + 1, device=column.device)).to(boxes_yxyx.dtype)
-    return Targets(match, one_hot, class_weights, codes, box_weights)
+    # not one_hot, which asks the CPU for the largest class: a captured step asks for nothing
+    columns = (column[..., None] == torch.arange(num_classes + 1, device=column.device)).to(boxes_yxyx.dtype)
+    if quality is not None:
+        share = torch.where(matched, quality.clamp(0, 1), 1.0)
+        columns = columns * share[..., None]
+        columns[..., 0] = torch.where(matched, 1 - share, 1.0)
+    return Targets(match, columns, class_weights, codes, box_weights)
 
 
 def encode(boxes_yxyx: Tensor, anchors_yxyx: Tensor, coder: BoxCoderSpec) -> Tensor:

@@ -63,7 +63,6 @@ class Plan:
     checkpoint_every_steps: int
     keep_every_hours: int
     seed: int
-    device: str
     recalibration_batches: int
 
     @property
@@ -121,7 +120,6 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
         checkpoint_every_steps=options.checkpoint_every_steps,
         keep_every_hours=train.keep_checkpoint_every_n_hours,
         seed=options.seed,
-        device=options.device,
         recalibration_batches=options.recalibration_batches,
     )
 

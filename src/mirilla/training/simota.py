@@ -22,8 +22,9 @@ from mirilla.training.matching import (
     Targets,
     box_area,
     decode,
-    encode,
+    matched_intersection,
     matched_iou,
+    targets_of_match,
 )
 
 IGNORED_SHARE = 0.5  # of an anchor, or of its predicted box, inside an ignored object: it is taught nothing
@@ -97,7 +98,8 @@ def assign_dynamically(
     match, quality = match[:-1].view(pictures, count), quality[:-1].view(pictures, count)
     near = _near_ignored(_rows(batch.boxes_yxyx, batch.ignored, static), predicted, anchors_yxyx)
     match = torch.where((match == BACKGROUND) & near, IGNORED, match)
-    return _targets(match, quality, batch, anchors_yxyx, num_classes, coder)
+    return targets_of_match(match, batch.boxes_yxyx, batch.classes, batch.weights, anchors_yxyx, num_classes, coder,
+                            quality)
 
 
 def _rows(boxes_yxyx: Tensor, mask: Tensor, static: bool) -> _Rows:
@@ -138,29 +140,7 @@ def _near_ignored(rows: _Rows, predicted: Tensor, anchors_yxyx: Tensor) -> Tenso
     boxes = rows.boxes_yxyx[:, None]
     hit = torch.zeros(len(rows.picture), predicted.shape[1], dtype=torch.bool, device=predicted.device)
     for other in (predicted[rows.picture], anchors_yxyx[None]):
-        sides = torch.minimum(boxes[..., 2:], other[..., 2:]) - torch.maximum(boxes[..., :2], other[..., :2])
-        inside = sides.clamp(min=0).prod(-1) / box_area(other).clamp(min=1e-9)
+        inside = matched_intersection(boxes, other) / box_area(other).clamp(min=1e-9)
         hit |= inside >= IGNORED_SHARE
     hit &= rows.alive[:, None]
     return near.index_add_(0, rows.picture, hit.to(near.dtype)) > 0
-
-
-def _targets(match: Tensor, quality: Tensor, batch: Batch, anchors_yxyx: Tensor, num_classes: int,
-             coder: BoxCoderSpec) -> Targets:
-    matched = match >= 0
-    if not batch.boxes_yxyx.shape[1]:
-        columns = F.one_hot(torch.zeros_like(match), num_classes + 1).to(quality.dtype)
-        zeros = torch.zeros_like(quality)
-        return Targets(match, columns, torch.ones_like(zeros), zeros[..., None].expand(-1, -1, 4), zeros)
-    index = match.clamp(min=0)
-    weight = batch.weights.gather(1, index)
-    box_weights = torch.where(matched, weight, 0.0)
-    class_weights = torch.where(matched, weight, torch.where(match == IGNORED, 0.0, 1.0))
-    column = torch.where(matched, batch.classes.gather(1, index) + 1, 0)
-    share = torch.where(matched, quality.clamp(0, 1), 1.0)
-    # not one_hot, which asks the CPU for the largest class: a captured step asks for nothing
-    columns = (column[..., None] == torch.arange(num_classes + 1, device=column.device)) * share[..., None]
-    columns[..., 0] = torch.where(matched, 1 - share, 1.0)
-    taken = batch.boxes_yxyx.gather(1, index[..., None].expand(-1, -1, 4))
-    codes = torch.where(matched[..., None], encode(taken, anchors_yxyx, coder), 0.0)
-    return Targets(match, columns, class_weights, codes, box_weights)
