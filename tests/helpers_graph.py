@@ -152,3 +152,23 @@ def small_network(form: str = "FusedBatchNorm", side: int = 64, seed: int = 0) -
     graph.node("ConcatV2", "concat", *boxes, graph.const("concat/axis", np.int32(1)), N=2)
     graph.node("ConcatV2", "concat_1", *classes, graph.const("concat_1/axis", np.int32(1)), N=2)
     return graph
+
+
+def other_layers() -> Graph:
+    """Every kind of layer that an SSD lacks: placeholder 'input' (N, 20, 20, 3), outputs 'softmax' and 'sigmoid'."""
+    graph = Graph(3)
+    source = graph.placeholder("input", (-1, 20, 20, 3))
+    x = graph.node("Relu", "relu", graph.bias("a", graph.depthwise("a", source, (3, 3, 3, 2), 2), 6))
+    pads = graph.const("pads", np.array([[0, 0], [1, 2], [0, 3], [0, 0]], np.int32))
+    x = graph.conv("b", graph.node("Pad", "pad", x, pads), (3, 3, 6, 8), 2, "VALID")
+    y = graph.conv("c", x, (1, 1, 8, 8))
+    x = graph.node("Add", "sum", x, y)
+    form = {"padding": "SAME", "data_format": "NHWC"}
+    x = graph.node("MaxPool", "max", x, ksize=[1, 3, 3, 1], strides=[1, 2, 2, 1], **form)
+    x = graph.node("AvgPool", "average", x, ksize=[1, 2, 2, 1], strides=[1, 1, 1, 1], **form)
+    x = graph.node("Mean", "mean", x, graph.const("axes", np.array([1, 2], np.int32)))
+    x = graph.node("MatMul", "product", x, graph.weights("matrix", 8, 5))
+    x = graph.node("BiasAdd", "logits", x, graph.const("bias", np.arange(5.0)))
+    graph.node("Softmax", "softmax", x)
+    graph.node("Sigmoid", "sigmoid", x)
+    return graph

@@ -7,7 +7,7 @@ import threading
 import numpy as np
 import pytest
 
-from helpers_graph import Graph, small_network
+from helpers_graph import other_layers, small_network
 from mirilla import engine
 from mirilla.errors import MissingExtraError, UsageError
 from mirilla.graph import reader
@@ -15,30 +15,9 @@ from mirilla.graph.reference import Runner
 from mirilla.parallel import in_order
 from mirilla.targets import onnx_graph
 
-
-def other_layers():
-    """Every kind of layer that an SSD lacks."""
-    graph = Graph(3)
-    source = graph.placeholder("input", (-1, 20, 20, 3))
-    x = graph.node("Relu", "relu", graph.bias("a", graph.depthwise("a", source, (3, 3, 3, 2), 2), 6))
-    pads = graph.const("pads", np.array([[0, 0], [1, 2], [0, 3], [0, 0]], np.int32))
-    x = graph.conv("b", graph.node("Pad", "pad", x, pads), (3, 3, 6, 8), 2, "VALID")
-    y = graph.conv("c", x, (1, 1, 8, 8))
-    x = graph.node("Add", "sum", x, y)
-    form = {"padding": "SAME", "data_format": "NHWC"}
-    x = graph.node("MaxPool", "max", x, ksize=[1, 3, 3, 1], strides=[1, 2, 2, 1], **form)
-    x = graph.node("AvgPool", "average", x, ksize=[1, 2, 2, 1], strides=[1, 1, 1, 1], **form)
-    x = graph.node("Mean", "mean", x, graph.const("axes", np.array([1, 2], np.int32)))
-    x = graph.node("MatMul", "product", x, graph.weights("matrix", 8, 5))
-    x = graph.node("BiasAdd", "logits", x, graph.const("bias", np.arange(5.0)))
-    graph.node("Softmax", "softmax", x)
-    graph.node("Sigmoid", "sigmoid", x)
-    return reader.read(graph.graph_def, "input", ("softmax", "sigmoid"))
-
-
 GRAPHS = {
     "small": lambda: reader.read(small_network("FusedBatchNorm").graph_def),
-    "other layers": other_layers,
+    "other layers": lambda: reader.read(other_layers().graph_def, "input", ("softmax", "sigmoid")),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers_graph import Graph, small_network
+from helpers_graph import other_layers, small_network
 from mirilla.errors import ModelError
 from mirilla.graph import kernels, reader
 from mirilla.graph.deploy import SAME, VALID, output_side, same_pads
@@ -168,24 +168,7 @@ def test_small_network_equals_tensorflow(form):
 
 @pytest.mark.tensorflow
 def test_other_layers_equal_tensorflow():
-    graph = Graph(3)
-    source = graph.placeholder("input", (-1, 20, 20, 3))
-    x = graph.node("Relu", "relu", graph.bias("a", graph.depthwise("a", source, (3, 3, 3, 2), 2), 6))
-    pads = graph.const("pads", np.array([[0, 0], [1, 2], [0, 3], [0, 0]], np.int32))
-    x = graph.conv("b", graph.node("Pad", "pad", x, pads), (3, 3, 6, 8), 2, "VALID")
-    y = graph.conv("c", x, (1, 1, 8, 8))
-    x = graph.node("Add", "sum", x, y)
-    x = graph.node(
-        "MaxPool", "max", x, ksize=[1, 3, 3, 1], strides=[1, 2, 2, 1], padding="SAME", data_format="NHWC"
-    )
-    x = graph.node(
-        "AvgPool", "average", x, ksize=[1, 2, 2, 1], strides=[1, 1, 1, 1], padding="SAME", data_format="NHWC"
-    )
-    x = graph.node("Mean", "mean", x, graph.const("axes", np.array([1, 2], np.int32)))
-    x = graph.node("MatMul", "product", x, graph.weights("matrix", 8, 5))
-    x = graph.node("BiasAdd", "logits", x, graph.const("bias", np.arange(5.0)))
-    graph.node("Softmax", "softmax", x)
-    graph.node("Sigmoid", "sigmoid", x)
+    graph = other_layers()
     outputs = ("softmax", "sigmoid")
     images = np.random.default_rng(2).uniform(-1, 1, (2, 20, 20, 3)).astype(np.float32)
     expected = tensorflow_run(graph.graph_def, "input", outputs, images)

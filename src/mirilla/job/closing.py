@@ -27,6 +27,7 @@ def report(
     steps: int,
     measured: Mapping[str, Any],
 ) -> None:
+    """The stage that writes report.html."""
     path = workspace.out / "report.html"
     name = options.name or workspace.out.resolve().name
     log_path = workspace.out / "train" / "log.jsonl"
@@ -98,6 +99,7 @@ def next_commands(out: Path) -> list[tuple[str, str]]:
 
 
 def all_files(workspace: Workspace) -> list[tuple[str, int]]:
+    """(name, size) of every file that a stage has made, what people look at first before the rest."""
     order = ("detect", "evaluate", "export", "configure", "train", "convert", "check")
     stages = [*order, *(s for s in workspace.stages if s not in (*order, "report"))]
     return [
@@ -109,6 +111,7 @@ def all_files(workspace: Workspace) -> list[tuple[str, int]]:
 
 
 def finish(out: Path, files: Sequence[tuple[str, int]]) -> None:
+    """Say what was made and what to do next."""
     console.say()
     rows = [(str(out / name), size, what) for name, size, what in tables.file_rows(files)]
     console.table("Files made", ("file", "size", "what it is"), rows)

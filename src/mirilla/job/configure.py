@@ -114,13 +114,13 @@ def _start(options: JobOptions, pipeline: config.Pipeline) -> None:
         return
     train = pipeline.train_config
     if options.start == "shipped":
-        path = parts.shipped_weights(model_spec(pipeline))
+        path, detector = parts.shipped_weights(model_spec(pipeline)), True
         if path is None:
             return
     else:
         path = Path(options.start)
+        detector = parts.is_detector(path)
     train.fine_tune_checkpoint = str(path.resolve())
-    detector = parts.is_detector(path)
     train.fine_tune_checkpoint_type = "detection" if detector else "classification"
     train.load_all_detection_checkpoint_vars = detector
     pipeline.mirilla.fine_tune_slice_channels = not detector

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mirilla.errors import UsageError
 from mirilla.job import recipe
+from mirilla.model import zoo
 
 DEFAULT_STEPS = 12_000
 DEFAULT_EVAL_SHARE = 0.1
-DEFAULT_MODEL = "kit"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class JobOptions:
     batch_size: int = 24
     size_px: int = 256
     depth_multiplier: float | None = None
-    model: str = DEFAULT_MODEL
+    model: str = zoo.DEFAULT
     recipe: str = recipe.DEFAULT
     start: str = "shipped"
     teacher: Path | None = None

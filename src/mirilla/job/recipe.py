@@ -28,7 +28,7 @@ TF1_PEAK_RATE = 0.04
 # to other statistics than the newest: with a tenth, a checkpoint from the middle of a run found nothing at all.
 TF1_AVERAGE_SHARE, STATISTICS_SHARE = 0.03, 0.02
 # mirilla. Adam moves every weight by about the rate, whatever its gradient's size, and box codes' are small.
-# benchmarks/README.md, "What it taught": 0.002 is far too little for a run of some thousand steps.
+# benchmarks/accuracy.md, "What else was learnt": 0.002 is far too little for a run of some thousand steps.
 PEAK_RATE = 0.01
 AVERAGE_SHARE = 0.05  # statistics are measured for it at the end, so it may be a longer one
 RECALIBRATION_BATCHES = 50
