@@ -1,0 +1,67 @@
+"""Every model of the zoo, trained alike: the same photos, recipe, length and seed.
+
+    python benchmarks/zoo.py --out DIR [--steps 3000] [--only NAME ...] [--jobs 1]
+    python benchmarks/accuracy.py kit=DIR/kit ... --sets ilc2021 --out DIR/accuracy     # the command it ends with
+    python benchmarks/page.py --zoo DIR/accuracy/accuracy.json
+    python benchmarks/pareto.py DIR/accuracy/accuracy.json
+
+Each is a `mirilla train` of its own with one thread, by the recipe that `mirilla run` takes, from ImageNet's weights
+of a base network at width 0.25: sliced to a narrower model, and filled up with channels that nothing reads yet for a
+wider one. A run that was stopped goes on; what is exported already is not trained again. The processor time of each
+stands in its model.json, under `training`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    os.environ.setdefault(_variable, "1")  # before numpy is imported: figures are of one core
+
+# ruff: noqa: E402
+import ablation
+import variants
+from common import LABELS, records
+
+from mirilla import console, weights
+from mirilla.model import zoo
+from mirilla.targets.export import export_model
+
+SETS = ("ilc2021", "roboflow_gray", "caltech1999")
+
+
+def run(name: str, path: Path, args: argparse.Namespace) -> None:
+    """Train and export one model."""
+    variant = variants.Variant("zoo", model=name, start=str(variants.IMAGENET))
+    pipeline = variants.pipeline(variant, path, args.steps, args.batch_size, args.seed)
+    folder = args.out / "runs" / f"{name}-{args.seed}-{ablation.key_of(pipeline)[:8]}"
+    cpu_s = ablation.train(pipeline, folder, args.out / "cache", None)
+    spec, _, found = weights.of_training_folder(folder, None)
+    training = {"steps": found.step, "batch_size": args.batch_size, "pictures": found.step * args.batch_size,
+                "seed": args.seed, "cpu_s": round(cpu_s)}
+    export_model(spec, found.variables, LABELS, args.out / name, pipeline=pipeline, training=training, name=name)
+    console.say(f"{name}: {cpu_s:.0f} CPU s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("zoo"), metavar="DIR")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--batch-size", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+", default=list(zoo.names()), metavar="NAME", choices=zoo.names())
+    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, a core each")
+    args = parser.parse_args()
+    path = records(args.out, SETS)
+    wanted = [name for name in args.only if not (args.out / name / "model.json").is_file()]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda name: run(name, path, args), wanted))
+    models = " ".join(f"{name}={args.out / name}" for name in zoo.names() if (args.out / name / "model.json").is_file())
+    console.say(f"Measure them: python benchmarks/accuracy.py {models} --sets ilc2021 --out {args.out / 'accuracy'}")
+
+
+if __name__ == "__main__":
+    main()
