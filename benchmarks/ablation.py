@@ -117,6 +117,8 @@ def key_of(pipeline: config.Pipeline) -> str:
         plain.ClearField(part)
     if plain.train_config.fine_tune_checkpoint:
         plain.train_config.fine_tune_checkpoint = Path(plain.train_config.fine_tune_checkpoint).name
+    if plain.mirilla.distillation.teacher:
+        plain.mirilla.distillation.teacher = Path(plain.mirilla.distillation.teacher).name
     return hashlib.sha256(config.dump(plain).encode()).hexdigest()
 
 

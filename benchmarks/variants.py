@@ -21,6 +21,7 @@ from mirilla.job.configure import fit_anchors
 from mirilla.model import zoo
 
 IMAGENET = SHARED / "weights/mobilenet_v1_025_imagenet_keras.npz"
+YUNET = SHARED / "peers/yunet_n.onnx"
 OURS, TF1 = "mirilla", "tf1"
 
 
@@ -96,6 +97,8 @@ def variants(base: Variant, ours: config.Pipeline) -> dict[str, Variant]:
         found.append(replace(base, name="without ImageNet start", start=""))
     else:
         found.append(replace(base, name="with ImageNet start", start=str(IMAGENET)))
+    found.append(replace(base, name="with YuNet's soft labels",
+                         overlay=f'mirilla {{ distillation {{ teacher: "{YUNET}" }} }}'))
     if not base.model.endswith("-s8"):
         found.append(replace(base, name="with stride-8 head", model=f"{base.model}-s8"))
     old = Variant(TF1, recipe=TF1, fitted=False)

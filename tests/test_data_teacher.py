@@ -13,9 +13,9 @@ from mirilla import boxes, shipped
 from mirilla.cli.main import main
 from mirilla.data import read_dataset, teacher
 from mirilla.data.dataset import Dataset
-from mirilla.data.images import decode_rgb
 from mirilla.data.sample import Sample
-from mirilla.errors import DataError, MissingExtraError, ModelError
+from mirilla.data.yunet import YuNet
+from mirilla.errors import DataError
 
 
 def sample(*own, ignore=(), labels=None):
@@ -85,9 +85,9 @@ class Stub:
 
 
 def stub():
-    made = teacher.Teacher(None, "digest")
+    made = YuNet(None, "digest")
     asked = Stub()
-    return type("Asked", (teacher.Teacher,), {"__call__": lambda self, image: asked(image)})(None, made.digest), asked
+    return type("Asked", (YuNet,), {"__call__": lambda self, image: asked(image)})(None, made.digest), asked
 
 
 @pytest.fixture
@@ -134,30 +134,6 @@ def test_an_empty_folder_is_refused(tmp_path):
         teacher.pictures(tmp_path)
 
 
-def test_files_that_are_no_yunet_are_refused(tmp_path):
-    onnx = pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    path = tmp_path / "x.onnx"
-    path.write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="not a whole ONNX model"):
-        teacher.Teacher.load(path)
-    value = onnx.helper.make_tensor_value_info
-    node = onnx.helper.make_node("Identity", ["x"], ["y"])
-    graph = onnx.helper.make_graph([node], "g", [value("x", 1, [1])], [value("y", 1, [1])])
-    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
-    path.write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="no output 'bbox_16'"):
-        teacher.Teacher.load(path)
-
-
-def test_without_onnxruntime_the_extra_is_named(monkeypatch, tmp_path):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match="onnxruntime"):
-        teacher.Teacher.load(tmp_path / "x.onnx")
-
-
 @pytest.fixture(scope="module")
 def yunet(shared):
     pytest.importorskip("onnxruntime")
@@ -165,17 +141,6 @@ def yunet(shared):
     if not path.is_file():
         pytest.skip("../shared/peers/yunet_n.onnx is missing")
     return path
-
-
-def test_yunet_finds_the_face_of_the_shipped_photo(yunet):
-    judge = teacher.Teacher.load(yunet)
-    found, scores = judge(decode_rgb(shipped.PHOTO))
-    assert (scores >= 0.7).sum() == 1
-    assert boxes.iou(found[:1], np.array([shipped.PHOTO_FACE_YXYX]))[0, 0] >= 0.7
-    wide = np.zeros((512, 1024, 3), np.uint8)
-    wide[:, 512:] = decode_rgb(shipped.PHOTO)
-    moved, _ = judge(wide)
-    np.testing.assert_allclose(moved[0], found[0] * [1, 0.5, 1, 0.5] + [0, 0.5, 0, 0.5], atol=0.02)
 
 
 def test_yunet_agrees_with_the_labels_of_a_real_set(yunet, shared):

@@ -38,6 +38,7 @@ from PIL import Image
 from mirilla.data import images, read_dataset, teacher, tfrecord, toy
 from mirilla.data.sample import Sample
 from mirilla.data.toy_scenes import background
+from mirilla.data.yunet import YuNet
 
 # What the data set's authors filmed themselves, by the first words of the file names. The rest (stock photos, a
 # magazine's cover, frames of others' films) may be under its owners' rights and is left out.
@@ -94,7 +95,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
-    yunet = teacher.Teacher.load(args.teacher)
+    yunet = YuNet.load(args.teacher)
 
     gray, left_out = filmed(args.gray, yunet, args.out / "teacher.jsonl")
     photos, sources = package_photos(args.wheels, yunet)
@@ -138,7 +139,7 @@ def main() -> None:
     print(json.dumps({k: report[k] for k in ("pictures", "faces", "ignored", "left_out", "heads")}, indent=1))
 
 
-def filmed(folder: Path, yunet: teacher.Teacher, cache: Path) -> tuple[list[Sample], dict[str, int]]:
+def filmed(folder: Path, yunet: YuNet, cache: Path) -> tuple[list[Sample], dict[str, int]]:
     """The train part that its authors filmed, with the teacher's help; and what was left out, by name."""
     dataset = read_dataset(folder, split="train")
     kept = [s for s in dataset.samples if FILMED.match(s.filename)]
@@ -149,7 +150,7 @@ def filmed(folder: Path, yunet: teacher.Teacher, cache: Path) -> tuple[list[Samp
     return [replace(s, image=s.encoded(), filename=f"gray/{s.filename}") for s in taught.samples], dict(out)
 
 
-def package_photos(wheels: Path, yunet: teacher.Teacher) -> tuple[list[Sample], list[dict]]:
+def package_photos(wheels: Path, yunet: YuNet) -> tuple[list[Sample], list[dict]]:
     samples, sources = [], []
     for photo in PHOTOS:
         (wheel,) = sorted(wheels.glob(f"{photo.wheel}-*.whl"))

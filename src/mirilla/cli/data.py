@@ -347,13 +347,14 @@ def _label(args: argparse.Namespace) -> int:
     from mirilla.data.convert import check_destination, convert
     from mirilla.data.read import recognise, select
     from mirilla.data.tfrecord import SUFFIXES
+    from mirilla.data.yunet import YuNet
     from mirilla.errors import DataError, UsageError
 
     if not 0 < args.confident <= 1:
         raise UsageError(f"--confident {args.confident}: a score lies between 0 and 1.", "Give 0.7, say.")
     if Path(args.destination).suffix.lower() not in SUFFIXES:
         check_destination(Path(args.destination), args.force)
-    judge = teacher.Teacher.load(args.teacher)
+    judge = YuNet.load(args.teacher)
     source = select(args.source)[0]
     try:
         bare = False

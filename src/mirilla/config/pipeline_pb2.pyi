@@ -63,7 +63,7 @@ class TrainEvalPipelineConfig(_message.Message):
     def __init__(self, model: _Optional[_Union[DetectionModel, _Mapping]] = ..., train_config: _Optional[_Union[TrainConfig, _Mapping]] = ..., train_input_reader: _Optional[_Union[InputReader, _Mapping]] = ..., eval_config: _Optional[_Union[EvalConfig, _Mapping]] = ..., eval_input_reader: _Optional[_Union[InputReader, _Mapping]] = ..., graph_rewriter: _Optional[_Union[GraphRewriter, _Mapping]] = ..., mirilla: _Optional[_Union[MirillaOptions, _Mapping]] = ...) -> None: ...
 
 class MirillaOptions(_message.Message):
-    __slots__ = ("recipe", "base_batch_norm_decay", "moving_average_warmup", "checkpoint_every_steps", "seed", "device", "fine_tune_from_averages", "fine_tune_slice_channels", "dynamic_assigner", "quality_focal_loss", "giou_loss", "anchor_map", "feature_map", "recalibration_batches", "augmentation", "precision")
+    __slots__ = ("recipe", "base_batch_norm_decay", "moving_average_warmup", "checkpoint_every_steps", "seed", "device", "fine_tune_from_averages", "fine_tune_slice_channels", "dynamic_assigner", "quality_focal_loss", "giou_loss", "anchor_map", "feature_map", "recalibration_batches", "augmentation", "precision", "distillation")
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     BASE_BATCH_NORM_DECAY_FIELD_NUMBER: _ClassVar[int]
     MOVING_AVERAGE_WARMUP_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +80,7 @@ class MirillaOptions(_message.Message):
     RECALIBRATION_BATCHES_FIELD_NUMBER: _ClassVar[int]
     AUGMENTATION_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
+    DISTILLATION_FIELD_NUMBER: _ClassVar[int]
     recipe: str
     base_batch_norm_decay: float
     moving_average_warmup: bool
@@ -96,7 +97,8 @@ class MirillaOptions(_message.Message):
     recalibration_batches: int
     augmentation: _containers.RepeatedCompositeFieldContainer[Augmentation]
     precision: str
-    def __init__(self, recipe: _Optional[str] = ..., base_batch_norm_decay: _Optional[float] = ..., moving_average_warmup: bool = ..., checkpoint_every_steps: _Optional[int] = ..., seed: _Optional[int] = ..., device: _Optional[str] = ..., fine_tune_from_averages: bool = ..., fine_tune_slice_channels: bool = ..., dynamic_assigner: _Optional[_Union[DynamicAssigner, _Mapping]] = ..., quality_focal_loss: _Optional[_Union[QualityFocalLoss, _Mapping]] = ..., giou_loss: _Optional[_Union[GiouLoss, _Mapping]] = ..., anchor_map: _Optional[_Iterable[_Union[AnchorMap, _Mapping]]] = ..., feature_map: _Optional[_Iterable[str]] = ..., recalibration_batches: _Optional[int] = ..., augmentation: _Optional[_Iterable[_Union[Augmentation, _Mapping]]] = ..., precision: _Optional[str] = ...) -> None: ...
+    distillation: Distillation
+    def __init__(self, recipe: _Optional[str] = ..., base_batch_norm_decay: _Optional[float] = ..., moving_average_warmup: bool = ..., checkpoint_every_steps: _Optional[int] = ..., seed: _Optional[int] = ..., device: _Optional[str] = ..., fine_tune_from_averages: bool = ..., fine_tune_slice_channels: bool = ..., dynamic_assigner: _Optional[_Union[DynamicAssigner, _Mapping]] = ..., quality_focal_loss: _Optional[_Union[QualityFocalLoss, _Mapping]] = ..., giou_loss: _Optional[_Union[GiouLoss, _Mapping]] = ..., anchor_map: _Optional[_Iterable[_Union[AnchorMap, _Mapping]]] = ..., feature_map: _Optional[_Iterable[str]] = ..., recalibration_batches: _Optional[int] = ..., augmentation: _Optional[_Iterable[_Union[Augmentation, _Mapping]]] = ..., precision: _Optional[str] = ..., distillation: _Optional[_Union[Distillation, _Mapping]] = ...) -> None: ...
 
 class DynamicAssigner(_message.Message):
     __slots__ = ("center_radius", "candidates", "box_cost")
@@ -117,6 +119,16 @@ class QualityFocalLoss(_message.Message):
 class GiouLoss(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class Distillation(_message.Message):
+    __slots__ = ("teacher", "share", "least_score")
+    TEACHER_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    LEAST_SCORE_FIELD_NUMBER: _ClassVar[int]
+    teacher: str
+    share: float
+    least_score: float
+    def __init__(self, teacher: _Optional[str] = ..., share: _Optional[float] = ..., least_score: _Optional[float] = ...) -> None: ...
 
 class AnchorMap(_message.Message):
     __slots__ = ("box",)

@@ -234,6 +234,8 @@ def _ours(pipeline: Pipeline) -> Iterator[Finding]:
                 "is set without dynamic_assigner, which makes its targets.",
                 "Set mirilla { dynamic_assigner {} }, or remove quality_focal_loss.",
             )
+    if options.HasField("distillation"):
+        yield from _distillation(options)
     if options.precision not in PRECISIONS:
         yield Finding(
             "mirilla.precision", f"'{options.precision}' is not known.", f"Use {', '.join(PRECISIONS)}."
@@ -242,4 +244,18 @@ def _ours(pipeline: Pipeline) -> Iterator[Finding]:
     if device not in ("auto", "cpu", "mps", "cuda") and not (device[:5] == "cuda:" and device[5:].isdigit()):
         yield Finding(
             "mirilla.device", f"'{device}' is no device.", "Use auto, cpu, cuda, cuda:0, ... or mps."
+        )
+
+
+def _distillation(options: Any) -> Iterator[Finding]:
+    message, path = options.distillation, "mirilla.distillation"
+    if not message.teacher:
+        yield Finding(f"{path}.teacher", "is missing.", "Name a YuNet's ONNX file or a model of Mirilla's.")
+    yield from between(message, path, "share", 0, 1)
+    yield from between(message, path, "least_score", 0, 1, upper_open=True)
+    if not options.HasField("quality_focal_loss"):
+        yield Finding(
+            path,
+            "is set without quality_focal_loss, whose targets it softens.",
+            "Set mirilla { dynamic_assigner {} quality_focal_loss {} }, or remove distillation.",
         )

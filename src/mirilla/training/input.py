@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import cv2
@@ -43,12 +43,18 @@ class Objects:
     ignore: NDArray[np.bool_]
 
 
+class SoftLabels(Protocol):
+    """What a teacher makes of an example's labels: objects, and (N,) how sure to be of each."""
+
+    def __call__(self, image: NDArray[np.uint8], objects: Objects) -> tuple[Objects, NDArray[np.float32]]: ...
+
+
 @dataclass(frozen=True)
 class Arrays:
     """One batch of B pictures with at most G objects each.
 
     images: (B, H, W, 3) uint8. boxes_yxyx: (B, G, 4) float32, normalised to the input. classes: (B, G) int64.
-    weights: (B, G) float32. valid, ignored: (B, G) bool.
+    weights: (B, G) float32. valid, ignored: (B, G) bool. confidences: (B, G) float32 with soft labels, else None.
     """
 
     images: NDArray[np.uint8]
@@ -57,6 +63,7 @@ class Arrays:
     weights: NDArray[np.float32]
     valid: NDArray[np.bool_]
     ignored: NDArray[np.bool_]
+    confidences: NDArray[np.float32] | None = None
 
 
 def objects_of(sample: Sample, ids: dict[str, int]) -> Objects:
@@ -88,15 +95,17 @@ class Batches:
         recipe: what mirilla.augmentation asks for besides. None: the API's input, to the bit.
         total_steps: of the training, whose last share has no mosaics; None: not known, mosaics to the end.
         part: which examples of each batch this process makes, where several share it.
+        teacher: softens the labels of every example; None: they stay.
     """
 
     def __init__(self, pictures: Pictures, objects: Sequence[Objects], spec: ModelSpec, batch_size: int,
                  augmentations: Sequence[Augmentation], seed: int, shuffle: bool = True,
-                 recipe: InputRecipe | None = None, total_steps: int | None = None, part: slice = slice(None)):
+                 recipe: InputRecipe | None = None, total_steps: int | None = None, part: slice = slice(None),
+                 teacher: SoftLabels | None = None):
         self.pictures, self.objects, self.spec = pictures, objects, spec
         self.recipe, self.total_steps = recipe, total_steps
         self.batch_size, self.augmentations = batch_size, tuple(augmentations)
-        self.seed, self.shuffle, self.part = seed, shuffle, part
+        self.seed, self.shuffle, self.part, self.teacher = seed, shuffle, part, teacher
         self._epochs: dict[int, NDArray[np.int64]] = {}
 
     def indices(self, step: int) -> list[int]:
@@ -120,7 +129,11 @@ class Batches:
         for i, index in list(enumerate(self.indices(step)))[self.part]:
             rng = np.random.default_rng([self.seed, 2, step, i])
             examples.append(self.example(index, rng, mosaic))
-        return _stack(examples)
+        if self.teacher is None:
+            return _stack(examples)
+        softened = [self.teacher(image, objects) for image, objects in examples]
+        arrays = _stack([(image, objects) for (image, _), (objects, _) in zip(examples, softened, strict=True)])
+        return replace(arrays, confidences=_padded([confidence for _, confidence in softened]))
 
     def example(
         self, index: int, rng: np.random.Generator, mosaic: bool = True
@@ -214,3 +227,10 @@ def _stack(examples: list[tuple[NDArray[np.uint8], Objects]]) -> Arrays:
         weights[i, :count] = labelled.weights
         valid[i, :count], ignored[i, :count] = ~labelled.ignore, labelled.ignore
     return Arrays(np.stack([image for image, _ in examples]), boxes, classes, weights, valid, ignored)
+
+
+def _padded(rows: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    result = np.ones((len(rows), max(map(len, rows))), np.float32)
+    for i, row in enumerate(rows):
+        result[i, : len(row)] = row
+    return result

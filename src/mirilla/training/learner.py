@@ -107,8 +107,10 @@ class Trainer:
                                   spec.box_coder, spec.matcher.static)
 
     def _batch(self, arrays: Arrays) -> Batch:
-        fields = (arrays.boxes_yxyx, arrays.classes, arrays.weights, arrays.valid, arrays.ignored)
-        return Batch(*(torch.from_numpy(f).to(self.device, non_blocking=True) for f in fields))
+        fields = (arrays.boxes_yxyx, arrays.classes, arrays.weights, arrays.valid, arrays.ignored,
+                  arrays.confidences)
+        tensors = (None if f is None else torch.from_numpy(f).to(self.device, non_blocking=True) for f in fields)
+        return Batch(*tensors)  # type: ignore[arg-type]
 
     def average_statistics(self, batches: Batches) -> dict[str, np.ndarray]:
         """Batch-norm statistics measured for the moving averages, where the plan asks for them: name -> array."""

@@ -32,7 +32,8 @@ class MatcherSpec:
 class Batch:
     """Objects of a batch of B pictures, padded to G; boxes normalised to the network's input.
 
-    boxes_yxyx (B, G, 4), classes (B, G) int64 from 0, weights (B, G), valid and ignored (B, G) bool.
+    boxes_yxyx (B, G, 4), classes (B, G) int64 from 0, weights (B, G), valid and ignored (B, G) bool; confidences
+    (B, G), what the class target of an object found perfectly is, None: 1.
     """
 
     boxes_yxyx: Tensor
@@ -40,6 +41,7 @@ class Batch:
     weights: Tensor
     valid: Tensor
     ignored: Tensor
+    confidences: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from mirilla.config import Pipeline
 from mirilla.errors import ConfigError
@@ -12,6 +13,7 @@ from mirilla.model.network import Initializer
 from mirilla.model.spec import ModelSpec
 from mirilla.training import schedules
 from mirilla.training.augment import Augmentation, augmentations
+from mirilla.training.distillation import DistillationSpec
 from mirilla.training.losses import ClassificationLoss, LocalizationLoss, ObjectiveSpec
 from mirilla.training.matching import MatcherSpec
 from mirilla.training.mining import MinerSpec
@@ -37,6 +39,7 @@ class Plan:
     keep_every_hours: so far apart are the checkpoints that stay when older ones go.
     average_decay: None keeps no moving average.
     recalibration_batches: so many batches measure the statistics of the averages at the end; 0: none.
+    distillation: what softens the labels; None: nothing.
     """
 
     batch_size: int
@@ -64,6 +67,7 @@ class Plan:
     keep_every_hours: int
     seed: int
     recalibration_batches: int
+    distillation: DistillationSpec | None
 
     @property
     def draws(self) -> bool:
@@ -121,7 +125,12 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
         keep_every_hours=train.keep_checkpoint_every_n_hours,
         seed=options.seed,
         recalibration_batches=options.recalibration_batches,
+        distillation=_distillation(options.distillation) if options.HasField("distillation") else None,
     )
+
+
+def _distillation(message) -> DistillationSpec:
+    return DistillationSpec(Path(message.teacher), message.share, message.least_score)
 
 
 def _objective(ssd, options, spec: ModelSpec) -> ObjectiveSpec:

@@ -73,8 +73,8 @@ def assign_dynamically(
 ) -> Targets:
     """Targets of a batch from what the network says now.
 
-    The target of a matched anchor's class is the IoU of its predicted box with the object, that of the background
-    the rest to 1.
+    The target of a matched anchor's class is the IoU of its predicted box with the object, times the object's
+    confidence, that of the background the rest to 1.
 
     Args:
         codes: (B, A, 4). logits: (B, A, num_classes + 1). cells: (A, 2), see `cells_of`.
@@ -96,6 +96,8 @@ def assign_dynamically(
         match.scatter_(0, place, rows.column[:, None].expand_as(anchor).flatten())
         quality.scatter_(0, place, iou.flatten())
     match, quality = match[:-1].view(pictures, count), quality[:-1].view(pictures, count)
+    if batch.confidences is not None and batch.confidences.shape[1]:
+        quality = quality * batch.confidences.gather(1, match.clamp(min=0))
     near = _near_ignored(_rows(batch.boxes_yxyx, batch.ignored, static), predicted, anchors_yxyx)
     match = torch.where((match == BACKGROUND) & near, IGNORED, match)
     return targets_of_match(match, batch.boxes_yxyx, batch.classes, batch.weights, anchors_yxyx, num_classes, coder,

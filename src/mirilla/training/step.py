@@ -142,6 +142,8 @@ def step_runner(trainer: Trainer, batches: Batches, data: TrainingSet, last: int
     if not (trainer.device.type == "cuda" if on_device is None else on_device):
         return HostSteps(trainer, batches, last)
     missing = not_batched(batches.augmentations, batches.recipe, trainer.spec.keep_aspect_ratio)
+    if batches.teacher is not None:
+        missing = "a teacher's soft labels"
     if missing is not None:
         console.say(f"the host makes the batches: the device cannot make {missing}")
         return HostSteps(trainer, batches, last)

@@ -21,7 +21,7 @@ from mirilla.files import explaining, write_text
 from mirilla.model import fused
 from mirilla.model.from_config import model_spec
 from mirilla.training import checkpoint as checkpoints
-from mirilla.training import distributed
+from mirilla.training import distillation, distributed
 from mirilla.training import restore as restoring
 from mirilla.training.allocator import keep_freed_memory
 from mirilla.training.checkpoint import Checkpoint
@@ -176,8 +176,9 @@ def _fine_tune(trainer: Trainer, pipeline: config.Pipeline, model_dir: Path) -> 
 def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None, metadata: dict[str, str],
           device_batches: bool | None) -> Result:
     plan, state, group = trainer.plan, trainer.state, trainer.group
+    teacher = None if plan.distillation is None else distillation.load(plan.distillation, data.labels, trainer.spec)
     batches = Batches(data.pictures, data.objects, trainer.spec, plan.batch_size, plan.augmentations, plan.seed,
-                      plan.shuffle, plan.input_recipe, last, group.part(plan.batch_size))
+                      plan.shuffle, plan.input_recipe, last, group.part(plan.batch_size), teacher)
     log = Log(model_dir, state.step) if group.leads else None
     keeper = checkpoints.Keeper(model_dir, plan.keep_every_hours)
     runner = step_runner(trainer, batches, data, last, device_batches)
