@@ -63,7 +63,7 @@ class Softened:
         together = Objects(
             np.concatenate([objects.boxes_yxyx, finds[new].astype(np.float64)]),
             np.concatenate([objects.classes, np.full(count, self.class_number)]),
-            np.concatenate([objects.weights, scores[new]]),
+            np.concatenate([objects.weights, scores[new].astype(np.float64)]),
             np.concatenate([objects.ignore, np.zeros(count, bool)]),
         )
         return together, np.concatenate([confidences, (share * scores)[new]]).astype(np.float32)
