@@ -465,6 +465,7 @@ def test_best_threshold_parts_right_from_wrong(toy_set):
         (["--recipe", "old"], "--recipe old: it is one of mirilla, tf1"),
         (["--start", "nowhere.pb"], "nowhere.pb: there is no such checkpoint"),
         (["--teacher", "nowhere.onnx"], "--teacher nowhere.onnx: no such file"),
+        (["--teacher-share", "1.5"], "--teacher-share 1.5: it must lie between 0 and 1"),
     ],
 )
 def test_what_is_not_there_is_said_before_anything_is_read(toy_set, tmp_path, trainer, capsys, arguments, message):

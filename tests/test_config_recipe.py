@@ -25,6 +25,12 @@ def test_the_recipes_settings_pass():
         ("dynamic_assigner {} quality_focal_loss { beta: -1 }", "mirilla.quality_focal_loss.beta"),
         ("quality_focal_loss {}", "mirilla.quality_focal_loss"),
         ("precision: 'half'", "mirilla.precision"),
+        ("dynamic_assigner {} quality_focal_loss {} distillation {}", "mirilla.distillation.teacher"),
+        ("dynamic_assigner {} distillation { teacher: 'x.onnx' }", "mirilla.distillation"),
+        ("dynamic_assigner {} quality_focal_loss {} distillation { teacher: 'x' share: 2 }",
+         "mirilla.distillation.share"),
+        ("dynamic_assigner {} quality_focal_loss {} distillation { teacher: 'x' least_score: 1 }",
+         "mirilla.distillation.least_score"),
     ],
 )
 def test_senseless_settings_are_refused(text, field):

@@ -75,7 +75,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--teacher",
         type=Path,
         metavar="ONNX",
-        help="a face detector such as YuNet: what it finds and the labels miss is learnt, or ignored where unsure",
+        help="a face detector such as YuNet: what it finds and the labels miss is learnt, or ignored where unsure; and "
+        "how sure it is softens the labels",
+    )
+    parser.add_argument(
+        "--teacher-share",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="what the teacher's certainty counts beside a label, from 0 to 1 (default: 0.5)",
     )
     parser.add_argument(
         "--resize",
@@ -114,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
             recipe=args.recipe,
             start=args.start,
             teacher=args.teacher,
+            teacher_share=args.teacher_share,
             resize=args.resize,
             device=args.device,
             seed=args.seed,

@@ -27,7 +27,7 @@ _SHOWN_AT = (1.0, 0.5)
 
 def lasting_options(options: JobOptions) -> dict[str, Any]:
     """What a trained model's training can not go on with when it changes."""
-    return {
+    lasting = {
         "size": options.size_px,
         "model": options.model,
         "depth multiplier": options.depth_multiplier,
@@ -36,6 +36,12 @@ def lasting_options(options: JobOptions) -> dict[str, Any]:
         "start": options.start,
         "seed": options.seed,
     }
+    return lasting | ({"teacher's share": options.teacher_share} if _distils(options) else {})
+
+
+def _distils(options: JobOptions) -> bool:
+    """Whether a teacher softens the labels; the original's losses have no use for that."""
+    return options.teacher is not None and options.teacher_share > 0 and options.recipe != "tf1"
 
 
 def require(options: JobOptions) -> None:
@@ -79,6 +85,9 @@ def pipeline_of(
     recipe.apply(recipe.for_steps(steps, options.batch_size, options.recipe), pipeline)
     if options.recipe != "tf1":
         fit_anchors(pipeline, found.train.samples)
+    if options.teacher is not None and _distils(options):
+        distillation = pipeline.mirilla.distillation
+        distillation.teacher, distillation.share = str(options.teacher.resolve()), options.teacher_share
     _start(options, pipeline)
     pipeline.mirilla.seed = options.seed
     config.require(pipeline)

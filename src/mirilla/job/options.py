@@ -30,7 +30,9 @@ class JobOptions:
     depth_multiplier: of the network's width; None: the model's own.
     recipe: 'mirilla', or 'tf1' for the sample's own matching, losses and augmentation.
     start: 'shipped' for the weights in the package, 'scratch', or the path of a checkpoint or model.
-    teacher: an ONNX face detector; faces that it finds and the training labels miss are learnt or ignored.
+    teacher: an ONNX face detector; faces that it finds and the training labels miss are learnt or ignored, and its
+        certainty softens the labels.
+    teacher_share: what the teacher's certainty counts beside a label; 0: nothing.
     resize: 'squash' (as the sample does) or 'letterbox'.
     device: 'cpu', 'cuda', 'mps' or None for the best there is.
     label_map: a .pbtxt; None: the classes found in the data, in their order.
@@ -52,6 +54,7 @@ class JobOptions:
     recipe: str = recipe.DEFAULT
     start: str = "shipped"
     teacher: Path | None = None
+    teacher_share: float = recipe.TEACHER_SHARE
     resize: str = "squash"
     device: str | None = None
     seed: int = 0
@@ -69,6 +72,8 @@ class JobOptions:
                 raise UsageError(f"{name} {value}: it must be at least 1.")
         if self.minutes is not None and not self.minutes > 0:
             raise UsageError(f"--minutes {self.minutes}: it must be more than 0.")
+        if not 0 <= self.teacher_share <= 1:
+            raise UsageError(f"--teacher-share {self.teacher_share}: it must lie between 0 and 1.", "Try 0.5.")
         if not 0 < self.eval_share < 1:
             raise UsageError(f"--eval-share {self.eval_share}: it must lie between 0 and 1.", "Try 0.1.")
         if self.size_px < 32:
