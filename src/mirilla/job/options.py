@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mirilla.errors import UsageError
 from mirilla.job import recipe
+from mirilla.job.recipe import TEACHER_SHARE
 from mirilla.model import zoo
 
 DEFAULT_STEPS = 12_000
@@ -54,7 +55,7 @@ class JobOptions:
     recipe: str = recipe.DEFAULT
     start: str = "shipped"
     teacher: Path | None = None
-    teacher_share: float = recipe.TEACHER_SHARE
+    teacher_share: float = TEACHER_SHARE
     resize: str = "squash"
     device: str | None = None
     seed: int = 0
