@@ -1,6 +1,6 @@
 """The tables of accuracy.md, made from what accuracy.py and ablation.py measured.
 
-    python benchmarks/page.py --accuracy DIR/accuracy.json ... --ablation DIR/ablation.jsonl ...
+    python benchmarks/page.py --accuracy DIR/accuracy.json ... --ablation DIR/ablation.jsonl ... --zoo DIR/accuracy.json
 
 Tables stand in the page between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced, all else is
 left as it is. A table without data keeps what it has.
@@ -79,6 +79,24 @@ def cost_table(content: Mapping[str, Any]) -> str:
     return markdown(
         ("model", "input", "parameters", "MACs", "arena peak, bytes", "file, bytes", "network, ms", "total, ms"), rows
     )
+
+
+def zoo_table(content: Mapping[str, Any]) -> str:
+    """The zoo's models as the bonnet computes them: what they cost, and what equal training makes of them."""
+    rows = []
+    for one in content["models"]:
+        halves = {way["resize"]: way["figures"] for way in one["measured"]
+                  if way["set"] == MAIN_SET and way["arithmetic"] == "fp16"}
+        if not halves or "cpu_s" not in one["facts"].get("training", {}):
+            continue
+        facts = one["facts"]
+        rows.append((
+            one["name"], f"{facts['parameters']:,}", f"{facts['macs'] / 1e6:.1f} M",
+            f"{facts['arena_peak_bytes']:,}", *(ranged(halves["letterbox"][size]) for size in SIZES),
+            ranged(halves["squash"][SIZES[1]]), f"{facts['training']['cpu_s']:,}",
+        ))
+    columns = ("parameters", "MACs", "arena peak, bytes", *SIZES, f"{SIZES[1]}, squashed", "CPU seconds")
+    return markdown(("model", *columns), rows)
 
 
 def differences_table(content: Mapping[str, Any]) -> str:
@@ -163,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Write the tables of accuracy.md.")
     parser.add_argument("--accuracy", nargs="+", type=Path, default=[])
     parser.add_argument("--ablation", nargs="+", type=Path, default=[])
+    parser.add_argument("--zoo", nargs="+", type=Path, default=[])
     parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args()
     tables: dict[str, str] = {}
@@ -177,6 +196,8 @@ def main() -> None:
     if args.ablation:
         lines = [json.loads(line) for path in args.ablation for line in path.read_text().splitlines()]
         tables["ablation"] = ablation_table(lines)
+    if args.zoo:
+        tables["zoo"] = zoo_table(load(args.zoo))
     write_text(args.page, fill(args.page.read_text(), tables))
 
 

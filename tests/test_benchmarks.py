@@ -125,9 +125,27 @@ def test_tables_are_put_between_their_marks(part):
         page.fill(text, {"z": ""})
 
 
+def test_the_zoos_table_has_what_was_trained_alike_as_the_bonnet_computes_it(part):
+    def figures(value):
+        return {size: {"value": value, "low": value - 0.1, "high": value + 0.1} for size in part("common").SIZES}
+
+    def way(resize, arithmetic, value):
+        return {"set": "ilc2021", "resize": resize, "arithmetic": arithmetic, "figures": figures(value)}
+
+    facts = {"parameters": 1000, "macs": 2_000_000, "arena_peak_bytes": 3000, "training": {"cpu_s": 40}}
+    kit = {"name": "kit", "facts": facts, "measured": [
+        way("letterbox", "float32", 0.9), way("letterbox", "fp16", 0.5), way("squash", "fp16", 0.4)]}
+    other = {**kit, "name": "other", "facts": {**facts, "training": {}}}
+    peer = {"name": "peer", "facts": {}, "measured": [way("own", "float32", 0.8)]}
+    rows = part("page").zoo_table({"models": [kit, other, peer]}).splitlines()
+    assert len(rows) == 3
+    assert [cell.strip() for cell in rows[2].split("|")[1:-1]] == [
+        "kit", "1,000", "2.0 M", "3,000", *[".500 (.400-.600)"] * 3, ".400 (.300-.500)", "40"]
+
+
 def test_the_page_has_a_place_for_every_table(part):
     page = part("page")
-    names = ("accuracy", "cost", "differences", "other sets", "sizes", "ablation", "protocols")
+    names = ("accuracy", "cost", "differences", "other sets", "sizes", "ablation", "protocols", "zoo")
     page.fill(page.PAGE.read_text(), dict.fromkeys(names, ""))
 
 
