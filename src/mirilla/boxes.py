@@ -39,7 +39,7 @@ def iou(a_yxyx: Array, b_yxyx: Array) -> Array:
 
 def clip(boxes_yxyx: Array, low: float = 0.0, high: float = 1.0) -> Array:
     """Boxes with every edge moved into [low, high]."""
-    return np.clip(boxes_yxyx, low, high)
+    return np.minimum(np.maximum(boxes_yxyx, low), high)  # some times faster than np.clip on a few boxes
 
 
 def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, most: int) -> NDArray[np.int64]:

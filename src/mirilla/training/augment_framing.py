@@ -119,7 +119,11 @@ def seen_through(view: View, window: Window, least_share: float) -> View:
     boxes = (view.boxes_yxyx * size - [top, left, top, left]) / [height, width, height, width]
     cut = clip(boxes)
     share = area(cut) / np.maximum(area(boxes), 1e-12)
-    return replace(view, boxes_yxyx=cut, ignore=view.ignore | (share < least_share)).keep(share > 0)
+    seen, ignore = share > 0, view.ignore | (share < least_share)
+    if seen.all():
+        return replace(view, boxes_yxyx=cut, ignore=ignore)
+    return replace(view, boxes_yxyx=cut[seen], classes=view.classes[seen], weights=view.weights[seen],
+                   ignore=ignore[seen])
 
 
 def _fit(size_px: tuple[int, int], field_px: tuple[int, int], stretch: float) -> float:

@@ -44,7 +44,9 @@ class Fill:
         return cls() if kind < 0.9 else cls(noise=(int(noise[0]), int(noise[1])))
 
     def paint(self, field: NDArray[np.uint8]) -> None:
-        if self.noise is None:
+        if self.noise is None and self.colour == (0, 0, 0):
+            field[:] = 0
+        elif self.noise is None:
             field[:] = np.tile(np.array(self.colour, np.uint8), field.shape[1]).reshape(1, -1, 3)  # row by row
         else:
             field[:] = from_pool(uniform_pool(), self.noise, field.shape[0], field.shape[1])
@@ -95,10 +97,12 @@ def draw(view: View, window: Window, field: NDArray[np.uint8], fill: Fill, smoot
     else:
         along_y, along_x = _moved(along_y, offset[0], factor), _moved(along_x, offset[1], factor)
         matrix = np.array([[along_x[0], 0, along_x[1]], [0, along_y[0], along_y[1]]])
-    field[rows[0] : rows[1], columns[0] : columns[1]] = cv2.warpAffine(
+    shown = field[rows[0] : rows[1], columns[0] : columns[1]]
+    cv2.warpAffine(
         picture,
         matrix,
         (size[1], size[0]),
+        dst=shown,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
