@@ -37,7 +37,7 @@ def test_every_kind_becomes_rgb(format, mode):
     pixels = images.decode_rgb(content)
     assert pixels.shape == (20, 30, 3)
     assert pixels.dtype == np.uint8
-    assert images.size_of(content) == (20, 30)
+    assert images.size_of(content) == images.decoded_size(content) == (20, 30)
     want = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     np.testing.assert_array_equal(pixels, want)
 
@@ -55,7 +55,7 @@ def test_exif_rotation_as_pillow_shows_it(orientation, format):
     want = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("RGB"))
     got = images.decode_rgb(content)
     np.testing.assert_array_equal(got, want)
-    assert images.size_of(content) == got.shape[:2] == ((30, 20) if orientation >= 5 else (20, 30))
+    assert images.size_of(content) == images.decoded_size(content) == got.shape[:2] == ((30, 20) if orientation >= 5 else (20, 30))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
