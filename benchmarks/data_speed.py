@@ -24,6 +24,7 @@ from mirilla.data.convert import convert
 from mirilla.data.images import decode_rgb
 from mirilla.parallel import cores, in_order
 
+WIDER_MEAN_BYTES = 1.5e9 / 12880
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 

@@ -101,6 +101,7 @@ def measure(args: argparse.Namespace, batch: int, precision: str) -> None:
     set_precision(precision)
     with tempfile.TemporaryDirectory() as folder:
         data = open_training_set(pipeline, spec, Path(folder))
+        data.pictures.complete()
         host = Batches(data.pictures, data.objects, spec, batch, plan.augmentations, 0)
         levels = LEVELS if host.recipe is not None else 1
         made = DeviceBatches(upload(data.pictures, device, levels, bytes_free(device)),

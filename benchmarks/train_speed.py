@@ -9,8 +9,9 @@ after round, so that what else the machine does meets all alike. The best round 
 
     --allocator      the step with each setting of training/allocator.py alone, in fresh processes, one thread
     --growth STEPS   train at --size from the real reader, and print the memory every 500 steps, one thread
-    --start          `mirilla train` up to one step in fresh processes: with and without decoded pictures and compiled
-                     kernels at hand
+    --start          `mirilla train` up to one step in fresh processes: with and without records that are known and
+                     compiled kernels at hand; with --pictures N --work DIR (and without records) on N photos of
+                     ../shared, repeated as data_speed.py does it: 12880 are as many as WIDER FACE has, 1.5 GB
 
 The records are those that `mirilla run` or `mirilla data convert` writes.
 """
@@ -28,7 +29,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from data_speed import WIDER_MEAN_BYTES, make
+
 from mirilla import config, console
+from mirilla.data import read_dataset
+from mirilla.data.convert import convert
 from mirilla.training.allocator import SETTINGS
 
 HERE = Path(__file__).resolve().parent
@@ -61,8 +66,8 @@ class Worker:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("records", type=Path)
-    parser.add_argument("label_map", type=Path)
+    parser.add_argument("records", type=Path, nargs="?")
+    parser.add_argument("label_map", type=Path, nargs="?")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -70,12 +75,16 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--layers", nargs="+", choices=("fused", "torch"), default=["fused"])
     parser.add_argument("--tensorflow-python", type=Path)
+    parser.add_argument("--pictures", type=int)
+    parser.add_argument("--work", type=Path, help="where big files may lie for a while")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--allocator", action="store_true")
     modes.add_argument("--growth", type=int, metavar="STEPS")
     modes.add_argument("--start", action="store_true")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    if args.label_map is None and not (args.start and args.pictures):
+        parser.error("TRAIN.tfrecord and LABEL_MAP.pbtxt are needed")
+    with tempfile.TemporaryDirectory(dir=args.work) as folder:
         if args.allocator:
             allocator(args, Path(folder))
         elif args.growth:
@@ -140,14 +149,19 @@ def allocator(args: argparse.Namespace, folder: Path) -> None:
 
 def start(args: argparse.Namespace, folder: Path) -> None:
     """From the command to the end of a training of one step, its checkpoint written."""
+    if args.pictures:
+        make(folder / "photos", args.pictures, int(args.pictures * WIDER_MEAN_BYTES))
+        convert(read_dataset(folder / "photos/wider"), folder / "data", "tfrecord")
+        shutil.rmtree(folder / "photos")
+        args.records, args.label_map = folder / "data/train.tfrecord", folder / "data/label_map.pbtxt"
     pipeline = config.sample(1, args.records.absolute(), args.records.absolute(), args.label_map.absolute(),
                              batch_size=args.batch, height=args.size, width=args.size)
     config.save(folder / "pipeline.config", pipeline)
     rows = []
-    for pictures, kernels in ((False, False), (True, True), (False, True), (True, False)):
+    for known, kernels in ((False, False), (True, True), (False, True), (True, False)):
         for checkpoint in (folder / "run").glob("model.ckpt-*"):
             checkpoint.unlink()
-        if not pictures:
+        if not known:
             shutil.rmtree(folder / "run", ignore_errors=True)
         if not kernels:
             shutil.rmtree(folder / "numba", ignore_errors=True)
@@ -158,10 +172,10 @@ def start(args: argparse.Namespace, folder: Path) -> None:
                        stderr=subprocess.DEVNULL)
         wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        rows.append(("there" if pictures else "made", "there" if kernels else "compiled", round(wall, 1),
+        rows.append(("known" if known else "read", "there" if kernels else "compiled", round(wall, 1),
                      round(cpu, 1)))
         print(rows[-1], file=sys.stderr, flush=True)
-    console.table("mirilla train, one step", ("decoded pictures", "kernels", "s by the clock", "CPU s"), rows)
+    console.table("mirilla train, one step", ("records", "kernels", "s by the clock", "CPU s"), rows)
 
 
 if __name__ == "__main__":

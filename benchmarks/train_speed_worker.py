@@ -43,6 +43,7 @@ def main() -> None:
     spec = model_spec(pipeline)
     plan = training_plan(pipeline, spec)
     data = open_training_set(pipeline, spec, args.cache)
+    data.pictures.complete()
     batches = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0)
     trainer = Trainer(spec, plan, torch.device("cpu"))
     trainer.network.fused = args.layers == "fused"

@@ -37,7 +37,7 @@ def test_every_kind_becomes_rgb(format, mode):
     pixels = images.decode_rgb(content)
     assert pixels.shape == (20, 30, 3)
     assert pixels.dtype == np.uint8
-    assert images.size_of(content) == (20, 30)
+    assert images.size_of(content) == images.decoded_size(content) == (20, 30)
     want = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
     np.testing.assert_array_equal(pixels, want)
 
@@ -56,6 +56,7 @@ def test_exif_rotation_as_pillow_shows_it(orientation, format):
     got = images.decode_rgb(content)
     np.testing.assert_array_equal(got, want)
     assert images.size_of(content) == got.shape[:2] == ((30, 20) if orientation >= 5 else (20, 30))
+    assert images.decoded_size(content) == got.shape[:2]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -114,6 +115,9 @@ def test_broken_pictures_are_data_errors(content, tmp_path):
     with pytest.raises(DataError, match=r"x\.jpg") as caught:
         images.decode_rgb(path)
     assert caught.value.remedy
+    with pytest.raises(DataError) as same:
+        images.decoded_size(path)
+    assert str(same.value) == str(caught.value)
 
 
 def test_missing_picture(tmp_path):

@@ -12,9 +12,8 @@ pytest.importorskip("cv2")
 
 from mirilla import resize
 from mirilla.data.sample import Sample
-from mirilla.errors import DataError, MirillaError
+from mirilla.errors import DataError
 from mirilla.model.spec import ModelSpec
-from mirilla.training import pictures
 from mirilla.training.input import Batches, Objects, objects_of
 
 SQUASH = ModelSpec()
@@ -121,53 +120,3 @@ def test_objects_are_cut_at_the_picture_and_empty_ones_left_out():
     np.testing.assert_allclose(kept.boxes_yxyx, [[0, 0.5, 0.2, 1.0]])
     with pytest.raises(DataError, match=r"'face' is not in the label map"):
         objects_of(sample, {"cat": 0})
-
-
-def encoded(value, size=(20, 30)):
-    import io
-
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", size[::-1], (value,) * 3).save(file, "PNG")
-    return file.getvalue()
-
-
-def test_decoded_pictures_lie_in_one_file(tmp_path):
-    made = pictures.write_pictures(tmp_path, [encoded(10), encoded(200, (9, 7))], 2, 256)
-    assert [made[i].shape for i in range(2)] == [(20, 30, 3), (9, 7, 3)]
-    assert made[1].min() == 200
-    assert (tmp_path / pictures.PICTURES).read_bytes() == b"\n" * 1800 + b"\xc8" * 189
-
-
-def test_damage_is_found(tmp_path):
-    made = pictures.write_pictures(tmp_path, [encoded(value) for value in range(3)], 3, 256)
-    assert made.damaged(True) is None
-    content = bytearray((tmp_path / pictures.PICTURES).read_bytes())
-    content[1800] ^= 1
-    (tmp_path / pictures.PICTURES).write_bytes(content)
-    assert pictures.PictureCache(tmp_path, made.shapes, made.sums).damaged(False) == 1
-    (tmp_path / pictures.PICTURES).write_bytes(content[:-1])
-    with pytest.raises(ValueError, match="5399 bytes"):
-        pictures.PictureCache(tmp_path, made.shapes, made.sums)
-
-
-def test_a_broken_picture_leaves_nothing(tmp_path):
-    with pytest.raises(DataError):
-        pictures.write_pictures(tmp_path, [encoded(1), b"no picture"], 2, 256)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_full_disk_is_told_beforehand(tmp_path, monkeypatch):
-    free = 1800 * 100
-    monkeypatch.setattr(pictures.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free})())
-    with pytest.raises(MirillaError, match=r"GB are free"):
-        pictures.write_pictures(tmp_path, [encoded(1)], 200, 256)
-    assert len(pictures.write_pictures(tmp_path, [encoded(1)], 80, 256)) == 1
-
-
-def test_large_pictures_are_halved():
-    tall = np.arange(4 * 1030 * 3, dtype=np.uint32).reshape(1030, 4, 3).astype(np.uint8)
-    assert pictures.shrink(tall, 256).shape == (257, 1, 3)
-    block = np.array([[0, 10], [20, 31]], np.uint8)[:, :, None].repeat(3, 2)
-    assert pictures.shrink(block, 1)[0, 0].tolist() == [15, 15, 15]

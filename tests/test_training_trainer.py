@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,11 +21,13 @@ torch = pytest.importorskip("torch")
 from helpers_process import heed_ctrl_c  # noqa: E402
 from mirilla import config  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
-from mirilla.data.tfrecord import write_tfrecords  # noqa: E402
+from mirilla.data.tfrecord import read_tfrecords, write_tfrecords  # noqa: E402
 from mirilla.errors import ConfigError, DataError, MirillaError, ModelError, TrainingError, UsageError  # noqa: E402
 from mirilla.job import parts  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
 from mirilla.training import checkpoint, log  # noqa: E402
+from mirilla.training.filling import Filler  # noqa: E402
+from mirilla.training.pictures import SUMS  # noqa: E402
 from mirilla.training.trainer import pick_device, train  # noqa: E402
 
 
@@ -80,6 +83,39 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(pipeline, tmp_path):
     for name, value in whole.variables.items():
         np.testing.assert_allclose(parts.variables[name], value, atol=1e-6, err_msg=name)
     assert train(pipeline, tmp_path / "parts").images_per_s == 0  # nothing left to do
+
+
+def test_when_pictures_are_decoded_changes_nothing(pipeline, tmp_path):
+    train(pipeline, tmp_path / "first")
+    shutil.copytree(tmp_path / "first" / "cache", tmp_path / "second" / "cache")
+    sums = np.fromfile(tmp_path / "second" / "cache" / SUMS, np.uint64)
+    assert sums.all()  # 6 steps of 4 need all 12
+    train(pipeline, tmp_path / "second")
+    sums[::2] = 0  # as if it had been stopped half-way
+    shutil.copytree(tmp_path / "second" / "cache", tmp_path / "third" / "cache")
+    sums.tofile(tmp_path / "third" / "cache" / SUMS)
+    train(pipeline, tmp_path / "third")
+    first, *others = (checkpoint.load(checkpoint.path_of(tmp_path / d, 6)) for d in ("first", "second", "third"))
+    for other in others:
+        for name, value in first.variables.items():
+            np.testing.assert_allclose(other.variables[name], value, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("found_by", ["the batches", "the filler"])
+def test_a_picture_cut_short_is_named_and_the_steps_before_are_kept(pipeline, tmp_path, monkeypatch, found_by):
+    samples = list(read_tfrecords(tmp_path / "train.tfrecord"))
+    samples[11] = replace(samples[11], image=samples[11].image[:-200])
+    write_tfrecords(samples, ["square"], tmp_path / "train.tfrecord")
+    pipeline.train_input_reader.shuffle = False  # in batches of 4, record 11 is in the third
+    if found_by == "the batches":
+        monkeypatch.setattr(Filler, "start", lambda self: None)
+    else:
+        pipeline.train_config.batch_size = 2
+    with pytest.raises(DataError, match=r"train\.tfrecord, record 11: .* broken or cut short") as found:
+        train(pipeline, tmp_path / "run", num_steps=100000)
+    assert found.value.remedy
+    step = checkpoint.load(checkpoint.newest(tmp_path / "run")).step
+    assert step == 2 if found_by == "the batches" else 1 <= step <= 5
 
 
 def test_a_finished_run_needs_no_records(pipeline, tmp_path, capsys):

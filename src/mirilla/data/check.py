@@ -191,7 +191,7 @@ def _picture(sample: Sample, decode: bool) -> tuple[str, Finding | None]:
     digest = hashlib.sha256(content).hexdigest()
     if decode:
         try:
-            shape = images.decode_rgb(content).shape[:2]
+            shape = images.decoded_size(content)
         except DataError as error:
             text = error.what.replace(f"picture of {len(content)} bytes", sample.filename)
             return digest, Finding("error", "unreadable-picture", where, text, error.remedy or "")

@@ -280,11 +280,10 @@ class _Output:
 
     def __init__(self, folder: Path, advance: Callable[[int], object] | None):
         self.folder, self.advance = folder, advance
+        self._folders: set[Path] = set()
 
     def text(self, name: str, content: str) -> None:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, "utf-8", newline="\n")
+        self._place(name).write_text(content, "utf-8", newline="\n")
 
     def picture(self, sample: Sample, name: str) -> None:
         safe = tfrecord.safe_name(name)
@@ -293,14 +292,21 @@ class _Output:
                 f"{sample.where or name}: '{name}' cannot be a picture's name below the destination.",
                 "Rename the picture: no '..', no leading '/', and a picture's suffix.",
             )
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._place(name)
         if isinstance(sample.image, bytes):
             path.write_bytes(sample.image)
         else:
             shutil.copyfile(sample.image, path)
         if self.advance is not None:
             self.advance(1)
+
+    def _place(self, name: str) -> Path:
+        """The path of a file, its folder made."""
+        path = self.folder / name
+        if path.parent not in self._folders:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._folders.add(path.parent)
+        return path
 
 
 def _is_made(path: Path) -> bool:

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import IO, Protocol
 
 import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
 
 from mirilla.errors import DataError
 from mirilla.files import explaining
 
 _MASK = 0xA282EAD8
+_HEAD, _TAIL = 12, 4  # bytes around a content
 _SHARD = re.compile(r"^(?P<name>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})(?P<suffix>\..*)?$")
 _REMEDY = "Write the file again, or fetch it again: it was cut short or changed."
 
@@ -91,22 +94,41 @@ def read_records(path: str | os.PathLike[str], digest: Digest | None = None) -> 
             offset += 16 + length
 
 
-def count_records(path: str | os.PathLike[str]) -> int:
-    """How many records a file has, by the lengths alone; one that is cut short does not count.
+def layout(path: str | os.PathLike[str]) -> NDArray[np.int64]:
+    """Where the contents of a file's records lie, by the lengths alone; one that is cut short does not count.
+
+    Returns:
+        (N, 3): the byte that each begins at, its length, and its checksum as the file states it.
 
     Raises:
         MirillaError: the file cannot be opened.
     """
     path = Path(path)
+    found: list[tuple[int, int, int]] = []
     with explaining(path), open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        count = offset = 0
-        while offset + 16 <= size:
-            (length,) = struct.unpack("<Q", file.read(8))
-            offset += 16 + length
-            count += offset <= size
-            file.seek(min(offset, size))
-        return count
+        start, head = _HEAD, file.read(_HEAD)
+        while len(head) == _HEAD:
+            (length,) = struct.unpack("<Q", head[:8])
+            if start + length + _TAIL > size:
+                break
+            file.seek(start + length)
+            tail = file.read(_TAIL + _HEAD)
+            found.append((start, length, *struct.unpack("<I", tail[:_TAIL])))
+            start, head = start + length + _TAIL + _HEAD, tail[_TAIL:]
+    return np.array(found, np.int64).reshape(-1, 3)
+
+
+def read_content(path: str | os.PathLike[str], start: int, length: int, crc: int) -> bytes | None:
+    """The content of a record that `layout` found; None where it is no longer there.
+
+    Raises:
+        MirillaError: the file cannot be opened.
+    """
+    with explaining(path), open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        content = file.read(length)
+    return content if len(content) == length and masked_crc32c(content) == crc else None
 
 
 def shard_paths(path: str | os.PathLike[str], shards: int) -> list[Path]:

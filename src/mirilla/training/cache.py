@@ -1,7 +1,8 @@
-"""What a folder of decoded pictures holds: of which records, which pictures and objects; and whether it is still so.
+"""What a folder of decoded pictures is of: which records, which pictures and objects; and whether it is still so.
 
-`pictures.u8` has the pixels, `pictures.npz` shapes, checksums and objects, `pictures.json` what both are of. The last
-is written last and removed first: where it is missing, or anything does not match it, all is made anew.
+Beside the pictures themselves (`training/pictures.py`), `pictures.npz` has their shapes, where their records lie, and
+objects; `pictures.json` what all that is of. The last is written last and removed first: where it is missing, or
+anything does not match it, all is made anew.
 
 Record files are known by their content. Size and time of change are remembered beside its hash, so that a file that
 nobody has touched is not read again.
@@ -20,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirilla import files
 from mirilla.files import explaining, write_bytes, write_text
 from mirilla.training.input import Objects
-from mirilla.training.pictures import PICTURES, PictureCache
 
 INDEX, ARRAYS = "pictures.json", "pictures.npz"
 SETTLED_NS = 2 * 10**9  # a file changed later than this before it was read may change again unseen: clocks are coarse
@@ -45,12 +46,15 @@ class Cached:
     """Pictures and objects of record files.
 
     pictures_key, objects_key: what else they depend on than the records.
+    shapes: (N, 2) int64, of the pictures as they are kept.
+    places: (N, 5) int64, of their records (`record_pictures.places_of`).
     """
 
     records: tuple[RecordFile, ...]
     pictures_key: str
     objects_key: str
-    pictures: PictureCache
+    shapes: NDArray[np.int64]
+    places: NDArray[np.int64]
     objects: tuple[Objects, ...]
 
 
@@ -85,19 +89,14 @@ def known_contents(before: Sequence[RecordFile], paths: Sequence[Path]) -> tuple
 def load(folder: Path) -> tuple[Cached | None, str]:
     """What a folder holds; None and why, in words, where that is not usable ('' where there is nothing)."""
     try:
-        index = json.loads((folder / INDEX).read_text())
+        index = _read_index(folder)
         records = tuple(RecordFile(**record) for record in index["records"])
         content = (folder / ARRAYS).read_bytes()
         if hashlib.sha256(content).hexdigest() != index["arrays_sha256"]:
             return None, f"{folder / ARRAYS} has been changed"
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            pictures = PictureCache(folder, arrays["shapes"], arrays["sums"])
-            objects = _unpacked(arrays)
-        touched = (folder / PICTURES).stat().st_mtime_ns != index["pictures_mtime_ns"]
-        found = pictures.damaged(touched)
-        if found is not None:
-            return None, f"{folder / PICTURES} is damaged, first in picture {found}"
-        return Cached(records, index["pictures_key"], index["objects_key"], pictures, objects), ""
+            shapes, places, objects = arrays["shapes"], arrays["places"], _unpacked(arrays)
+        return Cached(records, index["pictures_key"], index["objects_key"], shapes, places, objects), ""
     except FileNotFoundError:
         return None, ""
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -114,7 +113,7 @@ def save(folder: Path, cached: Cached) -> None:
     """Write down what the folder's pictures are."""
     buffer = io.BytesIO()
     arrays: dict[str, Any] = _packed(cached.objects)
-    np.savez(buffer, shapes=cached.pictures.shapes, sums=cached.pictures.sums, **arrays)
+    np.savez(buffer, shapes=cached.shapes, places=cached.places, **arrays)
     content = buffer.getvalue()
     forget(folder)
     write_bytes(folder / ARRAYS, content)
@@ -123,19 +122,31 @@ def save(folder: Path, cached: Cached) -> None:
         "pictures_key": cached.pictures_key,
         "objects_key": cached.objects_key,
         "arrays_sha256": hashlib.sha256(content).hexdigest(),
-        "pictures_mtime_ns": (folder / PICTURES).stat().st_mtime_ns,
     }
-    write_text(folder / INDEX, json.dumps(index, indent=1) + "\n")
+    _write_index(folder, index)
 
 
 def note_records(folder: Path, cached: Cached, records: tuple[RecordFile, ...]) -> Cached:
     """Remember that the records were looked at, where that is news."""
     if records == cached.records:
         return cached
-    index = json.loads((folder / INDEX).read_text())
-    index["records"] = [asdict(record) for record in records]
-    write_text(folder / INDEX, json.dumps(index, indent=1) + "\n")
+    _write_index(folder, _read_index(folder) | {"records": [asdict(record) for record in records]})
     return replace(cached, records=records)
+
+
+def _write_index(folder: Path, index: dict[str, Any]) -> None:
+    write_text(folder / INDEX, json.dumps(index | {"index_sha256": _index_sum(index)}, indent=1) + "\n")
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    index = json.loads((folder / INDEX).read_text())
+    if index.pop("index_sha256") != _index_sum(index):
+        raise ValueError(f"{INDEX} has been changed")
+    return index
+
+
+def _index_sum(index: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
 
 
 def _packed(objects: Sequence[Objects]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The training set of a pipeline.config: its TFRecords, read into decoded pictures and numbered objects."""
+"""The training set of a pipeline.config: the numbered objects of its TFRecords, and pictures decoded when needed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from mirilla.model.spec import ModelSpec
 from mirilla.training import cache as stored
 from mirilla.training.augment import needs_own_pixels
 from mirilla.training.input import Objects, objects_of
-from mirilla.training.pictures import PictureCache, memory_free, write_pictures
+from mirilla.training.pictures import PictureCache, lay_out, memory_free
+from mirilla.training.record_pictures import RecordPictures, places_of, shrunk
 
 ANY_SIDE_PX = 2**20  # as the long side of the input: no picture is shrunk
 SHARE_OF_FREE_MEMORY = 0.8  # that the pictures may take without a word
@@ -40,6 +41,8 @@ class TrainingSet:
 def open_training_set(pipeline: Pipeline, spec: ModelSpec, cache: Path) -> TrainingSet:
     """Read the records of `train_input_reader`; decoded pictures are kept in the folder `cache`.
 
+    No picture is decoded here: each is when it is first asked for.
+
     Raises:
         ConfigError: label map and num_classes do not agree.
         DataError: records are missing, damaged or empty, or use a class that the label map lacks.
@@ -53,23 +56,21 @@ def open_training_set(pipeline: Pipeline, spec: ModelSpec, cache: Path) -> Train
             f"Set num_classes: {labels.max_id}.",
         )
     source = _Source(pipeline, spec, labels)
-    cached = _cached(source, cache)
-    if cached is None:
-        cached = _made(source, cache)
-    elif cached.objects_key != source.objects_key:
+    cached, pictures = _cached(source, cache) or _laid_out(source, cache)
+    if cached.objects_key != source.objects_key:
         objects = tuple(map(source.objects_of, source.samples()))
         _require_objects(objects, source.paths)
         cached = replace(cached, objects_key=source.objects_key, objects=objects)
         stored.save(cache, cached)
     free = memory_free()
-    if free is not None and cached.pictures.nbytes > SHARE_OF_FREE_MEMORY * free:
+    if free is not None and pictures.nbytes > SHARE_OF_FREE_MEMORY * free:
         console.say(
-            f"the decoded pictures take {cached.pictures.nbytes / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free: "
+            f"the decoded pictures take {pictures.nbytes / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free: "
             "they are read from the disk again and again, which can be slower"
         )
     key = hashlib.sha256("".join(record.sha256 for record in cached.records).encode()).hexdigest()
     key += f"/{source.every}" if source.every > 1 else ""
-    return TrainingSet(cached.pictures, cached.objects, labels, key)
+    return TrainingSet(pictures, cached.objects, labels, key)
 
 
 class _Source:
@@ -94,42 +95,54 @@ class _Source:
     def objects_of(self, sample: Sample) -> Objects:
         return _limited(objects_of(sample, self.ids), self.most)
 
+    def pictures(self, folder: Path, cached: stored.Cached) -> PictureCache:
+        return PictureCache(folder, cached.shapes, RecordPictures(self.paths, cached.places, self.long_side_px))
 
-def _cached(source: _Source, folder: Path) -> stored.Cached | None:
+
+def _cached(source: _Source, folder: Path) -> tuple[stored.Cached, PictureCache] | None:
     """What is there of these very records; None where there is nothing."""
     cached, why_not = stored.load(folder)
+    pictures = None
+    if cached is not None and cached.pictures_key == source.pictures_key:
+        known = stored.known_contents(cached.records, source.paths)
+        if known is not None:
+            cached = stored.note_records(folder, cached, known)
+            try:
+                pictures = source.pictures(folder, cached)
+            except FileNotFoundError:
+                pass
+            except (OSError, ValueError) as error:
+                why_not = f"{folder} is damaged ({error})"
     if why_not:
         console.say(f"{why_not}: the pictures are decoded again")
-    if cached is None or cached.pictures_key != source.pictures_key:
-        return None
-    known = stored.known_contents(cached.records, source.paths)
-    return None if known is None else stored.note_records(folder, cached, known)
+    return None if cached is None or pictures is None else (cached, pictures)
 
 
-def _made(source: _Source, folder: Path) -> stored.Cached:
-    """Decode everything, in one reading of the records."""
+def _laid_out(source: _Source, folder: Path) -> tuple[stored.Cached, PictureCache]:
+    """Read the records, and make room for their pictures."""
     looks = [stored.look(path) for path in source.paths]
-    count = -(-sum(map(records.count_records, source.paths)) // source.every)
+    places = places_of(source.paths)[:: source.every]
     digests = {path: hashlib.sha256() for path in source.paths}
     objects: list[Objects] = []
-
-    def encoded() -> Iterator[bytes]:
+    shapes: list[tuple[int, int]] = []
+    with console.progress("reading records", len(places), "pictures") as bar:
         for sample in source.samples(digests):
             objects.append(source.objects_of(sample))
-            yield sample.encoded()
-
-    stored.forget(folder)
-    with console.progress("decoding pictures", count, "pictures") as bar:
-        pictures = write_pictures(folder, encoded(), count, source.long_side_px, bar.advance)
+            shapes.append(shrunk((sample.height_px, sample.width_px), source.long_side_px))
+            bar.advance(1)
         bar.note("ready")
     _require_objects(objects, source.paths)
     read = tuple(
         stored.RecordFile(str(path.absolute()), size, mtime_ns, digests[path].hexdigest())
         for path, (size, mtime_ns) in zip(source.paths, looks, strict=True)
     )
-    made = stored.Cached(read, source.pictures_key, source.objects_key, pictures, tuple(objects))
+    made = stored.Cached(
+        read, source.pictures_key, source.objects_key, np.array(shapes, np.int64), places, tuple(objects)
+    )
+    stored.forget(folder)
+    lay_out(folder, made.shapes)
     stored.save(folder, made)
-    return made
+    return made, source.pictures(folder, made)
 
 
 def _require_objects(objects: Sequence[Objects], paths: Sequence[Path]) -> None:

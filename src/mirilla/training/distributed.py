@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mirilla.errors import TrainingError, UsageError
 
-TIMEOUT = datetime.timedelta(hours=2)  # the others wait while the leader decodes the pictures
+TIMEOUT = datetime.timedelta(hours=2)  # the others wait while the leader reads the records
 TURNS = 3  # the leader, the first process of each other machine, the rest
 
 

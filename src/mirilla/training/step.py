@@ -18,11 +18,14 @@ from mirilla.errors import MirillaError
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
 from mirilla.training.dataset import TrainingSet
 from mirilla.training.device_batches import AHEAD, LEVELS, DeviceBatches, not_batched
-from mirilla.training.device_pictures import bytes_free, upload, upload_objects
+from mirilla.training.device_pictures import bytes_free, bytes_needed, upload, upload_objects
+from mirilla.training.distributed import Group
+from mirilla.training.filling import Filler
 from mirilla.training.input import Batches
 from mirilla.training.learner import Trainer
 from mirilla.training.losses import Losses, ObjectiveSpec
 from mirilla.training.mining import can_be_static
+from mirilla.training.pictures import PictureCache
 
 WARM_UP = 3  # steps before the capture, which let libraries choose and make what they need
 
@@ -38,16 +41,21 @@ class StepRunner(Protocol):
 
 
 class HostSteps:
-    """Steps on batches that the host makes."""
+    """Steps on batches that the host makes, while the pictures that they need later are decoded."""
 
-    def __init__(self, trainer: Trainer, batches: Batches, last: int | None):
+    def __init__(self, trainer: Trainer, batches: Batches, pictures: PictureCache, last: int | None):
         self._trainer = trainer
+        self._filler = Filler(pictures, trainer.group.rank, trainer.group.size)
         self._stream = batches.stream(trainer.state.step, last)
 
     def step(self) -> Losses:
-        return self._trainer.step(next(self._stream))
+        self._filler.check()
+        losses = self._trainer.step(next(self._stream))
+        self._filler.start()  # not before: the first step compiles kernels
+        return losses
 
     def close(self) -> None:
+        self._filler.close()
         self._stream.close()
 
 
@@ -140,27 +148,37 @@ def step_runner(trainer: Trainer, batches: Batches, data: TrainingSet, last: int
     """
     set_precision(trainer.precision)
     if not (trainer.device.type == "cuda" if on_device is None else on_device):
-        return HostSteps(trainer, batches, last)
+        return HostSteps(trainer, batches, data.pictures, last)
     missing = not_batched(batches.augmentations, batches.recipe, trainer.spec.keep_aspect_ratio)
     if batches.teacher is not None:
         missing = "a teacher's soft labels"
     if missing is not None:
         console.say(f"the host makes the batches: the device cannot make {missing}")
-        return HostSteps(trainer, batches, last)
-    levels = LEVELS if batches.recipe is not None else 1
+        return HostSteps(trainer, batches, data.pictures, last)
+    levels, room = LEVELS if batches.recipe is not None else 1, bytes_free(trainer.device)
+    if room is None or bytes_needed(data.pictures, levels) <= room:
+        _decode_all(data.pictures, trainer.group)
     try:
         with console.progress("sending pictures to the device", len(data.objects), "pictures") as bar:
-            pictures = upload(data.pictures, trainer.device, levels, bytes_free(trainer.device), bar.advance)
+            pictures = upload(data.pictures, trainer.device, levels, room, bar.advance)
             bar.note("ready")
     except MirillaError as error:
         console.say(f"the host makes the batches: {error.what}")
-        return HostSteps(trainer, batches, last)
+        return HostSteps(trainer, batches, data.pictures, last)
     made = DeviceBatches(pictures, upload_objects(data.objects, trainer.device), batches)
     static = static_objective(trainer.plan.objective, len(trainer.anchors))
     if static is not None:
         trainer.plan = replace(trainer.plan, objective=static)
     captured = static is not None and trainer.device.type == "cuda" and trainer.group.size == 1
     return DeviceSteps(trainer, made, captured)
+
+
+def _decode_all(pictures: PictureCache, group: Group) -> None:
+    missing = len(pictures) - pictures.there
+    if missing:
+        with console.progress("decoding pictures", missing, "pictures") as bar:
+            pictures.complete(group.rank / group.size, bar.advance)
+            bar.note("ready")
 
 
 def set_precision(precision: str) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from mirilla import config, console
 from mirilla.config.rules import PRECISIONS
-from mirilla.errors import ConfigError, TrainingError, UsageError
+from mirilla.errors import ConfigError, DataError, TrainingError, UsageError
 from mirilla.files import explaining, write_text
 from mirilla.model import fused
 from mirilla.model.from_config import model_spec
@@ -190,7 +190,12 @@ def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None
         try:
             while not stopped and state.step != last:
                 rate = plan.schedule(state.step)
-                losses = runner.step()
+                try:
+                    losses = runner.step()
+                except DataError:  # of a picture, maybe the last to be decoded: the steps before it are not lost
+                    if log is not None and state.step > start_step:
+                        keeper.save(trainer.checkpoint(metadata))
+                    raise
                 if state.step % LOG_EVERY_STEPS == 0 or trainer.device.type == "cpu" or state.step == last:
                     _check(losses, state.step, rate)
                     stopped = group.any(stop.is_set(), trainer.device)  # all stop at the same step
@@ -202,7 +207,9 @@ def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None
                     entry = _entry(trainer, losses, rate, speed)
                     if log is not None:
                         log.write(entry)
-                    bar.note(_summary(entry, trainer.state.step, last, now - started, state.step - start_step))
+                    note = _summary(entry, trainer.state.step, last, now - started, state.step - start_step)
+                    there, count = data.pictures.there, len(data.pictures)
+                    bar.note(note if there == count else f"{note}, {there} of {count} pictures decoded")
                 every = plan.checkpoint_every_steps
                 due = state.step % every == 0 if every else now - saved_at > CHECKPOINT_EVERY_S
                 ends = state.step == last or stopped
