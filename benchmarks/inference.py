@@ -63,7 +63,7 @@ def ours(path: str, pictures: list[np.ndarray], threshold: float) -> dict[str, J
             other = Detector.load(path, engine=name)
             jobs[f"Detector, {name}, scores >= {threshold:g}"] = lambda i, other=other: other(pictures[i], threshold)
     spec, anchors = detector.card.spec, detector.card.anchors_yxyx
-    out = np.empty((spec.height_px, spec.width_px, 3), np.float32)
+    out = resize.empty(spec.height_px, spec.width_px)
     prepared = [resize.to_input(p, spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio)
                 for p in pictures]
     raw = [detector.network(pixels[None]) for pixels, _ in prepared]

@@ -33,7 +33,8 @@ def prepare(graph: DeployGraph, engine: str | None = None) -> Run:
 
     Returns:
         A function of pictures (N, rows, columns, channels) float32, as at the graph's input, to {output's
-        name: array with N in front}. Threads may call it side by side.
+        name: array with N in front}. Threads may call it side by side. onnxruntime reads pictures that lie in
+        memory channel by channel (`resize.empty`) as they are, and copies others.
 
     Raises:
         UsageError: no such engine.
@@ -55,26 +56,34 @@ def _onnxruntime(graph: DeployGraph) -> Run:
         import onnxruntime
     except ImportError as error:
         raise MissingExtraError("onnxruntime", "onnx", "Running a network with onnxruntime") from error
+    from mirilla.graph import predictors
     from mirilla.targets import onnx_graph
 
+    merged = predictors.merge(graph)
+    made = graph if merged is None else merged.graph
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(
-        onnx_graph.build(graph).SerializeToString(), options, providers=["CPUExecutionProvider"]
+        onnx_graph.build(made, planar_input=True).SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    names = list(graph.outputs)
+    names = list(made.outputs)
+    shapes = dict(zip(graph.outputs, graph.output_shapes, strict=True))
 
     def run(pictures: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
-        if len(pictures) == 1:
-            return dict(zip(names, session.run(names, {graph.input: pictures}), strict=True))
+        planes = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
         # one at a time, so that a picture's result never depends on its neighbours in a batch
-        rows = [session.run(names, {graph.input: pictures[i : i + 1]}) for i in range(len(pictures))]
+        rows = [session.run(names, {graph.input: planes[i : i + 1]}) for i in range(len(planes))]
+        if len(rows) == 1:
+            found = rows[0]
+        elif rows:
+            found = [np.concatenate(parts) for parts in zip(*rows, strict=True)]
+        else:
+            found = [np.zeros((0, *shape), np.float32) for shape in made.output_shapes]
+        if merged is None:
+            return dict(zip(names, found, strict=True))
         return {
-            name: np.concatenate([row[i] for row in rows])
-            if rows
-            else np.zeros((0, *graph.output_shapes[i]), np.float32)
-            for i, name in enumerate(names)
+            name: found[0][..., columns].reshape(-1, *shapes[name]) for name, columns in merged.columns.items()
         }
 
     return run
