@@ -152,3 +152,21 @@ def test_nms_by_blocks_is_nms(seed, count, most):
     candidates = np.concatenate([corner, corner + random.uniform(0.05, 0.4, (count, 2))], 1)
     scores = random.uniform(0, 1, count)
     assert boxes.nms(candidates, scores, 0.4, most).tolist() == one_at_a_time(candidates, scores, 0.4, most)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_compiled_nms_keeps_the_same(seed, monkeypatch):
+    """Coarse edges, so that IoUs are the threshold exactly, boxes are empty or inverted, and scores are equal."""
+    pytest.importorskip("numba")
+    from mirilla import boxes_kernel
+
+    monkeypatch.setattr(boxes._NMS, "get", lambda: None)
+    random = np.random.default_rng(seed)
+    candidates = (random.integers(0, 9, (200, 4)) / 8).astype(np.float32)
+    candidates[::50] = np.nan
+    scores = random.integers(0, 20, 200).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")
+    for most in (0, 7, 500):
+        expected = one_at_a_time(candidates, scores, np.float32(0.5), most)
+        kept = boxes_kernel.nms(candidates, order, np.float32(0.5), most)
+        assert kept.tolist() == expected == boxes.nms(candidates, scores, 0.5, most).tolist()

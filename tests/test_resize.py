@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from mirilla import resize
 from mirilla.boxes import Letterbox
+from mirilla.compiled import Compiled
 from mirilla.parallel import in_order
 
 
@@ -22,8 +20,7 @@ def way(request, monkeypatch):
 
         used = []
         monkeypatch.setattr(resize_kernel, "write", counted(resize_kernel.write, used))
-        monkeypatch.setattr(resize, "_KERNEL", resize._Kernel())
-        monkeypatch.setattr(resize, "KERNEL_FROM", 1)
+        monkeypatch.setattr(resize, "_KERNEL", Compiled("mirilla.resize_kernel", "write", 1))
         yield request.param
         assert used
     else:
@@ -135,33 +132,3 @@ def test_threads_resize_side_by_side(way):
     images = [np.random.default_rng(i).integers(0, 256, (50 + i % 3, 70, 3), np.uint8) for i in range(24)]
     for image, made in zip(images, in_order(lambda one: resize.bilinear(one, 32, 48), images, 4), strict=True):
         np.testing.assert_array_equal(made, naive_resize(image, 32, 48))
-
-
-RULE = """
-import sys
-import numpy as np
-from mirilla import resize
-photo = np.zeros((8, 8, 3), np.uint8)
-for _ in range(resize.KERNEL_FROM - 1):
-    resize.to_input(photo, 4, 4)
-assert "numba" not in sys.modules, "imported too early"
-{then}
-resize.to_input(photo, 4, 4)
-print(resize._KERNEL.get() is not None)
-"""
-
-
-@pytest.mark.parametrize(
-    ("then", "compiled"), [("", True), ("sys.modules['numba'] = None  # as if it were not installed", False)]
-)
-def test_numba_is_imported_only_where_photos_are_many(then, compiled):
-    pytest.importorskip("numba")
-    run = subprocess.run([sys.executable, "-c", RULE.format(then=then)], capture_output=True, text=True)
-    assert run.stdout.split() == [str(compiled)], run.stderr
-
-
-def test_where_numba_is_in_use_already_the_kernel_is_taken_at_once(monkeypatch):
-    pytest.importorskip("numba")
-    kernel = resize._Kernel()
-    monkeypatch.setitem(sys.modules, "numba", sys.modules["numba"])
-    assert kernel.get() is not None

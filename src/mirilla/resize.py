@@ -4,29 +4,28 @@ Output pixel i looks at i * input side / output side, without half-pixel centres
 photo shrinks (ResizeBilinear with align_corners and half_pixel_centers false). Other resizers give other
 scores.
 
-numpy does it; where Numba is installed, a compiled kernel (`mirilla.resize_kernel`) from a process's KERNEL_FROM-th
-photo on, with the same bits. Importing Numba takes as long as resizing some hundred photos, so a few photos are done
-without.
+numpy does it; where Numba is installed, a compiled kernel (`mirilla.resize_kernel`) does from a process's
+KERNEL_FROM-th photo on, with the same bits.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.boxes import Letterbox
+from mirilla.compiled import Compiled
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
 
 SCALE, OFFSET = np.float32(INPUT_SCALE), np.float32(-INPUT_OFFSET)  # normalised = SCALE * pixel - OFFSET
 
 
-KERNEL_FROM = 64  # photos: a folder or a film, where Numba's start no longer counts
+KERNEL_FROM = 64  # photos: a folder or a film, where the time to import Numba no longer counts
+_KERNEL = Compiled("mirilla.resize_kernel", "write", KERNEL_FROM)
 
 
 def empty(height: int, width: int, channels: int = 3) -> NDArray[np.float32]:
@@ -108,35 +107,6 @@ def _write(image: NDArray, out: NDArray[np.float32], *, normalise: bool) -> None
 _NORMALISED, _AS_IT_IS = np.array([SCALE, OFFSET]), np.array([1, 0], np.float32)
 
 
-class _Kernel:
-    """The compiled resize as soon as it pays: Numba is imported already, or so many photos have been seen."""
-
-    def __init__(self):
-        self._photos = 0
-        self._write: Callable[..., None] | None = None
-        self._lock = threading.Lock()
-
-    def get(self) -> Callable[..., None] | None:
-        """`resize_kernel.write`, or None while numpy does it."""
-        if self._write is not None or self._photos < 0:
-            return self._write
-        self._photos += 1  # threads may lose a count to one another; nothing hangs on one
-        if self._photos < KERNEL_FROM and "numba" not in sys.modules:
-            return None
-        if not self._lock.acquire(blocking=False):
-            return None  # another thread loads it; this one goes on with numpy
-        try:
-            from mirilla import resize_kernel
-
-            self._write = resize_kernel.write
-        except (ImportError, RuntimeError):  # not installed; or no folder where Numba may keep what it compiled
-            self._photos = -1
-        finally:
-            self._lock.release()
-        return self._write
-
-
-_KERNEL = _Kernel()
 PLANS = 8  # sizes of photos whose plans a thread keeps
 BLOCK = 64  # output rows at once: what is worked on stays in the second-level cache
 _LOCAL = threading.local()
