@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
-from mirilla.model.lanes import LANES, add, channel, load, mul, pixels, spread, store, sub
+from mirilla.model.lanes import LANES, add, channel, load, mul, pixels, prefetch, spread, store, sub
 
+AHEAD = 8  # rows of the photo to fetch beforehand: a photo is larger than the cache
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 _FLOATS, _INTEGERS = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
 _PHOTO = types.Array(types.uint8, 2, "C", readonly=True)  # Pillow's pictures may not be written to
@@ -25,7 +26,10 @@ def _between(start, end, share):
 @njit(**_OPTIONS)
 def _along_row(photo, row, left, right, across, padded, out):
     """One row of the photo to `out` (channels, columns)."""
-    for i in range(photo.shape[1]):
+    length = photo.shape[1]
+    for i in range(0, length, 64):
+        prefetch(photo, (row + AHEAD) * length + i)
+    for i in range(length):
         padded[i] = photo[row, i]
     columns = across.size
     for x in range(0, columns, LANES):

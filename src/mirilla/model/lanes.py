@@ -188,3 +188,19 @@ def channel(typing, pixels, number):
         return builder.sitofp(byte, _VECTOR)
 
     return LANES_TYPE(pixels, types.intp), generate
+
+
+@_compiled
+def prefetch(typing, source, index):
+    """Begin to fetch the bytes around source[index] (uint8) into the cache; the index may lie outside."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        flags = [ir.Constant(_WORD, value) for value in (0, 3, 1)]  # to read, soon and often, data
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [data.type, _WORD, _WORD, _WORD]), "llvm.prefetch.p0"
+        )
+        builder.call(function, [builder.gep(data, [args[1]]), *flags])
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp), generate
