@@ -1,4 +1,4 @@
-"""Post-processing and resizing in numpy against the original's outputs."""
+"""Post-processing in numpy against the original's outputs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mirilla import boxes, postprocess, resize
+from mirilla import boxes, postprocess
 from mirilla.boxes import Letterbox
 from mirilla.model.spec import ModelSpec, PostProcessing
 
@@ -154,70 +154,19 @@ def test_nms_by_blocks_is_nms(seed, count, most):
     assert boxes.nms(candidates, scores, 0.4, most).tolist() == one_at_a_time(candidates, scores, 0.4, most)
 
 
-def test_resizing_is_tensorflows_to_the_bit(shared):
-    with (
-        np.load(shared / "data/odapi/images.npz") as images,
-        np.load(shared / "data/odapi/infer_b24.npz") as file,
-    ):
-        for tag in ("other_480x640", "other_411x233"):
-            pixels, box = resize.to_input(images[tag], 256, 256)
-            np.testing.assert_array_equal(pixels, file[f"{tag}|Preprocessor.sub"][0])
-            assert box == Letterbox.squash()
+@pytest.mark.parametrize("seed", range(20))
+def test_compiled_nms_keeps_the_same(seed, monkeypatch):
+    """Coarse edges, so that IoUs are the threshold exactly, boxes are empty or inverted, and scores are equal."""
+    pytest.importorskip("numba")
+    from mirilla import boxes_kernel
 
-
-def test_resizing_worked_by_hand():
-    image = np.array([[[0], [10], [20], [30]]], np.uint8).repeat(2, 0)
-    assert resize.bilinear(image, 1, 2)[0, :, 0].tolist() == [0, 20]
-    assert resize.bilinear(image, 2, 8)[0, :, 0].tolist() == [0, 5, 10, 15, 20, 25, 30, 30]
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "rows", "columns"),
-    [(100, 50, 64, 32), (50, 100, 32, 64), (64, 64, 64, 64), (3, 400, 1, 64), (128, 33, 64, 16)],
-)
-def test_letterbox_lies_at_the_top_left_on_black(height, width, rows, columns):
-    """33 columns of 128 rows at half size are 16.5: halves go to the even side, as tf.round has it."""
-    image = np.full((height, width, 3), 255, np.uint8)
-    pixels, box = resize.to_input(image, 64, 64, keep_aspect_ratio=True)
-    assert (pixels[:rows, :columns] == 1).all()
-    assert (pixels[rows:] == -1).all()
-    assert (pixels[:, columns:] == -1).all()
-    assert (box.scale_y, box.scale_x) == (rows / 64, columns / 64)
-
-
-def naive_resize(image, height, width):
-    """TensorFlow's legacy bilinear resize, pixel by pixel, in its own order and in float32."""
-    one = np.float32
-    out = np.empty((height, width, image.shape[2]), np.float32)
-    source = image.astype(np.float32)
-    scale_y, scale_x = one(image.shape[0]) / one(height), one(image.shape[1]) / one(width)
-    for i in range(height):
-        y = one(i) * scale_y
-        top = min(int(y), image.shape[0] - 1)
-        bottom, down = min(top + 1, image.shape[0] - 1), y - one(top)
-        for j in range(width):
-            x = one(j) * scale_x
-            left = min(int(x), image.shape[1] - 1)
-            right, across = min(left + 1, image.shape[1] - 1), x - one(left)
-            upper = source[top, left] + (source[top, right] - source[top, left]) * across
-            lower = source[bottom, left] + (source[bottom, right] - source[bottom, left]) * across
-            out[i, j] = upper + (lower - upper) * down
-    return out
-
-
-@pytest.mark.parametrize(
-    ("rows", "columns", "height", "width"),
-    [(30, 40, 16, 16), (67, 45, 32, 32), (20, 200, 64, 32), (41, 23, 30, 30), (5, 7, 33, 64), (70, 64, 70, 64)],
-)
-def test_every_way_of_resizing_gives_the_same_bits(rows, columns, height, width):
-    """Columns first in whole numbers (the first two), and rows first in float32."""
-    image = np.random.default_rng(rows).integers(0, 256, (rows, columns, 3), np.uint8)
-    expected = naive_resize(image, height, width)
-    for given in (image, np.ascontiguousarray(image[..., ::-1])[..., ::-1]):  # and one that is not contiguous
-        np.testing.assert_array_equal(resize.bilinear(given, height, width), expected)
-        normalised = expected * resize.SCALE - resize.OFFSET
-        out = np.empty((height, width, 3), np.float32)
-        pixels, _ = resize.to_input(given, height, width, out=out)
-        assert pixels is out
-        np.testing.assert_array_equal(pixels, normalised)
-    np.testing.assert_array_equal(resize.bilinear(image.astype(np.float64), height, width), expected)
+    monkeypatch.setattr(boxes._NMS, "get", lambda: None)
+    random = np.random.default_rng(seed)
+    candidates = (random.integers(0, 9, (200, 4)) / 8).astype(np.float32)
+    candidates[::50] = np.nan
+    scores = random.integers(0, 20, 200).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")
+    for most in (0, 7, 500):
+        expected = one_at_a_time(candidates, scores, np.float32(0.5), most)
+        kept = boxes_kernel.nms(candidates, order, np.float32(0.5), most)
+        assert kept.tolist() == expected == boxes.nms(candidates, scores, 0.5, most).tolist()

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mirilla.compiled import Compiled
+
 Array = NDArray[np.floating]
 
 
@@ -55,6 +57,9 @@ def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, most: int) -> ND
         Indices of the kept boxes, best first, (K,).
     """
     order = np.argsort(-scores, kind="stable")
+    compiled = _NMS.get() if boxes_yxyx.dtype == np.float32 else None
+    if compiled is not None:
+        return compiled(np.ascontiguousarray(boxes_yxyx), order, np.float32(iou_threshold), most)
     kept = order[:0]
     for start in range(0, len(order), NMS_BLOCK):
         block = order[start : start + NMS_BLOCK]
@@ -74,6 +79,7 @@ def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, most: int) -> ND
     return kept[:most].astype(np.int64)
 
 
+_NMS = Compiled("mirilla.boxes_kernel", "nms")
 NMS_BLOCK = 128  # boxes compared at once: all pairs of a block cost less than a step of Python for each box
 
 

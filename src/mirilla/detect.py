@@ -113,7 +113,7 @@ class Detector:
         size = spec.height_px, spec.width_px
         pixels = _INPUTS.__dict__.get("pixels")  # the thread's own, used again: fresh memory is slow
         if pixels is None or pixels.shape[:2] != size:
-            pixels = _INPUTS.pixels = np.empty((*size, 3), np.float32)
+            pixels = _INPUTS.pixels = resize.empty(*size)
         _, box = resize.to_input(
             _checked(image), *size, keep_aspect_ratio=spec.keep_aspect_ratio, out=pixels
         )

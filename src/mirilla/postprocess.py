@@ -92,11 +92,12 @@ def select(
     anchors = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
     classes = np.repeat(np.arange(len(chosen)), [len(one) for one in chosen])
     values = foreground[anchors, classes]
-    order = np.argsort(-values, kind="stable")
-    boxes, values, classes = boxes_yxyx[anchors[order]], values[order], classes[order]
+    if len(chosen) > 1:  # those of one class are the best first already
+        order = np.argsort(-values, kind="stable")
+        anchors, values, classes = anchors[order], values[order], classes[order]
     window = letterbox or Letterbox.squash()
-    low, high = np.zeros(4, np.float32), np.array([window.scale_y, window.scale_x] * 2, np.float32)
-    boxes = np.clip(boxes, low, high)
+    high = np.array([window.scale_y, window.scale_x] * 2, np.float32)
+    boxes = np.minimum(np.maximum(boxes_yxyx[anchors], np.float32(0)), high)
     keep = np.flatnonzero(geometry.area(boxes) > 0)[: post.max_total_detections]
     return Detections(
         window.to_picture(boxes[keep]).astype(np.float32),

@@ -43,9 +43,11 @@ def decode(
     codes: NDArray[np.floating], anchors_yxyx: NDArray[np.floating], coder: BoxCoderSpec
 ) -> NDArray[np.floating]:
     """Boxes (..., 4) of codes relative to anchors; not clipped."""
-    anchor_y, anchor_x, anchor_h, anchor_w = centre_size(anchors_yxyx)
-    y = codes[..., 0] / coder.y_scale * anchor_h + anchor_y
-    x = codes[..., 1] / coder.x_scale * anchor_w + anchor_x
-    h = np.exp(codes[..., 2] / coder.height_scale) * anchor_h
-    w = np.exp(codes[..., 3] / coder.width_scale) * anchor_w
-    return np.stack([y - h / 2, x - w / 2, y + h / 2, x + w / 2], -1)
+    # coordinate by coordinate: numpy is slow where the last axis has two or four elements
+    codes, anchors = (one.transpose(-1, *range(one.ndim - 1)).copy() for one in (codes, anchors_yxyx))
+    scales = np.array([coder.y_scale, coder.x_scale, coder.height_scale, coder.width_scale], codes.dtype)
+    codes = codes / scales.reshape(-1, *[1] * (codes.ndim - 1))
+    size = anchors[2:] - anchors[:2]  # (2, ...)
+    centre = codes[:2] * size + (anchors[:2] + size / 2)
+    half = np.exp(codes[2:]) * size / 2
+    return np.concatenate([centre - half, centre + half]).transpose(*range(1, codes.ndim), 0)

@@ -28,8 +28,17 @@ class Lanes(types.Type):
         super().__init__("Lanes")
 
 
-LANES_TYPE = Lanes()
+class Pixels(types.Type):
+    """Sixteen pixels of up to four bytes."""
+
+    def __init__(self):
+        super().__init__("Pixels")
+
+
+LANES_TYPE, PIXELS_TYPE = Lanes(), Pixels()
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
+_WORD = ir.IntType(32)
+_WORDS = ir.VectorType(_WORD, LANES)
 
 
 @register_model(Lanes)
@@ -38,15 +47,21 @@ class _LanesModel(models.PrimitiveModel):
         super().__init__(manager, frontend_type, _VECTOR)
 
 
+@register_model(Pixels)
+class _PixelsModel(models.PrimitiveModel):
+    def __init__(self, manager, frontend_type):
+        super().__init__(manager, frontend_type, _WORDS)
+
+
 def _pointer(context, builder, array_type, array, index, to):
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [index]), to.as_pointer())
 
 
 def _splat(builder, scalar):
-    one = builder.insert_element(ir.Constant(_VECTOR, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0))
-    mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(one, ir.Constant(_VECTOR, ir.Undefined), mask)
+    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(_WORD, 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(_WORDS, [0] * LANES))
 
 
 @_compiled
@@ -141,3 +156,51 @@ def relu6_gate(typing, a, gradient):
         return builder.select(inside, args[1], low)
 
     return LANES_TYPE(a, gradient), generate
+
+
+@_compiled
+def pixels(typing, source, places, index):
+    """Four bytes each of `source` (uint8) from `places` (int32) on; `index` counts places."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        where = builder.load(_pointer(context, builder, signature.args[1], args[1], args[2], _WORDS))
+        where.align = 4
+        found = ir.Constant(_WORDS, ir.Undefined)
+        for i in range(LANES):
+            lane = ir.Constant(_WORD, i)
+            place = builder.gep(data, [builder.extract_element(where, lane)])
+            word = builder.load(builder.bitcast(place, _WORD.as_pointer()))
+            word.align = 1
+            found = builder.insert_element(found, word, lane)
+        return found
+
+    return PIXELS_TYPE(source, places, types.intp), generate
+
+
+@_compiled
+def channel(typing, pixels, number):
+    """The bytes of one channel, 0 to 3, as float32; the processor's lowest byte is the first."""
+
+    def generate(context, builder, signature, args):
+        shift = _splat(builder, builder.mul(builder.trunc(args[1], _WORD), ir.Constant(_WORD, 8)))
+        byte = builder.and_(builder.lshr(args[0], shift), ir.Constant(_WORDS, [255] * LANES))
+        return builder.sitofp(byte, _VECTOR)
+
+    return LANES_TYPE(pixels, types.intp), generate
+
+
+@_compiled
+def prefetch(typing, source, index):
+    """Begin to fetch the bytes around source[index] (uint8) into the cache; the index may lie outside."""
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        flags = [ir.Constant(_WORD, value) for value in (0, 3, 1)]  # to read, soon and often, data
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(ir.VoidType(), [data.type, _WORD, _WORD, _WORD]), "llvm.prefetch.p0"
+        )
+        builder.call(function, [builder.gep(data, [args[1]]), *flags])
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp), generate
