@@ -1,7 +1,8 @@
 """Training speed on the CPU: pictures, augmentation and step together; the step alone; TensorFlow's Keras beside it.
 
     python benchmarks/train_speed.py TRAIN.tfrecord LABEL_MAP.pbtxt [--threads 1 2] [--layers fused torch]
-                                     [--tensorflow-python PYTHON] [--rounds 3] [--steps 10] [--size 256]
+                                     [--recipe tf1] [--tensorflow-python PYTHON] [--rounds 3] [--steps 10]
+                                     [--size 256]
 
 Every row is a process of its own (of PYTHON, for Keras), so that its peak memory is its own; they work in turns, round
 after round, so that what else the machine does meets all alike. The best round counts, by the clock and in CPU seconds
@@ -34,6 +35,7 @@ from data_speed import WIDER_MEAN_BYTES, make
 from mirilla import config, console
 from mirilla.data import read_dataset
 from mirilla.data.convert import convert
+from mirilla.job import recipe
 from mirilla.training.allocator import SETTINGS
 
 HERE = Path(__file__).resolve().parent
@@ -73,6 +75,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--recipe", choices=recipe.NAMES, default="tf1", help="default: the original's")
     parser.add_argument("--layers", nargs="+", choices=("fused", "torch"), default=["fused"])
     parser.add_argument("--tensorflow-python", type=Path)
     parser.add_argument("--pictures", type=int)
@@ -100,7 +103,7 @@ def main() -> None:
 def command(args: argparse.Namespace, folder: Path, threads: int, layers: str = "fused") -> list[str]:
     return [sys.executable, str(HERE / "train_speed_worker.py"), str(args.records), str(args.label_map),
             str(folder / "cache"), "--threads", str(threads), "--batch", str(args.batch), "--size", str(args.size),
-            "--layers", layers]
+            "--layers", layers, "--recipe", args.recipe]
 
 
 def speed(args: argparse.Namespace, folder: Path) -> None:

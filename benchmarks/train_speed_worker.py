@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from mirilla import config
+from mirilla.job import recipe
 from mirilla.model import fused
 from mirilla.model.from_config import model_spec
 from mirilla.training.allocator import SETTINGS, keep_freed_memory
@@ -22,6 +23,8 @@ from mirilla.training.dataset import open_training_set
 from mirilla.training.input import Batches
 from mirilla.training.learner import Trainer
 from mirilla.training.plan import training_plan
+
+STEPS = 10_000  # of the run that the measured steps are the beginning of
 
 
 def main() -> None:
@@ -32,6 +35,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--recipe", choices=recipe.NAMES, default="tf1")
     parser.add_argument("--layers", choices=("fused", "torch"), default="fused")
     parser.add_argument("--allocator", nargs="*", default=list(SETTINGS))
     parser.add_argument("--growth", type=int, default=0)
@@ -40,11 +44,13 @@ def main() -> None:
     keep_freed_memory(args.allocator)
     pipeline = config.sample(1, args.records, args.records, args.label_map, batch_size=args.batch, height=args.size,
                              width=args.size)
+    recipe.apply(recipe.for_steps(STEPS, args.batch, args.recipe), pipeline)
     spec = model_spec(pipeline)
     plan = training_plan(pipeline, spec)
     data = open_training_set(pipeline, spec, args.cache)
     data.pictures.complete()
-    batches = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0)
+    batches = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0, recipe=plan.input_recipe,
+                      total_steps=STEPS)
     trainer = Trainer(spec, plan, torch.device("cpu"))
     trainer.network.fused = args.layers == "fused"
     with fused.taking_threads(trainer.network.fused):
