@@ -49,8 +49,8 @@ def main() -> None:
     plan = training_plan(pipeline, spec)
     data = open_training_set(pipeline, spec, args.cache)
     data.pictures.complete()
-    batches = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0, recipe=plan.input_recipe,
-                      total_steps=STEPS)
+    batches = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0,
+                      recipe=plan.input_recipe, total_steps=STEPS)
     trainer = Trainer(spec, plan, torch.device("cpu"))
     trainer.network.fused = args.layers == "fused"
     with fused.taking_threads(trainer.network.fused):
