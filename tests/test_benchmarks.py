@@ -107,12 +107,26 @@ def test_seeds_are_compared_with_the_base_of_the_same_seed(part):
     found = {one["variant"]: one for one in part("seeds").summary(lines)}
     assert found["base"]["difference"] is None
     assert found["x"]["difference"] == pytest.approx((-0.1 - 0.09) / 2)  # seed 2 has no partner
-    assert found["x"]["low"] < -0.1 < found["x"]["high"]
+    # all that is left: +-.0025 of each run, one degree of freedom, so .005 * 12.706
+    assert found["x"]["high"] - found["x"]["difference"] == pytest.approx(0.005 * 12.706, rel=1e-3)
     assert found["x"]["letterbox"] == {"mean": pytest.approx(0.6), "least": 0.4, "most": 0.9}
     assert found["x"]["cpu_s"] == 20
     assert found["tf1"]["difference"] == pytest.approx(-0.3)
     assert found["tf1 with x"]["difference"] == pytest.approx(0.1)
-    assert found["tf1 with x"]["low"] is None  # one seed
+    alone = part("seeds").summary([line("base", 0, 0.5, 0.4), line("x", 0, 0.4, 0.3)])[1]
+    assert alone["difference"] == pytest.approx(-0.1)
+    assert alone["low"] is None  # one seed tells nothing of chance
+
+
+def test_intervals_have_the_size_that_was_drawn(part):
+    rng = np.random.default_rng(0)
+    runs = [line("base" if v == 0 else f"v{v}", s, value, value) for v in range(20) for s in range(3)
+            for value in [0.3 + 0.01 * v + 0.05 * s + 0.004 * rng.standard_normal()]]
+    found = part("seeds").summary(runs)[1:]
+    half = found[0]["high"] - found[0]["difference"]
+    assert half == pytest.approx(2.02 * 0.004 * (2 / 3) ** 0.5, rel=0.25)
+    hits = sum(one["low"] <= 0.01 * v <= one["high"] for v, one in enumerate(found, 1))
+    assert hits >= 16
 
 
 def test_tables_are_put_between_their_marks(part):
