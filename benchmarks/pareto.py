@@ -19,6 +19,7 @@ import page
 from common import SIZES
 
 OUT = Path(__file__).resolve().parents[1] / "docs/images/pareto.svg"
+STRIDE_8 = "-s8"  # the zoo's models with one more head: their width's colour, another mark
 AXES = (
     ("parameters", "parameters", 1e-3, "thousand parameters"),
     ("macs", "MACs", 1e-6, "million multiplications a picture"),
@@ -65,16 +66,18 @@ def draw(models: Sequence[Mapping[str, Any]], path: Path, size: str, photos: str
     """Three panels side by side, written to an .svg or .png."""
     plt = error_sizes.pyplot()
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.9), sharey=True, layout="constrained")
-    names = [one["name"] for one in models]
-    colours = dict(zip(names, error_sizes.COLOURS * len(names), strict=False))
+    families = list(dict.fromkeys(one["name"].removesuffix(STRIDE_8) for one in models))
+    colours = dict(zip(families, error_sizes.COLOURS * len(families), strict=False))
     for axes, (key, title, factor, unit) in zip(panels, AXES, strict=True):
         shown = points(models, key, size)
         line = front(shown)
         axes.plot([p.cost * factor for p in line], [p.ap for p in line], color="#bbbbbb", linewidth=1, zorder=1)
         for p in shown:
+            colour = colours[p.name.removesuffix(STRIDE_8)]
             axes.errorbar(
-                p.cost * factor, p.ap, [[p.ap - p.low], [p.high - p.ap]], fmt="s" if p.is_peer else "o",
-                markersize=7, color=colours[p.name], markerfacecolor="white" if p.is_peer else colours[p.name],
+                p.cost * factor, p.ap, [[p.ap - p.low], [p.high - p.ap]],
+                fmt="s" if p.is_peer else "D" if p.name.endswith(STRIDE_8) else "o",
+                markersize=7, color=colour, markerfacecolor="white" if p.is_peer else colour,
                 elinewidth=1, capsize=2, label=p.name + (" (peer)" if p.is_peer else ""), zorder=3,
             )
         axes.set_xscale("log")
