@@ -159,7 +159,7 @@ def test_the_zoos_table_has_what_was_trained_alike_as_the_bonnet_computes_it(par
 
 def test_the_page_has_a_place_for_every_table(part):
     page = part("page")
-    names = ("accuracy", "cost", "differences", "other sets", "sizes", "ablation", "protocols", "zoo")
+    names = ("accuracy", "cost", "differences", "other sets", "sizes", "ablation", "protocols", "zoo", "teacher")
     page.fill(page.PAGE.read_text(), dict.fromkeys(names, ""))
 
 
