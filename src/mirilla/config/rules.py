@@ -250,7 +250,7 @@ def _ours(pipeline: Pipeline) -> Iterator[Finding]:
 def _distillation(options: Any) -> Iterator[Finding]:
     message, path = options.distillation, "mirilla.distillation"
     if not message.teacher:
-        yield Finding(f"{path}.teacher", "is missing.", "Name a YuNet's ONNX file or a model of Mirilla's.")
+        yield Finding(f"{path}.teacher", "is missing.", "Name a YuNet's ONNX file.")
     yield from between(message, path, "share", 0, 1)
     yield from between(message, path, "least_score", 0, 1, upper_open=True)
     if not options.HasField("quality_focal_loss"):

@@ -1,4 +1,4 @@
-"""Knowledge distillation: a larger detector looks at what the network is shown, and its certainty softens the labels.
+"""Knowledge distillation: YuNet looks at what the network is shown, and its certainty softens the labels.
 
 The teacher sees every example as the network does, after all augmentation ("a good teacher is patient and
 consistent", arXiv:2106.05237). The class target of an anchor is the IoU of its box with its object times the object's
@@ -83,19 +83,6 @@ def load(spec: DistillationSpec, labels: LabelMap, model: ModelSpec) -> Softened
             "that is what the teacher finds.",
             "Rename the class of faces, or remove distillation.",
         )
-    number = names.index(FACE) if FACE in names else 0
-    return Softened(_opened(spec, max(model.height_px, model.width_px)), number, spec.share)
-
-
-def _opened(spec: DistillationSpec, size_px: int) -> Callable[[NDArray[np.uint8]], Found]:
-    if spec.teacher.suffix == ".onnx":
-        return YuNet.load(spec.teacher, (size_px,), spec.least_score, threads=1)
-    from mirilla.detect import Detector
-
-    detector = Detector.load(spec.teacher, threshold=spec.least_score)
-
-    def look(image: NDArray[np.uint8]) -> Found:
-        found = detector(image)
-        return found.boxes_yxyx.astype(np.float64), found.scores.astype(np.float64)
-
-    return look
+    size_px = max(model.height_px, model.width_px)
+    yunet = YuNet.load(spec.teacher, (size_px,), spec.least_score, threads=1)
+    return Softened(yunet, names.index(FACE) if FACE in names else 0, spec.share)
