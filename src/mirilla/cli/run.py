@@ -75,15 +75,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--teacher",
         type=Path,
         metavar="ONNX",
-        help="a face detector such as YuNet: what it finds and the labels miss is learnt, or ignored where unsure; and "
-        "how sure it is softens the labels",
+        help="a face detector such as YuNet: what it finds and the labels miss is learnt, or ignored where unsure",
     )
     parser.add_argument(
         "--teacher-share",
         type=float,
-        default=0.5,
+        default=0.0,
         metavar="S",
-        help="what the teacher's certainty counts beside a label, from 0 to 1 (default: 0.5)",
+        help="the teacher also sees what the network is shown, and its certainty counts so much beside a label, from 0 "
+        "to 1 (default: 0: not at all; 0.5 say)",
     )
     parser.add_argument(
         "--resize",

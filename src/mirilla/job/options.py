@@ -31,9 +31,8 @@ class JobOptions:
     depth_multiplier: of the network's width; None: the model's own.
     recipe: 'mirilla', or 'tf1' for the sample's own matching, losses and augmentation.
     start: 'shipped' for the weights in the package, 'scratch', or the path of a checkpoint or model.
-    teacher: an ONNX face detector; faces that it finds and the training labels miss are learnt or ignored, and its
-        certainty softens the labels.
-    teacher_share: what the teacher's certainty counts beside a label; 0: nothing.
+    teacher: an ONNX face detector; faces that it finds and the training labels miss are learnt or ignored.
+    teacher_share: what the teacher's certainty counts beside a label (distillation); 0: nothing.
     resize: 'squash' (as the sample does) or 'letterbox'.
     device: 'cpu', 'cuda', 'mps' or None for the best there is.
     label_map: a .pbtxt; None: the classes found in the data, in their order.

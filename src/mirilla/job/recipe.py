@@ -32,7 +32,9 @@ TF1_AVERAGE_SHARE, STATISTICS_SHARE = 0.03, 0.02
 PEAK_RATE = 0.01
 AVERAGE_SHARE = 0.05  # statistics are measured for it at the end, so it may be a longer one
 RECALIBRATION_BATCHES = 50
-TEACHER_SHARE = 0.5  # of a class target, where there is a teacher
+# What a teacher's certainty counts in a class target beside a label. Its finds as labels bring as much, in less time
+# (benchmarks/accuracy.md, "A teacher").
+TEACHER_SHARE = 0.0
 AVERAGE_RANGE = (0.9, 0.9999)
 STATISTICS_RANGE = (0.9, 0.9997)  # the upper ends are the sample's values
 
