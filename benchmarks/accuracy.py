@@ -34,7 +34,7 @@ import error_sizes
 import numpy as np
 import page
 import subjects
-from common import LABELS, PEER_FILES, SIZES, held_out
+from common import LABELS, PEER_FILES, SETS, SIZES, held_out
 
 from mirilla import __version__, console
 from mirilla.data.images import decode_rgb
@@ -45,7 +45,6 @@ from mirilla.evaluation.faces import Faces, Matched
 from mirilla.evaluation.interface import GroundTruth, ground_truths_of
 from mirilla.files import write_text
 
-SETS = ("ilc2021", "roboflow_gray", "caltech1999")
 SHOWN_PHOTOS = 64  # kept decoded for timing
 
 

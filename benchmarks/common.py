@@ -23,6 +23,7 @@ from mirilla.labels import LabelMap, save_label_map
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 FACES = SHARED / "data" / "faces"
 LABELS = LabelMap.from_names(["face"])
+SETS = ("ilc2021", "roboflow_gray", "caltech1999")
 SIZES = ("all", ">= 16 px", ">= 24 px")  # the columns of the faces figures, as mirilla.evaluation.Faces has them
 
 PEER_PROTOCOLS = {

@@ -18,7 +18,6 @@ import argparse
 import hashlib
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
@@ -29,17 +28,17 @@ import ablation
 import numpy as np
 import page
 import variants
-from common import FACES, LABELS, SIZES, held_out
+from common import FACES, LABELS, SETS, SIZES, held_out
 from seeds import RESIZES
 
 from mirilla import console
 from mirilla.data import Dataset, combine, read_dataset
+from mirilla.data.filters import keep
 from mirilla.data.sample import Sample
 from mirilla.data.teacher import teach
 from mirilla.data.tfrecord import write_tfrecords
 from mirilla.labels import save_label_map
 
-SETS = ("ilc2021", "roboflow_gray", "caltech1999")
 SOFT = f'mirilla {{ distillation {{ teacher: "{variants.YUNET}" }} }}'
 VARIANTS = (("half the labels", "half", ""), ("all labels", "all", ""), ("half, pseudo-labels", "taught", ""),
             ("half, soft labels", "half", SOFT), ("half, both", "taught", SOFT))
@@ -48,14 +47,9 @@ VARIANTS = (("half the labels", "half", ""), ("all labels", "all", ""), ("half, 
 def halved(sample: Sample) -> Sample:
     """The sample without every second of its labelled boxes."""
     name = sample.filename.encode()
-    keep = np.array([bool(sample.ignore[i]) or hashlib.sha256(name + bytes([i % 256])).digest()[0] % 2 == 0
-                     for i in range(len(sample))], bool)
-    return replace(
-        sample, boxes_yxyx=sample.boxes_yxyx[keep], labels=tuple(np.array(sample.labels, object)[keep]),
-        ignore=sample.ignore[keep], difficult=sample.difficult[keep], group_of=sample.group_of[keep],
-        is_crowd=sample.is_crowd[keep], weight=sample.weight[keep],
-        attributes={name: values[keep] for name, values in sample.attributes.items()},
-    )
+    return keep(sample, np.array([
+        bool(sample.ignore[i]) or hashlib.sha256(name + bytes([i % 256])).digest()[0] % 2 == 0
+        for i in range(len(sample))], bool))
 
 
 def records(folder: Path) -> dict[str, Path]:

@@ -24,13 +24,11 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 # ruff: noqa: E402
 import ablation
 import variants
-from common import LABELS, records
+from common import LABELS, SETS, records
 
 from mirilla import console, weights
 from mirilla.model import zoo
 from mirilla.targets.export import export_model
-
-SETS = ("ilc2021", "roboflow_gray", "caltech1999")
 
 
 def run(name: str, path: Path, args: argparse.Namespace) -> None:

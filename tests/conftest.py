@@ -15,3 +15,13 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the folder ../shared with outside data is missing")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def yunet(shared: Path) -> Path:
+    """The teacher's ONNX file; skips the test where it, or onnxruntime, is missing."""
+    pytest.importorskip("onnxruntime")
+    path = shared / "peers" / "yunet_n.onnx"
+    if not path.is_file():
+        pytest.skip("../shared/peers/yunet_n.onnx is missing")
+    return path

@@ -134,15 +134,6 @@ def test_an_empty_folder_is_refused(tmp_path):
         teacher.pictures(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def yunet(shared):
-    pytest.importorskip("onnxruntime")
-    path = shared / "peers" / "yunet_n.onnx"
-    if not path.is_file():
-        pytest.skip("../shared/peers/yunet_n.onnx is missing")
-    return path
-
-
 def test_yunet_agrees_with_the_labels_of_a_real_set(yunet, shared):
     folder = shared / "data" / "faces" / "roboflow_gray"
     if not folder.is_dir():

@@ -35,15 +35,6 @@ def test_without_onnxruntime_the_extra_is_named(monkeypatch, tmp_path):
         YuNet.load(tmp_path / "x.onnx")
 
 
-@pytest.fixture(scope="module")
-def yunet(shared):
-    pytest.importorskip("onnxruntime")
-    path = shared / "peers" / "yunet_n.onnx"
-    if not path.is_file():
-        pytest.skip("../shared/peers/yunet_n.onnx is missing")
-    return path
-
-
 def test_yunet_finds_the_face_of_the_shipped_photo(yunet):
     judge = YuNet.load(yunet)
     found, scores = judge(decode_rgb(shipped.PHOTO))

@@ -108,11 +108,7 @@ def batches_of(pipeline, folder):
     return Batches(data.pictures, data.objects, spec, 2, plan.augmentations, 0, teacher=soften)
 
 
-def test_training_with_yunet_is_the_same_again_after_a_stop(pipeline, tmp_path, shared):
-    pytest.importorskip("onnxruntime")
-    yunet = shared / "peers" / "yunet_n.onnx"
-    if not yunet.is_file():
-        pytest.skip("../shared/peers/yunet_n.onnx is missing")
+def test_training_with_yunet_is_the_same_again_after_a_stop(pipeline, tmp_path, yunet):
     pipeline.mirilla.distillation.teacher = str(yunet)
     arrays = batches_of(pipeline, tmp_path).batch(0)
     assert arrays.confidences is not None
