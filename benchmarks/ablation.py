@@ -40,7 +40,7 @@ from seeds import RESIZES
 
 from mirilla import config, console
 from mirilla.data.images import decode_rgb
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.errors import MirillaError
 from mirilla.evaluation.faces import Faces
 from mirilla.evaluation.interface import ground_truths_of

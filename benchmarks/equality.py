@@ -19,7 +19,8 @@ import torch
 from equality_steps import COLUMNS, STEPS, SUFFIXES, Run, distances, entries, golden_run, largest, nudged, relative
 from scipy import stats
 
-from mirilla import console, postprocess, resize, weights
+from mirilla import console, postprocess, resize
+from mirilla.batches.crop import draw_crop
 from mirilla.data.images import decode_rgb
 from mirilla.detections import Detections
 from mirilla.evaluation import Coco, GroundTruth, Pascal
@@ -29,8 +30,8 @@ from mirilla.model.anchors import anchors_per_location, anchors_yxyx
 from mirilla.model.network import SsdNetwork, to_tensorflow
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
 from mirilla.training import losses, matching, mining, schedules
-from mirilla.training.crop import draw_crop
 from mirilla.training.optimizer import FlatParameters, RmsProp, TrainState
+from mirilla.weights import read as weights
 
 GOLDENS = Path(__file__).resolve().parents[2] / "shared/data/odapi"
 SPEC = ModelSpec()

@@ -18,7 +18,7 @@ import numpy as np
 from mirilla import boxes, console, postprocess, resize
 from mirilla.data import read_dataset
 from mirilla.data.images import decode_rgb, header_of
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.detections import Detections
 from mirilla.evaluation import measure
 

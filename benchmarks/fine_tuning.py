@@ -25,13 +25,14 @@ from pathlib import Path
 from common import LABELS, SHARED, held_out, records
 
 from mirilla import config, console
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.evaluation import evaluate_model
 from mirilla.files import write_text
 from mirilla.job import recipe
-from mirilla.training import checkpoint, log
-from mirilla.training.importing import import_checkpoint
+from mirilla.training import log
 from mirilla.training.trainer import train
+from mirilla.weights import checkpoint
+from mirilla.weights.importing import import_checkpoint
 
 ARCHIVES = {
     "keras": SHARED / "weights/mobilenet_v1_025_imagenet_keras.npz",

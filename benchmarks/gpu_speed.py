@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 
 from mirilla import config
-from mirilla.model.from_config import model_spec
+from mirilla.batches.dataset import open_training_set
+from mirilla.batches.gpu_batches import LEVELS, DeviceBatches
+from mirilla.batches.gpu_pictures import bytes_free, upload, upload_objects
+from mirilla.batches.input import Batches
+from mirilla.config.to_spec import model_spec
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.training.dataset import open_training_set
-from mirilla.training.device_batches import LEVELS, DeviceBatches
-from mirilla.training.device_pictures import bytes_free, upload, upload_objects
-from mirilla.training.input import Batches
 from mirilla.training.learner import PRECISIONS, Trainer
 from mirilla.training.plan import training_plan
 from mirilla.training.step import DeviceSteps, set_precision, static_objective

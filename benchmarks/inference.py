@@ -23,8 +23,8 @@ from PIL import Image
 
 from mirilla import postprocess, resize
 from mirilla.data.images import decode_rgb
-from mirilla.detect import Detector
-from mirilla.engine import ENGINES, ONNXRUNTIME, choose
+from mirilla.detect.detector import Detector
+from mirilla.detect.engine import ENGINES, ONNXRUNTIME, choose
 from mirilla.parallel import cores, in_order
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

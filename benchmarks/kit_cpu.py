@@ -23,9 +23,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mirilla.bonnet.server import Server
-from mirilla.bonnet.server_camera import open_frames
-from mirilla.bonnet.server_device import Device
+from mirilla.emulator.camera import open_frames
+from mirilla.emulator.server import Server
+from mirilla.emulator.state import Device
 
 # Runs in the other Python: the program's own loop, with the processor's time read around each part.
 INSIDE = r"""

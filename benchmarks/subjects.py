@@ -27,7 +27,7 @@ from mirilla.bonnet import compile as compiler
 from mirilla.bonnet import format as bonnet_format
 from mirilla.bonnet.run import CompiledModel
 from mirilla.bonnet.to_graph import to_graph_def
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.detections import Detections
 from mirilla.errors import MirillaError
 from mirilla.graph import deploy

@@ -15,12 +15,12 @@ from pathlib import Path
 import torch
 
 from mirilla import config
+from mirilla.batches.dataset import open_training_set
+from mirilla.batches.input import Batches
+from mirilla.config.to_spec import model_spec
 from mirilla.job import recipe
 from mirilla.model import fused
-from mirilla.model.from_config import model_spec
 from mirilla.training.allocator import SETTINGS, keep_freed_memory
-from mirilla.training.dataset import open_training_set
-from mirilla.training.input import Batches
 from mirilla.training.learner import Trainer
 from mirilla.training.plan import training_plan
 

@@ -14,11 +14,11 @@ from typing import Any
 from common import LABELS, SHARED
 
 from mirilla import config
+from mirilla.config import zoo
 from mirilla.config.pipeline import is_repeated
 from mirilla.data.tfrecord import read_tfrecords
 from mirilla.job import recipe
 from mirilla.job.configure import fit_anchors
-from mirilla.model import zoo
 
 IMAGENET = SHARED / "weights/mobilenet_v1_025_imagenet_keras.npz"
 YUNET = SHARED / "peers/yunet_n.onnx"

@@ -26,9 +26,10 @@ import ablation
 import variants
 from common import LABELS, SETS, records
 
-from mirilla import console, weights
-from mirilla.model import zoo
+from mirilla import console
+from mirilla.config import zoo
 from mirilla.targets.export import export_model
+from mirilla.weights import read as weights
 
 
 def run(name: str, path: Path, args: argparse.Namespace) -> None:

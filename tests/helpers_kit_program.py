@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from types import ModuleType
 
+from mirilla.board import kit_program
 from mirilla.bonnet.run import CompiledModel
-from mirilla.device import kit_program
 from mirilla.labels import LabelMap
 from mirilla.model import card as cards
 from mirilla.model.spec import ModelSpec

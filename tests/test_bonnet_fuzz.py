@@ -14,11 +14,11 @@ from helpers_graph import small_network
 from mirilla.bonnet import compile as bonnet
 from mirilla.bonnet import describe
 from mirilla.bonnet import format as bf
-from mirilla.bonnet.plan import replan
+from mirilla.bonnet.memory_plan import replan
 from mirilla.bonnet.to_graph import to_graph_def
 from mirilla.errors import MirillaError
 from mirilla.graph import reader
-from mirilla.graph.graphdef import parse_graph_def
+from mirilla.protos.graphdef import parse_graph_def
 
 GRAPH = small_network().graph_def
 CONTENT = GRAPH.SerializeToString(deterministic=True)

@@ -28,7 +28,7 @@ from mirilla.bonnet.run import CompiledModel, Limits, fp16_precision, normalise
 from mirilla.errors import MirillaError, ModelError
 
 GOLDEN = "pikachu2_detector.binaryproto"
-BOXES, LOGITS = 0.0125, 0.022  # largest difference allowed on the golden pair
+BOXES, LOGITS = 0.0125, 0.025  # largest difference allowed on the golden pair; sums differ between processors
 
 
 @pytest.fixture(scope="module")

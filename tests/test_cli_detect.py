@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mirilla.cli.main import main
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.labels import LabelMap
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mirilla.cli.main import main
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.graph import read_graph_def
 from mirilla.model import card as cards
 
@@ -46,7 +46,7 @@ def test_an_old_command_line_works(odapi, tmp_path, capsys):
     # the original's export of the same checkpoint
     ours = {node.name: node for node in read_graph_def(out / "frozen_inference_graph.pb").node}
     theirs = {node.name: node for node in read_graph_def(odapi / "frozen_inference_graph_b24.pb").node}
-    from mirilla.graph.graphdef import constant_array
+    from mirilla.protos.graphdef import constant_array
 
     kernels = [
         name for name in theirs if name.endswith(("/weights", "/biases", "/gamma", "/moving_variance"))

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 import helpers_checkpoint as handmade
-from mirilla import config, weights
+from mirilla import config
 from mirilla.cli.main import main
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.graph import load as load_graph
 from mirilla.graph.reference import Runner
 from mirilla.model import card as cards
 from mirilla.model.layers import architecture
 from mirilla.model.spec import AnchorSpec, ModelSpec
-from mirilla.training import checkpoint
-from mirilla.training.checkpoint import AVERAGE
+from mirilla.weights import checkpoint
+from mirilla.weights import read as weights
+from mirilla.weights.checkpoint import AVERAGE
 
 pytest.importorskip("safetensors")
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from mirilla.cli.main import main
-from mirilla.data import toy
 from mirilla.errors import DataError, UsageError
-from mirilla.job import JobOptions, inputs, parts, recipe
+from mirilla.job import JobOptions, inputs, recipe
+from mirilla.job import steps as parts
 from mirilla.job.measure import best_threshold, examples
 from mirilla.job.workspace import Done, Workspace, fingerprint
 from mirilla.model.layers import architecture
+from mirilla.toy import dataset as toy
 
 
 @pytest.fixture(scope="module")
@@ -421,7 +422,7 @@ def test_recipe_is_read_back_by_the_trainer(tmp_path):
     from mirilla import config
 
     pytest.importorskip("torch")
-    from mirilla.model.from_config import model_spec
+    from mirilla.config.to_spec import model_spec
     from mirilla.training.plan import training_plan
 
     pipeline = config.sample(1, "a", "b", "c")

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirilla import config
-from mirilla.config import pipeline_pb2, text
 from mirilla.errors import ConfigError
+from mirilla.protos import pipeline_pb2, text
 
 
 def failure(content: str) -> config.ConfigSyntaxError:
@@ -263,7 +263,7 @@ def test_the_checked_in_module_is_that_of_the_proto(tmp_path):
     source = Path(str(files("mirilla"))).parent
     out = tmp_path / "set"
     assert (
-        protoc.main(["protoc", f"-I{source}", f"--descriptor_set_out={out}", "mirilla/config/pipeline.proto"])
+        protoc.main(["protoc", f"-I{source}", f"--descriptor_set_out={out}", "mirilla/protos/pipeline.proto"])
         == 0
     )
     fresh = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
@@ -289,7 +289,7 @@ def test_the_proto_names_every_message_of_the_module():
     """A check of the checked-in module that needs no compiler: names and numbers as in the file's text."""
     from importlib.resources import files
 
-    source = (files("mirilla") / "config/pipeline.proto").read_text()
+    source = (files("mirilla") / "protos/pipeline.proto").read_text()
     plain = "\n".join(line.split("//")[0] for line in source.splitlines())
     fields = sorted(
         (name, int(number)) for name, number in re.findall(r"(\w+)\s*=\s*(\d+)\s*(?:\[|;)", plain)

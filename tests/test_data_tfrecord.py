@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers_data import dataset, picture, rotated, sample
-from mirilla.data import example, images, read_dataset, records, tfrecord
+from mirilla.data import images, read_dataset, records, tfrecord
 from mirilla.errors import DataError, MirillaError
+from mirilla.protos import example
 
 
 def test_masked_crc_of_the_published_vector():

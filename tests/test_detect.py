@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mirilla.data.images import decode_rgb
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.errors import MirillaError, ModelError
 from mirilla.labels import LabelMap
 from mirilla.model import card as cards
@@ -215,7 +215,7 @@ def test_threshold_out_of_range(exported):
 def test_a_training_folder(exported, photo, tmp_path):
     pytest.importorskip("safetensors")
     from mirilla import config
-    from mirilla.training import checkpoint
+    from mirilla.weights import checkpoint
 
     pipeline = config.sample(num_classes=2, train_records="t", eval_records="e", label_map_path="none.pbtxt")
     pipeline.model.ssd.image_resizer.fixed_shape_resizer.height = 96

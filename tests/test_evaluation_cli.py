@@ -53,7 +53,7 @@ def test_wrong_usage(arguments, code, message, capsys):
 @pytest.fixture
 def silent(monkeypatch):
     """Every model is one that finds nothing."""
-    from mirilla.detect import Detector
+    from mirilla.detect.detector import Detector
     from mirilla.labels import LabelMap
     from mirilla.model.card import ModelCard
     from mirilla.model.spec import ModelSpec

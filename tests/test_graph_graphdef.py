@@ -15,7 +15,7 @@ from tensorboard.compat.proto.node_def_pb2 import NodeDef
 from helpers_graph import small_network
 from mirilla.errors import MirillaError, ModelError
 from mirilla.graph import read_graph_def, write_graph_def
-from mirilla.graph.graphdef import constant_array, parse_graph_def
+from mirilla.protos.graphdef import constant_array, parse_graph_def
 
 
 def test_written_graph_is_read_back(tmp_path):

@@ -63,7 +63,7 @@ def test_batch_norm_is_folded_in_float32_in_every_form(form):
     graph = Graph()
     graph.batch_norm("x", graph.conv("x", graph.placeholder(), (1, 1, 3, 4)), 4, form)
     layer = reader.read(graph.graph_def).layers[0]
-    from mirilla.graph.graphdef import constant_array
+    from mirilla.protos.graphdef import constant_array
 
     value = {
         name: constant_array(graph[f"x/BatchNorm/{name}"])

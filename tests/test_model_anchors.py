@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mirilla import config
+from mirilla.config.to_spec import model_spec
 from mirilla.errors import ConfigError
 from mirilla.labels import LabelMap
 from mirilla.model.anchors import anchors_per_location, anchors_yxyx, box_specs
 from mirilla.model.card import ModelCard, dumps, loads
-from mirilla.model.from_config import model_spec
 from mirilla.model.layers import architecture
 from mirilla.model.spec import AnchorSpec, ModelSpec
 

@@ -11,11 +11,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("numba")
 
+from mirilla.kernels.threads import Team, shares  # noqa: E402
 from mirilla.model import fused  # noqa: E402
+from mirilla.model.conv import ConvBatchNormRelu6  # noqa: E402
 from mirilla.model.layers import Layer  # noqa: E402
-from mirilla.model.network import ConvBatchNormRelu6, SsdNetwork, initialise  # noqa: E402
+from mirilla.model.network import SsdNetwork, initialise  # noqa: E402
 from mirilla.model.spec import ModelSpec  # noqa: E402
-from mirilla.model.team import Team, shares  # noqa: E402
 
 
 @pytest.fixture(params=[1, 2])

@@ -11,15 +11,15 @@ import pytest
 from helpers_kit_program import program
 from mirilla import config, graph
 from mirilla.bonnet import compile as bonnet_compile
-from mirilla.bonnet import doctor_graph
 from mirilla.bonnet import format as bonnet_format
 from mirilla.bonnet.run import CompiledModel
+from mirilla.config.to_spec import model_spec
+from mirilla.doctor import graph as doctor_graph
 from mirilla.errors import ConfigError, ModelError
 from mirilla.graph.reference import Runner
 from mirilla.labels import LabelMap
 from mirilla.model.anchors import anchors_per_location, anchors_yxyx
 from mirilla.model.card import ModelCard, dumps, loads
-from mirilla.model.from_config import model_spec
 from mirilla.model.layers import MAP_LAYERS, architecture, first_maps, map_stride
 from mirilla.model.spec import AnchorSpec, ModelSpec
 from mirilla.targets import frozen_graph
@@ -233,7 +233,7 @@ def test_bonnet_takes_it_and_computes_what_the_reference_computes(multiplier, pe
 
 def test_arena_keeps_the_fine_map_until_its_predictors_have_run():
     """Conv2d_5_pointwise (32 * 32 * 32 fp16) lies in the arena from its op to the last that reads it."""
-    from mirilla.bonnet.plan import lifetimes
+    from mirilla.bonnet.memory_plan import lifetimes
 
     model, _ = bonnet_compile.build(frozen_graph.build(SPEC, random_weights(SPEC)), input_size=(256, 256))
     found = {one.block.name: one for one in lifetimes(model)}

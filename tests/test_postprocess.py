@@ -158,7 +158,7 @@ def test_nms_by_blocks_is_nms(seed, count, most):
 def test_compiled_nms_keeps_the_same(seed, monkeypatch):
     """Coarse edges, so that IoUs are the threshold exactly, boxes are empty or inverted, and scores are equal."""
     pytest.importorskip("numba")
-    from mirilla import boxes_kernel
+    from mirilla.kernels import nms as boxes_kernel
 
     monkeypatch.setattr(boxes._NMS, "get", lambda: None)
     random = np.random.default_rng(seed)

@@ -7,7 +7,7 @@ import pytest
 
 from mirilla import resize
 from mirilla.boxes import Letterbox
-from mirilla.compiled import Compiled
+from mirilla.kernels.lazy import Compiled
 from mirilla.parallel import in_order
 
 
@@ -16,11 +16,11 @@ def way(request, monkeypatch):
     """Each test with this runs twice; the kernel from the first photo on."""
     if request.param == "kernel":
         pytest.importorskip("numba")
-        from mirilla import resize_kernel
+        from mirilla.kernels import resize as resize_kernel
 
         used = []
         monkeypatch.setattr(resize_kernel, "write", counted(resize_kernel.write, used))
-        monkeypatch.setattr(resize, "_KERNEL", Compiled("mirilla.resize_kernel", "write", 1))
+        monkeypatch.setattr(resize, "_KERNEL", Compiled("mirilla.kernels.resize", "write", 1))
         yield request.param
         assert used
     else:

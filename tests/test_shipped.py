@@ -7,10 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from mirilla import boxes, files, shipped, weights
+from mirilla import boxes, files, shipped
 from mirilla.data.images import decode_rgb
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.errors import ModelError
+from mirilla.weights import read as weights
 
 there = pytest.mark.skipif(
     not (shipped.FOLDER / shipped.FROZEN_GRAPH).is_file(), reason="no weights are in the package yet"

@@ -389,7 +389,7 @@ def test_in_tensorflow_every_shape_but_the_batch_is_known():
 )
 @pytest.mark.parametrize(("height", "width"), [(50, 90), (90, 50), (64, 64), (3, 200)])
 def test_in_tensorflow_and_numpy_detections_agree(spec, height, width):
-    from mirilla.detect import Detector
+    from mirilla.detect.detector import Detector
 
     graph = frozen_graph.build(spec, random_weights(spec))
     labels = LabelMap.from_names([f"class {i}" for i in range(1, spec.num_classes + 1)])

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mirilla.data import read_dataset, toy
+from mirilla.data import read_dataset
 from mirilla.errors import MirillaError
+from mirilla.toy import dataset as toy
 
 
 @pytest.fixture(scope="module")

@@ -11,20 +11,21 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mirilla import config, shipped  # noqa: E402
+from mirilla.batches.batch import Batch  # noqa: E402
+from mirilla.batches.dataset import open_training_set  # noqa: E402
+from mirilla.batches.input import Batches, Objects  # noqa: E402
+from mirilla.config.to_spec import model_spec  # noqa: E402
 from mirilla.data.images import decode_rgb  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
 from mirilla.data.tfrecord import write_tfrecords  # noqa: E402
 from mirilla.errors import ConfigError, MirillaError, ModelError  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
-from mirilla.model.from_config import model_spec  # noqa: E402
-from mirilla.training import checkpoint, distillation  # noqa: E402
-from mirilla.training.dataset import open_training_set  # noqa: E402
+from mirilla.training import distillation  # noqa: E402
 from mirilla.training.distillation import DistillationSpec, Softened  # noqa: E402
-from mirilla.training.input import Batches, Objects  # noqa: E402
-from mirilla.training.matching import Batch  # noqa: E402
 from mirilla.training.plan import training_plan  # noqa: E402
 from mirilla.training.simota import SimOtaSpec, assign_dynamically  # noqa: E402
 from mirilla.training.trainer import train  # noqa: E402
+from mirilla.weights import checkpoint  # noqa: E402
 
 IMAGE = np.zeros((64, 64, 3), np.uint8)
 CLEAR, DIM, OUT, OTHER = [0.1, 0.1, 0.3, 0.3], [0.6, 0.1, 0.8, 0.3], [0.1, 0.6, 0.3, 0.8], [0.6, 0.6, 0.8, 0.8]

@@ -18,19 +18,20 @@ torch = pytest.importorskip("torch")
 from helpers_distributed import small_pipeline, torchrun  # noqa: E402
 from mirilla import config  # noqa: E402
 from mirilla.errors import UsageError  # noqa: E402
-from mirilla.model.synchronised import batch_norm  # noqa: E402
-from mirilla.training import checkpoint, log  # noqa: E402
+from mirilla.model.sync_batch_norm import batch_norm  # noqa: E402
+from mirilla.training import log  # noqa: E402
 from mirilla.training.distributed import Group  # noqa: E402
+from mirilla.weights import checkpoint  # noqa: E402
 
 STEPS = """
 import json, sys
 from pathlib import Path
 import torch
 from mirilla import config
-from mirilla.model.from_config import model_spec
+from mirilla.config.to_spec import model_spec
 from mirilla.training import distributed
-from mirilla.training.dataset import open_training_set
-from mirilla.training.input import Batches
+from mirilla.batches.dataset import open_training_set
+from mirilla.batches.input import Batches
 from mirilla.training.learner import Trainer
 from mirilla.training.plan import training_plan
 

@@ -11,11 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mirilla import config  # noqa: E402
+from mirilla.config.to_spec import model_spec  # noqa: E402
 from mirilla.errors import ConfigError  # noqa: E402
-from mirilla.model.from_config import model_spec  # noqa: E402
 from mirilla.model.layers import architecture  # noqa: E402
 from mirilla.model.network import SsdNetwork, initialise  # noqa: E402
-from mirilla.training import checkpoint  # noqa: E402
 from mirilla.training.losses import (  # noqa: E402
     Batch,
     ClassificationLoss,
@@ -28,6 +27,7 @@ from mirilla.training.losses import (  # noqa: E402
 from mirilla.training.matching import MatcherSpec, encode  # noqa: E402
 from mirilla.training.optimizer import Adam, FlatParameters, TrainState  # noqa: E402
 from mirilla.training.plan import training_plan  # noqa: E402
+from mirilla.weights import checkpoint  # noqa: E402
 
 ANCHORS = torch.tensor(
     [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 0.4, 0.6]]

@@ -11,13 +11,14 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 from mirilla import config  # noqa: E402
+from mirilla.batches.dataset import open_training_set  # noqa: E402
+from mirilla.config.to_spec import model_spec  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
 from mirilla.data.tfrecord import write_tfrecords  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
-from mirilla.model.from_config import model_spec  # noqa: E402
-from mirilla.training import checkpoint, log  # noqa: E402
-from mirilla.training.dataset import open_training_set  # noqa: E402
+from mirilla.training import log  # noqa: E402
 from mirilla.training.trainer import train  # noqa: E402
+from mirilla.weights import checkpoint  # noqa: E402
 from test_config_support import FAMILY, filled_in  # noqa: E402
 
 

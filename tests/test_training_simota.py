@@ -7,11 +7,12 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from mirilla.batches.batch import Batch  # noqa: E402
 from mirilla.model.anchors import anchors_yxyx  # noqa: E402
 from mirilla.model.layers import architecture  # noqa: E402
 from mirilla.model.spec import BoxCoderSpec, ModelSpec  # noqa: E402
 from mirilla.training.losses import ClassificationLoss, LocalizationLoss  # noqa: E402
-from mirilla.training.matching import BACKGROUND, IGNORED, Batch, decode, matched_giou, matched_iou  # noqa: E402
+from mirilla.training.matching import BACKGROUND, IGNORED, decode, matched_giou, matched_iou  # noqa: E402
 from mirilla.training.simota import SimOtaSpec, assign_dynamically, cells_of  # noqa: E402
 
 CODER = BoxCoderSpec()

@@ -20,15 +20,16 @@ torch = pytest.importorskip("torch")
 
 from helpers_process import heed_ctrl_c  # noqa: E402
 from mirilla import config  # noqa: E402
+from mirilla.batches.background_decoder import Filler  # noqa: E402
+from mirilla.batches.pictures import SUMS  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
 from mirilla.data.tfrecord import read_tfrecords, write_tfrecords  # noqa: E402
 from mirilla.errors import ConfigError, DataError, MirillaError, ModelError, TrainingError, UsageError  # noqa: E402
-from mirilla.job import parts  # noqa: E402
+from mirilla.job import steps as parts  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
-from mirilla.training import checkpoint, log  # noqa: E402
-from mirilla.training.filling import Filler  # noqa: E402
-from mirilla.training.pictures import SUMS  # noqa: E402
+from mirilla.training import log  # noqa: E402
 from mirilla.training.trainer import pick_device, train  # noqa: E402
+from mirilla.weights import checkpoint  # noqa: E402
 
 
 def picture(rng, size=(64, 80)):

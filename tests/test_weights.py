@@ -7,12 +7,12 @@ import shutil
 import numpy as np
 import pytest
 
-from mirilla import weights
 from mirilla.errors import MirillaError, ModelError
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 from mirilla.targets.export import weights_file
-from mirilla.tf_checkpoint import read_checkpoint
+from mirilla.weights import read as weights
+from mirilla.weights.tensorflow import read_checkpoint
 
 PREFIX = "data/odapi/ckpt_b24_step60/model.ckpt-60"
 

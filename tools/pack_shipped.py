@@ -16,10 +16,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from mirilla import files, shipped, weights
+from mirilla import files, shipped
 from mirilla.errors import MirillaError
 from mirilla.model import card as cards
 from mirilla.model.layers import architecture
+from mirilla.weights import read as weights
 
 LICENCE = "Apache-2.0"
 CARD = """\
@@ -84,7 +85,7 @@ WHAT = {
     "gray": "grey photos by the authors of the CC BY 4.0 set",
     "tinted": "the same coloured in by rule: skin tones on faces, random colours elsewhere",
     "mounted": "heads cut out of the same, of all sizes, on drawn or faceless backgrounds",
-    "drawn": "drawn scenes (mirilla.data.toy), made by Mirilla",
+    "drawn": "drawn scenes (mirilla.toy.dataset), made by Mirilla",
     "photos": "photos from Python packages and parts of them, see below",
 }
 

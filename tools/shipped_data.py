@@ -35,10 +35,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mirilla.data import images, read_dataset, teacher, tfrecord, toy
+from mirilla.data import images, read_dataset, teacher, tfrecord
 from mirilla.data.sample import Sample
-from mirilla.data.toy_scenes import background
 from mirilla.data.yunet import YuNet
+from mirilla.toy import dataset as toy
+from mirilla.toy.scenes import background
 
 # What the data set's authors filmed themselves, by the first words of the file names. The rest (stock photos, a
 # magazine's cover, frames of others' films) may be under its owners' rights and is left out.

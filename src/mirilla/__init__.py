@@ -12,20 +12,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+from mirilla.version import __version__
+
 if TYPE_CHECKING:
     from mirilla.data import read_dataset
     from mirilla.data.sample import Sample
-    from mirilla.detect import Detector
+    from mirilla.detect.detector import Detector
     from mirilla.detections import Detections
     from mirilla.errors import MirillaError
     from mirilla.labels import LabelMap
     from mirilla.model.spec import ModelSpec
 
-__version__ = "0.1.0"
-
 _HOME = {
     "Detections": "mirilla.detections",
-    "Detector": "mirilla.detect",
+    "Detector": "mirilla.detect.detector",
     "LabelMap": "mirilla.labels",
     "MirillaError": "mirilla.errors",
     "ModelSpec": "mirilla.model.spec",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.compiled import Compiled
+from mirilla.kernels.lazy import Compiled
 
 Array = NDArray[np.floating]
 
@@ -79,7 +79,7 @@ def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, most: int) -> ND
     return kept[:most].astype(np.int64)
 
 
-_NMS = Compiled("mirilla.boxes_kernel", "nms")
+_NMS = Compiled("mirilla.kernels.nms", "nms")
 NMS_BLOCK = 128  # boxes compared at once: all pairs of a block cost less than a step of Python for each box
 
 

@@ -11,10 +11,10 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mirilla.config import text
-from mirilla.config.pipeline_pb2 import StringIntLabelMap
 from mirilla.errors import ConfigError
 from mirilla.files import write_text
+from mirilla.protos import text
+from mirilla.protos.pipeline_pb2 import StringIntLabelMap
 
 
 @dataclass(frozen=True)

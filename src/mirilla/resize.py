@@ -4,7 +4,7 @@ Output pixel i looks at i * input side / output side, without half-pixel centres
 photo shrinks (ResizeBilinear with align_corners and half_pixel_centers false). Other resizers give other
 scores.
 
-numpy does it; where Numba is installed, a compiled kernel (`mirilla.resize_kernel`) does from a process's
+numpy does it; where Numba is installed, a compiled kernel (`mirilla.kernels.resize`) does from a process's
 KERNEL_FROM-th photo on, with the same bits.
 """
 
@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.boxes import Letterbox
-from mirilla.compiled import Compiled
+from mirilla.kernels.lazy import Compiled
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
 
 SCALE, OFFSET = np.float32(INPUT_SCALE), np.float32(-INPUT_OFFSET)  # normalised = SCALE * pixel - OFFSET
 
 
 KERNEL_FROM = 64  # photos: a folder or a film, where the time to import Numba no longer counts
-_KERNEL = Compiled("mirilla.resize_kernel", "write", KERNEL_FROM)
+_KERNEL = Compiled("mirilla.kernels.resize", "write", KERNEL_FROM)
 
 
 def empty(height: int, width: int, channels: int = 3) -> NDArray[np.float32]:

@@ -14,13 +14,13 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from mirilla.bonnet import format as bf
 from mirilla.bonnet import fp16, order, shapes
 from mirilla.bonnet.legalise import legalise
-from mirilla.bonnet.plan import ArenaOverflow, plan_ops
+from mirilla.bonnet.memory_plan import ArenaOverflow, plan_ops
 from mirilla.errors import ModelError
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.graphdef import read_graph_def
 from mirilla.graph.rules import Finding, RuleError
 from mirilla.model import card as cards
+from mirilla.protos.graphdef import read_graph_def
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mirilla.bonnet import shapes
 from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, Model, Op, serialise
-from mirilla.bonnet.plan import replan
+from mirilla.bonnet.memory_plan import replan
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.rules import RuleError

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 
 from mirilla.bonnet.describe import short_names
 from mirilla.bonnet.format import ARENA_BYTES, Model
-from mirilla.bonnet.plan import Lifetime, lifetimes
+from mirilla.bonnet.memory_plan import Lifetime, lifetimes
 from mirilla.errors import UsageError
 from mirilla.files import write_bytes
 

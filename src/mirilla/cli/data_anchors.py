@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mirilla.config import Pipeline
+    from mirilla.config.anchor_fit import FitReport, Row
     from mirilla.data import Dataset
-    from mirilla.model.anchor_fit import FitReport, Row
 
 
 def run(args: argparse.Namespace, dataset: Dataset) -> int:
@@ -22,9 +22,9 @@ def run(args: argparse.Namespace, dataset: Dataset) -> int:
         DataError: the data set has no object.
     """
     from mirilla import config
+    from mirilla.config import anchor_fit
+    from mirilla.config.to_spec import model_spec, write_anchors
     from mirilla.console import say
-    from mirilla.model import anchor_fit
-    from mirilla.model.from_config import model_spec, write_anchors
 
     pipeline = _pipeline(args)
     sizes = anchor_fit.training_sizes(dataset.samples, pipeline)
@@ -54,8 +54,8 @@ def run(args: argparse.Namespace, dataset: Dataset) -> int:
 
 def _pipeline(args: argparse.Namespace) -> Pipeline:
     from mirilla import config
+    from mirilla.config import zoo
     from mirilla.errors import UsageError
-    from mirilla.model import zoo
 
     if args.pipeline_config:
         if args.model or args.letterbox:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mirilla.device.checks import Finding
-    from mirilla.device.install import Payload
-    from mirilla.device.link import Link
-    from mirilla.device.service import State
+    from mirilla.board.checks import Finding
+    from mirilla.board.install import Payload
+    from mirilla.board.link import Link
+    from mirilla.board.service import State
 
 NAME = "deploy"
 HELP = "put a compiled model on a Vision Kit over SSH, run it there, go back, remove it"
@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mirilla.board import bundle, checks, install, service
     from mirilla.console import say
-    from mirilla.device import bundle, checks, install, service
 
     options = service.parse_options(args.options)
     model, host = _items(args)
@@ -109,7 +109,7 @@ def _items(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _link(args: argparse.Namespace, host: str) -> Link:
-    from mirilla.device.link import SshLink
+    from mirilla.board.link import SshLink
 
     options = []
     for flag, value in (("-F", args.ssh_config), ("-i", args.identity), ("-o", args.port and f"Port={args.port}")):
@@ -120,8 +120,8 @@ def _link(args: argparse.Namespace, host: str) -> Link:
 
 
 def _deploy(link: Link, pack: Payload, options: tuple[str, ...], args: argparse.Namespace) -> int:
+    from mirilla.board import checks, install, service
     from mirilla.console import say
-    from mirilla.device import checks, install, service
 
     facts = checks.probe(link)
     found = checks.findings(facts, need_bytes=pack.size_bytes)
@@ -188,8 +188,8 @@ def _files_only(link: Link, pack: Payload) -> int:
     import tempfile
     from pathlib import Path
 
+    from mirilla.board.install import SUMS
     from mirilla.console import say
-    from mirilla.device.install import SUMS
 
     # scp makes no folders above the one that it copies, so the whole tree is built here.
     with tempfile.TemporaryDirectory() as temporary:
@@ -206,8 +206,8 @@ def _files_only(link: Link, pack: Payload) -> int:
 
 
 def _remove(link: Link) -> int:
+    from mirilla.board import install, service
     from mirilla.console import say
-    from mirilla.device import install, service
 
     if service.remove(link):
         say("The service is stopped and removed.")

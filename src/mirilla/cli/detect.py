@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mirilla import console, shipped
-    from mirilla.detect_files import Options, run_on
+    from mirilla.detect.files import Options, run_on
 
     model, photos = model_and_photos(args.model, args.model_and_photos)
     if model is None:
@@ -83,8 +83,8 @@ def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | Non
 
 def _is_model(word: str) -> bool:
     from mirilla.data.images import EXTENSIONS
-    from mirilla.detect_files import VIDEO_EXTENSIONS
-    from mirilla.weights import PIPELINE
+    from mirilla.detect.files import VIDEO_EXTENSIONS
+    from mirilla.weights.read import PIPELINE
 
     path, seen = Path(word), EXTENSIONS | VIDEO_EXTENSIONS
     if path.suffix.lower() in MODELS:

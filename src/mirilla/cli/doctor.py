@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from mirilla.cli.compile import size
 
 if TYPE_CHECKING:
-    from mirilla.bonnet.doctor import Diagnosis
-    from mirilla.bonnet.doctor_findings import Finding
+    from mirilla.doctor.examine import Diagnosis
+    from mirilla.doctor.rules import Finding
 
 NAME = "doctor"
 HELP = "tell whether a graph, compiled model or pipeline.config runs on the Vision Kit; mend graphs"
@@ -43,8 +43,8 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Examine one file, and mend it when asked to."""
-    from mirilla.bonnet import doctor
-    from mirilla.bonnet.doctor_findings import stands_against
+    from mirilla.doctor import examine as doctor
+    from mirilla.doctor.rules import stands_against
     from mirilla.errors import ModelError, UsageError
 
     if args.fix:

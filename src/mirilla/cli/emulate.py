@@ -45,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from mirilla.bonnet.run import CompiledModel
-    from mirilla.bonnet.server import Server
-    from mirilla.bonnet.server_camera import open_frames
-    from mirilla.bonnet.server_device import BUILT_IN, Device, Loaded
     from mirilla.console import say
+    from mirilla.emulator.camera import open_frames
+    from mirilla.emulator.server import Server
+    from mirilla.emulator.state import BUILT_IN, Device, Loaded
     from mirilla.errors import UsageError
     from mirilla.model import card as cards
 

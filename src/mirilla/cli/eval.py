@@ -179,7 +179,7 @@ def _from_pipeline(args: argparse.Namespace) -> list:
 def _detector(args: argparse.Namespace, path: str, averages: bool | None = None):
     """The detector and the label map of its classes."""
     from mirilla.console import warn
-    from mirilla.detect import Detector
+    from mirilla.detect.detector import Detector
     from mirilla.labels import load_label_map
 
     detector = Detector.load(path, threshold=args.score_threshold, averages=averages)

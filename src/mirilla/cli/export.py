@@ -43,11 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from mirilla import config, console, weights
+    from mirilla import config, console
+    from mirilla.config.to_spec import model_spec
     from mirilla.errors import UsageError
     from mirilla.labels import load_label_map
-    from mirilla.model.from_config import model_spec
     from mirilla.targets.export import export_model
+    from mirilla.weights import read as weights
 
     if (args.checkpoint is None) == (args.model_dir is None):
         raise UsageError(

@@ -47,10 +47,11 @@ def run(args: argparse.Namespace) -> int:
     import shlex
     from pathlib import Path
 
-    from mirilla import config, console, weights
+    from mirilla import config, console
+    from mirilla.config.to_spec import model_spec
     from mirilla.labels import load_label_map
-    from mirilla.model.from_config import model_spec
-    from mirilla.training.importing import EXPORT, import_checkpoint
+    from mirilla.weights import read as weights
+    from mirilla.weights.importing import EXPORT, import_checkpoint
 
     path, out = Path(args.pipeline_config), Path(args.out)
     pipeline = config.load(path)

@@ -55,7 +55,7 @@ def _read(path: str) -> tuple[Model | None, GraphDef | None]:
     """A compiled model or a graph: by the file's ending, else by what can be read."""
     from mirilla.bonnet import format as bonnet_format
     from mirilla.errors import ModelError
-    from mirilla.graph.graphdef import read_graph_def
+    from mirilla.protos.graphdef import read_graph_def
 
     if path.lower().endswith(".pb"):
         return None, read_graph_def(path)
@@ -95,7 +95,7 @@ def _inspect_model(model: Model, args: argparse.Namespace) -> int:
     _draw(model, args)
     if args.to_graph:
         from mirilla.bonnet.to_graph import to_graph_def
-        from mirilla.graph.graphdef import write_graph_def
+        from mirilla.protos.graphdef import write_graph_def
 
         write_graph_def(args.to_graph, to_graph_def(model, args.input_size))
         _say(args, f"graph   {args.to_graph}")

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser(verb if verb in VERBS else None)
     args = parser.parse_args(arguments)
     if args.version:
-        from mirilla import __version__
+        from mirilla.version import __version__
 
         print(f"mirilla {__version__}")
         return 0

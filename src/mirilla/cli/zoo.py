@@ -23,11 +23,11 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: no network can be built for that size or number of classes.
     """
     from mirilla import config
-    from mirilla.bonnet.cost import cost
     from mirilla.bonnet.format import ARENA_BYTES
+    from mirilla.config import zoo
+    from mirilla.config.to_spec import model_spec
     from mirilla.console import progress, say, table
-    from mirilla.model import zoo
-    from mirilla.model.from_config import model_spec
+    from mirilla.doctor.cost import cost
 
     found = []
     with progress("Compiling", len(zoo.names()), "models") as bar:

@@ -16,7 +16,7 @@ from mirilla.config.checks import check, require
 from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline, dump, load, loads, merge, override, save
 from mirilla.config.sample import sample
-from mirilla.config.text import ConfigSyntaxError
+from mirilla.protos.text import ConfigSyntaxError
 
 __all__ = [
     "ConfigSyntaxError",

@@ -6,11 +6,12 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mirilla.config import rules, text
+from mirilla.config import rules
 from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline, is_repeated
 from mirilla.config.support import ACTS, NO_EFFECT, REFUSED, Support, support
 from mirilla.errors import ConfigError
+from mirilla.protos import text
 
 # What a verb needs -> the parts of the file that it reads.
 PARTS = {

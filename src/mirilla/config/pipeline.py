@@ -7,10 +7,10 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from mirilla.config import text
-from mirilla.config.pipeline_pb2 import TrainEvalPipelineConfig
 from mirilla.errors import ConfigError
 from mirilla.files import write_text
+from mirilla.protos import text
+from mirilla.protos.pipeline_pb2 import TrainEvalPipelineConfig
 
 Pipeline = TrainEvalPipelineConfig
 

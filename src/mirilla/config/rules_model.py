@@ -8,8 +8,8 @@ from typing import Any
 from mirilla.config import rules_anchors
 from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline
-from mirilla.config.pipeline_pb2 import PostProcessing
 from mirilla.config.rules_fields import above, at_least, between, chosen
+from mirilla.protos.pipeline_pb2 import PostProcessing
 
 
 def findings(pipeline: Pipeline) -> Iterator[Finding]:

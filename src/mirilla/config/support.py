@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mirilla.config.pipeline_pb2 import TrainEvalPipelineConfig
+from mirilla.protos.pipeline_pb2 import TrainEvalPipelineConfig
 
 ACTS, REFUSED, NO_EFFECT = "acts", "refused", "no effect"
 

@@ -22,12 +22,13 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from mirilla.data import example, images, records
+from mirilla.data import images, records
 from mirilla.data.dataset import Dataset, Finding, empty, free_name
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
 from mirilla.files import explaining, writing
 from mirilla.parallel import in_order
+from mirilla.protos import example
 
 T = TypeVar("T", bytes, int)
 SUFFIXES = (".tfrecord", ".tfrecords", ".record", ".records", ".tfrec")

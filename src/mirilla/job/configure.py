@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from mirilla import config, console
+from mirilla.config import anchor_fit, zoo
+from mirilla.config.to_spec import model_spec, write_anchors
 from mirilla.data.sample import Sample
 from mirilla.errors import TrainingError, UsageError
-from mirilla.job import parts, recipe
+from mirilla.job import recipe
+from mirilla.job import steps as parts
 from mirilla.job.inputs import Inputs
 from mirilla.job.options import DEFAULT_STEPS, JobOptions
 from mirilla.job.workspace import Done, Workspace, fingerprint
-from mirilla.model import anchor_fit, zoo
-from mirilla.model.from_config import model_spec, write_anchors
 from mirilla.report.page import read_log
 
 _SPEED_STEPS = 40

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mirilla import console, files, shipped
-from mirilla.data import toy
 from mirilla.data.images import decode_rgb
-from mirilla.detect import Detector
+from mirilla.detect.detector import Detector
 from mirilla.errors import ModelError, UsageError
-from mirilla.job import parts
+from mirilla.job import steps as parts
 from mirilla.job.options import JobOptions
 from mirilla.job.run import Outcome, work
 from mirilla.job.workspace import Done, Workspace, fingerprint
 from mirilla.report import pictures
+from mirilla.toy import dataset as toy
 
 # Fitted so that the whole takes some minutes on two cores: at half the usual side a step costs a third.
 DEFAULT_STEPS, SIZE_PX = 3000, 128

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from mirilla.config import zoo
 from mirilla.errors import UsageError
 from mirilla.job import recipe
 from mirilla.job.recipe import TEACHER_SHARE
-from mirilla.model import zoo
 
 DEFAULT_STEPS = 12_000
 DEFAULT_EVAL_SHARE = 0.1

@@ -22,8 +22,10 @@ from mirilla.data.images import decode_rgb
 from mirilla.data.tfrecord import write_tfrecords
 from mirilla.errors import DataError, TrainingError, UsageError
 from mirilla.files import explaining, write_text, writing
-from mirilla.job import closing, configure, measure, parts
+from mirilla.job import configure, measure
 from mirilla.job import inputs as reading
+from mirilla.job import run_report as closing
+from mirilla.job import steps as parts
 from mirilla.job.inputs import Inputs
 from mirilla.job.options import JobOptions
 from mirilla.job.workspace import Done, Workspace, fingerprint, samples_fingerprint

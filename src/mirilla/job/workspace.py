@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mirilla import __version__
 from mirilla.data.sample import Sample
 from mirilla.errors import MirillaError, UsageError
 from mirilla.files import explaining, write_text
+from mirilla.version import __version__
 
 STATE, LOCK = "run.json", ".run.lock"
 _FORMAT = "mirilla-run"

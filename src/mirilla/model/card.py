@@ -217,7 +217,7 @@ def find(model_path: str | os.PathLike[str]) -> Path | None:
 
 
 def _made_by() -> str:
-    from mirilla import __version__
+    from mirilla.version import __version__
 
     return f"mirilla {__version__}"
 

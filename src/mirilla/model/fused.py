@@ -1,4 +1,4 @@
-"""A run of the network's layers as one differentiable function, on the kernels of `mirilla.model.kernels`.
+"""A run of the network's layers as one differentiable function, on the kernels of `mirilla.kernels.convolutions`.
 
 It computes what the layers compute one by one in PyTorch; sums of batch norm run in the same order at one thread.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mirilla.model.team import Team, shares, team
-
-if TYPE_CHECKING:
-    from mirilla.model.network import ConvBatchNormRelu6
+from mirilla.kernels.threads import Team, shares, team
+from mirilla.model.conv import ConvBatchNormRelu6
 
 LANES = 16
 Floats = NDArray[np.float32]
@@ -30,7 +28,7 @@ Floats = NDArray[np.float32]
 def available() -> bool:
     """Whether Numba is installed and works here."""
     try:
-        from mirilla.model import kernels  # noqa: F401
+        from mirilla.kernels import convolutions as kernels  # noqa: F401
     except ImportError:
         return False
     return True
@@ -144,7 +142,7 @@ class _Fused(torch.autograd.Function):
 
 
 def _kernels():
-    from mirilla.model import kernels
+    from mirilla.kernels import convolutions as kernels
 
     return kernels
 

@@ -1,6 +1,6 @@
 """What a detector is, apart from its weights: enough to build it, run it and read its outputs.
 
-A `ModelSpec` comes from a pipeline.config (`mirilla.model.from_config`) or from the model.json beside a model
+A `ModelSpec` comes from a pipeline.config (`mirilla.config.to_spec`) or from the model.json beside a model
 (`mirilla.model.card`), and nothing further down the chain looks at either of them again.
 """
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.graph.graphdef import constant_array
+from mirilla.protos.graphdef import constant_array
 
 ANCHORS = ("Concatenate/concat", "MultipleGridAnchorGenerator/Concatenate/concat", "anchors")
 MOST_ELEMENTS = 1 << 22  # of any tensor on the way

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from mirilla.errors import ModelError
 from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.graphdef import constant_array
 from mirilla.labels import LabelMap, load_label_map
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.card import ModelCard
 from mirilla.model.layers import EXTRA_MAPS, architecture
 from mirilla.model.spec import AnchorSpec, BoxCoderSpec, ModelSpec, PostProcessing
+from mirilla.protos.graphdef import constant_array
 from mirilla.targets.anchor_graph import evaluate_anchors
 
 LABEL_MAP = "label_map.pbtxt"

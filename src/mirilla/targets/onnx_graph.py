@@ -14,7 +14,7 @@ import numpy as np
 from mirilla.errors import ModelError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph, Layer, Shape
-from mirilla.targets.onnx_messages import ATTRIBUTE_TYPES, FLOAT, INT64, model_class
+from mirilla.protos.onnx import ATTRIBUTE_TYPES, FLOAT, INT64, model_class
 
 OPSET, IR_VERSION = 13, 7
 BATCH = "N"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mirilla.errors import ModelError
-from mirilla.graph.graphdef import constant_array
+from mirilla.protos.graphdef import constant_array
 from mirilla.targets.frozen_graph import BOX_CODES, CLASS_LOGITS, NORMALISED
 from mirilla.targets.graph_builder import GraphBuilder
 

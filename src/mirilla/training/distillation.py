@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mirilla.batches.input import Objects
 from mirilla.data.teacher import FACE, meets
 from mirilla.data.yunet import Found, YuNet
 from mirilla.errors import ConfigError
 from mirilla.labels import LabelMap
 from mirilla.model.spec import ModelSpec
-from mirilla.training.input import Objects
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,19 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
+from mirilla.batches.batch import Batch
+from mirilla.batches.input import Arrays, Batches
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.network import SsdNetwork, from_tensorflow, initialise, to_tensorflow
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
-from mirilla.training.checkpoint import AVERAGE, Checkpoint
 from mirilla.training.distributed import ALONE, Group
-from mirilla.training.input import Arrays, Batches
 from mirilla.training.losses import Losses, objective, targets_of
-from mirilla.training.matching import Batch, Targets
+from mirilla.training.matching import Targets
 from mirilla.training.optimizer import FlatParameters, TrainState
 from mirilla.training.plan import Plan
 from mirilla.training.recalibration import recalibrated
 from mirilla.training.simota import assign_dynamically, cells_of
+from mirilla.weights.checkpoint import AVERAGE, Checkpoint
 
 
 class Trainer:

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mirilla.batches.batch import Batch
 from mirilla.model.spec import BoxCoderSpec
-from mirilla.training.matching import BACKGROUND, Batch, MatcherSpec, Targets, assign, decode, matched_giou, matched_iou
+from mirilla.training.matching import BACKGROUND, MatcherSpec, Targets, assign, decode, matched_giou, matched_iou
 from mirilla.training.mining import MinerSpec, mine
 from mirilla.training.simota import SimOtaSpec
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mirilla.training.checkpoint import AVERAGE
+from mirilla.weights.checkpoint import AVERAGE
 
 Rate = float | Tensor  # a scalar on the device where a captured step reads it there
 

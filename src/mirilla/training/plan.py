@@ -6,19 +6,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from mirilla.batches.augment import Augmentation, augmentations
+from mirilla.batches.mosaic import InputRecipe, input_recipe
 from mirilla.config import Pipeline
 from mirilla.errors import ConfigError
 from mirilla.model.layers import Architecture, architecture
 from mirilla.model.network import Initializer
 from mirilla.model.spec import ModelSpec
 from mirilla.training import schedules
-from mirilla.training.augment import Augmentation, augmentations
 from mirilla.training.distillation import DistillationSpec
 from mirilla.training.losses import ClassificationLoss, LocalizationLoss, ObjectiveSpec
 from mirilla.training.matching import MatcherSpec
 from mirilla.training.mining import MinerSpec
 from mirilla.training.optimizer import Adam, Momentum, Optimizer, RmsProp
-from mirilla.training.recipe import InputRecipe, input_recipe
 from mirilla.training.simota import SimOtaSpec
 
 # The base network keeps slim's own arguments (mobilenet_v1_arg_scope), unless conv_hyperparams override them.

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mirilla.batches.batch import Batch
 from mirilla.model.layers import Architecture
 from mirilla.model.spec import BoxCoderSpec
 from mirilla.training.matching import (
     BACKGROUND,
     IGNORED,
-    Batch,
     Targets,
     box_area,
     decode,

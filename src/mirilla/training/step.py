@@ -14,18 +14,18 @@ from typing import Protocol
 import torch
 
 from mirilla import console
+from mirilla.batches.background_decoder import Filler
+from mirilla.batches.dataset import TrainingSet
+from mirilla.batches.gpu_batches import AHEAD, LEVELS, DeviceBatches, not_batched
+from mirilla.batches.gpu_pictures import bytes_free, bytes_needed, upload, upload_objects
+from mirilla.batches.input import Batches
+from mirilla.batches.pictures import PictureCache
 from mirilla.errors import MirillaError
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
-from mirilla.training.dataset import TrainingSet
-from mirilla.training.device_batches import AHEAD, LEVELS, DeviceBatches, not_batched
-from mirilla.training.device_pictures import bytes_free, bytes_needed, upload, upload_objects
 from mirilla.training.distributed import Group
-from mirilla.training.filling import Filler
-from mirilla.training.input import Batches
 from mirilla.training.learner import Trainer
 from mirilla.training.losses import Losses, ObjectiveSpec
 from mirilla.training.mining import can_be_static
-from mirilla.training.pictures import PictureCache
 
 WARM_UP = 3  # steps before the capture, which let libraries choose and make what they need
 

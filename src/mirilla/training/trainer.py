@@ -15,24 +15,24 @@ from pathlib import Path
 import torch
 
 from mirilla import config, console
+from mirilla.batches.dataset import TrainingSet, open_training_set
+from mirilla.batches.input import Batches
 from mirilla.config.rules import PRECISIONS
+from mirilla.config.to_spec import model_spec
 from mirilla.errors import ConfigError, DataError, TrainingError, UsageError
 from mirilla.files import explaining, write_text
 from mirilla.model import fused
-from mirilla.model.from_config import model_spec
-from mirilla.training import checkpoint as checkpoints
 from mirilla.training import distillation, distributed
-from mirilla.training import restore as restoring
 from mirilla.training.allocator import keep_freed_memory
-from mirilla.training.checkpoint import Checkpoint
-from mirilla.training.dataset import TrainingSet, open_training_set
 from mirilla.training.distributed import Group
-from mirilla.training.input import Batches
 from mirilla.training.learner import Trainer
 from mirilla.training.log import Log
 from mirilla.training.losses import Losses
 from mirilla.training.plan import training_plan
 from mirilla.training.step import step_runner
+from mirilla.weights import checkpoint as checkpoints
+from mirilla.weights import restore as restoring
+from mirilla.weights.checkpoint import Checkpoint
 
 CHECKPOINT_EVERY_S = 600.0
 LOG_EVERY_STEPS = 20

@@ -1,0 +1,83 @@
+"""The floors that docs/architecture.md draws: every import goes down."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "mirilla"
+ENTRANCE = "mirilla"  # the package's own __init__.py
+
+
+def drawn_floors() -> dict[str, int]:
+    """Room -> height of its floor, from the block of docs/architecture.md that begins with ```floors."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    block = re.search(r"```floors\n(.*?)```", page, re.S)
+    assert block, "docs/architecture.md has no block ```floors"
+    lines = [line.split() for line in block.group(1).splitlines() if line.strip()]
+    return {room: height for height, rooms in enumerate(reversed(lines)) for room in rooms}
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def imported(tree: ast.AST, known: dict[str, Path]) -> set[str]:
+    """Mirilla's modules that a module imports: at its top, inside functions, or for type checking only."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            full = [f"{node.module}.{alias.name}" for alias in node.names]
+            names.update(name if name in known else node.module for name in full)
+    return {name for name in names if name.split(".")[0] == "mirilla"}
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ENTRANCE
+
+
+def arrows() -> dict[tuple[str, str], str]:
+    """(room, imported room) -> an example, for rooms that differ."""
+    known = modules()
+    found: dict[tuple[str, str], str] = {}
+    for module, path in known.items():
+        for target in imported(ast.parse(path.read_text(encoding="utf-8")), known):
+            pair = room_of(module), room_of(target)
+            if pair[0] != pair[1]:
+                found.setdefault(pair, f"{module} imports {target}")
+    return found
+
+
+def test_every_room_is_drawn():
+    assert set(drawn_floors()) == {room_of(module) for module in modules()}
+
+
+def test_every_import_goes_down():
+    floors = drawn_floors()
+    wrong = [example for (room, target), example in arrows().items() if floors[room] <= floors[target]]
+    assert wrong == []
+
+
+def test_no_module_imports_itself_in_a_circle():
+    known = modules()
+    graph = {name: imported(ast.parse(path.read_text(encoding="utf-8")), known) for name, path in known.items()}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way, module))
+        if module not in done:
+            for target in graph.get(module, ()):
+                visit(target, (*way, module))
+            done.add(module)
+
+    for module in known:
+        visit(module, ())
