@@ -62,8 +62,16 @@ def train(pipeline: config.Pipeline, folder: Path, cache: Path, device: str | No
     asked, spent = folder / "asked.config", folder / "cpu_s.json"
     before = json.loads(spent.read_text()) if spent.is_file() else 0.0
     config.save(asked, pipeline)
-    command = [sys.executable, "-m", "mirilla.cli.main", "train", "--pipeline-config", str(asked),
-               "--model-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "mirilla.cli.main",
+        "train",
+        "--pipeline-config",
+        str(asked),
+        "--model-dir",
+        str(folder),
+    ]
     command += ["--device", device] if device else []
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     with open(folder / "train.log", "a") as log:
@@ -92,8 +100,9 @@ def measure(folder: Path, photos: Sequence[Any]) -> tuple[dict[str, dict[str, fl
     return figures, protocol
 
 
-def run(variant: variants.Variant, seed: int, pipeline: config.Pipeline, args: argparse.Namespace,
-        photos: Sequence[Any]) -> dict[str, Any]:
+def run(
+    variant: variants.Variant, seed: int, pipeline: config.Pipeline, args: argparse.Namespace, photos: Sequence[Any]
+) -> dict[str, Any]:
     """Train and measure one variant with one seed: its line."""
     folder = args.out / "runs" / f"{_safe(variant.name)}-{seed}-{key_of(pipeline)[:8]}"
     cpu_s = train(pipeline, folder, args.out / "cache", args.device)
@@ -102,10 +111,19 @@ def run(variant: variants.Variant, seed: int, pipeline: config.Pipeline, args: a
         for old in sorted(folder.glob("model.ckpt-*"), key=lambda p: p.stat().st_mtime)[:-1]:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
     return {
-        "variant": variant.name, "seed": seed, "steps": args.steps, "batch_size": args.batch_size,
-        "pictures": args.steps * args.batch_size, "size_px": args.size, "key": key_of(pipeline),
-        "figures": figures, "cpu_s": round(cpu_s, 1),
-        "photos": len(photos), "eval": args.eval_data, "train": args.data, "protocol": protocol,
+        "variant": variant.name,
+        "seed": seed,
+        "steps": args.steps,
+        "batch_size": args.batch_size,
+        "pictures": args.steps * args.batch_size,
+        "size_px": args.size,
+        "key": key_of(pipeline),
+        "figures": figures,
+        "cpu_s": round(cpu_s, 1),
+        "photos": len(photos),
+        "eval": args.eval_data,
+        "train": args.data,
+        "protocol": protocol,
     }
 
 
@@ -155,8 +173,7 @@ def main() -> None:
     path = records(args.out, args.data, args.train_photos) if not args.list else args.out / "train.tfrecord"
     start = str(variants.IMAGENET) if args.start == "imagenet" else ""
     base = variants.Variant("base", model=args.model, start=start)
-    ours = variants.pipeline(replace(base, fitted=False), path, args.steps, args.batch_size, 0,
-                              size_px=args.size)
+    ours = variants.pipeline(replace(base, fitted=False), path, args.steps, args.batch_size, 0, size_px=args.size)
     known = variants.variants(base, ours)
     known |= {
         name: replace(base, name=name, overlay=text) for name, _, text in (o.partition("=") for o in args.overlay)
@@ -176,8 +193,7 @@ def main() -> None:
         for name in wanted:
             if name in args.skip:
                 continue
-            pipeline = variants.pipeline(known[name], path, args.steps, args.batch_size, seed,
-                                          size_px=args.size)
+            pipeline = variants.pipeline(known[name], path, args.steps, args.batch_size, seed, size_px=args.size)
             current.add((name, seed, key_of(pipeline)))
             if (name, seed, key_of(pipeline)) not in done:
                 tasks.append((known[name], seed, pipeline))

@@ -60,8 +60,12 @@ class Photos:
 
 def photos_of(name: str, limit: int | None, resamples: int, seed: int) -> Photos:
     samples = held_out(name, limit)
-    return Photos(name, samples, ground_truths_of(samples, LABELS, one_class=True),
-                  bootstrap.weights(len(samples), resamples, seed))
+    return Photos(
+        name,
+        samples,
+        ground_truths_of(samples, LABELS, one_class=True),
+        bootstrap.weights(len(samples), resamples, seed),
+    )
 
 
 def detections(subject: subjects.Subject, way: subjects.Way, photos: Photos, folder: Path) -> list[Detections]:
@@ -80,8 +84,11 @@ def detections(subject: subjects.Subject, way: subjects.Way, photos: Photos, fol
             bar.advance()
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
-        path, counts=[len(f) for f in found], boxes=np.concatenate([f.boxes_yxyx for f in found]),
-        scores=np.concatenate([f.scores for f in found]), classes=np.concatenate([f.classes for f in found]),
+        path,
+        counts=[len(f) for f in found],
+        boxes=np.concatenate([f.boxes_yxyx for f in found]),
+        scores=np.concatenate([f.scores for f in found]),
+        classes=np.concatenate([f.classes for f in found]),
     )
     return found
 
@@ -103,8 +110,9 @@ class Measured:
         for size, matches in self.matches.items():  # two computations of one figure
             again = bootstrap.average_precisions(matches, np.ones((1, len(pairs))))[0]
             assert np.isclose(again, self.values[size], atol=1e-9, equal_nan=True), (size, again, self.values)
-        self.protocol = result.with_protocol({"model": subject.name, "run": way.protocol,
-                                              "photos": f"{photos.name} eval"}).protocol_text
+        self.protocol = result.with_protocol(
+            {"model": subject.name, "run": way.protocol, "photos": f"{photos.name} eval"}
+        ).protocol_text
 
     @property
     def name(self) -> str:
@@ -115,8 +123,14 @@ class Measured:
 
     def as_json(self) -> dict[str, Any]:
         figures = {s: bootstrap.interval(self.values[s], self.resampled[s]).as_json() for s in SIZES}
-        return {"set": self.photos.name, "resize": self.way.resize, "arithmetic": self.way.arithmetic,
-                "figures": figures, "by_size": self.by_size(), "protocol": self.protocol}
+        return {
+            "set": self.photos.name,
+            "resize": self.way.resize,
+            "arithmetic": self.way.arithmetic,
+            "figures": figures,
+            "by_size": self.by_size(),
+            "protocol": self.protocol,
+        }
 
 
 def differences(measured: list[Measured]) -> list[dict[str, Any]]:
@@ -129,9 +143,14 @@ def differences(measured: list[Measured]) -> list[dict[str, Any]]:
         elif _stands_for(a, measured) and _stands_for(b, measured):
             pairs.append((a, b))
     return [
-        {"a": a.name, "b": b.name, "figure": size,
-         **bootstrap.interval(a.values[size] - b.values[size], a.resampled[size] - b.resampled[size]).as_json()}
-        for a, b in pairs for size in SIZES
+        {
+            "a": a.name,
+            "b": b.name,
+            "figure": size,
+            **bootstrap.interval(a.values[size] - b.values[size], a.resampled[size] - b.resampled[size]).as_json(),
+        }
+        for a, b in pairs
+        for size in SIZES
     ]
 
 
@@ -183,30 +202,42 @@ def main() -> None:
     if not measuring:
         sys.exit("give a model, or --peers")
     content: dict[str, Any] = {
-        "made_by": f"mirilla {__version__}", "machine": platform.processor() or platform.machine(), "sets": args.sets,
+        "made_by": f"mirilla {__version__}",
+        "machine": platform.processor() or platform.machine(),
+        "sets": args.sets,
         "photos": {one.name: len(one.samples) for one in sets},
         "intervals": f"95 % of {args.resamples} bootstrap resamples of the photos, seed {args.seed}",
-        "models": [], "differences": [],
+        "models": [],
+        "differences": [],
     }
     for_time = [decode_rgb(s.image) for s in sets[0].samples[:SHOWN_PHOTOS]]
     everything: list[Measured] = []
     for subject in measuring:
         measured = [
             Measured(subject, way, photos, detections(subject, way, photos, args.out / "detections"))
-            for photos in sets for way in subject.ways
+            for photos in sets
+            for way in subject.ways
         ]
         everything += measured
-        content["models"].append({
-            "name": subject.name, "is_peer": subject.is_peer, "facts": subject.facts,
-            "ms": None if args.no_timing else subject.time_ms(for_time), "measured": [m.as_json() for m in measured],
-        })
+        content["models"].append(
+            {
+                "name": subject.name,
+                "is_peer": subject.is_peer,
+                "facts": subject.facts,
+                "ms": None if args.no_timing else subject.time_ms(for_time),
+                "measured": [m.as_json() for m in measured],
+            }
+        )
     main_set = [m for m in everything if m.photos is sets[0]]
     content["differences"] = differences(main_set)
     write_text(args.out / f"{args.name}.json", json.dumps(_plain(content), indent=1) + "\n")
     _show(content, args.sets)
     best = [m for m in main_set if _stands_for(m, main_set)]
-    error_sizes.chart({m.subject.name: m.by_size() for m in best}, args.out / "errors_by_size.svg",
-                      f"{sets[0].name} eval, {error_sizes.ALARMS_PER_PHOTO:g} false alarms a photo")
+    error_sizes.chart(
+        {m.subject.name: m.by_size() for m in best},
+        args.out / "errors_by_size.svg",
+        f"{sets[0].name} eval, {error_sizes.ALARMS_PER_PHOTO:g} false alarms a photo",
+    )
     if args.sheet:
         for one in best:
             sheets(one, args.out, args.sheet)
@@ -242,7 +273,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
-
 
 
 if __name__ == "__main__":

@@ -63,9 +63,11 @@ def measure(name: str, count: int, size: int, work: Callable[[], object]) -> Non
     wall, after = time.perf_counter() - wall, os.times()
     user, system, children_user, children_system = (b - a for a, b in zip(before[:4], after[:4], strict=True))
     cpu = user + system + children_user + children_system
-    print(f"{name:28s} {wall:7.2f} s wall {cpu:7.2f} s CPU ({system + children_system:.2f} system)  "
-          f"{count / wall:7.0f} pictures/s  {count / cpu:7.0f} per CPU second  {size / wall / 1e6:6.0f} MB/s",
-          flush=True)
+    print(
+        f"{name:28s} {wall:7.2f} s wall {cpu:7.2f} s CPU ({system + children_system:.2f} system)  "
+        f"{count / wall:7.0f} pictures/s  {count / cpu:7.0f} per CPU second  {size / wall / 1e6:6.0f} MB/s",
+        flush=True,
+    )
 
 
 def one_file(files: list[Path], target: Path) -> None:

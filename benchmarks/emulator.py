@@ -58,8 +58,10 @@ def main() -> int:
         model = CompiledModel.load(args.model, fp16_activations=half)
         alone, whole = rate(model, args.count, False), rate(model, args.count, True)
         worst = min(worst, alone, whole)
-        print(f"{'fp16' if half else 'float32'} activations: {alone:6.1f} pictures/s, "
-              f"{whole:6.1f} with the resize of a 640x480 photo")
+        print(
+            f"{'fp16' if half else 'float32'} activations: {alone:6.1f} pictures/s, "
+            f"{whole:6.1f} with the resize of a 640x480 photo"
+        )
     print(f"{'meets' if worst >= AIM else 'misses'} the aim of {AIM:g} pictures/s")
     return 0 if worst >= AIM else 1
 

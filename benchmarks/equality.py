@@ -38,8 +38,11 @@ SPEC = ModelSpec()
 NETWORK = SsdNetwork(SPEC)
 SHAPES = NETWORK.table.feature_map_shapes
 ANCHORS = anchors_yxyx(SPEC.anchors, SHAPES, 256, 256)
-OBJECTIVE = losses.ObjectiveSpec(miner=mining.MinerSpec(
-    num_hard_examples=3000, iou_threshold=0.99, loss_type="CLASSIFICATION", max_negatives_per_positive=3.0))
+OBJECTIVE = losses.ObjectiveSpec(
+    miner=mining.MinerSpec(
+        num_hard_examples=3000, iou_threshold=0.99, loss_type="CLASSIFICATION", max_negatives_per_positive=3.0
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,13 @@ def targets_of(boxes: list[np.ndarray], kind: type = np.float32) -> matching.Tar
     valid = torch.zeros(padded.shape[:2], dtype=torch.bool)
     for i, b in enumerate(boxes):
         padded[i, : len(b)], valid[i, : len(b)] = b, True
-    batch = losses.Batch(torch.from_numpy(padded), torch.zeros(valid.shape, dtype=torch.int64),
-                         torch.ones(valid.shape), valid, torch.zeros_like(valid))
+    batch = losses.Batch(
+        torch.from_numpy(padded),
+        torch.zeros(valid.shape, dtype=torch.int64),
+        torch.ones(valid.shape),
+        valid,
+        torch.zeros_like(valid),
+    )
     return losses.targets_of(batch, torch.from_numpy(ANCHORS.astype(kind)), OBJECTIVE)
 
 
@@ -106,8 +114,12 @@ def codes() -> Iterator[Line]:
     golden = load("box_coder")
     boxes, anchors, code = golden["boxes"], golden["anchors"], golden["codes"]
     yield Line("box codes, encoded", apart(box_coder.encode(boxes, anchors, SPEC.box_coder), golden["encoded"]), 2e-5)
-    yield Line("box codes, decoded", apart(box_coder.decode(code, anchors, SPEC.box_coder), golden["decoded"]), 2e-5,
-               "largest box 4")
+    yield Line(
+        "box codes, decoded",
+        apart(box_coder.decode(code, anchors, SPEC.box_coder), golden["decoded"]),
+        2e-5,
+        "largest box 4",
+    )
     twin = matching.encode(*(torch.from_numpy(a) for a in (boxes, anchors)), SPEC.box_coder)
     yield Line("the same in PyTorch, encoded", apart(twin, golden["encoded"]), 2e-5)
 
@@ -130,23 +142,34 @@ def objectives() -> Iterator[Line]:
         golden = load(f"loss_{case}")
         code = torch.from_numpy(golden["box_encodings"]).reshape(-1, 1278, 4).requires_grad_()
         logits = torch.from_numpy(golden["class_predictions"]).reshape(-1, 1278, 2).requires_grad_()
-        found, each = losses.objective(code, logits, targets_of(objects_of(golden)), torch.from_numpy(ANCHORS),
-                                       OBJECTIVE)
+        found, each = losses.objective(
+            code, logits, targets_of(objects_of(golden)), torch.from_numpy(ANCHORS), OBJECTIVE
+        )
         if found.total.requires_grad:
             found.total.backward()
         name = f"losses, {case}: "
         yield Line(f"{name}localization", apart(found.localization, golden["Loss.localization_loss"]), 1e-5)
         yield Line(f"{name}classification", apart(found.classification, golden["Loss.classification_loss"]), 1e-5)
-        yield Line(f"{name}per anchor, localization", apart(each.localization.detach(), golden["anchorwise_loc_loss"]),
-                   2e-5)
-        yield Line(f"{name}per anchor, classification",
-                   apart(each.classification.detach(), golden["anchorwise_cls_loss"]), 1e-5)
-        wrong = [len(set(np.flatnonzero(row)) ^ set(golden[f"selected{i}"].tolist()))
-                 for i, row in enumerate(each.selected.numpy())]
+        yield Line(
+            f"{name}per anchor, localization", apart(each.localization.detach(), golden["anchorwise_loc_loss"]), 2e-5
+        )
+        yield Line(
+            f"{name}per anchor, classification",
+            apart(each.classification.detach(), golden["anchorwise_cls_loss"]),
+            1e-5,
+        )
+        wrong = [
+            len(set(np.flatnonzero(row)) ^ set(golden[f"selected{i}"].tolist()))
+            for i, row in enumerate(each.selected.numpy())
+        ]
         if case == "zeros":
             counts = each.selected.sum(1).numpy()
-            yield Line(f"{name}hard examples, how many", apart(counts, golden["num_pos"] + golden["num_neg"]), 0,
-                       "all losses are equal: which ones is up to TensorFlow's heap")
+            yield Line(
+                f"{name}hard examples, how many",
+                apart(counts, golden["num_pos"] + golden["num_neg"]),
+                0,
+                "all losses are equal: which ones is up to TensorFlow's heap",
+            )
             continue
         yield Line(f"{name}hard examples that differ", sum(wrong), 0, f"of {int(each.selected.sum())}")
         yield Line(f"{name}gradient of box codes", apart(code.grad, golden["grad_box_encodings"]), 1e-6)
@@ -169,20 +192,36 @@ def inference() -> Iterator[Line]:
         pixels = np.stack([resize.to_input(photo, 256, 256)[0] for photo in photos])
         with torch.no_grad():
             code, logits = (t.numpy() for t in network(torch.from_numpy(pixels).permute(0, 3, 1, 2)))
-        theirs = {key: golden[f"{tag}|{key}"] for key in (
-            "Preprocessor.sub", "concat", "concat_1", "detection_boxes", "detection_scores", "num_detections")}
+        theirs = {
+            key: golden[f"{tag}|{key}"]
+            for key in (
+                "Preprocessor.sub",
+                "concat",
+                "concat_1",
+                "detection_boxes",
+                "detection_scores",
+                "num_detections",
+            )
+        }
         yield Line(f"inference, {tag}: resized, normalised pixels", apart(pixels, theirs["Preprocessor.sub"]), 0)
         yield Line(f"inference, {tag}: box codes", apart(code, theirs["concat"][:, :, 0]), 1e-5)
         yield Line(f"inference, {tag}: logits", apart(logits, theirs["concat_1"]), 1e-5)
         found = [postprocess.detections(code[i], logits[i], ANCHORS, SPEC) for i in range(len(photos))]
-        yield Line(f"inference, {tag}: detections, how many", apart([len(f) for f in found],
-                                                                   theirs["num_detections"]), 0)
-        yield Line(f"inference, {tag}: detections' scores",
-                   max(apart(f.scores, theirs["detection_scores"][i, : len(f)]) for i, f in enumerate(found)), 1e-5)
+        yield Line(
+            f"inference, {tag}: detections, how many", apart([len(f) for f in found], theirs["num_detections"]), 0
+        )
+        yield Line(
+            f"inference, {tag}: detections' scores",
+            max(apart(f.scores, theirs["detection_scores"][i, : len(f)]) for i, f in enumerate(found)),
+            1e-5,
+        )
     seen: dict[str, np.ndarray] = {}
-    hooks = [layer.register_forward_hook(
-        lambda _, __, out, entry=entry: seen.__setitem__(entry.op_scope, out.permute(0, 2, 3, 1).numpy()))
-        for entry, layer in zip(network.table.layers, network.layers, strict=True)]
+    hooks = [
+        layer.register_forward_hook(
+            lambda _, __, out, entry=entry: seen.__setitem__(entry.op_scope, out.permute(0, 2, 3, 1).numpy())
+        )
+        for entry, layer in zip(network.table.layers, network.layers, strict=True)
+    ]
     with torch.no_grad():
         network(torch.from_numpy(resize.to_input(images["images256"][1], 256, 256)[0])[None].permute(0, 3, 1, 2))
     for hook in hooks:
@@ -194,22 +233,36 @@ def inference() -> Iterator[Line]:
 
 def post_processing() -> Iterator[Line]:
     golden = load("postprocess_random")
-    found = [postprocess.detections(golden["box_encodings"][i], golden["class_predictions"][i], ANCHORS, SPEC)
-             for i in range(6)]
+    found = [
+        postprocess.detections(golden["box_encodings"][i], golden["class_predictions"][i], ANCHORS, SPEC)
+        for i in range(6)
+    ]
     yield Line("post-processing: how many", apart([len(f) for f in found], golden["num_detections"]), 0, "6 cases")
-    yield Line("post-processing: scores",
-               max(apart(f.scores, golden["detection_scores"][i, : len(f)]) for i, f in enumerate(found)), 1e-6)
-    yield Line("post-processing: boxes",
-               max(apart(f.boxes_yxyx, golden["detection_boxes"][i, : len(f)]) for i, f in enumerate(found[:5])), 1e-6,
-               "not the sixth case, which is all ties")
+    yield Line(
+        "post-processing: scores",
+        max(apart(f.scores, golden["detection_scores"][i, : len(f)]) for i, f in enumerate(found)),
+        1e-6,
+    )
+    yield Line(
+        "post-processing: boxes",
+        max(apart(f.boxes_yxyx, golden["detection_boxes"][i, : len(f)]) for i, f in enumerate(found[:5])),
+        1e-6,
+        "not the sixth case, which is all ties",
+    )
 
 
 def metrics() -> Iterator[Line]:
     content = json.loads((GOLDENS / "metrics.json").read_text())
     truths = [np.array(b, np.float64).reshape(-1, 4) / 256 for b in content["groundtruth_ymin_xmin_ymax_xmax_px"]]
     truths = [GroundTruth(f"{i}.jpg", 256, 256, b, np.ones(len(b))) for i, b in enumerate(truths)]
-    found = [Detections(np.array(d["boxes"], np.float64).reshape(-1, 4) / 256, np.array(d["scores"], np.float32),
-                        np.ones(len(d["scores"]), np.int64)) for d in content["detections"]]
+    found = [
+        Detections(
+            np.array(d["boxes"], np.float64).reshape(-1, 4) / 256,
+            np.array(d["scores"], np.float32),
+            np.ones(len(d["scores"]), np.int64),
+        )
+        for d in content["detections"]
+    ]
     face = LabelMap.from_names(["face"])
     golden = content["metrics"]
     coco = [f.value for f in Coco(face).evaluate(truths, found).figures][:12]
@@ -252,8 +305,13 @@ def crops() -> Iterator[Line]:
             "boxes kept": [np.array(kept), golden["num_kept"]],
         }.items():
             test = stats.ks_2samp(*pair, method="asymp")
-            yield Line(f"ssd_random_crop, {case} box{'es' * (case != 'one')}: {what}, p", float(test.pvalue), 1e-3,
-                       f"Kolmogorov-Smirnov D = {test.statistic:.3f}, 20,000 draws against 4,000", at_least=True)
+            yield Line(
+                f"ssd_random_crop, {case} box{'es' * (case != 'one')}: {what}, p",
+                float(test.pvalue),
+                1e-3,
+                f"Kolmogorov-Smirnov D = {test.statistic:.3f}, 20,000 draws against 4,000",
+                at_least=True,
+            )
 
 
 def jpeg() -> Iterator[Line]:
@@ -292,8 +350,9 @@ class Training:
         self.pixels = pixels.contiguous(memory_format=torch.channels_last)
         self.anchors = torch.from_numpy(ANCHORS).to(kind)
         found = targets_of(objects_of(inputs), np.float64 if double else np.float32)
-        self.targets = matching.Targets(found.match, *(
-            t.to(kind) for t in (found.classes, found.class_weights, found.codes, found.box_weights)))
+        self.targets = matching.Targets(
+            found.match, *(t.to(kind) for t in (found.classes, found.class_weights, found.codes, found.box_weights))
+        )
 
     def run(self, steps: int, first: int = 1) -> dict[str, np.ndarray]:
         """Steps `first` to `first + steps - 1`, as a run of `equality_steps`; losses of other steps are NaN."""
@@ -330,11 +389,15 @@ def training(runs: dict[str, Run]) -> Iterator[Line]:
     gradients = [n for n in golden if n.startswith("gradient|")]
     yield Line("training step 1: gradient, relative", relative(ours, golden, gradients), 1e-4, "as one vector", 2e-3)
     after1, after2 = (dict(load(f"trainstep_vars_after{i}")) for i in (1, 2))
-    parts = {1: (ours, "from ckpt0"), 2: (Training(after1).run(1, 2), "from the original's state after step 1"),
-             3: (Training(after2).run(1, 3), "from the original's state after step 2")}
+    parts = {
+        1: (ours, "from ckpt0"),
+        2: (Training(after1).run(1, 2), "from the original's state after step 1"),
+        3: (Training(after2).run(1, 3), "from the original's state after step 2"),
+    }
     for step, (run, start) in parts.items():
-        yield Line(f"training step {step}: losses", apart(run["losses"][step - 1], golden["losses"][step - 1]), 1e-4,
-                   start)
+        yield Line(
+            f"training step {step}: losses", apart(run["losses"][step - 1], golden["losses"][step - 1]), 1e-4, start
+        )
         if step == 3:
             break
         figure, name = largest(run, golden, entries(golden, step, None))
@@ -362,14 +425,27 @@ def worst(name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--markdown", action="store_true", help="print tables as docs/equality.md has them")
-    parser.add_argument("--float64", type=Path,
-                        help="what equality_tensorflow.py --way '1 thread, float64' --out FILE wrote, to compare with")
+    parser.add_argument(
+        "--float64",
+        type=Path,
+        help="what equality_tensorflow.py --way '1 thread, float64' --out FILE wrote, to compare with",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     runs: dict[str, Run] = {}
     parts: list[Callable[[], Iterator[Line]]] = [
-        anchors, codes, assigner, objectives, inference, post_processing, metrics, rates, crops, jpeg,
-        lambda: training(runs)]
+        anchors,
+        codes,
+        assigner,
+        objectives,
+        inference,
+        post_processing,
+        metrics,
+        rates,
+        crops,
+        jpeg,
+        lambda: training(runs),
+    ]
     rows = [line.cells() for part in parts for line in part()]
     show("", ["what", "largest difference", "tolerance", "", "note"], rows, args.markdown)
     start = dict(load("ckpt0_values"))
@@ -377,8 +453,12 @@ def main() -> None:
     runs["Mirilla in float64"] = Training(start, double=True).run(10)
     if args.float64:
         other = dict(np.load(args.float64))
-        show("", COLUMNS, [["Mirilla in float64 from the other run", *distances(runs["Mirilla in float64"], other)]],
-             args.markdown)
+        show(
+            "",
+            COLUMNS,
+            [["Mirilla in float64 from the other run", *distances(runs["Mirilla in float64"], other)]],
+            args.markdown,
+        )
     golden = golden_run(GOLDENS)
     show("from the original's arrays", COLUMNS, [[n, *distances(r, golden)] for n, r in runs.items()], args.markdown)
     base, *others = runs

@@ -85,8 +85,10 @@ def main() -> None:
         "detections from 0.3: score, largest of a photo": shifts,
         "detections from 0.3: 1 - IoU, largest of a photo": 1 - np.array(ious),
     }
-    rows = [[what, *(f"{v:.2g}" for v in (np.mean(values), np.percentile(values, 95), np.max(values)))]
-            for what, values in differences.items()]
+    rows = [
+        [what, *(f"{v:.2g}" for v in (np.mean(values), np.percentile(values, 95), np.max(values)))]
+        for what, values in differences.items()
+    ]
     console.table(f"{len(samples)} photos", ["difference", "mean of the photos", "95 %", "largest"], rows)
     for name, one in found.items():
         for result in measure(one, samples, detector.card.labels, ["faces"]):

@@ -16,8 +16,18 @@ import numpy as np
 Run = Mapping[str, np.ndarray]
 STEPS = (1, 2, 10)
 LOSSES = ("total_loss", "Loss/localization_loss", "Loss/classification_loss")
-COLUMNS = ("", "loss 1", "loss 2", "losses 1-10", "codes, logits 1", "gradient 1, relative",
-           "variables 1", "variables 2", "variables 10", "averages 10")
+COLUMNS = (
+    "",
+    "loss 1",
+    "loss 2",
+    "losses 1-10",
+    "codes, logits 1",
+    "gradient 1, relative",
+    "variables 1",
+    "variables 2",
+    "variables 10",
+    "averages 10",
+)
 SUFFIXES = ("RMSProp", "RMSProp_1", "ExponentialMovingAverage")
 
 
@@ -25,8 +35,11 @@ def golden_run(folder: Path) -> dict[str, np.ndarray]:
     """The original's ten steps from `../shared/data/odapi`."""
     steps = json.loads((folder / "trainstep_losses.json").read_text())
     first = np.load(folder / "trainstep_step1_forward_grads.npz")
-    run = {"losses": np.array([[step[name] for name in LOSSES] for step in steps]),
-           "codes": first["fwd|box_encodings"], "logits": first["fwd|class_predictions"]}
+    run = {
+        "losses": np.array([[step[name] for name in LOSSES] for step in steps]),
+        "codes": first["fwd|box_encodings"],
+        "logits": first["fwd|class_predictions"],
+    }
     run |= {f"gradient|{n[5:]}": first[n] for n in first.files if n.startswith("grad|")}
     for step in STEPS:
         after = np.load(folder / f"trainstep_vars_after{step}.npz")

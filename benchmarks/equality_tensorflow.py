@@ -86,8 +86,14 @@ def run_steps(nudge: bool, double: bool) -> dict[str, np.ndarray]:
             variance = variance * count / (count - 1)
         else:
             y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-                x=x, scale=gamma.value(), offset=beta.value(), mean=[], variance=[], is_training=True,
-                epsilon=SPEC.batch_norm_epsilon)
+                x=x,
+                scale=gamma.value(),
+                offset=beta.value(),
+                mean=[],
+                variance=[],
+                is_training=True,
+                epsilon=SPEC.batch_norm_epsilon,
+            )
         moving[layer.batch_norm("moving_mean")], moving[layer.batch_norm("moving_variance")] = mean, variance
         return y
 
@@ -99,8 +105,9 @@ def run_steps(nudge: bool, double: bool) -> dict[str, np.ndarray]:
             x = tf.nn.relu6(normalised(x, layer))
             if layer.name in maps:
                 for scope, size in ((maps[layer.name].box_scope, 4), (maps[layer.name].class_scope, 2)):
-                    y = tf.nn.bias_add(tf.nn.conv2d(x, variables[f"{scope}/weights"], 1, "SAME"),
-                                       variables[f"{scope}/biases"])
+                    y = tf.nn.bias_add(
+                        tf.nn.conv2d(x, variables[f"{scope}/weights"], 1, "SAME"), variables[f"{scope}/biases"]
+                    )
                     outputs.append(tf.reshape(y, [len(match), -1, size]))
         return tf.concat(outputs[::2], 1), tf.concat(outputs[1::2], 1)
 
@@ -109,8 +116,9 @@ def run_steps(nudge: bool, double: bool) -> dict[str, np.ndarray]:
         boxes = box_coder.decode(codes.numpy(), anchors, SPEC.box_coder)
         kept = np.zeros(match.shape, bool)
         for i, row in enumerate(match):
-            order = tf.image.non_max_suppression(boxes[i].astype(np.float32), tf.cast(loss[i], tf.float32), 3000,
-                                                 0.99).numpy()
+            order = tf.image.non_max_suppression(
+                boxes[i].astype(np.float32), tf.cast(loss[i], tf.float32), 3000, 0.99
+            ).numpy()
             positive = order[row[order] >= 0]
             kept[i, positive] = True
             kept[i, order[row[order] < 0][: 3 * len(positive)]] = True
@@ -139,15 +147,22 @@ def run_steps(nudge: bool, double: bool) -> dict[str, np.ndarray]:
             result |= {f"gradient|{n}": g.numpy() for n, g in zip(trained, gradients, strict=True)}
         for name, gradient in zip(trained, gradients, strict=True):
             tf.raw_ops.ResourceApplyRMSProp(
-                var=variables[name].handle, ms=square[name].handle, mom=momentum[name].handle,
+                var=variables[name].handle,
+                ms=square[name].handle,
+                mom=momentum[name].handle,
                 **{k: tf.constant(v, kind) for k, v in dict(lr=RATE, rho=0.9, momentum=0.9, epsilon=1.0).items()},
-                grad=gradient)
+                grad=gradient,
+            )
             average[name].assign_sub((average[name] - variables[name]) * (1 - AVERAGE))
         for name, value in moving.items():
             variables[name].assign_sub((variables[name] - value) * (1 - DECAY))
         if step in STEPS:
-            for suffix, values in (("", variables), ("/RMSProp", square), ("/RMSProp_1", momentum),
-                                   ("/ExponentialMovingAverage", average)):
+            for suffix, values in (
+                ("", variables),
+                ("/RMSProp", square),
+                ("/RMSProp_1", momentum),
+                ("/ExponentialMovingAverage", average),
+            ):
                 result |= {f"after{step}|{n}{suffix}": v.numpy() for n, v in values.items()}
     return result | {"losses": np.array(losses)}
 
@@ -169,14 +184,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for i, (way, (_, onednn, _, _)) in enumerate(WAYS.items()):  # threads and kernels are chosen once per process
             path = Path(folder) / f"{i}.npz"
-            subprocess.run([sys.executable, __file__, "--way", way, "--out", path], check=True,
-                           env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": str(int(onednn)), "TF_CPP_MIN_LOG_LEVEL": "3"})
+            subprocess.run(
+                [sys.executable, __file__, "--way", way, "--out", path],
+                check=True,
+                env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": str(int(onednn)), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            )
             runs[way] = dict(np.load(path))
     golden = golden_run(GOLDENS)
     console.table("from the original's arrays", COLUMNS, [[w, *distances(r, golden)] for w, r in runs.items()])
     base, *others = runs
-    console.table(f"from TensorFlow's own run with {base}", COLUMNS,
-                  [[w, *distances(runs[w], runs[base])] for w in others])
+    console.table(
+        f"from TensorFlow's own run with {base}", COLUMNS, [[w, *distances(runs[w], runs[base])] for w in others]
+    )
 
 
 if __name__ == "__main__":

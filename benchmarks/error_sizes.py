@@ -63,20 +63,30 @@ def by_size(matches: Sequence[Matched], drawn: NDArray) -> dict[str, Any]:
         with np.errstate(invalid="ignore", divide="ignore"):
             resampled = (drawn @ found[:, b]) / (drawn @ faces[:, b])
         low, high = np.nanquantile(resampled, [0.025, 0.975]) if count else (np.nan, np.nan)
-        rows.append({
-            "size_px": name, "faces": int(count), "false_alarms": int(alarms[:, b].sum()),
-            "recall": _share(found[:, b].sum(), count), "low": _number(low), "high": _number(high),
-            "recall_at_any_score": _share(reached[:, b].sum(), count),
-        })
+        rows.append(
+            {
+                "size_px": name,
+                "faces": int(count),
+                "false_alarms": int(alarms[:, b].sum()),
+                "recall": _share(found[:, b].sum(), count),
+                "low": _number(low),
+                "high": _number(high),
+                "recall_at_any_score": _share(reached[:, b].sum(), count),
+            }
+        )
     return {"threshold": least, "false_alarms_per_photo": ALARMS_PER_PHOTO, "bins": rows}
 
 
 def rows_of(sizes: Mapping[str, Any]) -> list[tuple[object, ...]]:
     """Table rows: size, faces, recall with interval, false alarms."""
     return [
-        (b["size_px"], b["faces"],
-         f"{decimal(b['recall'], 2)} ({decimal(b['low'], 2)}-{decimal(b['high'], 2)})" if b["faces"] else "-",
-         decimal(b["recall_at_any_score"], 2), b["false_alarms"])
+        (
+            b["size_px"],
+            b["faces"],
+            f"{decimal(b['recall'], 2)} ({decimal(b['low'], 2)}-{decimal(b['high'], 2)})" if b["faces"] else "-",
+            decimal(b["recall_at_any_score"], 2),
+            b["false_alarms"],
+        )
         for b in sizes["bins"]
     ]
 
@@ -120,10 +130,16 @@ def pyplot():
     import matplotlib
 
     matplotlib.use("Agg")
-    matplotlib.rcParams.update({
-        "axes.spines.top": False, "axes.spines.right": False, "font.size": 9, "svg.fonttype": "none",
-        "svg.hashsalt": "mirilla", "figure.facecolor": "white",
-    })
+    matplotlib.rcParams.update(
+        {
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "font.size": 9,
+            "svg.fonttype": "none",
+            "svg.hashsalt": "mirilla",
+            "figure.facecolor": "white",
+        }
+    )
     from matplotlib import pyplot as plt
 
     return plt
@@ -137,8 +153,12 @@ def save(figure: Any, path: Path) -> None:
 
 
 def worst_misses(
-    photos: Sequence[NDArray], truths: Sequence[GroundTruth], found: Sequence[Detections],
-    matches: Sequence[Matched], count: int = 24, heading: str = "",
+    photos: Sequence[NDArray],
+    truths: Sequence[GroundTruth],
+    found: Sequence[Detections],
+    matches: Sequence[Matched],
+    count: int = 24,
+    heading: str = "",
 ) -> Image.Image:
     """The largest faces that were not found, each with what lies around it."""
     least = threshold(matches)
@@ -156,8 +176,12 @@ def worst_misses(
 
 
 def worst_false_alarms(
-    photos: Sequence[NDArray], truths: Sequence[GroundTruth], found: Sequence[Detections],
-    matches: Sequence[Matched], count: int = 24, heading: str = "",
+    photos: Sequence[NDArray],
+    truths: Sequence[GroundTruth],
+    found: Sequence[Detections],
+    matches: Sequence[Matched],
+    count: int = 24,
+    heading: str = "",
 ) -> Image.Image:
     """The false alarms with the highest scores, each with what lies around it."""
     least = threshold(matches)
@@ -168,8 +192,14 @@ def worst_false_alarms(
     ]
     alarms.sort(key=lambda a: -a[0])
     cells = [
-        _around(photos[i], truths[i], found[i], box, min(score, least),
-                f"{score:.2f}, {size:.0f} px, {truths[i].filename[-20:]}")
+        _around(
+            photos[i],
+            truths[i],
+            found[i],
+            box,
+            min(score, least),
+            f"{score:.2f}, {size:.0f} px, {truths[i].filename[-20:]}",
+        )
         for score, i, box, size in alarms[:count]
     ]
     return _sheet(cells, f"{heading}: the false alarms with the highest scores")
@@ -183,9 +213,7 @@ def _found_from(one: Matched, least: float) -> NDArray[np.bool_]:
     return taken
 
 
-def _around(
-    photo: NDArray, truth: GroundTruth, found: Detections, box: NDArray, least: float, title: str
-) -> Shown:
+def _around(photo: NDArray, truth: GroundTruth, found: Detections, box: NDArray, least: float, title: str) -> Shown:
     """A square of three times the box's longer side, in which boxes are moved to where they lie."""
     height, width = photo.shape[:2]
     size = np.array([height, width] * 2)

@@ -46,8 +46,13 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--bandwidth", type=float, default=3.35e12, help="bytes/s of the device's memory")
-    parser.add_argument("--tensor-flops", type=float, nargs=3, default=[67e12, 494e12, 989e12],
-                        help="multiplications and additions/s of matrices: float32, tf32, bfloat16")
+    parser.add_argument(
+        "--tensor-flops",
+        type=float,
+        nargs=3,
+        default=[67e12, 494e12, 989e12],
+        help="multiplications and additions/s of matrices: float32, tf32, bfloat16",
+    )
     parser.add_argument("--vector-flops", type=float, default=67e12, help="those outside matrices")
     args = parser.parse_args()
     floors(ModelSpec(height_px=args.size, width_px=args.size), args)
@@ -63,8 +68,10 @@ def main() -> None:
 def floors(spec: ModelSpec, args: argparse.Namespace) -> None:
     """What no step can beat: see benchmarks/README.md for the derivation."""
     matrix, vector, elements = costs(spec)
-    print(f"one picture at {args.size} px, forward and backward: {matrix / 1e6:.0f} MFLOP in matrices, "
-          f"{vector / 1e6:.0f} MFLOP in depthwise convolutions, {elements / 1e6:.2f} M values moved")
+    print(
+        f"one picture at {args.size} px, forward and backward: {matrix / 1e6:.0f} MFLOP in matrices, "
+        f"{vector / 1e6:.0f} MFLOP in depthwise convolutions, {elements / 1e6:.2f} M values moved"
+    )
     for precision, flops in zip(PRECISIONS, args.tensor_flops, strict=True):
         by_bytes = args.bandwidth / (elements * BYTES[precision])
         by_flops = 1 / (matrix / flops + vector / args.vector_flops)
@@ -94,8 +101,9 @@ def costs(spec: ModelSpec) -> tuple[float, float, float]:
 
 def measure(args: argparse.Namespace, batch: int, precision: str) -> None:
     device = torch.device(args.device)
-    pipeline = config.sample(1, args.records, args.records, args.label_map, batch_size=batch, height=args.size,
-                             width=args.size)
+    pipeline = config.sample(
+        1, args.records, args.records, args.label_map, batch_size=batch, height=args.size, width=args.size
+    )
     spec = model_spec(pipeline)
     plan = training_plan(pipeline, spec)
     set_precision(precision)
@@ -104,8 +112,9 @@ def measure(args: argparse.Namespace, batch: int, precision: str) -> None:
         data.pictures.complete()
         host = Batches(data.pictures, data.objects, spec, batch, plan.augmentations, 0)
         levels = LEVELS if host.recipe is not None else 1
-        made = DeviceBatches(upload(data.pictures, device, levels, bytes_free(device)),
-                             upload_objects(data.objects, device), host)
+        made = DeviceBatches(
+            upload(data.pictures, device, levels, bytes_free(device)), upload_objects(data.objects, device), host
+        )
     for captured in (False, True) if device.type == "cuda" else (False,):
         trainer = Trainer(spec, plan, device, precision=precision)
         static = static_objective(plan.objective, len(trainer.anchors))
@@ -122,9 +131,12 @@ def measure(args: argparse.Namespace, batch: int, precision: str) -> None:
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         way = "captured" if captured else "call by call"
         memory = f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
-        print(f"batch {batch}, {precision:9} {way:12} {args.steps * batch / wall:9,.1f} images/s, "
-              f"{1e3 * wall / args.steps:7.2f} ms a step, {1e3 * cpu / args.steps:6.2f} ms of the host{memory}, "
-              f"loss {losses.total.item():.3f}", flush=True)
+        print(
+            f"batch {batch}, {precision:9} {way:12} {args.steps * batch / wall:9,.1f} images/s, "
+            f"{1e3 * wall / args.steps:7.2f} ms a step, {1e3 * cpu / args.steps:6.2f} ms of the host{memory}, "
+            f"loss {losses.total.item():.3f}",
+            flush=True,
+        )
         if args.profile:
             profile(runner, device)
 

@@ -67,8 +67,9 @@ def ours(path: str, pictures: list[np.ndarray], threshold: float) -> dict[str, J
         detector(pictures[0], threshold)
     spec, anchors = detector.card.spec, detector.card.anchors_yxyx
     out = resize.empty(spec.height_px, spec.width_px)
-    prepared = [resize.to_input(p, spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio)
-                for p in pictures]
+    prepared = [
+        resize.to_input(p, spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio) for p in pictures
+    ]
     raw = [detector.network(pixels[None]) for pixels, _ in prepared]
     jobs["  resize"] = lambda i: resize.to_input(
         pictures[i], spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio, out=out
@@ -94,8 +95,10 @@ def measure(jobs: dict[str, Job], count: int, rounds: int) -> None:
     print(f"{'ms a picture':48s} {'CPU least':>10s} {'CPU median':>11s} {'wall least':>11s} {'wall median':>12s}")
     for name, values in taken.items():
         wall, cpu = values[..., 0] * 1e3, values[..., 1] * 1e3
-        print(f"{name:48s} {cpu.min(0).mean():10.3f} {np.median(cpu):11.3f} {wall.min(0).mean():11.3f} "
-              f"{np.median(wall):12.3f}")
+        print(
+            f"{name:48s} {cpu.min(0).mean():10.3f} {np.median(cpu):11.3f} {wall.min(0).mean():11.3f} "
+            f"{np.median(wall):12.3f}"
+        )
     least = {name: values[..., 1].min(0).mean() for name, values in taken.items()}
     for name, value in least.items():
         end = name.removeprefix(f"Detector, {choose()}")

@@ -75,12 +75,19 @@ def main() -> int:
         for threshold in ("0.5", "0.1"):
             for options in ([], ["--dense"]):
                 command = [args.python, "-c", INSIDE, str(args.folder), threshold, str(args.count), *options]
-                done = subprocess.run(command, capture_output=True, text=True, check=True, env=clean | {
-                    "VISION_BONNET_HOST": "127.0.0.1", "VISION_BONNET_PORT": str(server.port)})
+                done = subprocess.run(
+                    command,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                    env=clean | {"VISION_BONNET_HOST": "127.0.0.1", "VISION_BONNET_PORT": str(server.port)},
+                )
                 one = json.loads(done.stdout)
-                print(f"Python {one['python']}, threshold {threshold}, {'dense ' if options else 'sparse'}: "
-                      f"{one['whole_ms']:.2f} ms a frame, of it decoding {one['decode_ms']:.2f} ms "
-                      f"({one['boxes']:.1f} boxes a frame; a million turns of a loop: {one['loop_ms']:.0f} ms)")
+                print(
+                    f"Python {one['python']}, threshold {threshold}, {'dense ' if options else 'sparse'}: "
+                    f"{one['whole_ms']:.2f} ms a frame, of it decoding {one['decode_ms']:.2f} ms "
+                    f"({one['boxes']:.1f} boxes a frame; a million turns of a loop: {one['loop_ms']:.0f} ms)"
+                )
     return 0
 
 

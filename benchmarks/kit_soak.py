@@ -39,8 +39,18 @@ def free_port() -> int:
 
 
 def emulator(port: int, pictures: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "mirilla.cli.main", "emulate", "--port", str(port), "--frames", str(pictures),
-               "--fps", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "mirilla.cli.main",
+        "emulate",
+        "--port",
+        str(port),
+        "--frames",
+        str(pictures),
+        "--fps",
+        "0",
+    ]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ, OMP_NUM_THREADS="1"))
 
 
@@ -99,15 +109,41 @@ def main() -> int:
     events: dict[str, int] = {"frames": 0, "fault": 0, "recovered": 0, "alert": 0}
     with tempfile.TemporaryDirectory() as temporary:
         shots = Path(temporary) / "shots"
-        command = [args.python, str(args.folder / "mirilla_kit.py"), "--json", "--max-rate", str(args.rate), "--web",
-                   str(page), "--web-host", "127.0.0.1", "--snapshots", str(shots), "--snapshots-max", "20",
-                   "--snapshots-every", "2", "--alert-command", "/bin/true", "--alert-min-frames", "1",
-                   "--alert-clear-frames", "1", "--alert-every", "5",
-                   "--source", "camera" if args.camera else str(args.pictures)]
+        command = [
+            args.python,
+            str(args.folder / "mirilla_kit.py"),
+            "--json",
+            "--max-rate",
+            str(args.rate),
+            "--web",
+            str(page),
+            "--web-host",
+            "127.0.0.1",
+            "--snapshots",
+            str(shots),
+            "--snapshots-max",
+            "20",
+            "--snapshots-every",
+            "2",
+            "--alert-command",
+            "/bin/true",
+            "--alert-min-frames",
+            "1",
+            "--alert-clear-frames",
+            "1",
+            "--alert-every",
+            "5",
+            "--source",
+            "camera" if args.camera else str(args.pictures),
+        ]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                   env=clean | {"VISION_BONNET_HOST": "127.0.0.1", "VISION_BONNET_PORT": str(port),
-                                                "MIRILLA_WEB_TOKEN": TOKEN})
+        program = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=clean
+            | {"VISION_BONNET_HOST": "127.0.0.1", "VISION_BONNET_PORT": str(port), "MIRILLA_WEB_TOKEN": TOKEN},
+        )
 
         def read() -> None:
             assert program.stdout is not None
@@ -148,9 +184,18 @@ def main() -> int:
     third = max(1, len(memory) // 3)
     early = statistics.median(kib for _, kib in memory[third // 2 : third + third // 2])
     late = statistics.median(kib for _, kib in memory[-third:])
-    figures = {"minutes": round(memory[-1][0] / 60, 1), **events, "kills": kills, "came_back": back,
-               "rss_kib_early": early, "rss_kib_late": late, "rss_kib_last": memory[-1][1],
-               "most_snapshots": most_shots, "exit_code": code, "memory": memory}
+    figures = {
+        "minutes": round(memory[-1][0] / 60, 1),
+        **events,
+        "kills": kills,
+        "came_back": back,
+        "rss_kib_early": early,
+        "rss_kib_late": late,
+        "rss_kib_last": memory[-1][1],
+        "most_snapshots": most_shots,
+        "exit_code": code,
+        "memory": memory,
+    }
     if args.report:
         args.report.write_text(json.dumps(figures) + "\n")
     del figures["memory"]

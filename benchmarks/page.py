@@ -72,11 +72,18 @@ def cost_table(content: Mapping[str, Any]) -> str:
     for one in content["models"]:
         facts, ms = one["facts"], one["ms"]
         peak, size = facts["arena_peak_bytes"], facts["file_bytes"]
-        rows.append((
-            one["name"], "x".join(map(str, facts["input_px"][::-1])), f"{facts['parameters']:,}",
-            f"{facts['macs'] / 1e6:.1f} M", "-" if peak is None else f"{peak:,}", "-" if size is None else f"{size:,}",
-            "-" if ms is None else f"{ms['network']:.1f}", "-" if ms is None else f"{ms['total']:.1f}",
-        ))
+        rows.append(
+            (
+                one["name"],
+                "x".join(map(str, facts["input_px"][::-1])),
+                f"{facts['parameters']:,}",
+                f"{facts['macs'] / 1e6:.1f} M",
+                "-" if peak is None else f"{peak:,}",
+                "-" if size is None else f"{size:,}",
+                "-" if ms is None else f"{ms['network']:.1f}",
+                "-" if ms is None else f"{ms['total']:.1f}",
+            )
+        )
     return markdown(
         ("model", "input", "parameters", "MACs", "arena peak, bytes", "file, bytes", "network, ms", "total, ms"), rows
     )
@@ -86,16 +93,25 @@ def zoo_table(content: Mapping[str, Any]) -> str:
     """The zoo's models as the bonnet computes them: what they cost, and what equal training makes of them."""
     rows = []
     for one in content["models"]:
-        halves = {way["resize"]: way["figures"] for way in one["measured"]
-                  if way["set"] == MAIN_SET and way["arithmetic"] == "fp16"}
+        halves = {
+            way["resize"]: way["figures"]
+            for way in one["measured"]
+            if way["set"] == MAIN_SET and way["arithmetic"] == "fp16"
+        }
         if not halves or "cpu_s" not in one["facts"].get("training", {}):
             continue
         facts = one["facts"]
-        rows.append((
-            one["name"], f"{facts['parameters']:,}", f"{facts['macs'] / 1e6:.1f} M",
-            f"{facts['arena_peak_bytes']:,}", *(ranged(halves["letterbox"][size]) for size in SIZES),
-            ranged(halves["squash"][SIZES[1]]), f"{facts['training']['cpu_s']:,}",
-        ))
+        rows.append(
+            (
+                one["name"],
+                f"{facts['parameters']:,}",
+                f"{facts['macs'] / 1e6:.1f} M",
+                f"{facts['arena_peak_bytes']:,}",
+                *(ranged(halves["letterbox"][size]) for size in SIZES),
+                ranged(halves["squash"][SIZES[1]]),
+                f"{facts['training']['cpu_s']:,}",
+            )
+        )
     columns = ("parameters", "MACs", "arena peak, bytes", *SIZES, f"{SIZES[1]}, squashed", "CPU seconds")
     return markdown(("model", *columns), rows)
 
@@ -138,17 +154,28 @@ def ablation_table(lines: Sequence[Mapping[str, Any]], size: str = ">= 16 px") -
     """Mean over seeds, their range, the paired difference to the base, and the cost."""
     rows = []
     kinds = ("base", "without", "with", "tf1")  # and variants of one's own last
-    for one in sorted(seeds.summary(lines, size), key=lambda o: (*kinds, o["variant"].split()[0]).index(
-            o["variant"].split()[0])):
-        rows.append((
-            one["variant"], one["seeds"],
-            *(f"{decimal(one[r]['mean'])} ({decimal(one[r]['least'])}-{decimal(one[r]['most'])})"
-              for r in ("letterbox", "squash")),
-            "-" if one["difference"] is None else
-            decimal(one["difference"], sign=True) + ("" if one["low"] is None else
-            f" ({decimal(one['low'], sign=True)} to {decimal(one['high'], sign=True)})"),
-            f"{one['cpu_s']:,.0f}",
-        ))
+    for one in sorted(
+        seeds.summary(lines, size), key=lambda o: (*kinds, o["variant"].split()[0]).index(o["variant"].split()[0])
+    ):
+        rows.append(
+            (
+                one["variant"],
+                one["seeds"],
+                *(
+                    f"{decimal(one[r]['mean'])} ({decimal(one[r]['least'])}-{decimal(one[r]['most'])})"
+                    for r in ("letterbox", "squash")
+                ),
+                "-"
+                if one["difference"] is None
+                else decimal(one["difference"], sign=True)
+                + (
+                    ""
+                    if one["low"] is None
+                    else f" ({decimal(one['low'], sign=True)} to {decimal(one['high'], sign=True)})"
+                ),
+                f"{one['cpu_s']:,.0f}",
+            )
+        )
     return markdown(
         ("variant", "seeds", "letterboxed", "squashed", "change of both resizes' mean", "CPU seconds"), rows
     )
@@ -190,8 +217,10 @@ def main() -> None:
     if args.accuracy:
         content = load(args.accuracy)
         tables = {
-            "accuracy": accuracy_table(content), "cost": cost_table(content),
-            "differences": differences_table(content), "sizes": sizes_table(content),
+            "accuracy": accuracy_table(content),
+            "cost": cost_table(content),
+            "differences": differences_table(content),
+            "sizes": sizes_table(content),
             "other sets": other_sets_table(content),
             "protocols": "".join(f"- {line}\n" for line in protocols(content)),
         }

@@ -75,10 +75,17 @@ def draw(models: Sequence[Mapping[str, Any]], path: Path, size: str, photos: str
         for p in shown:
             colour = colours[p.name.removesuffix(STRIDE_8)]
             axes.errorbar(
-                p.cost * factor, p.ap, [[p.ap - p.low], [p.high - p.ap]],
+                p.cost * factor,
+                p.ap,
+                [[p.ap - p.low], [p.high - p.ap]],
                 fmt="s" if p.is_peer else "D" if p.name.endswith(STRIDE_8) else "o",
-                markersize=7, color=colour, markerfacecolor="white" if p.is_peer else colour,
-                elinewidth=1, capsize=2, label=p.name + (" (peer)" if p.is_peer else ""), zorder=3,
+                markersize=7,
+                color=colour,
+                markerfacecolor="white" if p.is_peer else colour,
+                elinewidth=1,
+                capsize=2,
+                label=p.name + (" (peer)" if p.is_peer else ""),
+                zorder=3,
             )
         axes.set_xscale("log")
         axes.set_title(title, fontsize=10, loc="left")
@@ -89,8 +96,9 @@ def draw(models: Sequence[Mapping[str, Any]], path: Path, size: str, photos: str
     panels[0].set_ylabel(f"AP at IoU 0.5, faces {size}" if size != SIZES[0] else "AP at IoU 0.5, all faces")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False, fontsize=8)
-    figure.suptitle(f"{photos}; ours as the bonnet computes (fp16); bars: 95 % over photos", fontsize=9, x=0.01,
-                    ha="left")
+    figure.suptitle(
+        f"{photos}; ours as the bonnet computes (fp16); bars: 95 % over photos", fontsize=9, x=0.01, ha="left"
+    )
     error_sizes.save(figure, path)
 
 

@@ -82,9 +82,7 @@ def main() -> None:
             "detector": PEER_PROTOCOLS[name],
             "data set": f"ilc2021 eval, boxes from {args.boxes}",
         }
-        result = evaluate_model(
-            peer(name), samples, LABELS, ("faces",), protocol=protocol
-        )[0]
+        result = evaluate_model(peer(name), samples, LABELS, ("faces",), protocol=protocol)[0]
         measured = " / ".join(f"{f.value:.4f}" for f in result.figures[:3])
         print(f"{name:14s} {measured}   published {' / '.join(f'{v:.3f}' for v in PUBLISHED[name])}")
         print(f"  {result.protocol_text}")

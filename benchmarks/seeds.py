@@ -33,7 +33,11 @@ def summary(lines: Iterable[Mapping[str, Any]], size: str = ">= 16 px", base: st
         mean = statistics.mean(_mean(runs[s], size) - _mean(against[s], size) for s in both) if both else None
         low, high = (None, None) if mean is None else _interval(mean, chance, freedom, len(both))
         one: dict[str, Any] = {
-            "variant": name, "seeds": len(runs), "difference": mean, "low": low, "high": high,
+            "variant": name,
+            "seeds": len(runs),
+            "difference": mean,
+            "low": low,
+            "high": high,
             "cpu_s": statistics.mean(run["cpu_s"] for run in runs.values()),
         }
         for resize in RESIZES:
@@ -55,8 +59,10 @@ def _chance(runs: Sequence[Mapping[int, float]]) -> tuple[float, int]:
             seeds, that leave the most freedom.
     """
     often = [seed for seed, _ in Counter(seed for one in runs for seed in one).most_common()]
-    designs = [[[one[s] for s in often[:k]] for one in runs if all(s in one for s in often[:k])]
-               for k in range(2, len(often) + 1)]
+    designs = [
+        [[one[s] for s in often[:k]] for one in runs if all(s in one for s in often[:k])]
+        for k in range(2, len(often) + 1)
+    ]
     rows = max(designs, key=_freedom, default=[])
     freedom = _freedom(rows)
     if freedom < 1:
@@ -64,8 +70,11 @@ def _chance(runs: Sequence[Mapping[int, float]]) -> tuple[float, int]:
     of_variant = [statistics.mean(row) for row in rows]
     of_seed = [statistics.mean(column) for column in zip(*rows, strict=True)]
     whole = statistics.mean(of_variant)
-    rest = sum((value - a - b + whole) ** 2 for row, a in zip(rows, of_variant, strict=True)
-               for value, b in zip(row, of_seed, strict=True))
+    rest = sum(
+        (value - a - b + whole) ** 2
+        for row, a in zip(rows, of_variant, strict=True)
+        for value, b in zip(row, of_seed, strict=True)
+    )
     return (rest / freedom) ** 0.5, freedom
 
 

@@ -169,9 +169,7 @@ def _way(detector: Detector, arithmetic: str) -> Way:
 
 def _parameters(card: cards.ModelCard, read: deploy.DeployGraph, graph: bool) -> int:
     folded = sum(
-        one.weights.size + (0 if one.bias is None else one.bias.size)
-        for one in read
-        if isinstance(one, deploy.Linear)
+        one.weights.size + (0 if one.bias is None else one.bias.size) for one in read if isinstance(one, deploy.Linear)
     )
     try:
         trained = sum(int(np.prod(shape)) for _, shape, train in architecture(card.spec).variables() if train)
@@ -185,8 +183,11 @@ def _time_ours(detector: Detector, read: deploy.DeployGraph, photos: list[Photo]
     network, runtime = _fast_network(read, detector)
     timed = replace(detector, network=network)
     pictures = np.random.default_rng(0).uniform(-1, 1, (TIMED, 1, *read.input_shape)).astype(np.float32)
-    return {"network": cpu_ms(network, pictures),
-            "total": cpu_ms(lambda photo: timed(photo, SHOWN_FROM), photos[:TIMED]), "runtime": runtime}
+    return {
+        "network": cpu_ms(network, pictures),
+        "total": cpu_ms(lambda photo: timed(photo, SHOWN_FROM), photos[:TIMED]),
+        "runtime": runtime,
+    }
 
 
 def _fast_network(read: deploy.DeployGraph, detector: Detector):
@@ -198,7 +199,8 @@ def _fast_network(read: deploy.DeployGraph, detector: Detector):
     except ImportError:
         return detector.network, "numpy"
     session = onnxruntime.InferenceSession(
-        onnx_graph.build(read).SerializeToString(), _session_options(onnxruntime),
+        onnx_graph.build(read).SerializeToString(),
+        _session_options(onnxruntime),
         providers=["CPUExecutionProvider"],
     )
     feed = session.get_inputs()[0].name
@@ -245,9 +247,7 @@ def _time_peer(name: str, photos: list[Photo]) -> dict[str, Any]:
     import onnxruntime
 
     path, (width, height) = SHARED / "peers" / PEER_FILES[name][0], PEER_FILES[name][1]
-    session = onnxruntime.InferenceSession(
-        str(path), _session_options(onnxruntime), providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(str(path), _session_options(onnxruntime), providers=["CPUExecutionProvider"])
     feed, detect = session.get_inputs()[0].name, peers().detect
     pictures = np.random.default_rng(0).uniform(-1, 1, (TIMED, 1, 3, height, width)).astype(np.float32)
     return {

@@ -40,16 +40,28 @@ from mirilla.data.tfrecord import write_tfrecords
 from mirilla.labels import save_label_map
 
 SOFT = f'mirilla {{ distillation {{ teacher: "{variants.YUNET}" }} }}'
-VARIANTS = (("half the labels", "half", ""), ("all labels", "all", ""), ("half, pseudo-labels", "taught", ""),
-            ("half, soft labels", "half", SOFT), ("half, both", "taught", SOFT))
+VARIANTS = (
+    ("half the labels", "half", ""),
+    ("all labels", "all", ""),
+    ("half, pseudo-labels", "taught", ""),
+    ("half, soft labels", "half", SOFT),
+    ("half, both", "taught", SOFT),
+)
 
 
 def halved(sample: Sample) -> Sample:
     """The sample without every second of its labelled boxes."""
     name = sample.filename.encode()
-    return keep(sample, np.array([
-        bool(sample.ignore[i]) or hashlib.sha256(name + bytes([i % 256])).digest()[0] % 2 == 0
-        for i in range(len(sample))], bool))
+    return keep(
+        sample,
+        np.array(
+            [
+                bool(sample.ignore[i]) or hashlib.sha256(name + bytes([i % 256])).digest()[0] % 2 == 0
+                for i in range(len(sample))
+            ],
+            bool,
+        ),
+    )
 
 
 def records(folder: Path) -> dict[str, Path]:

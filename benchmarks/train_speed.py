@@ -45,8 +45,13 @@ class Worker:
     """A process that makes steps when it is asked to."""
 
     def __init__(self, command: list[str], threads: int):
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                                        env=os.environ | {"OMP_NUM_THREADS": str(threads)})
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+        )
         self._answer()
 
     def ask(self, what: str, steps: int) -> dict[str, float]:
@@ -91,8 +96,11 @@ def main() -> None:
         if args.allocator:
             allocator(args, Path(folder))
         elif args.growth:
-            subprocess.run([*command(args, Path(folder), 1), "--growth", str(args.growth)], check=True,
-                           env=os.environ | {"OMP_NUM_THREADS": "1"})
+            subprocess.run(
+                [*command(args, Path(folder), 1), "--growth", str(args.growth)],
+                check=True,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+            )
         elif args.start:
             start(args, Path(folder))
         else:
@@ -101,9 +109,23 @@ def main() -> None:
 
 
 def command(args: argparse.Namespace, folder: Path, threads: int, layers: str = "fused") -> list[str]:
-    return [sys.executable, str(HERE / "train_speed_worker.py"), str(args.records), str(args.label_map),
-            str(folder / "cache"), "--threads", str(threads), "--batch", str(args.batch), "--size", str(args.size),
-            "--layers", layers, "--recipe", args.recipe]
+    return [
+        sys.executable,
+        str(HERE / "train_speed_worker.py"),
+        str(args.records),
+        str(args.label_map),
+        str(folder / "cache"),
+        "--threads",
+        str(threads),
+        "--batch",
+        str(args.batch),
+        "--size",
+        str(args.size),
+        "--layers",
+        layers,
+        "--recipe",
+        args.recipe,
+    ]
 
 
 def speed(args: argparse.Namespace, folder: Path) -> None:
@@ -116,8 +138,18 @@ def speed(args: argparse.Namespace, folder: Path) -> None:
     if args.tensorflow_python:
         for threads in args.threads:
             workers["TensorFlow's Keras", threads] = Worker(
-                [str(args.tensorflow_python), str(HERE / "train_speed_tensorflow.py"), "--threads", str(threads),
-                 "--batch", str(args.batch), "--size", str(args.size)], threads)
+                [
+                    str(args.tensorflow_python),
+                    str(HERE / "train_speed_tensorflow.py"),
+                    "--threads",
+                    str(threads),
+                    "--batch",
+                    str(args.batch),
+                    "--size",
+                    str(args.size),
+                ],
+                threads,
+            )
     found: dict[tuple[str, int, str], list[dict[str, float]]] = {}
     for _ in range(args.rounds):
         for (name, threads), worker in workers.items():
@@ -130,8 +162,11 @@ def speed(args: argparse.Namespace, folder: Path) -> None:
         wall = max(a["images"] / a["wall"] for a in answers)
         cpu = min(1000 * (a["user"] + a["system"]) / a["images"] for a in answers)
         rows.append((name, threads, what, round(wall, 1), round(cpu, 2), round(answers[-1]["peak_gib"], 2)))
-    console.table(f"batch {args.batch}, {args.size} px, the best of {args.rounds} rounds of {args.steps} steps",
-                  ("what", "threads", "", "images/s by the clock", "CPU s per 1000 images", "peak GiB"), rows)
+    console.table(
+        f"batch {args.batch}, {args.size} px, the best of {args.rounds} rounds of {args.steps} steps",
+        ("what", "threads", "", "images/s by the clock", "CPU s per 1000 images", "peak GiB"),
+        rows,
+    )
 
 
 def allocator(args: argparse.Namespace, folder: Path) -> None:
@@ -146,8 +181,9 @@ def allocator(args: argparse.Namespace, folder: Path) -> None:
             user, system = (round(1000 * best[k] / args.steps) for k in ("user", "system"))
             rows.append((layers, name, user + system, system, round(best["peak_gib"], 2)))
             print(rows[-1], file=sys.stderr, flush=True)
-    console.table("the step alone, one thread", ("layers", "setting", "CPU ms a step", "of it the system", "peak GiB"),
-                  rows)
+    console.table(
+        "the step alone, one thread", ("layers", "setting", "CPU ms a step", "of it the system", "peak GiB"), rows
+    )
 
 
 def start(args: argparse.Namespace, folder: Path) -> None:
@@ -157,8 +193,15 @@ def start(args: argparse.Namespace, folder: Path) -> None:
         convert(read_dataset(folder / "photos/wider"), folder / "data", "tfrecord")
         shutil.rmtree(folder / "photos")
         args.records, args.label_map = folder / "data/train.tfrecord", folder / "data/label_map.pbtxt"
-    pipeline = config.sample(1, args.records.absolute(), args.records.absolute(), args.label_map.absolute(),
-                             batch_size=args.batch, height=args.size, width=args.size)
+    pipeline = config.sample(
+        1,
+        args.records.absolute(),
+        args.records.absolute(),
+        args.label_map.absolute(),
+        batch_size=args.batch,
+        height=args.size,
+        width=args.size,
+    )
     config.save(folder / "pipeline.config", pipeline)
     rows = []
     for known, kernels in ((False, False), (True, True), (False, True), (True, False)):
@@ -169,14 +212,29 @@ def start(args: argparse.Namespace, folder: Path) -> None:
         if not kernels:
             shutil.rmtree(folder / "numba", ignore_errors=True)
         before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        subprocess.run([sys.executable, "-m", "mirilla", "train", "--pipeline-config", folder / "pipeline.config",
-                        "--model-dir", folder / "run", "--num-train-steps", "1", "--device", "cpu"], check=True,
-                       env=os.environ | {"NUMBA_CACHE_DIR": str(folder / "numba")}, stdout=subprocess.DEVNULL,
-                       stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "mirilla",
+                "train",
+                "--pipeline-config",
+                folder / "pipeline.config",
+                "--model-dir",
+                folder / "run",
+                "--num-train-steps",
+                "1",
+                "--device",
+                "cpu",
+            ],
+            check=True,
+            env=os.environ | {"NUMBA_CACHE_DIR": str(folder / "numba")},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         wall, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        rows.append(("known" if known else "read", "there" if kernels else "compiled", round(wall, 1),
-                     round(cpu, 1)))
+        rows.append(("known" if known else "read", "there" if kernels else "compiled", round(wall, 1), round(cpu, 1)))
         print(rows[-1], file=sys.stderr, flush=True)
     console.table("mirilla train, one step", ("records", "kernels", "s by the clock", "CPU s"), rows)
 

@@ -45,8 +45,9 @@ def main() -> None:
             codes, logits = model(tf.cast(images, tf.float32) * (2 / 255) - 1, training=True)
             loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(classes, logits))
             loss += tf.reduce_mean(tf.square(codes - wanted))
-        optimizer.apply_gradients(zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables,
-                                      strict=True))
+        optimizer.apply_gradients(
+            zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
+        )
         return loss
 
     for _ in range(2):
@@ -59,8 +60,10 @@ def main() -> None:
             step().numpy()
         wall, user, system = (b - a for a, b in zip(before, usage(), strict=True))
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(json.dumps({"images": count * args.batch, "wall": wall, "user": user, "system": system,
-                          "peak_gib": peak}), flush=True)
+        print(
+            json.dumps({"images": count * args.batch, "wall": wall, "user": user, "system": system, "peak_gib": peak}),
+            flush=True,
+        )
 
 
 def keras_model(tf, size: int):

@@ -42,15 +42,24 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     keep_freed_memory(args.allocator)
-    pipeline = config.sample(1, args.records, args.records, args.label_map, batch_size=args.batch, height=args.size,
-                             width=args.size)
+    pipeline = config.sample(
+        1, args.records, args.records, args.label_map, batch_size=args.batch, height=args.size, width=args.size
+    )
     recipe.apply(recipe.for_steps(STEPS, args.batch, args.recipe), pipeline)
     spec = model_spec(pipeline)
     plan = training_plan(pipeline, spec)
     data = open_training_set(pipeline, spec, args.cache)
     data.pictures.complete()
-    batches = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0,
-                      recipe=plan.input_recipe, total_steps=STEPS)
+    batches = Batches(
+        data.pictures,
+        data.objects,
+        spec,
+        plan.batch_size,
+        plan.augmentations,
+        0,
+        recipe=plan.input_recipe,
+        total_steps=STEPS,
+    )
     trainer = Trainer(spec, plan, torch.device("cpu"))
     trainer.network.fused = args.layers == "fused"
     with fused.taking_threads(trainer.network.fused):
@@ -83,8 +92,10 @@ def grow(trainer: Trainer, batches: Batches, steps: int) -> None:
         if trainer.state.step % 500 == 0 or trainer.state.step in (1, 100):
             status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
             sizes = [int(status[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon", "RssFile")]
-            print(f"{trainer.state.step},{','.join(f'{s:.1f}' for s in sizes)},{time.perf_counter() - started:.0f}",
-                  flush=True)
+            print(
+                f"{trainer.state.step},{','.join(f'{s:.1f}' for s in sizes)},{time.perf_counter() - started:.0f}",
+                flush=True,
+            )
 
 
 def usage() -> tuple[float, float, float]:

@@ -53,12 +53,12 @@ INGREDIENTS = (
         "bias for rare faces",
         ("model.ssd.box_predictor.convolutional_box_predictor.class_prediction_bias_init",),
     ),
-    Ingredient("Adam", (f"{_OPTIMIZER}.rms_prop_optimizer", f"{_OPTIMIZER}.adam_optimizer",
-                        f"{_OPTIMIZER}.momentum_optimizer")),
+    Ingredient(
+        "Adam", (f"{_OPTIMIZER}.rms_prop_optimizer", f"{_OPTIMIZER}.adam_optimizer", f"{_OPTIMIZER}.momentum_optimizer")
+    ),
     Ingredient("longer moving average", (f"{_OPTIMIZER}.moving_average_decay",)),
     Ingredient("batch norm measured anew", ("mirilla.recalibration_batches",)),
-    Ingredient("flips alone for SSD crops", ("train_config.data_augmentation_options",),
-               opposite="with SSD crops"),
+    Ingredient("flips alone for SSD crops", ("train_config.data_augmentation_options",), opposite="with SSD crops"),
 )
 
 
@@ -97,8 +97,9 @@ def variants(base: Variant, ours: config.Pipeline) -> dict[str, Variant]:
         found.append(replace(base, name="without ImageNet start", start=""))
     else:
         found.append(replace(base, name="with ImageNet start", start=str(IMAGENET)))
-    found.append(replace(base, name="with YuNet's soft labels",
-                         overlay=f'mirilla {{ distillation {{ teacher: "{YUNET}" }} }}'))
+    found.append(
+        replace(base, name="with YuNet's soft labels", overlay=f'mirilla {{ distillation {{ teacher: "{YUNET}" }} }}')
+    )
     if not base.model.endswith("-s8"):
         found.append(replace(base, name="with stride-8 head", model=f"{base.model}-s8"))
     old = Variant(TF1, recipe=TF1, fitted=False)
@@ -110,9 +111,15 @@ def variants(base: Variant, ours: config.Pipeline) -> dict[str, Variant]:
     return {one.name: one for one in found}
 
 
-def pipeline(variant: Variant, records: Path, steps: int, batch_size: int, seed: int,
-             recipes: Mapping[str, Callable[[int, int], config.Pipeline]] | None = None,
-             size_px: int = 256) -> config.Pipeline:
+def pipeline(
+    variant: Variant,
+    records: Path,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    recipes: Mapping[str, Callable[[int, int], config.Pipeline]] | None = None,
+    size_px: int = 256,
+) -> config.Pipeline:
     """The variant's pipeline.config, photos letterboxed where nothing mixes both.
 
     Args:

@@ -39,8 +39,13 @@ def run(name: str, path: Path, args: argparse.Namespace) -> None:
     folder = args.out / "runs" / f"{name}-{args.seed}-{ablation.key_of(pipeline)[:8]}"
     cpu_s = ablation.train(pipeline, folder, args.out / "cache", None)
     spec, _, found = weights.of_training_folder(folder, None)
-    training = {"steps": found.step, "batch_size": args.batch_size, "pictures": found.step * args.batch_size,
-                "seed": args.seed, "cpu_s": round(cpu_s)}
+    training = {
+        "steps": found.step,
+        "batch_size": args.batch_size,
+        "pictures": found.step * args.batch_size,
+        "seed": args.seed,
+        "cpu_s": round(cpu_s),
+    }
     export_model(spec, found.variables, LABELS, args.out / name, pipeline=pipeline, training=training, name=name)
     console.say(f"{name}: {cpu_s:.0f} CPU s")
 

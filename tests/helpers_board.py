@@ -144,8 +144,9 @@ class ShellLink:
     target: str = "pi@kit"
 
     def run(self, script: str, *, stdin: bytes = b"", timeout_s: float = 60) -> Result:
-        done = subprocess.run(["sh", "-c", script], input=stdin, capture_output=True, env=self.kit.variables,
-                              timeout=timeout_s)
+        done = subprocess.run(
+            ["sh", "-c", script], input=stdin, capture_output=True, env=self.kit.variables, timeout=timeout_s
+        )
         return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def follow(self, script: str) -> int:
@@ -216,12 +217,17 @@ def sshd(kit: Kit, folder: Path, *, known: bool = True, file_limit: int | None =
     )
     limits = None
     if file_limit is not None:
+
         def limits() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
     with _separation_folder(), open(folder / "sshd.log", "wb") as log:
-        server = subprocess.Popen([sshd_program(), "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log,
-                                  preexec_fn=limits, start_new_session=True)
+        server = subprocess.Popen(
+            [sshd_program(), "-D", "-e", "-f", str(folder / "sshd_config")],
+            stderr=log,
+            preexec_fn=limits,
+            start_new_session=True,
+        )
         try:
             _wait_for(port, server, folder / "sshd.log")
             yield Sshd(port, config, kit, getpass.getuser())

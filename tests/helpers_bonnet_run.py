@@ -26,11 +26,21 @@ def constant(name: str, values: object) -> Constant:
     return Constant.of(name, array.reshape((1,) * (4 - array.ndim) + array.shape))
 
 
-def model(ops: list[Op], constants: list[Constant] = [], outputs: tuple[str, ...] = (),  # noqa: B006
-          input_name: str = "x") -> Model:
-    return Model(input=input_name, constant_names=tuple(c.name or "" for c in constants),
-                 constants=tuple(constants), data_type=2, outputs=outputs or (ops[-1].output or "",),
-                 ops=tuple(ops), field9=1)
+def model(
+    ops: list[Op],
+    constants: list[Constant] = [],
+    outputs: tuple[str, ...] = (),  # noqa: B006
+    input_name: str = "x",
+) -> Model:
+    return Model(
+        input=input_name,
+        constant_names=tuple(c.name or "" for c in constants),
+        constants=tuple(constants),
+        data_type=2,
+        outputs=outputs or (ops[-1].output or "",),
+        ops=tuple(ops),
+        field9=1,
+    )
 
 
 def kernel(side: int, stride: int = 1, same: bool = True) -> Kernel:
@@ -39,13 +49,18 @@ def kernel(side: int, stride: int = 1, same: bool = True) -> Kernel:
 
 def conv(name: str, source: str, window: Kernel, relu6: bool = False) -> Op:
     """Reads the constants `<name>_w` and `<name>_b`."""
-    return Op("Conv", (source, f"{name}_w", f"{name}_b"), name, kernel=window,
-              plan=Plan(post=1) if relu6 else Plan())
+    return Op("Conv", (source, f"{name}_w", f"{name}_b"), name, kernel=window, plan=Plan(post=1) if relu6 else Plan())
 
 
 def depthwise(name: str, source: str, window: Kernel, output: str | None = None, planar: bool = False) -> Op:
-    op = Op("DepthwiseConv", (source, f"{name}_w", f"{name}_b"), output or name, multiplier=Multiplier(1),
-            kernel=window, plan=Plan())
+    op = Op(
+        "DepthwiseConv",
+        (source, f"{name}_w", f"{name}_b"),
+        output or name,
+        multiplier=Multiplier(1),
+        kernel=window,
+        plan=Plan(),
+    )
     return replace(op, plan=Plan(planar=1, in_place=1)) if planar else op
 
 

@@ -102,10 +102,7 @@ def write_v1(path: Path, values: dict[str, np.ndarray], sliced: str | None = Non
         cut = b"".join(field(1, extent) for _ in value.shape)
         described += field(
             1,
-            field(1, name.encode())
-            + field(2, shape(value.shape))
-            + field(3, DTYPES[value.dtype])
-            + field(4, cut),
+            field(1, name.encode()) + field(2, shape(value.shape)) + field(3, DTYPES[value.dtype]) + field(4, cut),
         )
         flat = value.reshape(-1)
         if value.dtype.kind == "f":
@@ -123,8 +120,8 @@ def mobilenet(base: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.n
     """Random values for variables of given shapes; variances positive."""
     rng = np.random.default_rng(seed)
     return {
-        name: (
-            rng.uniform(0.5, 2, size) if name.endswith("moving_variance") else rng.normal(0, 0.3, size)
-        ).astype(np.float32)
+        name: (rng.uniform(0.5, 2, size) if name.endswith("moving_variance") else rng.normal(0, 0.3, size)).astype(
+            np.float32
+        )
         for name, size in base.items()
     }

@@ -12,22 +12,16 @@ from PIL import Image
 from mirilla.data import Dataset, Sample
 
 
-def picture(
-    height: int = 20, width: int = 30, format: str = "JPEG", mode: str = "RGB", seed: int = 0, **save
-) -> bytes:
+def picture(height: int = 20, width: int = 30, format: str = "JPEG", mode: str = "RGB", seed: int = 0, **save) -> bytes:
     """An encoded picture of smooth colours that differ by `seed`."""
     y, x = np.mgrid[:height, :width]
-    rgb = np.stack([(x * 7 + seed * 31) % 256, (y * 5 + seed * 17) % 256, (x + y + seed) % 256], -1).astype(
-        np.uint8
-    )
+    rgb = np.stack([(x * 7 + seed * 31) % 256, (y * 5 + seed * 17) % 256, (x + y + seed) % 256], -1).astype(np.uint8)
     out = io.BytesIO()
     Image.fromarray(rgb).convert(mode).save(out, format, **save)
     return out.getvalue()
 
 
-def rotated(
-    orientation: int, height: int = 20, width: int = 30, format: str = "JPEG", seed: int = 0
-) -> bytes:
+def rotated(orientation: int, height: int = 20, width: int = 30, format: str = "JPEG", seed: int = 0) -> bytes:
     """A picture stored as height x width whose EXIF data ask for `orientation`."""
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -41,8 +41,16 @@ def small_pipeline(folder: Path, *, pictures: int = 10, batch_size: int = 6, siz
         samples.append(Sample(content, f"{i}.jpg", height, width, boxes, ("square",) * len(boxes)))
     write_tfrecords(samples, ["square"], folder / "train.tfrecord")
     save_label_map(folder / "label_map.pbtxt", LabelMap.from_names(["square"]))
-    pipeline = config.sample(1, folder / "train.tfrecord", folder / "train.tfrecord", folder / "label_map.pbtxt",
-                             steps=steps, batch_size=batch_size, height=size, width=size)
+    pipeline = config.sample(
+        1,
+        folder / "train.tfrecord",
+        folder / "train.tfrecord",
+        folder / "label_map.pbtxt",
+        steps=steps,
+        batch_size=batch_size,
+        height=size,
+        width=size,
+    )
     pipeline.model.ssd.anchor_generator.ssd_anchor_generator.min_scale = 0.3
     pipeline.train_config.optimizer.rms_prop_optimizer.learning_rate.constant_learning_rate.learning_rate = 0.02
     pipeline.mirilla.device = "cpu"
@@ -51,8 +59,29 @@ def small_pipeline(folder: Path, *, pictures: int = 10, batch_size: int = 6, siz
 
 def torchrun(folder: Path, *arguments: str, processes: int = 2, restarts: int = 0) -> subprocess.Popen:
     """`torchrun -m mirilla train --pipeline-config pipeline.config --model-dir run ...` in a folder."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes),
-               "--max-restarts", str(restarts), "-m", "mirilla", "train", "--pipeline-config", "pipeline.config",
-               "--model-dir", "run", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "--max-restarts",
+        str(restarts),
+        "-m",
+        "mirilla",
+        "train",
+        "--pipeline-config",
+        "pipeline.config",
+        "--model-dir",
+        "run",
+        *arguments,
+    ]
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )

@@ -74,8 +74,14 @@ def camera(model, count):
         results = [summary(result) for result in one.run(count)]
     with inference.InferenceEngine() as engine:
         after = engine.get_camera_state().running
-    return {"running": running.running, "size": [running.width, running.height], "after": after,
-            "processing": processing, "results": results, "count": one.count}
+    return {
+        "running": running.running,
+        "size": [running.width, running.height],
+        "after": after,
+        "processing": processing,
+        "results": results,
+        "count": one.count,
+    }
 
 
 def sparse(model, photo, rows, columns, threshold, top_k):
@@ -92,8 +98,7 @@ def sparse(model, photo, rows, columns, threshold, top_k):
 def state():
     with inference.InferenceEngine() as engine:
         firmware, system = engine.get_firmware_info(), engine.get_system_info()
-        return {"firmware": str(firmware), "uptime": system.uptime_seconds,
-                "temperature": system.temperature_celsius}
+        return {"firmware": str(firmware), "uptime": system.uptime_seconds, "temperature": system.temperature_celsius}
 
 
 def reset(model):

@@ -116,9 +116,7 @@ def test_crops_of_turned_pictures_show_what_their_boxes_say():
     for _ in range(300):
         view = picture(8, 12)
         mark = view.picture[2:4, 4:8].copy()
-        view = whole(
-            view.picture, np.array([[2 / 8, 4 / 12, 4 / 8, 8 / 12]]), view.classes, view.weights, view.ignore
-        )
+        view = whole(view.picture, np.array([[2 / 8, 4 / 12, 4 / 8, 8 / 12]]), view.classes, view.weights, view.ignore)
         for step in steps_:
             view = step(rng, view)
         if len(view.classes) and in_box(view).size == 8:
@@ -140,12 +138,8 @@ def test_padding_by_hand():
 
 
 def test_colour_changes_reach_the_padding_only_where_they_come_later():
-    before = geometry.padded(
-        colour.AdjustBrightness(0.2)(Fixed(1.0), picture(2, 2)), (0, 0, 2, 3), (0.0, 0.0, 0.0)
-    )
-    after = colour.AdjustBrightness(0.2)(
-        Fixed(1.0), geometry.padded(picture(2, 2), (0, 0, 2, 3), (0.0, 0.0, 0.0))
-    )
+    before = geometry.padded(colour.AdjustBrightness(0.2)(Fixed(1.0), picture(2, 2)), (0, 0, 2, 3), (0.0, 0.0, 0.0))
+    after = colour.AdjustBrightness(0.2)(Fixed(1.0), geometry.padded(picture(2, 2), (0, 0, 2, 3), (0.0, 0.0, 0.0)))
     assert shown(before).tolist() == [[51, 56, 0], [61, 66, 0]]
     assert shown(after).tolist() == [[51, 56, 51], [61, 66, 51]]
 
@@ -161,8 +155,7 @@ def test_random_pad_sizes():
     free = {option("random_pad_image {}")(rng, picture(4, 6)).size_px for _ in range(400)}
     assert {h for h, _ in free} == set(range(4, 8))
     absolute = {
-        option("random_absolute_pad_image { max_height_padding: 3 }")(rng, picture()).size_px
-        for _ in range(99)
+        option("random_absolute_pad_image { max_height_padding: 3 }")(rng, picture()).size_px for _ in range(99)
     }
     assert absolute == {(4, 6), (5, 6), (6, 6)}  # max_width_padding unset counts as 1
 
@@ -200,9 +193,7 @@ def test_pad_to_aspect_ratio():
     np.testing.assert_allclose(view.boxes_yxyx, [[1 / 6, 2 / 6, 2 / 6, 3 / 6]])
 
 
-@pytest.mark.parametrize(
-    "name", ["ssd_random_crop_fixed_aspect_ratio", "ssd_random_crop_pad_fixed_aspect_ratio"]
-)
+@pytest.mark.parametrize("name", ["ssd_random_crop_fixed_aspect_ratio", "ssd_random_crop_pad_fixed_aspect_ratio"])
 def test_fixed_aspect_ratio(name):
     operation = "operations { min_object_covered: 0 min_area: 0.1 max_area: 1 random_coef: 0"
     if "pad" in name:
@@ -213,9 +204,7 @@ def test_fixed_aspect_ratio(name):
         height, width = step(rng, picture(90, 120)).size_px
         assert width / height == pytest.approx(1.5, abs=0.1)
     # the API reads the ratio only together with operations
-    height, width = option("ssd_random_crop_fixed_aspect_ratio { aspect_ratio: 3 }")(
-        rng, picture(90, 120)
-    ).size_px
+    height, width = option("ssd_random_crop_fixed_aspect_ratio { aspect_ratio: 3 }")(rng, picture(90, 120)).size_px
     assert abs(width - height) <= 1
 
 
@@ -223,9 +212,7 @@ def test_ssd_crop_pad_defaults():
     step = option("ssd_random_crop_pad {}")
     assert [crop.min_object_covered for crop, _ in step.settings] == [0.1, 0.3, 0.5, 0.7, 0.9, 1.0]
     assert step.settings[0][1] == geometry.PadSpec((1.0, 1.0), (2.0, 2.0), None)
-    own = option(
-        "ssd_random_crop_pad { operations { min_padded_size_ratio: [1, 1] max_padded_size_ratio: [3, 2] } }"
-    )
+    own = option("ssd_random_crop_pad { operations { min_padded_size_ratio: [1, 1] max_padded_size_ratio: [3, 2] } }")
     assert own.settings[0][1] == geometry.PadSpec((1.0, 1.0), (3.0, 2.0), (0.0, 0.0, 0.0))
 
 
@@ -240,9 +227,7 @@ def test_jitter_stays_within_its_share_and_the_picture():
         np.ones(2),
         np.zeros(2, bool),
     )
-    moved = np.array(
-        [objects.JitterBoxes(0.1)(np.random.default_rng(i), view).boxes_yxyx for i in range(500)]
-    )
+    moved = np.array([objects.JitterBoxes(0.1)(np.random.default_rng(i), view).boxes_yxyx for i in range(500)])
     step = np.abs(moved[:, 0] - view.boxes_yxyx[0])
     assert (step <= [0.02, 0.04, 0.02, 0.04]).all()
     assert (step.max(0) > [0.019, 0.038, 0.019, 0.038]).all()
@@ -251,16 +236,12 @@ def test_jitter_stays_within_its_share_and_the_picture():
 
 
 def test_labels_dropped_and_renamed():
-    view = whole(
-        np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), np.array([0, 1, 1, 2]), np.ones(4), np.zeros(4, bool)
-    )
+    view = whole(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4)), np.array([0, 1, 1, 2]), np.ones(4), np.zeros(4, bool))
     rng = np.random.default_rng(0)
     assert option("drop_label_probabilistically { label: 2 }")(rng, view).classes.tolist() == [0, 2]
     half = option("drop_label_probabilistically { label: 2 drop_probability: 0.25 }")
     assert np.mean([len(half(rng, view).classes) for _ in range(2000)]) == pytest.approx(3.5, abs=0.06)
-    assert (
-        option("remap_labels { original_labels: [1, 3] new_label: 2 }")(rng, view).classes.tolist() == [1] * 4
-    )
+    assert option("remap_labels { original_labels: [1, 3] new_label: 2 }")(rng, view).classes.tolist() == [1] * 4
 
 
 # ---- colours and pixels
@@ -272,25 +253,17 @@ def test_colours_by_hand():
     np.testing.assert_allclose(colour.Brighter(-0.3)(pixel, NOWHERE), [[[123.5, 23.5, 0]]], rtol=1e-6)
     mean = np.array([100, 100, 100], np.float32)
     np.testing.assert_allclose(colour.Contrast(2.0, mean)(pixel, NOWHERE), [[[255, 100, 0]]], rtol=1e-6)
-    np.testing.assert_allclose(
-        colour.grey(pixel, NOWHERE), np.full((1, 1, 3), 0.2989 * 200 + 58.7 + 5.7), rtol=1e-6
-    )
+    np.testing.assert_allclose(colour.grey(pixel, NOWHERE), np.full((1, 1, 3), 0.2989 * 200 + 58.7 + 5.7), rtol=1e-6)
     # half the saturation: the least channel goes from 50 to 200 - 150 / 2
-    np.testing.assert_allclose(
-        colour.HueSaturation(factor=0.5)(pixel, NOWHERE), [[[200, 150, 125]]], atol=1e-3
-    )
+    np.testing.assert_allclose(colour.HueSaturation(factor=0.5)(pixel, NOWHERE), [[[200, 150, 125]]], atol=1e-3)
     # a third of the circle turns red to green
-    np.testing.assert_allclose(
-        colour.HueSaturation(turn=1 / 3)(pixel, NOWHERE), [[[50, 200, 100]]], atol=1e-2
-    )
+    np.testing.assert_allclose(colour.HueSaturation(turn=1 / 3)(pixel, NOWHERE), [[[50, 200, 100]]], atol=1e-2)
 
 
 def test_contrast_goes_by_what_was_shown_at_its_turn():
     view = picture()
     changed = colour.AdjustContrast(0.0, 0.0)(Fixed(0.0), view)
-    cut = geometry.RandomCrop((CropSpec(0, 0, area=(0.2, 0.5), random_coef=0),))(
-        np.random.default_rng(0), changed
-    )
+    cut = geometry.RandomCrop((CropSpec(0, 0, area=(0.2, 0.5), random_coef=0),))(np.random.default_rng(0), changed)
     np.testing.assert_array_equal(np.unique(shown(cut)), [round(23 * 5 / 2)])
 
 
@@ -321,10 +294,7 @@ def test_ranges_are_the_originals(text, low, high):
 
 def test_distortions_in_both_orders():
     def kinds(text):
-        return [
-            (type(e).__name__, getattr(e, "turn", 0) != 0)
-            for e in option(text)(Fixed(0.9), picture()).effects
-        ]
+        return [(type(e).__name__, getattr(e, "turn", 0) != 0) for e in option(text)(Fixed(0.9), picture()).effects]
 
     assert kinds("random_distort_color {}") == [
         ("Brighter", False),
@@ -397,27 +367,21 @@ def test_jpeg_and_resizing_keep_objects_and_change_pixels():
 
 
 def test_a_picture_twice():
-    below = option(
-        "random_self_concat_image { concat_vertical_probability: 1 concat_horizontal_probability: 0 }"
-    )
+    below = option("random_self_concat_image { concat_vertical_probability: 1 concat_horizontal_probability: 0 }")
     view = below(np.random.default_rng(0), picture(4, 6))
     image = picture(4, 6).picture[..., 0]
     np.testing.assert_array_equal(shown(view), np.concatenate([image, image]))
     np.testing.assert_array_equal(in_box(view, 0), [[40]])
     np.testing.assert_array_equal(in_box(view, 1), [[40]])
     np.testing.assert_allclose(view.boxes_yxyx[1], [5 / 8, 2 / 6, 6 / 8, 3 / 6])
-    both = option(
-        "random_self_concat_image { concat_vertical_probability: 1 concat_horizontal_probability: 1 }"
-    )
+    both = option("random_self_concat_image { concat_vertical_probability: 1 concat_horizontal_probability: 1 }")
     view = both(np.random.default_rng(0), picture(4, 6))
     assert view.size_px == (8, 12)
     assert len(view.classes) == 4
     assert {int(in_box(view, i)[0, 0]) for i in range(4)} == {40}
     rare = option("random_self_concat_image {}")
     rng = np.random.default_rng(0)
-    assert np.mean([len(rare(rng, picture()).classes) > 1 for _ in range(2000)]) == pytest.approx(
-        0.19, abs=0.03
-    )
+    assert np.mean([len(rare(rng, picture()).classes) > 1 for _ in range(2000)]) == pytest.approx(0.19, abs=0.03)
 
 
 def _labels(view):
@@ -426,9 +390,7 @@ def _labels(view):
 
 def test_which_steps_want_the_stored_pixels():
     def needs(text):
-        return needs_own_pixels(
-            config.loads(f"train_config {{ {text} }}").train_config.data_augmentation_options
-        )
+        return needs_own_pixels(config.loads(f"train_config {{ {text} }}").train_config.data_augmentation_options)
 
     assert not needs(
         "data_augmentation_options { ssd_random_crop {} } data_augmentation_options { random_adjust_hue {} }"

@@ -39,8 +39,13 @@ from mirilla.training.step import DeviceSteps, static_objective  # noqa: E402
 from mirilla.weights import read as weights  # noqa: E402
 
 CPU = torch.device("cpu")
-EVERYTHING = InputRecipe(Mosaic(0.5), ZoomOut(), ObjectZoom(), AspectMix(),
-                         Finish(Photometric(), Grey(0.3), Blur(0.3), Noise(0.3), JpegTraces(0.3)))
+EVERYTHING = InputRecipe(
+    Mosaic(0.5),
+    ZoomOut(),
+    ObjectZoom(),
+    AspectMix(),
+    Finish(Photometric(), Grey(0.3), Blur(0.3), Noise(0.3), JpegTraces(0.3)),
+)
 
 
 class Pictures:
@@ -101,8 +106,9 @@ def test_pixels_are_those_of_the_host(letterbox):
     pictures, objects = drawn()
     spec = ModelSpec(height_px=96, width_px=96, keep_aspect_ratio=letterbox)
     host = Batches(pictures, objects, spec, 6, (), 0, shuffle=False).batch(0)
-    made = DeviceBatches(upload(pictures, CPU), upload_objects(objects, CPU),
-                         Batches(pictures, objects, spec, 6, (), 0, shuffle=False))
+    made = DeviceBatches(
+        upload(pictures, CPU), upload_objects(objects, CPU), Batches(pictures, objects, spec, 6, (), 0, shuffle=False)
+    )
     pixels, batch = batch_of(made, 0)
     away = np.abs(pixels.permute(0, 2, 3, 1).numpy() - host.images)
     assert away.mean() < 0.2  # OpenCV counts in 1/32 of a pixel
@@ -122,7 +128,8 @@ def test_crops_are_distributed_as_the_hosts():
     host = np.array([w for w, _, _ in theirs], float)
     found = mine.window.numpy()
     for name, values in {
-        "top": (found[:, 0], host[:, 0]), "left": (found[:, 1], host[:, 1]),
+        "top": (found[:, 0], host[:, 0]),
+        "left": (found[:, 1], host[:, 1]),
         "area": (found[:, 2] * found[:, 3], host[:, 2] * host[:, 3]),
         "aspect": (found[:, 3] / found[:, 2], host[:, 3] / host[:, 2]),
         "kept": (mine.present.sum(1).numpy(), np.array([k.sum() for _, _, k in theirs])),
@@ -148,8 +155,15 @@ def test_windows_of_the_recipe_are_distributed_as_the_hosts():
     for field, tile in (((128, 128), False), ((50, 70), True)):
         theirs = np.array([framing(rng, view, field, tile)[0] for _ in range(count)], float)
         px = torch.tensor([field], dtype=torch.float64).expand(count, 2)
-        mine = _windows(Draws(0, torch.tensor(0), torch.arange(count)), views, px,
-                        torch.tensor([128.0, 128.0], dtype=torch.float64), torch.full((count,), tile), recipe, False)
+        mine = _windows(
+            Draws(0, torch.tensor(0), torch.arange(count)),
+            views,
+            px,
+            torch.tensor([128.0, 128.0], dtype=torch.float64),
+            torch.full((count,), tile),
+            recipe,
+            False,
+        )
         for i, name in enumerate(("top", "left", "height", "width")):
             assert scipy_stats.ks_2samp(mine[0][:, i].numpy(), theirs[:, i]).pvalue > 1e-3, (tile, name)
 
@@ -204,8 +218,17 @@ def test_no_mosaics_in_the_last_share():
     assert int((batch_of(batches, 5)[1].valid.sum(1) + batch_of(batches, 5)[1].ignored.sum(1)).max()) == 1
 
 
-@pytest.mark.parametrize("step", [colour.AdjustBrightness(0.2), colour.AdjustContrast(), colour.AdjustSaturation(),
-                                  colour.AdjustHue(), colour.DistortColour(), colour.RgbToGrey(1.0)])
+@pytest.mark.parametrize(
+    "step",
+    [
+        colour.AdjustBrightness(0.2),
+        colour.AdjustContrast(),
+        colour.AdjustSaturation(),
+        colour.AdjustHue(),
+        colour.DistortColour(),
+        colour.RgbToGrey(1.0),
+    ],
+)
 def test_colours_are_changed_as_the_host_does(step, monkeypatch):
     """With the same random numbers: both are given 0.3 of every range."""
     rng = np.random.default_rng(0)
@@ -292,14 +315,19 @@ def test_steps_on_the_device_are_the_trainers(tmp_path, dynamic):
     runner = DeviceSteps(static, made, captured=False)
     for step in range(3):
         pixels, batch = batch_of(made, step)
-        arrays = Arrays(pixels.permute(0, 2, 3, 1).to(torch.uint8).contiguous().numpy(), batch.boxes_yxyx.numpy(),
-                        batch.classes.numpy(), batch.weights.numpy(), batch.valid.numpy(), batch.ignored.numpy())
+        arrays = Arrays(
+            pixels.permute(0, 2, 3, 1).to(torch.uint8).contiguous().numpy(),
+            batch.boxes_yxyx.numpy(),
+            batch.classes.numpy(),
+            batch.weights.numpy(),
+            batch.valid.numpy(),
+            batch.ignored.numpy(),
+        )
         for mine, theirs in zip(state_of(ordinary), state_of(static), strict=True):
             mine.copy_(theirs)  # so that no step's roundings are seen through the next
         expected, found = ordinary.step(arrays), runner.step()
         for name in ("total", "localization", "classification", "positives"):
-            assert getattr(found, name).item() == pytest.approx(
-                getattr(expected, name).item(), rel=1e-5), name
+            assert getattr(found, name).item() == pytest.approx(getattr(expected, name).item(), rel=1e-5), name
         for mine, theirs in zip(state_of(static), state_of(ordinary), strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
     assert static.state.step == ordinary.state.step == 3

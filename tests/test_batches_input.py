@@ -43,8 +43,9 @@ def picture_with_square(height, width, box_px):
 
 def objects(*boxes):
     count = len(boxes)
-    return Objects(np.array(boxes, float).reshape(-1, 4), np.zeros(count, np.int64), np.ones(count),
-                   np.zeros(count, bool))
+    return Objects(
+        np.array(boxes, float).reshape(-1, 4), np.zeros(count, np.int64), np.ones(count), np.zeros(count, bool)
+    )
 
 
 @pytest.mark.parametrize("spec", [SQUASH, LETTERBOX], ids=["squash", "letterbox"])

@@ -35,8 +35,17 @@ EVERYTHING = GEOMETRY["all"] + " grey {} photometric {} blur {} noise {} jpeg_tr
 
 
 def recipe_of(steps: str) -> InputRecipe | None:
-    for name in ("mosaic", "object_zoom", "zoom_out", "aspect_mix", "grey", "photometric", "blur", "noise",
-                 "jpeg_traces"):
+    for name in (
+        "mosaic",
+        "object_zoom",
+        "zoom_out",
+        "aspect_mix",
+        "grey",
+        "photometric",
+        "blur",
+        "noise",
+        "jpeg_traces",
+    ):
         steps = steps.replace(f"{name} {{", f"augmentation {{ {name} {{")
     steps = steps.replace("}", "}}")
     return input_recipe(config.loads(f"mirilla {{ {steps} }}").mirilla.augmentation)
@@ -51,8 +60,12 @@ def flips():
 
 def objects(boxes, ignore=None):
     count = len(boxes)
-    return Objects(np.array(boxes, float).reshape(-1, 4), np.zeros(count, np.int64), np.ones(count),
-                   np.zeros(count, bool) if ignore is None else np.array(ignore))
+    return Objects(
+        np.array(boxes, float).reshape(-1, 4),
+        np.zeros(count, np.int64),
+        np.ones(count),
+        np.zeros(count, bool) if ignore is None else np.array(ignore),
+    )
 
 
 def scene(seed: int, colour: int):
@@ -85,15 +98,23 @@ def dull_fills(monkeypatch):
 def test_boxes_move_with_their_pixels(steps, letterbox):
     scenes = [scene(i, i % 3) for i in range(30)]
     labelled = [replace(o, classes=np.array([i % 3])) for i, (_, o) in enumerate(scenes)]
-    batches = Batches([p for p, _ in scenes], labelled,
-                      replace(SPEC, keep_aspect_ratio=letterbox), 30, flips(), 0, recipe=recipe_of(GEOMETRY[steps]))
+    batches = Batches(
+        [p for p, _ in scenes],
+        labelled,
+        replace(SPEC, keep_aspect_ratio=letterbox),
+        30,
+        flips(),
+        0,
+        recipe=recipe_of(GEOMETRY[steps]),
+    )
     seen = 0
     for step in range(3):
         arrays = batches.batch(step)
         assert arrays.boxes_yxyx.min() >= 0
         assert arrays.boxes_yxyx.max() <= 1
-        for image, boxes, classes, valid, ignored in zip(arrays.images, arrays.boxes_yxyx, arrays.classes,
-                                                         arrays.valid, arrays.ignored, strict=True):
+        for image, boxes, classes, valid, ignored in zip(
+            arrays.images, arrays.boxes_yxyx, arrays.classes, arrays.valid, arrays.ignored, strict=True
+        ):
             for colour in range(3):
                 mine = boxes[(classes == colour) & (valid | ignored)] * 256
                 found = coloured(image, colour)
@@ -146,8 +167,15 @@ def tones(*values):
 
 
 def test_a_mosaic_shows_four_pictures_that_meet_in_its_middle():
-    batches = Batches(tones(*range(100, 200)), [objects([])] * 100, replace(SPEC, keep_aspect_ratio=False), 20, (), 0,
-                      recipe=InputRecipe(mosaic=Mosaic(1.0)))
+    batches = Batches(
+        tones(*range(100, 200)),
+        [objects([])] * 100,
+        replace(SPEC, keep_aspect_ratio=False),
+        20,
+        (),
+        0,
+        recipe=InputRecipe(mosaic=Mosaic(1.0)),
+    )
     for image in batches.batch(0).images:
         pictures = image[..., 0] != 90
         corners = [image[0, 0], image[0, -1], image[-1, 0], image[-1, -1]]
@@ -177,8 +205,16 @@ def test_no_mosaics_in_the_last_share():
     assert [recipe.has_mosaics(step, 8) for step in range(8)] == [True] * 6 + [False] * 2
     assert recipe.has_mosaics(10**9, None)
     assert not InputRecipe().has_mosaics(0, None)
-    batches = Batches(tones(60, 120, 180, 240), [objects([])] * 4, replace(SPEC, keep_aspect_ratio=False), 4, (), 0,
-                      recipe=recipe, total_steps=8)
+    batches = Batches(
+        tones(60, 120, 180, 240),
+        [objects([])] * 4,
+        replace(SPEC, keep_aspect_ratio=False),
+        4,
+        (),
+        0,
+        recipe=recipe,
+        total_steps=8,
+    )
     count = [max(len(np.unique(image)) for image in batches.batch(step).images) for step in (5, 6)]
     assert count[0] > 1
     assert count[1] == 1
@@ -190,8 +226,15 @@ def test_no_mosaics_in_the_last_share():
 def test_an_object_zoom_gives_objects_the_wanted_size():
     rng = np.random.default_rng(1)
     picture = rng.integers(0, 256, (400, 500, 3), np.uint8)
-    batches = Batches([picture], [objects([[0.4, 0.4, 0.6, 0.56]])], SPEC, 100, (), 0,
-                      recipe=recipe_of("object_zoom { probability: 1 least_px: 40 most_px: 120 }"))
+    batches = Batches(
+        [picture],
+        [objects([[0.4, 0.4, 0.6, 0.56]])],
+        SPEC,
+        100,
+        (),
+        0,
+        recipe=recipe_of("object_zoom { probability: 1 least_px: 40 most_px: 120 }"),
+    )
     arrays = batches.batch(0)
     assert arrays.valid.all()  # an object that was chosen is not cut
     sides = np.sqrt((arrays.boxes_yxyx[:, 0, 2:] - arrays.boxes_yxyx[:, 0, :2]).prod(1)) * 256
@@ -202,16 +245,24 @@ def test_an_object_zoom_gives_objects_the_wanted_size():
 
 def test_an_object_zoom_does_not_enlarge_beyond_its_pixels():
     picture = np.zeros((400, 500, 3), np.uint8)
-    batches = Batches([picture], [objects([[0.5, 0.5, 0.54, 0.532]])], SPEC, 50, (), 0,  # 16 x 16 px
-                      recipe=recipe_of("object_zoom { probability: 1 least_px: 100 most_px: 160 }"))
+    batches = Batches(
+        [picture],
+        [objects([[0.5, 0.5, 0.54, 0.532]])],
+        SPEC,
+        50,
+        (),
+        0,  # 16 x 16 px
+        recipe=recipe_of("object_zoom { probability: 1 least_px: 100 most_px: 160 }"),
+    )
     sides = (batches.batch(0).boxes_yxyx[:, 0] @ [-1, 0, 1, 0]) * 256
     assert sides.max() < 2.5 * 16 * 1.02
 
 
 def test_zoom_out_keeps_all_of_the_picture():
     picture = np.full((200, 300, 3), 200, np.uint8)
-    batches = Batches([picture], [objects([[0, 0, 1, 1]])], SPEC, 50, (), 0,
-                      recipe=InputRecipe(zoom_out=ZoomOut(1.0, 2.0)))
+    batches = Batches(
+        [picture], [objects([[0, 0, 1, 1]])], SPEC, 50, (), 0, recipe=InputRecipe(zoom_out=ZoomOut(1.0, 2.0))
+    )
     arrays = batches.batch(0)
     assert not arrays.ignored.any()
     size = (arrays.boxes_yxyx[:, 0, 2:] - arrays.boxes_yxyx[:, 0, :2]) * 256
@@ -234,8 +285,15 @@ def test_an_aspect_mix_letterboxes_and_squashes():
 
 def test_small_objects_are_ignored():
     edges = np.array([LEAST_SIDE_PX - 0.2, LEAST_SIDE_PX + 0.2]) / 256
-    batches = Batches([np.zeros((256, 256, 3), np.uint8)], [objects([[0.1, 0.1, 0.1 + e, 0.1 + e] for e in edges])],
-                      SPEC, 1, (), 0, recipe=recipe_of(GEOMETRY["none"]))
+    batches = Batches(
+        [np.zeros((256, 256, 3), np.uint8)],
+        [objects([[0.1, 0.1, 0.1 + e, 0.1 + e] for e in edges])],
+        SPEC,
+        1,
+        (),
+        0,
+        recipe=recipe_of(GEOMETRY["none"]),
+    )
     assert batches.batch(0).ignored.tolist() == [[True, False]]
 
 
@@ -260,8 +318,15 @@ def test_drawing_averages_what_it_shrinks():
 def test_drawing_lays_a_window_as_the_exact_resampling_does(turned, upside_down, mirrored, side):
     rows, columns = np.mgrid[0:400, 0:480]
     picture = np.stack([rows / 2, columns / 2, 0 * rows], -1).astype(np.uint8)
-    view = View(picture, (30, 50, 300, 400), np.zeros((0, 4)), np.zeros(0, int), np.zeros(0), np.zeros(0, bool),
-                Orientation(turned, upside_down, mirrored))
+    view = View(
+        picture,
+        (30, 50, 300, 400),
+        np.zeros((0, 4)),
+        np.zeros(0, int),
+        np.zeros(0),
+        np.zeros(0, bool),
+        Orientation(turned, upside_down, mirrored),
+    )
     field = np.empty((side, side, 3), np.uint8)
     draw(view, (0, 0, *view.size_px), field, Fill())
     part = view.picture[30:330, 50:450]

@@ -37,8 +37,13 @@ def test_places_of_records(tmp_path):
             records.write_record(file, content)
     sums = [records.masked_crc32c(c) for c in (b"one", b"", b"three")]
     assert places_of([path, path]).tolist() == [
-        [number, 0, 12, 3, sums[0]] if i == 0 else [number, 1, 31, 0, sums[1]] if i == 1 else
-        [number, 2, 47, 5, sums[2]] for number in range(2) for i in range(3)
+        [number, 0, 12, 3, sums[0]]
+        if i == 0
+        else [number, 1, 31, 0, sums[1]]
+        if i == 1
+        else [number, 2, 47, 5, sums[2]]
+        for number in range(2)
+        for i in range(3)
     ]
     assert records.read_content(path, 47, 5, sums[2]) == b"three"
     assert records.read_content(path, 46, 5, sums[2]) is None

@@ -84,8 +84,13 @@ def test_by_size_by_hand(part):
     for i in range(10):
         given = [(large, 0.9)] + [(small, 0.8)] * (i < 3) + [(away, 0.7)] * (i == 0) + [(away, 0.6)] * (i == 1)
         truths.append(GroundTruth(f"{i}", 256, 256, np.array([large, small]), np.ones(2)))
-        found.append(Detections(np.array([b for b, _ in given], np.float32),
-                                np.array([s for _, s in given], np.float32), np.ones(len(given), np.int64)))
+        found.append(
+            Detections(
+                np.array([b for b, _ in given], np.float32),
+                np.array([s for _, s in given], np.float32),
+                np.ones(len(given), np.int64),
+            )
+        )
     matches = [Faces().match(t, f) for t, f in zip(truths, found, strict=True)]
     assert sizes.threshold(matches) == pytest.approx(0.7)  # one false alarm in ten photos, not two
     result = sizes.by_size(matches, np.ones((4, 10)))
@@ -102,8 +107,15 @@ def line(variant: str, seed: int, letterbox: float, squash: float, cpu_s: float 
 
 
 def test_seeds_are_compared_with_the_base_of_the_same_seed(part):
-    lines = [line("base", 0, 0.5, 0.4), line("base", 1, 0.6, 0.5), line("x", 0, 0.4, 0.3), line("x", 1, 0.5, 0.42),
-             line("tf1", 0, 0.1, 0.2), line("tf1 with x", 0, 0.2, 0.3), line("x", 2, 0.9, 0.9, cpu_s=40)]
+    lines = [
+        line("base", 0, 0.5, 0.4),
+        line("base", 1, 0.6, 0.5),
+        line("x", 0, 0.4, 0.3),
+        line("x", 1, 0.5, 0.42),
+        line("tf1", 0, 0.1, 0.2),
+        line("tf1 with x", 0, 0.2, 0.3),
+        line("x", 2, 0.9, 0.9, cpu_s=40),
+    ]
     found = {one["variant"]: one for one in part("seeds").summary(lines)}
     assert found["base"]["difference"] is None
     assert found["x"]["difference"] == pytest.approx((-0.1 - 0.09) / 2)  # seed 2 has no partner
@@ -120,8 +132,12 @@ def test_seeds_are_compared_with_the_base_of_the_same_seed(part):
 
 def test_intervals_have_the_size_that_was_drawn(part):
     rng = np.random.default_rng(0)
-    runs = [line("base" if v == 0 else f"v{v}", s, value, value) for v in range(20) for s in range(3)
-            for value in [0.3 + 0.01 * v + 0.05 * s + 0.004 * rng.standard_normal()]]
+    runs = [
+        line("base" if v == 0 else f"v{v}", s, value, value)
+        for v in range(20)
+        for s in range(3)
+        for value in [0.3 + 0.01 * v + 0.05 * s + 0.004 * rng.standard_normal()]
+    ]
     found = part("seeds").summary(runs)[1:]
     half = found[0]["high"] - found[0]["difference"]
     assert half == pytest.approx(2.02 * 0.004 * (2 / 3) ** 0.5, rel=0.25)
@@ -147,14 +163,24 @@ def test_the_zoos_table_has_what_was_trained_alike_as_the_bonnet_computes_it(par
         return {"set": "ilc2021", "resize": resize, "arithmetic": arithmetic, "figures": figures(value)}
 
     facts = {"parameters": 1000, "macs": 2_000_000, "arena_peak_bytes": 3000, "training": {"cpu_s": 40}}
-    kit = {"name": "kit", "facts": facts, "measured": [
-        way("letterbox", "float32", 0.9), way("letterbox", "fp16", 0.5), way("squash", "fp16", 0.4)]}
+    kit = {
+        "name": "kit",
+        "facts": facts,
+        "measured": [way("letterbox", "float32", 0.9), way("letterbox", "fp16", 0.5), way("squash", "fp16", 0.4)],
+    }
     other = {**kit, "name": "other", "facts": {**facts, "training": {}}}
     peer = {"name": "peer", "facts": {}, "measured": [way("own", "float32", 0.8)]}
     rows = part("page").zoo_table({"models": [kit, other, peer]}).splitlines()
     assert len(rows) == 3
     assert [cell.strip() for cell in rows[2].split("|")[1:-1]] == [
-        "kit", "1,000", "2.0 M", "3,000", *[".500 (.400-.600)"] * 3, ".400 (.300-.500)", "40"]
+        "kit",
+        "1,000",
+        "2.0 M",
+        "3,000",
+        *[".500 (.400-.600)"] * 3,
+        ".400 (.300-.500)",
+        "40",
+    ]
 
 
 def test_the_page_has_a_place_for_every_table(part):
@@ -163,8 +189,10 @@ def test_the_page_has_a_place_for_every_table(part):
     page.fill(page.PAGE.read_text(), dict.fromkeys(names, ""))
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.8166, ".817"), (1.0, "1.000"), (-0.0312, "-.031"), (None, "-"),
-                                             (float("nan"), "-"), (0.0, ".000")])
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.8166, ".817"), (1.0, "1.000"), (-0.0312, "-.031"), (None, "-"), (float("nan"), "-"), (0.0, ".000")],
+)
 def test_decimals(part, value, text):
     assert part("common").decimal(value) == text
 
@@ -216,4 +244,3 @@ def test_an_ablation_line_is_found_again_wherever_its_files_lie(part):
     keys = {ablation.key_of(variants.pipeline(one, Path(p), 100, 24, 0)) for p in ("a/t.tfrecord", "b/t.tfrecord")}
     assert len(keys) == 1
     assert keys != {ablation.key_of(variants.pipeline(one, Path("a/t.tfrecord"), 100, 24, 1))}
-

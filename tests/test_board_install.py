@@ -33,8 +33,10 @@ def link(kit):
 @pytest.fixture
 def packs(tmp_path):
     """Three versions of different content, in the order of their making."""
-    return [install.payload(small_model(tmp_path / f"m{i}", threshold=0.3 + i / 10), stamp=f"20180704T12000{i}")
-            for i in range(3)]
+    return [
+        install.payload(small_model(tmp_path / f"m{i}", threshold=0.3 + i / 10), stamp=f"20180704T12000{i}")
+        for i in range(3)
+    ]
 
 
 @pytest.fixture
@@ -48,7 +50,11 @@ def test_a_version_holds_the_model_its_card_and_the_program(link, kit, packs):
     version = kit.current.resolve()
     assert os.readlink(kit.current) == f"versions/{packs[0].name}"
     assert sorted(path.name for path in version.iterdir()) == [
-        "SHA256SUMS", "face.binaryproto", "mirilla_kit.py", "model.json"]
+        "SHA256SUMS",
+        "face.binaryproto",
+        "mirilla_kit.py",
+        "model.json",
+    ]
     assert is_whole(version)
     assert (version / "mirilla_kit.py").read_bytes() == install.program()
     card = cards.load(version / "model.json", version / "face.binaryproto")
@@ -148,8 +154,11 @@ def test_no_space_is_told(link, kit, packs):
 @pytest.mark.skipif(shutil.which("flock") is None, reason="flock is missing here")
 def test_two_deployments_do_not_meet(link, kit, packs):
     install.install(link, packs[0])
-    holder = subprocess.Popen(["flock", kit.home / "mirilla/.lock", "sh", "-c", "echo held; read x"],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    holder = subprocess.Popen(
+        ["flock", kit.home / "mirilla/.lock", "sh", "-c", "echo held; read x"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     assert holder.stdout.readline() == b"held\n"
     with pytest.raises(DeviceError, match="under way"):
         install.install(link, packs[1])
@@ -219,8 +228,12 @@ def test_the_unit(tmp_path):
     if shutil.which("systemd-analyze"):
         path = tmp_path / "mirilla.service"
         filled = text
-        for old, new in (("/usr/bin/python3", "/bin/sh"), ("@USER@", "root"), ("\\x40HOME@", "home"),
-                         ("@HOME@", str(tmp_path))):
+        for old, new in (
+            ("/usr/bin/python3", "/bin/sh"),
+            ("@USER@", "root"),
+            ("\\x40HOME@", "home"),
+            ("@HOME@", str(tmp_path)),
+        ):
             filled = filled.replace(old, new)
         path.write_text(filled)
         done = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True)
@@ -301,36 +314,58 @@ def test_checks_of_a_good_kit(link, kit, here, capsys):
 
 
 def facts(**changes):
-    good = {"probe": "1", "user": "pi", "machine": "armv6l", "kernel": "4.14.98+", "node": "yes", "driver": "loaded",
-            "python": "3.5.3", "aiy": "yes", "picamera": "yes", "firmware": "1.2", "camera": "supported=1 detected=1",
-            "free_kb": "4000000", "home_writable": "yes", "missing": "", "joy": "inactive"}
+    good = {
+        "probe": "1",
+        "user": "pi",
+        "machine": "armv6l",
+        "kernel": "4.14.98+",
+        "node": "yes",
+        "driver": "loaded",
+        "python": "3.5.3",
+        "aiy": "yes",
+        "picamera": "yes",
+        "firmware": "1.2",
+        "camera": "supported=1 detected=1",
+        "free_kb": "4000000",
+        "home_writable": "yes",
+        "missing": "",
+        "joy": "inactive",
+    }
     return good | changes
 
 
-@pytest.mark.parametrize(("changes", "level", "what", "remedy"), [
-    ({"node": "no"}, "error", "no bonnet answers", "reseat"),
-    ({"node": "no", "driver": "there"}, "error", "did not load", "modprobe aiy-vision"),
-    ({"node": "no", "driver": "no"}, "error", "kernel 4.14.98\\+ has no driver", "--reinstall"),
-    ({"node": "no", "driver": "no", "aiy": "no: No module named 'aiy'"}, "error", "not a Vision Kit", "--files-only"),
-    ({"node": "denied"}, "error", "user pi may not use it", "udev"),
-    ({"firmware": "timed out"}, "warning", "did not tell .*timed out", "off and on"),
-    ({"firmware": ""}, "warning", "did not tell", "off and on"),
-    ({"firmware": "2.0"}, "warning", "version 2.0; known is 1.x", "aiy-vision-firmware"),
-    ({"python": "3.4.2"}, "error", "Python 3.5 or later, found 3.4.2", "python3"),
-    ({"python": ""}, "error", "found none", "python3"),
-    ({"aiy": "no: No module named 'aiy'"}, "error", "cannot import .*No module", "pip3"),
-    ({"camera": "supported=0 detected=0"}, "error", "switched off", "raspi-config"),
-    ({"camera": "supported=1 detected=0"}, "error", "no camera answers", "reseat"),
-    ({"camera": ""}, "warning", "could not be asked", "raspi-config"),
-    ({"picamera": "no"}, "error", "picamera is missing", "python3-picamera"),
-    ({"free_kb": "1000"}, "error", "1.0 MB free; needed are 22.0", "du -xh"),
-    ({"home_writable": "no"}, "error", "cannot be written", "card"),
-    ({"missing": " sha256sum"}, "error", "programs are missing: sha256sum", "coreutils"),
-    ({"joy": "active"}, "warning", "only one program can use the camera", "--service"),
-    ({"throttled": "throttled=0x50005"}, "warning", "voltage", "supply"),
-    ({"machine": "x86_64"}, "warning", "not a Raspberry Pi", "host"),
-    ({"service": "failed"}, "warning", "has failed", "journalctl"),
-])
+@pytest.mark.parametrize(
+    ("changes", "level", "what", "remedy"),
+    [
+        ({"node": "no"}, "error", "no bonnet answers", "reseat"),
+        ({"node": "no", "driver": "there"}, "error", "did not load", "modprobe aiy-vision"),
+        ({"node": "no", "driver": "no"}, "error", "kernel 4.14.98\\+ has no driver", "--reinstall"),
+        (
+            {"node": "no", "driver": "no", "aiy": "no: No module named 'aiy'"},
+            "error",
+            "not a Vision Kit",
+            "--files-only",
+        ),
+        ({"node": "denied"}, "error", "user pi may not use it", "udev"),
+        ({"firmware": "timed out"}, "warning", "did not tell .*timed out", "off and on"),
+        ({"firmware": ""}, "warning", "did not tell", "off and on"),
+        ({"firmware": "2.0"}, "warning", "version 2.0; known is 1.x", "aiy-vision-firmware"),
+        ({"python": "3.4.2"}, "error", "Python 3.5 or later, found 3.4.2", "python3"),
+        ({"python": ""}, "error", "found none", "python3"),
+        ({"aiy": "no: No module named 'aiy'"}, "error", "cannot import .*No module", "pip3"),
+        ({"camera": "supported=0 detected=0"}, "error", "switched off", "raspi-config"),
+        ({"camera": "supported=1 detected=0"}, "error", "no camera answers", "reseat"),
+        ({"camera": ""}, "warning", "could not be asked", "raspi-config"),
+        ({"picamera": "no"}, "error", "picamera is missing", "python3-picamera"),
+        ({"free_kb": "1000"}, "error", "1.0 MB free; needed are 22.0", "du -xh"),
+        ({"home_writable": "no"}, "error", "cannot be written", "card"),
+        ({"missing": " sha256sum"}, "error", "programs are missing: sha256sum", "coreutils"),
+        ({"joy": "active"}, "warning", "only one program can use the camera", "--service"),
+        ({"throttled": "throttled=0x50005"}, "warning", "voltage", "supply"),
+        ({"machine": "x86_64"}, "warning", "not a Raspberry Pi", "host"),
+        ({"service": "failed"}, "warning", "has failed", "journalctl"),
+    ],
+)
 def test_each_finding_has_a_remedy(changes, level, what, remedy):
     found = [one for one in checks.findings(facts(**changes), need_bytes=1_000_000) if one.level != "ok"]
     match = [one for one in found if re.search(what, one.what)]
@@ -409,8 +444,9 @@ def test_a_bundle_installs_itself(kit, packs, tmp_path):
     done = go()
     assert done.returncode == 0, done.stderr
     assert is_whole(kit.current)
-    helped = subprocess.run(["python3", str(kit.current / "mirilla_kit.py"), "--help"], env=kit.variables,
-                            capture_output=True, text=True)
+    helped = subprocess.run(
+        ["python3", str(kit.current / "mirilla_kit.py"), "--help"], env=kit.variables, capture_output=True, text=True
+    )
     assert "mirilla_kit.py" in helped.stdout
     done = go("--service")
     assert "state=active" in done.stdout, done.stderr
@@ -423,18 +459,21 @@ def test_a_bundle_installs_itself(kit, packs, tmp_path):
     assert not kit.current.exists()
 
 
-@pytest.mark.parametrize("words", [
-    ["model.binaryproto"],
-    ["a", "b", "c"],
-    ["--check"],
-    ["--rollback"],
-    ["model", "host", "--bundle", "x.zip"],
-    ["host", "--check", "--run"],
-    ["model", "host", "--options=--web 1"],
-    ["model", "-oProxyCommand=evil", "--yes"],
-    ["host", "--check", "--remove"],
-    ["model", "a host"],
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.binaryproto"],
+        ["a", "b", "c"],
+        ["--check"],
+        ["--rollback"],
+        ["model", "host", "--bundle", "x.zip"],
+        ["host", "--check", "--run"],
+        ["model", "host", "--options=--web 1"],
+        ["model", "-oProxyCommand=evil", "--yes"],
+        ["host", "--check", "--remove"],
+        ["model", "a host"],
+    ],
+)
 def test_wrong_usage(words, capsys):
     try:
         code = main(["deploy", *words])

@@ -38,8 +38,13 @@ pytestmark = pytest.mark.slow  # making the environment may take a while
 CLIENT = "aiy-projects-python==1.4"
 BESIDE = ["protobuf==3.20.3", "pillow"]
 # Photos of ilc2021 in which the model sees something (it was not trained on faces).
-PHOTOS = ("1a1f1785657aa98068e6b66d1031784d", "121c9e1e2f9fefa8a5ea63b54d23ac91", "01d0117fb990e00ac58348ba621975aa",
-          "0697d656d0e607116947d81322f962a2", "0d1340a3e928cfe722852e74f0828561")
+PHOTOS = (
+    "1a1f1785657aa98068e6b66d1031784d",
+    "121c9e1e2f9fefa8a5ea63b54d23ac91",
+    "01d0117fb990e00ac58348ba621975aa",
+    "0697d656d0e607116947d81322f962a2",
+    "0d1340a3e928cfe722852e74f0828561",
+)
 THRESHOLD = 0.1
 
 
@@ -60,15 +65,27 @@ def python(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     base = old_python() or sys.executable
     version = subprocess.run([base, "-V"], capture_output=True, text=True).stdout.strip()
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\nthe kit's program runs under {version}"
-              + (" (no Python 3.7 is at hand)" if base == sys.executable else ""))
+        print(
+            f"\nthe kit's program runs under {version}"
+            + (" (no Python 3.7 is at hand)" if base == sys.executable else "")
+        )
     folder = tmp_path_factory.mktemp("kit") / "venv"
     made = subprocess.run([base, "-m", "venv", str(folder)], capture_output=True, text=True)
     if made.returncode:
         pytest.skip(f"no virtual environment can be made here: {made.stderr.strip() or made.stdout.strip()}")
     for packages in (BESIDE, ["--no-deps", CLIENT]):
-        command = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--retries", "1", "--timeout", "20",
-                   *packages]
+        command = [
+            str(folder / "bin" / "python"),
+            "-m",
+            "pip",
+            "install",
+            "-q",
+            "--retries",
+            "1",
+            "--timeout",
+            "20",
+            *packages,
+        ]
         installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
         if installed.returncode:
             last = (installed.stderr.strip().splitlines() or ["pip said nothing"])[-1]
@@ -111,7 +128,10 @@ class Kit:
         self.process = subprocess.Popen(
             [str(python), str(folder / "mirilla_kit.py"), "--json", *map(str, options)],
             env=clean | {"VISION_BONNET_HOST": "127.0.0.1", "VISION_BONNET_PORT": str(port)} | variables,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         self.lines: list[dict[str, Any]] = []
         self.said: list[str] = []
         self._threads = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_err)]
@@ -420,9 +440,32 @@ def test_page_alert_and_snapshots_while_it_runs(start, server: Server, photos: P
     bell = tmp_path / "bell.sh"
     bell.write_text(f"#!/bin/sh\ncat >> {tmp_path / 'rung'}\n")
     bell.chmod(0o755)
-    kit = start(server.port, "--source", photos, "--max-rate", 10, "--web", 0, "--web-host", "127.0.0.1",
-                "--alert-command", bell, "--alert-min-frames", 2, "--alert-clear-frames", 1, "--alert-every", 600,
-                "--snapshots", shots, "--snapshots-max", 2, "--snapshots-every", 0, MIRILLA_WEB_TOKEN=token)
+    kit = start(
+        server.port,
+        "--source",
+        photos,
+        "--max-rate",
+        10,
+        "--web",
+        0,
+        "--web-host",
+        "127.0.0.1",
+        "--alert-command",
+        bell,
+        "--alert-min-frames",
+        2,
+        "--alert-clear-frames",
+        1,
+        "--alert-every",
+        600,
+        "--snapshots",
+        shots,
+        "--snapshots-max",
+        2,
+        "--snapshots-every",
+        0,
+        MIRILLA_WEB_TOKEN=token,
+    )
     kit.until(lambda: any("page: " in line for line in kit.said))
     address = next(line for line in kit.said if "page: " in line).split("page: ")[1]
     assert address.endswith(f"/?token={token}")

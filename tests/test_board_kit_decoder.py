@@ -79,8 +79,9 @@ def inclusive(threshold: float) -> float:
 @pytest.mark.parametrize("converter", ["SIGMOID", "SOFTMAX", "IDENTITY"])
 @pytest.mark.parametrize("classes", [1, 3, 7])
 def test_equals_postprocess_on_random_outputs(converter: str, classes: int):
-    post = PostProcessing(score_threshold=1e-3, score_converter=converter, max_detections_per_class=20,
-                          max_total_detections=30)
+    post = PostProcessing(
+        score_threshold=1e-3, score_converter=converter, max_detections_per_class=20, max_total_detections=30
+    )
     spec = ModelSpec(num_classes=classes, post_processing=post)
     anchors = anchors_yxyx(spec.anchors, MAPS, 256, 256)
     model = kit_model(spec)
@@ -97,16 +98,22 @@ def test_equals_postprocess_on_random_outputs(converter: str, classes: int):
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), classes=st.integers(1, 4), threshold=st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.0]),
-       scale=st.sampled_from([(1.0, 1.0), (0.75, 1.0), (1.0, 0.5)]), iou=st.sampled_from([0.0, 0.4, 0.6, 1.0]),
-       most=st.sampled_from([1, 3, 100]))
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    classes=st.integers(1, 4),
+    threshold=st.sampled_from([0.0, 0.05, 0.3, 0.9, 1.0]),
+    scale=st.sampled_from([(1.0, 1.0), (0.75, 1.0), (1.0, 0.5)]),
+    iou=st.sampled_from([0.0, 0.4, 0.6, 1.0]),
+    most=st.sampled_from([1, 3, 100]),
+)
 def test_equals_postprocess_in_every_setting(seed, classes, threshold, scale, iou, most):
     random = np.random.default_rng(seed)
     count = int(random.integers(1, 40))
     low = random.uniform(0, 0.7, (count, 2))
     anchors = np.concatenate([low, low + random.uniform(0.01, 0.6, (count, 2))], 1).astype(np.float32)
-    post = PostProcessing(score_threshold=1e-8, iou_threshold=iou, max_detections_per_class=most,
-                          max_total_detections=2 * most)
+    post = PostProcessing(
+        score_threshold=1e-8, iou_threshold=iou, max_detections_per_class=most, max_total_detections=2 * most
+    )
     spec = ModelSpec(num_classes=classes, post_processing=post, keep_aspect_ratio=scale != (1.0, 1.0))
     codes = random.normal(0, 3, (count, 4)).astype(np.float32)
     logits = random.normal(0, 4, (count, classes + 1)).round(int(random.integers(0, 4))).astype(np.float32)
@@ -157,8 +164,10 @@ def test_window_of_a_result():
     }
     whole = SimpleNamespace(x=0, y=0, width=400, height=200)
     part = SimpleNamespace(x=100, y=50, width=200, height=100)
-    (a,), (b,) = (bonnet.detections(SimpleNamespace(tensors=tensors, window=window, width=400, height=200))
-                  for window in (whole, part))
+    (a,), (b,) = (
+        bonnet.detections(SimpleNamespace(tensors=tensors, window=window, width=400, height=200))
+        for window in (whole, part)
+    )
     np.testing.assert_allclose(np.array(b.box_yxyx), np.array(a.box_yxyx) / 2 + 0.25)
 
 

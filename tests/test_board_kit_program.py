@@ -51,8 +51,13 @@ def test_syntax_is_python_3_5():
 def test_imports_only_what_the_kit_has():
     tree = ast.parse(SCRIPT.read_text())
     for node in ast.walk(tree):
-        names = ([one.name for one in node.names] if isinstance(node, ast.Import)
-                 else [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+        names = (
+            [one.name for one in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
         for name in names:
             first = name.split(".")[0]
             assert first in sys.stdlib_module_names or (first in BESIDE and node.col_offset > 0), name
@@ -61,8 +66,12 @@ def test_imports_only_what_the_kit_has():
 
 def test_old_interpreters_compile_it(tmp_path: Path):
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = [one for name in ("3.5", "3.6", "3.7")
-             for one in [*sorted(versions.glob(f"{name}.*/bin/python")), shutil.which(f"python{name}")] if one]
+    found = [
+        one
+        for name in ("3.5", "3.6", "3.7")
+        for one in [*sorted(versions.glob(f"{name}.*/bin/python")), shutil.which(f"python{name}")]
+        if one
+    ]
     if not found:
         pytest.skip("no Python 3.5, 3.6 or 3.7 is at hand")
     copied = shutil.copy(SCRIPT, tmp_path / "mirilla_kit.py")
@@ -85,8 +94,10 @@ def test_old_interpreters_compile_it(tmp_path: Path):
 def folder(tmp_path: Path) -> Path:
     """A model's folder whose graph is nonsense: nothing here looks into it."""
     (tmp_path / "face.binaryproto").write_bytes(b"not looked at")
-    cards.save(cards.ModelCard(ModelSpec(), LabelMap.from_names(["face"]), name="face", target="bonnet"),
-               tmp_path / "face.binaryproto")
+    cards.save(
+        cards.ModelCard(ModelSpec(), LabelMap.from_names(["face"]), name="face", target="bonnet"),
+        tmp_path / "face.binaryproto",
+    )
     return tmp_path
 
 
@@ -105,21 +116,24 @@ def change(folder: Path, edit) -> None:
     (folder / "model.json").write_text(json.dumps(card))
 
 
-@pytest.mark.parametrize(("spoil", "wanted"), [
-    (lambda f: (f / "face.binaryproto").unlink(), "no compiled model"),
-    (lambda f: (f / "other.binaryproto").write_bytes(b""), "several compiled models: face.binaryproto, other"),
-    (lambda f: (f / "model.json").unlink(), "model.json is missing"),
-    (lambda f: (f / "model.json").write_text("{"), "not JSON"),
-    (lambda f: (f / "model.json").write_bytes(b"\xff\xfe"), "not JSON"),
-    (lambda f: (f / "model.json").write_text("[1]"), "not a model.json of Mirilla"),
-    (lambda f: (f / "face.binaryproto").write_bytes(b"changed"), "belongs to a file with SHA-256"),
-    (lambda f: change(f, lambda c: c.update(version=2)), "version 2"),
-    (lambda f: change(f, lambda c: c["input"].pop("mean")), "'mean' is missing"),
-    (lambda f: change(f, lambda c: c["input"].update(height="tall")), "a value is not as it should be"),
-    (lambda f: change(f, lambda c: c["anchors"].update(boxes_yxyx=[[1, 2]])), "a value is not as it should be"),
-    (lambda f: change(f, lambda c: c["anchors"].update(boxes_yxyx=[])), "without anchors"),
-    (lambda f: change(f, lambda c: c["post_processing"].update(score_converter="COSINE")), "COSINE"),
-])
+@pytest.mark.parametrize(
+    ("spoil", "wanted"),
+    [
+        (lambda f: (f / "face.binaryproto").unlink(), "no compiled model"),
+        (lambda f: (f / "other.binaryproto").write_bytes(b""), "several compiled models: face.binaryproto, other"),
+        (lambda f: (f / "model.json").unlink(), "model.json is missing"),
+        (lambda f: (f / "model.json").write_text("{"), "not JSON"),
+        (lambda f: (f / "model.json").write_bytes(b"\xff\xfe"), "not JSON"),
+        (lambda f: (f / "model.json").write_text("[1]"), "not a model.json of Mirilla"),
+        (lambda f: (f / "face.binaryproto").write_bytes(b"changed"), "belongs to a file with SHA-256"),
+        (lambda f: change(f, lambda c: c.update(version=2)), "version 2"),
+        (lambda f: change(f, lambda c: c["input"].pop("mean")), "'mean' is missing"),
+        (lambda f: change(f, lambda c: c["input"].update(height="tall")), "a value is not as it should be"),
+        (lambda f: change(f, lambda c: c["anchors"].update(boxes_yxyx=[[1, 2]])), "a value is not as it should be"),
+        (lambda f: change(f, lambda c: c["anchors"].update(boxes_yxyx=[])), "without anchors"),
+        (lambda f: change(f, lambda c: c["post_processing"].update(score_converter="COSINE")), "COSINE"),
+    ],
+)
 def test_what_is_wrong_with_a_folder(folder: Path, spoil, wanted: str, capsys: pytest.CaptureFixture[str]):
     spoil(folder)
     with pytest.raises(program.KitError, match=wanted):
@@ -131,8 +145,14 @@ def test_what_is_wrong_with_a_folder(folder: Path, spoil, wanted: str, capsys: p
 
 
 def test_usage(folder: Path, capsys: pytest.CaptureFixture[str]):
-    for wrong in (["--threshold", "2"], ["--alert-min-frames", "0"], ["--web", "70000"], ["--gpio", "99"],
-                  ["--alert-webhook", "file:///etc/passwd"], ["--max-rate", "nan"]):
+    for wrong in (
+        ["--threshold", "2"],
+        ["--alert-min-frames", "0"],
+        ["--web", "70000"],
+        ["--gpio", "99"],
+        ["--alert-webhook", "file:///etc/passwd"],
+        ["--max-rate", "nan"],
+    ):
         with pytest.raises(SystemExit, match="2"):
             program.main(wrong)
         assert "the rule is" in capsys.readouterr().err
@@ -158,7 +178,10 @@ def run_alert(alert, frames: str, frame_s: float = 1.0) -> list[tuple[int, str |
 
 def test_alert_hysteresis():
     assert run_alert(program.Alert(3, 2, 0), "xx.xx.xxx.x.xx..x..xxx") == [
-        (8, "raised", True), (15, "cleared", False), (21, "raised", True)]
+        (8, "raised", True),
+        (15, "cleared", False),
+        (21, "raised", True),
+    ]
     # a frame without it in between neither raises nor clears
     assert run_alert(program.Alert(3, 3, 0), "xx.xx.xx.") == []
     assert run_alert(program.Alert(1, 3, 0), "x..x..x..") == [(0, "raised", True)]
@@ -167,10 +190,19 @@ def test_alert_hysteresis():
 def test_alert_rate_limit():
     # raised at 0 and 4, but the second may act from 10 on, and does, as it is still on
     assert run_alert(program.Alert(1, 1, 10), "x...xxxxxxxxxxx") == [
-        (0, "raised", True), (1, "cleared", False), (4, "raised", False), (10, None, True)]
+        (0, "raised", True),
+        (1, "cleared", False),
+        (4, "raised", False),
+        (10, None, True),
+    ]
     # one that is over by then does not act
     assert run_alert(program.Alert(1, 1, 10), "x...x.........x") == [
-        (0, "raised", True), (1, "cleared", False), (4, "raised", False), (5, "cleared", False), (14, "raised", True)]
+        (0, "raised", True),
+        (1, "cleared", False),
+        (4, "raised", False),
+        (5, "cleared", False),
+        (14, "raised", True),
+    ]
 
 
 def wait_for(condition, seconds: float = 20) -> None:
@@ -182,8 +214,9 @@ def wait_for(condition, seconds: float = 20) -> None:
 
 def test_command_gets_the_event(tmp_path: Path):
     script = tmp_path / "ring me.py"
-    script.write_text("import os, sys\n"
-                      f"open({str(tmp_path / 'got')!r}, 'w').write(sys.stdin.read() + os.environ['MIRILLA_ALERT'])\n")
+    script.write_text(
+        f"import os, sys\nopen({str(tmp_path / 'got')!r}, 'w').write(sys.stdin.read() + os.environ['MIRILLA_ALERT'])\n"
+    )
     said: list[str] = []
     actions = program.Actions(f"'{sys.executable}' '{script}' 'with; no $shell'", None, said.append)
     actions.put({"event": "alert", "detections": []})
@@ -278,15 +311,26 @@ class FaultyBonnet:
         return []
 
 
-@pytest.mark.parametrize(("faults", "tries", "code", "asked", "reported"), [
-    ([False, False, False], 3, 0, "abc", "abc"),
-    ([False, True, False, False], 3, 0, "abbc", "abc"),  # the picture of the fault comes again
-    ([False, True, True, False], 5, 0, "abbc", "ac"),  # but not for ever
-    ([False, False, True, True], 5, 0, "abcc", "ab"),  # and it may be the last
-    ([False, True, True, True], 3, 1, "abbc", "a"),
-])
-def test_faults_and_pictures(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-                             faults: list[bool], tries: int, code: int, asked: str, reported: str):
+@pytest.mark.parametrize(
+    ("faults", "tries", "code", "asked", "reported"),
+    [
+        ([False, False, False], 3, 0, "abc", "abc"),
+        ([False, True, False, False], 3, 0, "abbc", "abc"),  # the picture of the fault comes again
+        ([False, True, True, False], 5, 0, "abbc", "ac"),  # but not for ever
+        ([False, False, True, True], 5, 0, "abcc", "ab"),  # and it may be the last
+        ([False, True, True, True], 3, 1, "abbc", "a"),
+    ],
+)
+def test_faults_and_pictures(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    faults: list[bool],
+    tries: int,
+    code: int,
+    asked: str,
+    reported: str,
+):
     (folder / "in").mkdir()
     for name in "abc":
         content = io.BytesIO()
@@ -375,7 +419,9 @@ def test_service_messages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_standstill_ends_the_program(tmp_path: Path):
-    code = ("import sys, time; sys.path.insert(0, sys.argv[1]); import kit_program\n"
-            "kit_program.Watchdog(0.3, print); time.sleep(60)")
+    code = (
+        "import sys, time; sys.path.insert(0, sys.argv[1]); import kit_program\n"
+        "kit_program.Watchdog(0.3, print); time.sleep(60)"
+    )
     done = subprocess.run([sys.executable, "-c", code, str(SCRIPT.parent)], capture_output=True, timeout=50)
     assert done.returncode == 70

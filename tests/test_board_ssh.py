@@ -83,8 +83,9 @@ def test_the_program_ends_when_nobody_listens(server, kit, models):
     )
     code = f"from mirilla.device import link, service; service.run(link.SshLink({server.target!r}, ('-F', "
     code += f"{str(server.config)!r})))"
-    client = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                              start_new_session=True)
+    client = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
+    )
     assert client.stdout.readline() == b"running\n"
     os.killpg(client.pid, signal.SIGKILL)
     client.wait()
@@ -144,8 +145,9 @@ def test_a_bad_option(server, capsys):
 @needs_server
 def test_no_space_on_a_small_disk(server, kit, models, tmp_path, capsys):
     kit.home.joinpath("mirilla").mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", kit.home / "mirilla"],
-                             capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", kit.home / "mirilla"], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("no small disk can be mounted here; the next test has a limit on files instead")
     try:
@@ -173,8 +175,11 @@ def test_no_space_by_a_limit_on_files(kit, models, tmp_path, capsys):
 
 @needs_server
 def test_too_little_space_is_told_before_copying(server, kit, models, capsys):
-    kit.program("df", "#!/bin/sh\necho 'Filesystem 1024-blocks Used Available Capacity Mounted on'\n"
-                      "echo '/dev/root 7000000 6999000 1000 100% /'\n")
+    kit.program(
+        "df",
+        "#!/bin/sh\necho 'Filesystem 1024-blocks Used Available Capacity Mounted on'\n"
+        "echo '/dev/root 7000000 6999000 1000 100% /'\n",
+    )
     assert deploy(server, models[0], server.target) == 1
     assert "1.0 MB free; needed are" in capsys.readouterr().err
     assert os.listdir(kit.home) == []
@@ -204,7 +209,9 @@ def test_a_connection_cut_in_the_middle_of_the_copy(server, kit, models, tmp_pat
     kit.program("tar", '#!/bin/sh\necho $PPID >"$STATE/shell"\nexec /bin/tar "$@"\n')
     client = subprocess.Popen(
         ["ssh", "-F", server.config, "-o", "BatchMode=yes", server.target, "exec sh -s"],
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     )
     # The script by standard input too would be read by tar: it goes in by a file instead.
     (kit.home / "script").write_text(script)
@@ -264,18 +271,26 @@ def test_ssh_missing(monkeypatch, tmp_path):
         SshLink("pi@kit").run("true")
 
 
-@pytest.mark.parametrize(("said", "what"), [
-    ("ssh: connect to host kit port 22: No route to host", "does not answer"),
-    ("ssh: connect to host kit port 22: Connection timed out", "does not answer"),
-    ("pi@kit: Permission denied (publickey,password).", "does not accept"),
-    ("Unable to negotiate with 10.0.0.2 port 22: no matching host key type found. Their offer: ssh-dss", "algorithm"),
-    ("@ WARNING: UNPROTECTED PRIVATE KEY FILE! @\nLoad key: bad permissions\npi@kit: Permission denied (publickey).",
-     "others can read"),
-    ("client_loop: send disconnect: Broken pipe", "was cut"),
-    ("Timeout, server kit not responding.", "does not answer"),
-    ("something new", r"ssh failed \(something new\)"),
-    ("", r"ssh failed \(ssh failed\)"),
-])
+@pytest.mark.parametrize(
+    ("said", "what"),
+    [
+        ("ssh: connect to host kit port 22: No route to host", "does not answer"),
+        ("ssh: connect to host kit port 22: Connection timed out", "does not answer"),
+        ("pi@kit: Permission denied (publickey,password).", "does not accept"),
+        (
+            "Unable to negotiate with 10.0.0.2 port 22: no matching host key type found. Their offer: ssh-dss",
+            "algorithm",
+        ),
+        (
+            "@ WARNING: UNPROTECTED PRIVATE KEY FILE! @\nLoad key: bad permissions\npi@kit: Permission denied (publickey).",
+            "others can read",
+        ),
+        ("client_loop: send disconnect: Broken pipe", "was cut"),
+        ("Timeout, server kit not responding.", "does not answer"),
+        ("something new", r"ssh failed \(something new\)"),
+        ("", r"ssh failed \(ssh failed\)"),
+    ],
+)
 def test_what_ssh_says(said, what):
     error = explain("pi@kit", said)
     assert re.search(what, error.what)

@@ -247,9 +247,7 @@ def _bad(rule: str) -> Graph:
             data_format="NHWC",
         )
     elif rule == "pool-padding":
-        graph.node(
-            "AvgPool", "pool", x, ksize=[1, 3, 3, 1], strides=[1, 2, 2, 1], padding="SAME", data_format="NHWC"
-        )
+        graph.node("AvgPool", "pool", x, ksize=[1, 3, 3, 1], strides=[1, 2, 2, 1], padding="SAME", data_format="NHWC")
     elif rule == "depth-multiplier":
         graph.depthwise("d", x, (3, 3, 16, 2))
     elif rule == "strides":

@@ -54,15 +54,11 @@ numbers = st.none() | st.integers(0, 2**40)
 @st.composite
 def models(draw):
     sides = draw(st.tuples(*[st.integers(1, 3)] * 4))
-    bits = draw(
-        st.lists(st.integers(0, 2**16 - 1), min_size=int(np.prod(sides)), max_size=int(np.prod(sides)))
-    )
+    bits = draw(st.lists(st.integers(0, 2**16 - 1), min_size=int(np.prod(sides)), max_size=int(np.prod(sides))))
     labels = draw(st.lists(names, min_size=4, max_size=4, unique=True))
     constant = bf.Constant.of(labels[0], np.array(bits, np.uint16).reshape(sides))
     plan = bf.Plan(*[draw(numbers) for _ in range(10)])
-    first = bf.Op(
-        "Conv", (labels[1], labels[0]), labels[2], kernel=bf.Kernel(draw(numbers), draw(numbers)), plan=plan
-    )
+    first = bf.Op("Conv", (labels[1], labels[0]), labels[2], kernel=bf.Kernel(draw(numbers), draw(numbers)), plan=plan)
     second = bf.Op(
         draw(names),
         (labels[2],),

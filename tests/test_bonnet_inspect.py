@@ -135,9 +135,7 @@ def test_short_names_stay_unique():
 def test_graph_of_the_pair_stays_within_the_tolerances(shared):
     images = np.random.RandomState(0).uniform(-1, 1, (2, 256, 256, 3)).astype(np.float32)
     original = run(reader.load(shared / "data/bonnet/PCK_frozen_inference_graph.pb"), images)
-    back = run(
-        reader.read(to_graph_def(bf.read(shared / "data/bonnet/pikachu2_detector.binaryproto"))), images
-    )
+    back = run(reader.read(to_graph_def(bf.read(shared / "data/bonnet/pikachu2_detector.binaryproto"))), images)
     assert np.abs(original["concat"] - back["concat"]).max() < 0.0125
     assert np.abs(original["concat_1"] - back["concat_1"]).max() < 0.022
     assert np.abs(original["concat"] - back["concat"]).max() > 1e-4  # the weights are fp16

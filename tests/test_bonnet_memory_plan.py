@@ -137,9 +137,7 @@ def networks(draw):
         kernel, stride = draw(st.sampled_from([1, 3])), draw(st.sampled_from([1, 1, 2]))
         out = draw(st.integers(1, 40))
         dims[f"{name}w"], dims[f"{name}b"] = (out, kernel, kernel, channels[source]), (1, 1, 1, out)
-        made.append(
-            bf.Op("Conv", (source, f"{name}w", f"{name}b"), name, kernel=bf.Kernel(stride, 2, kernel, kernel))
-        )
+        made.append(bf.Op("Conv", (source, f"{name}w", f"{name}b"), name, kernel=bf.Kernel(stride, 2, kernel, kernel)))
         channels[name], sides[name] = out, -(-sides[source] // stride)
     read = {name for op in made for name in op.inputs}
     outputs = [op.output for op in made if op.output not in read]
@@ -167,9 +165,7 @@ def test_nothing_overlaps_and_all_lies_in_the_arena(network, arena):
     )
     blocks = lifetimes(model, (32, 32))
     for index, op in enumerate(done):
-        alive = sorted(
-            (one.block for one in blocks if one.first <= index <= one.last), key=lambda b: b.address
-        )
+        alive = sorted((one.block for one in blocks if one.first <= index <= one.last), key=lambda b: b.address)
         assert all(block.address % 8 == 0 and block.end <= arena for block in alive)
         assert all(a.end <= b.address for a, b in itertools.pairwise(alive))
         assert sum(block.bytes for block in alive) == op.plan.in_use

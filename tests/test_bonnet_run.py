@@ -110,8 +110,12 @@ def test_gemm_softmax():
 
 
 def test_reshape_is_row_major_and_concat_follows_its_axis():
-    ops = [reshape("r", "x", 1, 2, 6), concat("d", ("r", "r"), 3), concat("c", ("r", "r"), 2),
-           concat("b", ("r", "r"), 1)]
+    ops = [
+        reshape("r", "x", 1, 2, 6),
+        concat("d", ("r", "r"), 3),
+        concat("c", ("r", "r"), 2),
+        concat("b", ("r", "r"), 1),
+    ]
     out = run(model(ops, outputs=("r", "d", "c", "b")), np.arange(12).reshape(1, 2, 2, 3))
     np.testing.assert_array_equal(out["r"].ravel(), np.arange(12))
     assert [out[name].shape for name in "dcb"] == [(1, 1, 2, 12), (1, 1, 4, 6), (1, 2, 2, 6)]
@@ -131,8 +135,17 @@ def test_border_is_put_on_and_cropped():
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(1, 7), st.integers(1, 7), st.integers(1, 4), st.integers(1, 5), st.integers(1, 3),
-       st.integers(1, 3), st.booleans(), st.booleans(), st.integers(0, 2**31))
+@given(
+    st.integers(1, 7),
+    st.integers(1, 7),
+    st.integers(1, 4),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 2**31),
+)
 def test_convolutions_match_loops(rows, columns, channels, depth, side, stride, same, per_channel, seed):
     side = min(side, rows, columns)
     random = np.random.default_rng(seed)
@@ -169,8 +182,11 @@ def test_planar_depthwise_equals_the_interleaved():
     plain = run(model([depthwise("d", "x", kernel(3))], constants), picture)["d"]
     reorder = Op("ReorderBrcdToBdrcMyriad", ("x",), "p", plan=Plan(post=3))
     for first in (Op("PadMyriad", ("x",), "p"), reorder):
-        ops = [first, depthwise("d", "p", kernel(3), "q", planar=True),
-               Op("ReorderBdrcToBrcdMyriad", ("q",), "y", kernel=Kernel(1))]
+        ops = [
+            first,
+            depthwise("d", "p", kernel(3), "q", planar=True),
+            Op("ReorderBdrcToBrcdMyriad", ("q",), "y", kernel=Kernel(1)),
+        ]
         np.testing.assert_allclose(run(model(ops, constants), picture)["y"], plain, atol=1e-6)
 
 
@@ -203,12 +219,15 @@ def test_golden_pair_against_tensorflow(bonnet: Path, half: bool):
     assert np.abs(found["concat_1"].ravel() - logits.ravel()).max() < LOGITS
 
 
-@pytest.mark.parametrize(("name", "side", "shapes"), [
-    ("pikachu2_detector", 256, {"concat": (1278, 1, 4), "concat_1": (1, 1278, 2)}),
-    ("card_detector", 256, {"concat": (1278, 1, 4), "concat_1": (1, 1278, 4)}),
-    ("rps_160", 160, {"final_result": (1, 1, 3)}),
-    ("rover_224", 224, {"final_result": (1, 1, 5)}),
-])
+@pytest.mark.parametrize(
+    ("name", "side", "shapes"),
+    [
+        ("pikachu2_detector", 256, {"concat": (1278, 1, 4), "concat_1": (1, 1278, 2)}),
+        ("card_detector", 256, {"concat": (1278, 1, 4), "concat_1": (1, 1278, 4)}),
+        ("rps_160", 160, {"final_result": (1, 1, 3)}),
+        ("rover_224", 224, {"final_result": (1, 1, 5)}),
+    ],
+)
 def test_every_file_runs(bonnet: Path, name: str, side: int, shapes: dict):
     compiled = CompiledModel.load(bonnet / f"{name}.binaryproto")
     assert compiled.input_size == (side, side)
@@ -271,19 +290,28 @@ def refused(one: format.Model, shape: tuple[int, ...] = (1, 4, 4, 3), limits: Li
     return str(caught.value)
 
 
-@pytest.mark.parametrize(("ops", "constants", "says"), [
-    ([Op("Tile", ("x",), "y")], [], "not known"),
-    ([conv("y", "x", kernel(5))], [constant("y_w", np.zeros((1, 5, 5, 3))), constant("y_b", [0])], "exceeds"),
-    ([conv("y", "x", kernel(1))], [constant("y_w", np.zeros((2, 1, 1, 3))), constant("y_b", [0])], "bias"),
-    ([conv("y", "x", kernel(3))], [constant("y_w", np.zeros((1, 1, 1, 3))), constant("y_b", [0])], "weights"),
-    ([conv("y", "x", Kernel(1, 3, 1, 1))], [constant("y_w", np.zeros((1, 1, 1, 3))), constant("y_b", [0])],
-     "padding 3"),
-    ([reshape("y", "x", 1, 1, 47)], [], "cannot become"),
-    ([concat("y", ("x", "x"), 0)], [], "axis"),
-    ([Op("ReorderBdrcToBrcdMyriad", ("x",), "y")], [], "border"),
-    ([replace(depthwise("y", "x", kernel(3, 2)), plan=Plan(planar=1))],
-     [constant("y_w", np.zeros((1, 3, 3, 3))), constant("y_b", [0, 0, 0])], "planar"),
-])
+@pytest.mark.parametrize(
+    ("ops", "constants", "says"),
+    [
+        ([Op("Tile", ("x",), "y")], [], "not known"),
+        ([conv("y", "x", kernel(5))], [constant("y_w", np.zeros((1, 5, 5, 3))), constant("y_b", [0])], "exceeds"),
+        ([conv("y", "x", kernel(1))], [constant("y_w", np.zeros((2, 1, 1, 3))), constant("y_b", [0])], "bias"),
+        ([conv("y", "x", kernel(3))], [constant("y_w", np.zeros((1, 1, 1, 3))), constant("y_b", [0])], "weights"),
+        (
+            [conv("y", "x", Kernel(1, 3, 1, 1))],
+            [constant("y_w", np.zeros((1, 1, 1, 3))), constant("y_b", [0])],
+            "padding 3",
+        ),
+        ([reshape("y", "x", 1, 1, 47)], [], "cannot become"),
+        ([concat("y", ("x", "x"), 0)], [], "axis"),
+        ([Op("ReorderBdrcToBrcdMyriad", ("x",), "y")], [], "border"),
+        (
+            [replace(depthwise("y", "x", kernel(3, 2)), plan=Plan(planar=1))],
+            [constant("y_w", np.zeros((1, 3, 3, 3))), constant("y_b", [0, 0, 0])],
+            "planar",
+        ),
+    ],
+)
 def test_ops_that_do_not_fit_are_named(ops, constants, says):
     message = refused(model(ops, constants))
     assert says in message
@@ -328,9 +356,18 @@ def test_damaged_files_raise_only_our_errors(data):
 
 
 def _mixed_model() -> format.Model:
-    ops = [conv("c", "x", kernel(3, 2), relu6=True), depthwise("d", "c", kernel(3)),
-           Op("AveragePool", ("d",), "a", kernel=kernel(2, 2, same=False), plan=Plan()),
-           reshape("r", "a", 1, 4, 2), concat("y", ("r", "r"), 2), softmax("s", "y")]
-    constants = [constant("c_w", np.ones((2, 3, 3, 3))), constant("c_b", [0, 0]),
-                 constant("d_w", np.ones((1, 3, 3, 2))), constant("d_b", [0, 0])]
+    ops = [
+        conv("c", "x", kernel(3, 2), relu6=True),
+        depthwise("d", "c", kernel(3)),
+        Op("AveragePool", ("d",), "a", kernel=kernel(2, 2, same=False), plan=Plan()),
+        reshape("r", "a", 1, 4, 2),
+        concat("y", ("r", "r"), 2),
+        softmax("s", "y"),
+    ]
+    constants = [
+        constant("c_w", np.ones((2, 3, 3, 3))),
+        constant("c_b", [0, 0]),
+        constant("d_w", np.ones((1, 3, 3, 2))),
+        constant("d_b", [0, 0]),
+    ]
     return model(ops, constants)

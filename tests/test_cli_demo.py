@@ -79,8 +79,9 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path, how):
     command += ["--pictures", "24", "--device", "cpu"]
     source = str(Path(__file__).resolve().parents[1] / "src")
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               preexec_fn=heed_ctrl_c)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=heed_ctrl_c
+    )
     end = time.monotonic() + 240
     while not list((out / "train").glob("model.ckpt-*")) and time.monotonic() < end:
         time.sleep(0.05)

@@ -177,8 +177,16 @@ def test_which_word_is_a_model(tmp_path, monkeypatch, words, named):
     from mirilla.cli.detect import model_and_photos
 
     monkeypatch.chdir(tmp_path)
-    for name in ("a.pb", "x.jpg", "export/m.binaryproto", "export/x.jpg", "training/pipeline.config",
-                 "photos/deep/x.png", "empty/y.txt", "notes"):
+    for name in (
+        "a.pb",
+        "x.jpg",
+        "export/m.binaryproto",
+        "export/x.jpg",
+        "training/pipeline.config",
+        "photos/deep/x.png",
+        "empty/y.txt",
+        "notes",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
     assert model_and_photos(None, words) == (named, tuple(words[1:] if named else words))

@@ -48,9 +48,7 @@ def test_an_old_command_line_works(odapi, tmp_path, capsys):
     theirs = {node.name: node for node in read_graph_def(odapi / "frozen_inference_graph_b24.pb").node}
     from mirilla.protos.graphdef import constant_array
 
-    kernels = [
-        name for name in theirs if name.endswith(("/weights", "/biases", "/gamma", "/moving_variance"))
-    ]
+    kernels = [name for name in theirs if name.endswith(("/weights", "/biases", "/gamma", "/moving_variance"))]
     assert len(kernels) == 17 + 3 + 20 + 2 * 33
     for name in kernels:
         np.testing.assert_array_equal(constant_array(ours[name]), constant_array(theirs[name]))

@@ -49,9 +49,7 @@ def outputs(path, pictures):
     return [found[name].reshape(len(pictures), 1278, -1) for name in graph.outputs]
 
 
-@pytest.mark.parametrize(
-    "graph", ["odapi/frozen_inference_graph_b24.pb", "bonnet/PCK_frozen_inference_graph.pb"]
-)
+@pytest.mark.parametrize("graph", ["odapi/frozen_inference_graph_b24.pb", "bonnet/PCK_frozen_inference_graph.pb"])
 def test_an_old_graph_to_ours_and_back(shared, odapi, tmp_path, graph, capsys):
     """Old frozen graph -> checkpoint of ours -> frozen graph, on a real picture and on noise."""
     source = shared / "data" / graph
@@ -75,10 +73,7 @@ def test_an_old_graph_to_ours_and_back(shared, odapi, tmp_path, graph, capsys):
 
 def test_a_checkpoint_keeps_all_that_training_needs(odapi, tmp_path, capsys):
     out = tmp_path / "deep/face"
-    assert (
-        run(odapi, odapi / "ckpt_b24_step60/model.ckpt-60", out, "--licence", "MIT", "--name", "old face")
-        == 0
-    )
+    assert run(odapi, odapi / "ckpt_b24_step60/model.ckpt-60", out, "--licence", "MIT", "--name", "old face") == 0
     assert {one.name for one in out.iterdir()} == {
         "model.ckpt-60.safetensors",
         "pipeline.config",
@@ -142,9 +137,7 @@ def test_raw_weights(odapi, tmp_path, by):
 def test_the_folder_detects_compiles_and_trains_on(odapi, tmp_path, capsys):
     pytest.importorskip("torch")
     text = (odapi / "pipeline_b24.config").read_text().replace("data/train.record", str(odapi / "val.record"))
-    text = text.replace("data/val.record", str(odapi / "val.record")).replace(
-        "batch_size: 24", "batch_size: 2"
-    )
+    text = text.replace("data/val.record", str(odapi / "val.record")).replace("batch_size: 24", "batch_size: 2")
     text = text.replace("data/label_map.pbtxt", str(odapi / "label_map.pbtxt"))
     pipeline = tmp_path / "old.config"
     pipeline.write_text(text)

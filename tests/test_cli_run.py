@@ -42,9 +42,7 @@ class FakeTrainer:
         rng = np.random.default_rng(reached)
         spec = parts.model_spec(pipeline)
         weights = {
-            name: (
-                np.ones(shape) if name.endswith(("gamma", "moving_variance")) else rng.normal(0, 0.05, shape)
-            )
+            name: (np.ones(shape) if name.endswith(("gamma", "moving_variance")) else rng.normal(0, 0.05, shape))
             for name, shape, _ in architecture(spec).variables()
         }
         (folder / "log.jsonl").write_text(
@@ -110,9 +108,7 @@ def test_makes_everything_and_skips_it_the_second_time(toy_set, tmp_path, traine
     assert card["recommended_threshold"] == metrics["threshold"]
     assert card["metrics"][0]["name"] == "AP@0.5"
     before = {
-        p: p.stat().st_mtime_ns
-        for p in out.rglob("*")
-        if p.is_file() and p.name not in (".run.lock", "run.json")
+        p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.name not in (".run.lock", "run.json")
     }
     assert main(command) == 0
     assert redone(capsys.readouterr().out) == []
@@ -204,10 +200,7 @@ def test_copied_pictures_are_the_same_pictures(tmp_path, trainer, capsys):
 
 
 def test_minutes_measure_the_speed_first(toy_set, tmp_path, trainer):
-    assert (
-        main(["run", str(toy_set), "--out", str(tmp_path / "job"), "--minutes", "0.5", "--batch-size", "12"])
-        == 0
-    )
+    assert main(["run", str(toy_set), "--out", str(tmp_path / "job"), "--minutes", "0.5", "--batch-size", "12"]) == 0
     assert [steps for steps, _ in trainer.calls] == [40, 600]  # 240 pictures/s for half a minute, by twelves
     assert not (tmp_path / "job" / "speed").exists()
 
@@ -333,9 +326,7 @@ def test_an_evaluation_set_leaves_all_for_training(tmp_path):
 def test_a_sets_own_split_is_kept_and_eval_takes_its_eval_part(tmp_path):
     a, b = make(tmp_path, "a", 6), make(tmp_path, "b", 4)
     for folder, held in ((a, ("a1.png",)), (b, ("b0.png", "b3.png"))):
-        rows = [
-            f"{p.name},{'eval' if p.name in held else 'train'}" for p in sorted((folder / "images").iterdir())
-        ]
+        rows = [f"{p.name},{'eval' if p.name in held else 'train'}" for p in sorted((folder / "images").iterdir())]
         (folder / "split.csv").write_text("\n".join(rows) + "\n")
     found = inputs.read_inputs(options(a, b, eval_dataset=str(b)))
     assert len(found.train) == 7

@@ -24,19 +24,22 @@ def test_every_step_with_its_defaults_is_fine():
     assert found(FINE) == []
 
 
-@pytest.mark.parametrize(("steps", "field"), [
-    ("mosaic { probability: 1.1 }", "mosaic.probability"),
-    ("mosaic { off_share: -0.1 }", "mosaic.off_share"),
-    ("zoom_out { most: 0.9 }", "zoom_out.most"),
-    ("object_zoom { least_px: 0 }", "object_zoom.least_px"),
-    ("object_zoom { least_px: 50 most_px: 49 }", "object_zoom.most_px"),
-    ("aspect_mix { letterbox_probability: 2 }", "aspect_mix.letterbox_probability"),
-    ("blur { most_sigma_px: 0 }", "blur.most_sigma_px"),
-    ("noise { most_stddev: -1 }", "noise.most_stddev"),
-    ("jpeg_traces { least_quality: 96 }", "jpeg_traces.least_quality"),
-    ("grey { probability: nan }", "grey.probability"),
-    ("photometric { strength: 3 }", "photometric.strength"),
-])
+@pytest.mark.parametrize(
+    ("steps", "field"),
+    [
+        ("mosaic { probability: 1.1 }", "mosaic.probability"),
+        ("mosaic { off_share: -0.1 }", "mosaic.off_share"),
+        ("zoom_out { most: 0.9 }", "zoom_out.most"),
+        ("object_zoom { least_px: 0 }", "object_zoom.least_px"),
+        ("object_zoom { least_px: 50 most_px: 49 }", "object_zoom.most_px"),
+        ("aspect_mix { letterbox_probability: 2 }", "aspect_mix.letterbox_probability"),
+        ("blur { most_sigma_px: 0 }", "blur.most_sigma_px"),
+        ("noise { most_stddev: -1 }", "noise.most_stddev"),
+        ("jpeg_traces { least_quality: 96 }", "jpeg_traces.least_quality"),
+        ("grey { probability: nan }", "grey.probability"),
+        ("photometric { strength: 3 }", "photometric.strength"),
+    ],
+)
 def test_values_out_of_range_are_said(steps, field):
     (finding,) = found(steps)
     assert finding.field == f"mirilla.augmentation.{field}"

@@ -27,10 +27,14 @@ def test_the_recipes_settings_pass():
         ("precision: 'half'", "mirilla.precision"),
         ("dynamic_assigner {} quality_focal_loss {} distillation {}", "mirilla.distillation.teacher"),
         ("dynamic_assigner {} distillation { teacher: 'x.onnx' }", "mirilla.distillation"),
-        ("dynamic_assigner {} quality_focal_loss {} distillation { teacher: 'x' share: 2 }",
-         "mirilla.distillation.share"),
-        ("dynamic_assigner {} quality_focal_loss {} distillation { teacher: 'x' least_score: 1 }",
-         "mirilla.distillation.least_score"),
+        (
+            "dynamic_assigner {} quality_focal_loss {} distillation { teacher: 'x' share: 2 }",
+            "mirilla.distillation.share",
+        ),
+        (
+            "dynamic_assigner {} quality_focal_loss {} distillation { teacher: 'x' least_score: 1 }",
+            "mirilla.distillation.least_score",
+        ),
     ],
 )
 def test_senseless_settings_are_refused(text, field):

@@ -21,9 +21,7 @@ def leaves(message, prefix=""):
 
 def test_the_sample_is_the_apis(shared):
     theirs = config.load(shared / "data/odapi/pipeline_b24.config")
-    ours = config.sample(
-        1, "data/train.record", "data/val.record", "data/label_map.pbtxt", num_eval_examples=48
-    )
+    ours = config.sample(1, "data/train.record", "data/val.record", "data/label_map.pbtxt", num_eval_examples=48)
     assert dict(leaves(ours)) == dict(leaves(theirs))
     assert len(dict(leaves(ours))) > 100
     assert ours == theirs
@@ -48,11 +46,7 @@ def test_what_is_filled_in():
     assert (pipeline.train_config.num_steps, pipeline.train_config.batch_size) == (5000, 8)
     assert list(pipeline.train_input_reader.tf_record_input_reader.input_path) == ["a.record", "b.record"]
     assert list(pipeline.eval_input_reader.tf_record_input_reader.input_path) == ["c/eval.record"]
-    assert (
-        pipeline.train_input_reader.label_map_path
-        == pipeline.eval_input_reader.label_map_path
-        == "labels.pbtxt"
-    )
+    assert pipeline.train_input_reader.label_map_path == pipeline.eval_input_reader.label_map_path == "labels.pbtxt"
     assert not pipeline.eval_input_reader.shuffle
 
 

@@ -211,9 +211,7 @@ def test_every_refused_augmentation_is_refused():
         if f"train_config.data_augmentation_options.{step.name}" not in found:
             taken.add(step.name)
     acting = {
-        s.name
-        for s in steps
-        if support.support(f"train_config.data_augmentation_options.{s.name}").status == ACTS
+        s.name for s in steps if support.support(f"train_config.data_augmentation_options.{s.name}").status == ACTS
     }
     assert taken == acting
     assert {"random_horizontal_flip", "ssd_random_crop"} <= taken
@@ -238,9 +236,7 @@ def test_a_default_that_is_refused_must_be_changed():
 
 
 def test_no_effect_is_a_note():
-    (found,) = [
-        f for f in config.check(with_text("train_input_reader { num_readers: 3 }")) if "train" in f.field
-    ]
+    (found,) = [f for f in config.check(with_text("train_input_reader { num_readers: 3 }")) if "train" in f.field]
     assert (found.field, found.severity) == ("train_input_reader.num_readers", "note")
 
 

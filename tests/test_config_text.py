@@ -171,9 +171,7 @@ def test_merge_replaces_lists_and_merges_messages():
         "train_config { batch_size: 24 freeze_variables: 'a' freeze_variables: 'b' "
         "optimizer { rms_prop_optimizer { decay: 0.5 } } }"
     )
-    merged = config.merge(
-        base, "train_config { freeze_variables: 'c' optimizer { use_moving_average: false } }"
-    )
+    merged = config.merge(base, "train_config { freeze_variables: 'c' optimizer { use_moving_average: false } }")
     train = merged.train_config
     assert (train.batch_size, list(train.freeze_variables)) == (24, ["c"])
     assert train.optimizer.rms_prop_optimizer.decay == 0.5
@@ -188,9 +186,9 @@ def test_override():
     assert config.override(base, "train_config.batch_size", "8").train_config.batch_size == 8
     assert base.train_config.batch_size == 24
     path = "train_input_reader.tf_record_input_reader.input_path"
-    assert list(
-        config.override(base, path, "c.record").train_input_reader.tf_record_input_reader.input_path
-    ) == ["c.record"]
+    assert list(config.override(base, path, "c.record").train_input_reader.tf_record_input_reader.input_path) == [
+        "c.record"
+    ]
     several = config.override(base, path, ["c", "d"]).train_input_reader.tf_record_input_reader
     assert list(several.input_path) == ["c", "d"]
     assert config.override(base, "mirilla.moving_average_warmup", True).mirilla.moving_average_warmup
@@ -262,10 +260,7 @@ def test_the_checked_in_module_is_that_of_the_proto(tmp_path):
 
     source = Path(str(files("mirilla"))).parent
     out = tmp_path / "set"
-    assert (
-        protoc.main(["protoc", f"-I{source}", f"--descriptor_set_out={out}", "mirilla/protos/pipeline.proto"])
-        == 0
-    )
+    assert protoc.main(["protoc", f"-I{source}", f"--descriptor_set_out={out}", "mirilla/protos/pipeline.proto"]) == 0
     fresh = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
     ours = descriptor_pb2.FileDescriptorProto()
     pipeline_pb2.DESCRIPTOR.CopyToProto(ours)
@@ -291,9 +286,7 @@ def test_the_proto_names_every_message_of_the_module():
 
     source = (files("mirilla") / "protos/pipeline.proto").read_text()
     plain = "\n".join(line.split("//")[0] for line in source.splitlines())
-    fields = sorted(
-        (name, int(number)) for name, number in re.findall(r"(\w+)\s*=\s*(\d+)\s*(?:\[|;)", plain)
-    )
+    fields = sorted((name, int(number)) for name, number in re.findall(r"(\w+)\s*=\s*(\d+)\s*(?:\[|;)", plain))
     assert fields == sorted(_names_and_numbers(pipeline_pb2.DESCRIPTOR))
 
 

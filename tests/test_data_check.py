@@ -70,12 +70,9 @@ def test_labels_duplicates_and_broken_pictures():
     assert "'cow'" in found[0].text
     assert "c.jpg" in found[1].text
     assert (
-        "byte for byte, as a.jpg, and they are in different parts (eval and train); their boxes differ"
-        in found[3].text
+        "byte for byte, as a.jpg, and they are in different parts (eval and train); their boxes differ" in found[3].text
     )
-    quick = check(
-        dataset(sample("c.jpg", image=picture(200, 300)[:3000], height=200, width=300)), decode=False
-    )
+    quick = check(dataset(sample("c.jpg", image=picture(200, 300)[:3000], height=200, width=300)), decode=False)
     assert quick == []
 
 
@@ -248,10 +245,7 @@ def test_no_permission(tmp_path):
 
 def test_convert_and_stats_and_check(tmp_path, capsys):
     source, out = str(wider_folder(tmp_path / "src")), str(tmp_path / "out")
-    assert (
-        main(["data", "convert", source, out, "--to", "tfrecord", "--shards", "1", "--filter", "tutorial"])
-        == 0
-    )
+    assert main(["data", "convert", source, out, "--to", "tfrecord", "--shards", "1", "--filter", "tutorial"]) == 0
     text = capsys.readouterr().out
     assert "Filter 'tutorial': 2 of 4 boxes stay" in text
     assert "Wrote 3 pictures with 2 boxes (face) as tfrecord" in text
@@ -324,7 +318,5 @@ def test_bad_input(tmp_path, capsys, arguments, code, message):
 
 def test_eval_share_makes_parts(tmp_path, capsys):
     source = wider_folder(tmp_path / "src")
-    assert (
-        main(["data", "convert", str(source), str(tmp_path / "o"), "--to", "csv", "--eval-share", "0.4"]) == 0
-    )
+    assert main(["data", "convert", str(source), str(tmp_path / "o"), "--to", "csv", "--eval-share", "0.4"]) == 0
     assert set(read_dataset(tmp_path / "o").parts.values()) == {"train", "eval"}

@@ -96,9 +96,7 @@ def content() -> bytes:
 
 def _fetch(folder, server, archive, **more):
     waits: list[float] = []
-    result = fetch.fetch_widerface(
-        folder, mirrors=[server.url], archives=[archive], sleep=waits.append, **more
-    )
+    result = fetch.fetch_widerface(folder, mirrors=[server.url], archives=[archive], sleep=waits.append, **more)
     return result, waits
 
 
@@ -240,20 +238,14 @@ def test_own_files_are_used_and_left(server, content, tmp_path):
     (own / "set.zip").write_bytes(other)
     with pytest.raises(DownloadError, match=r"it has .* bytes, but the published file has"):
         fetch.fetch_widerface(tmp_path / "v", mirrors=[], from_dir=own, archives=[archive_of(content)])
-    fetch.fetch_widerface(
-        tmp_path / "v", mirrors=[], from_dir=own, archives=[archive_of(content)], checksum=False
-    )
+    fetch.fetch_widerface(tmp_path / "v", mirrors=[], from_dir=own, archives=[archive_of(content)], checksum=False)
     assert (tmp_path / "v/set/a.txt").read_bytes() == b"packed anew"
     (own / "set.zip").write_bytes(content[:-40])
     with pytest.raises(DownloadError, match="not a whole zip"):
-        fetch.fetch_widerface(
-            tmp_path / "u", mirrors=[], from_dir=own, archives=[archive_of(content)], checksum=False
-        )
+        fetch.fetch_widerface(tmp_path / "u", mirrors=[], from_dir=own, archives=[archive_of(content)], checksum=False)
 
 
-@pytest.mark.parametrize(
-    "name", ["../out.txt", "/etc/out.txt", "set/../../out.txt", "..\\out.txt", "C:/out.txt"]
-)
+@pytest.mark.parametrize("name", ["../out.txt", "/etc/out.txt", "set/../../out.txt", "..\\out.txt", "C:/out.txt"])
 def test_members_that_lead_out_of_the_folder(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("set/good.txt", b"x")

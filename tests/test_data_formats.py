@@ -64,9 +64,7 @@ def test_wider_zero_faces_with_and_without_the_line_of_zeros():
     assert [len(f.boxes_px_xywh) for f in faces] == [0, 0, 1, 0]
 
 
-@pytest.mark.parametrize(
-    ("part", "pictures", "boxes", "bare"), [("train", 12880, 159424, 4), ("val", 3226, 39708, 4)]
-)
+@pytest.mark.parametrize(("part", "pictures", "boxes", "bare"), [("train", 12880, 159424, 4), ("val", 3226, 39708, 4)])
 def test_wider_text_and_mat_say_the_same(shared, part, pictures, boxes, bare):
     pytest.importorskip("scipy")
     folder = shared / "data/wider_eval"
@@ -109,9 +107,7 @@ def test_published_samples(shared):
     pascal = read_dataset(folder / "pascal_sample7")
     assert (pascal.format, len(pascal), pascal.problems) == ("voc", 7, ())
     one = next(s for s in pascal.samples if s.filename == "2007_000027.jpg")
-    assert one.boxes_px_xyxy.tolist() == [
-        pytest.approx([174, 101, 349, 351])
-    ]  # the person, not head and hands
+    assert one.boxes_px_xyxy.tolist() == [pytest.approx([174, 101, 349, 351])]  # the person, not head and hands
     assert one.labels == ("person",)
     ellipses = read_dataset(folder / "fddb_sample7")
     assert (ellipses.format, len(ellipses), ellipses.boxes) == ("fddb", 7, 11)
@@ -148,9 +144,7 @@ def test_ellipse_boxes_hold_the_ellipse_tightly():
     t = np.linspace(0, 2 * np.pi, 100_001)
     x = 30 * np.cos(t) * np.cos(0.7) - 12 * np.sin(t) * np.sin(0.7)
     y = 30 * np.cos(t) * np.sin(0.7) + 12 * np.sin(t) * np.cos(0.7)
-    np.testing.assert_allclose(
-        fddb.ellipse_box(30, 12, 0.7, 0, 0), [x.min(), y.min(), x.max(), y.max()], atol=1e-6
-    )
+    np.testing.assert_allclose(fddb.ellipse_box(30, 12, 0.7, 0, 0), [x.min(), y.min(), x.max(), y.max()], atol=1e-6)
 
 
 # --- round trips
@@ -204,9 +198,7 @@ def test_round_trip(to, tmp_path_factory, data):
 
     assert {key(s.filename) for s in after.samples} == {s.filename for s in before.samples}
     found = {key(s.filename): s for s in after.samples}
-    kept_flags = {"yolo": (), "widerface": ("ignore",)}.get(
-        to, ("ignore", "difficult", "group_of", "is_crowd")
-    )
+    kept_flags = {"yolo": (), "widerface": ("ignore",)}.get(to, ("ignore", "difficult", "group_of", "is_crowd"))
     for one in before.samples:
         other = found[one.filename]
         want = filters.without_ignored(one)[0] if to == "yolo" else one
@@ -241,30 +233,20 @@ def test_a_turned_photo_keeps_its_bytes_and_boxes(to, tmp_path):
 
 def test_whole_numbers_are_written_whole():
     one = sample("a.jpg", [(3, 2, 9, 12.5)])
-    assert (
-        csv_table.text_of([one])
-        == "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,30,20,face,3,2,9,12.5\n"
-    )
+    assert csv_table.text_of([one]) == "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,30,20,face,3,2,9,12.5\n"
     assert "<xmin>3</xmin>" in voc.xml_of(one, "a.jpg")
     assert coco.content_of([one], ["a.jpg"], {"face": 1})["annotations"][0]["bbox"] == [3, 2, 6, 10.5]
     assert widerface.text_of([one]) == "a.jpg\n1\n3 2 6 10.5 0 0 0 0 0 0\n"
-    assert (
-        yolo.text_of(sample("a.jpg", [(3, 2, 9, 12)]), {"face": 0})
-        == "0 0.200000 0.350000 0.200000 0.500000\n"
-    )
+    assert yolo.text_of(sample("a.jpg", [(3, 2, 9, 12)]), {"face": 0}) == "0 0.200000 0.350000 0.200000 0.500000\n"
 
 
 # --- VOC, CSV, COCO, YOLO
 
 
-def _voc(
-    folder: Path, name: str, size="<width>30</width><height>20</height>", box="3,2,9,12", filename=None
-) -> None:
+def _voc(folder: Path, name: str, size="<width>30</width><height>20</height>", box="3,2,9,12", filename=None) -> None:
     (folder / "Annotations").mkdir(parents=True, exist_ok=True)
     (folder / "JPEGImages").mkdir(exist_ok=True)
-    corners = "".join(
-        f"<{n}>{v}</{n}>" for n, v in zip(("xmin", "ymin", "xmax", "ymax"), box.split(","), strict=True)
-    )
+    corners = "".join(f"<{n}>{v}</{n}>" for n, v in zip(("xmin", "ymin", "xmax", "ymax"), box.split(","), strict=True))
     (folder / "Annotations" / f"{name}.xml").write_text(
         f"<annotation><filename>{filename or name + '.jpg'}</filename><size>{size}</size>"
         "<object><name>cat</name>"
@@ -423,9 +405,7 @@ def test_coco_as_pycocotools_reads_it(tmp_path):
     pytest.importorskip("pycocotools")
     from pycocotools.coco import COCO
 
-    convert(
-        dataset(sample("a.jpg", [(3, 2, 9, 12), (1, 1, 5, 6)], ignore=[False, True])), tmp_path / "c", "coco"
-    )
+    convert(dataset(sample("a.jpg", [(3, 2, 9, 12), (1, 1, 5, 6)], ignore=[False, True])), tmp_path / "c", "coco")
     read = COCO(str(tmp_path / "c/annotations/instances_train.json"))
     rows = read.loadAnns(read.getAnnIds())
     assert [r["bbox"] for r in rows] == [[3, 2, 6, 10], [1, 1, 4, 5]]
@@ -456,9 +436,7 @@ def test_yolo_folders_as_exported(tmp_path):
             (tmp_path / part / kind).mkdir(parents=True)
         (tmp_path / part / "images" / "a.jpg").write_bytes(picture(seed=len(part)))
     (tmp_path / "train/labels/a.txt").write_text("1 0.5 0.5 0.2 0.4\n0 0.1 0.1 0.5 0.1 0.3 0.6\n")
-    (tmp_path / "data.yaml").write_text(
-        "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['a', 'b']\n"
-    )
+    (tmp_path / "data.yaml").write_text("train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['a', 'b']\n")
     found = read_dataset(tmp_path)
     assert found.parts == {"train/a.jpg": "train", "eval/a.jpg": "eval"}
     assert found.samples[0].labels == ("b", "a")
@@ -560,12 +538,8 @@ def test_shares_are_stable(count, share):
         s.filename for s in samples
     }
     assert not train.parts.keys() & evaluated.parts.keys()
-    more, _ = split_share(
-        dataset(*samples, *(sample(f"more{i}.jpg", [], image=image) for i in range(20))), share
-    )
-    if {s.filename for s in evaluated.samples} == {
-        s.filename for s in samples if share_of(s.filename) < share
-    }:
+    more, _ = split_share(dataset(*samples, *(sample(f"more{i}.jpg", [], image=image) for i in range(20))), share)
+    if {s.filename for s in evaluated.samples} == {s.filename for s in samples if share_of(s.filename) < share}:
         assert {s.filename for s in train.samples} <= {s.filename for s in more.samples}
 
 
@@ -580,10 +554,7 @@ def test_tutorial_filter_by_hand(tmp_path):
     found = filters.tutorial(read_dataset(wider_folder(tmp_path)))
     # of a.jpg only the first face is valid, sharp and at least 50 px; c.jpg's is 60 px high
     assert [len(s) for s in found.samples] == [1, 0, 1]
-    assert (
-        "2 of 4 boxes stay; taken out: 1 invalid, 1 blurred, 0 with the longer side under 50 px"
-        in found.notes[-1]
-    )
+    assert "2 of 4 boxes stay; taken out: 1 invalid, 1 blurred, 0 with the longer side under 50 px" in found.notes[-1]
 
 
 def test_rename_joins_classes():

@@ -87,11 +87,7 @@ def test_exif_chunk_behind_the_pixels_of_a_png():
     chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
     content = picture(format="PNG")
     content = (
-        content[:-12]
-        + struct.pack(">I", len(chunk) - 4)
-        + chunk
-        + struct.pack(">I", zlib.crc32(chunk))
-        + content[-12:]
+        content[:-12] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + content[-12:]
     )
     assert images.size_of(content) == (30, 20)
     assert images.decode_rgb(content).shape == (30, 20, 3)

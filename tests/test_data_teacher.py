@@ -19,9 +19,7 @@ from mirilla.errors import DataError
 
 
 def sample(*own, ignore=(), labels=None):
-    return Sample(
-        b"", "a.jpg", 100, 100, np.array(own, float), labels or ("face",) * len(own), ignore=ignore or None
-    )
+    return Sample(b"", "a.jpg", 100, 100, np.array(own, float), labels or ("face",) * len(own), ignore=ignore or None)
 
 
 def finds(*rows):
@@ -140,8 +138,20 @@ def test_yunet_agrees_with_the_labels_of_a_real_set(yunet, shared):
         pytest.skip("../shared/data/faces is missing")
     whole = read_dataset(folder, split="eval")
     part = whole.with_samples(whole.samples[::60])
-    bare = part.with_samples(replace(s, boxes_yxyx=np.zeros((0, 4)), labels=(), ignore=None, difficult=None,
-                                     group_of=None, is_crowd=None, weight=None, attributes={}) for s in part.samples)
+    bare = part.with_samples(
+        replace(
+            s,
+            boxes_yxyx=np.zeros((0, 4)),
+            labels=(),
+            ignore=None,
+            difficult=None,
+            group_of=None,
+            is_crowd=None,
+            weight=None,
+            attributes={},
+        )
+        for s in part.samples
+    )
     taught = teacher.teach(bare, yunet)
     wanted = met = 0
     for truth, found in zip(part.samples, taught.samples, strict=True):

@@ -19,10 +19,7 @@ from mirilla.protos import example
 
 def test_masked_crc_of_the_published_vector():
     # CRC-32C of "123456789" is 0xe3069283; rotated right by 15 and shifted by 0xa282ead8:
-    assert (
-        tfrecord.records.masked_crc32c(b"123456789")
-        == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) % 2**32
-    )
+    assert tfrecord.records.masked_crc32c(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) % 2**32
 
 
 def _file(tmp_path, *contents):
@@ -156,15 +153,11 @@ _unit = st.floats(0, 1, width=32)
 def test_samples_round_trip(rows, orientation):
     boxes = np.array([r[:4] for r in rows]).reshape(-1, 4)
     bits = np.array([r[5] for r in rows], int)
-    flags = {
-        n: (bits >> i & 1).astype(bool) for i, n in enumerate(("ignore", "difficult", "group_of", "is_crowd"))
-    }
+    flags = {n: (bits >> i & 1).astype(bool) for i, n in enumerate(("ignore", "difficult", "group_of", "is_crowd"))}
     content = rotated(orientation)
     height, width = images.size_of(content)
     weight = np.where(flags["ignore"], 1.0, [r[6] for r in rows])
-    before = tfrecord.Sample(
-        content, "a.jpg", height, width, boxes, tuple(r[4] for r in rows), weight=weight, **flags
-    )
+    before = tfrecord.Sample(content, "a.jpg", height, width, boxes, tuple(r[4] for r in rows), weight=weight, **flags)
     after = tfrecord.from_example(tfrecord.to_example(before, {"a": 1, "b c": 2, "ä": 3}), "here")
     np.testing.assert_allclose(after.boxes_yxyx, before.boxes_yxyx, atol=2e-7)
     assert (after.labels, after.height_px, after.width_px) == (before.labels, height, width)
@@ -239,9 +232,7 @@ def test_unusable_records_name_the_record(change, message):
 
 def test_wrong_label_writes_nothing(tmp_path):
     with pytest.raises(DataError, match="'dog' is not in the label map"):
-        tfrecord.write_tfrecords(
-            [sample(), sample("b.jpg", labels=["dog"])], ["face"], tmp_path / "a.tfrecord", 2
-        )
+        tfrecord.write_tfrecords([sample(), sample("b.jpg", labels=["dog"])], ["face"], tmp_path / "a.tfrecord", 2)
     assert not list(tmp_path.iterdir())
     with pytest.raises(DataError, match="no picture"):
         tfrecord.write_tfrecords([], ["face"], tmp_path / "a.tfrecord")
@@ -249,9 +240,7 @@ def test_wrong_label_writes_nothing(tmp_path):
 
 
 def test_broken_file_in_a_data_set_keeps_what_stands_before(tmp_path):
-    (path,) = tfrecord.write_tfrecords(
-        [sample(f"{i}.jpg") for i in range(3)], ["face"], tmp_path / "a.tfrecord"
-    )
+    (path,) = tfrecord.write_tfrecords([sample(f"{i}.jpg") for i in range(3)], ["face"], tmp_path / "a.tfrecord")
     path.write_bytes(path.read_bytes()[:-10])
     found = read_dataset(path)
     assert [s.filename for s in found.samples] == ["0.jpg", "1.jpg"]
@@ -315,9 +304,7 @@ def test_tensorflow_reads_ours(tf, tmp_path):
         "image/object/class/text": tf.io.VarLenFeature(tf.string),
         "image/object/weight": tf.io.VarLenFeature(tf.float32),
     }
-    spec |= {
-        f"image/object/bbox/{n}": tf.io.VarLenFeature(tf.float32) for n in ("ymin", "xmin", "ymax", "xmax")
-    }
+    spec |= {f"image/object/bbox/{n}": tf.io.VarLenFeature(tf.float32) for n in ("ymin", "xmin", "ymax", "xmax")}
     found = {}
     for raw in tf.data.TFRecordDataset([str(p) for p in paths]):
         item = tf.io.parse_single_example(raw, spec)
@@ -364,9 +351,7 @@ def test_we_read_tensorflows(tf, tmp_path):
         "image/object/is_crowd": [0],
         "image/object/weight": [0.5],
     }
-    message = tf.train.Example(
-        features=tf.train.Features(feature={n: feature(v) for n, v in features.items()})
-    )
+    message = tf.train.Example(features=tf.train.Features(feature={n: feature(v) for n, v in features.items()}))
     path = str(tmp_path / "tf.record-00000-of-00001")
     with tf.io.TFRecordWriter(path) as writer:
         writer.write(message.SerializeToString())

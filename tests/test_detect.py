@@ -61,9 +61,7 @@ def test_a_folder_and_its_file_are_the_same_model(exported, photo):
     assert found.boxes_yxyx.max() <= 1
     assert set(found.classes.tolist()) <= {1, 2}
     same(Detector.load(exported.frozen_graph)(photo), found)
-    assert (
-        detector.protocol == "input 96x96, squash, one view, NMS IoU 0.6, scores > 1e-08, at most 100 boxes"
-    )
+    assert detector.protocol == "input 96x96, squash, one view, NMS IoU 0.6, scores > 1e-08, at most 100 boxes"
 
 
 def test_threshold_includes_its_value(exported, photo):
@@ -222,9 +220,7 @@ def test_a_training_folder(exported, photo, tmp_path):
     pipeline.model.ssd.image_resizer.fixed_shape_resizer.width = 96
     config.save(tmp_path / "pipeline.config", pipeline)
     weights = random_weights(SPEC)
-    averages = {
-        f"{name}/{checkpoint.AVERAGE}": value for name, value in weights.items() if "moving" not in name
-    }
+    averages = {f"{name}/{checkpoint.AVERAGE}": value for name, value in weights.items() if "moving" not in name}
     now = {name: value if "moving" in name else value + 1 for name, value in weights.items()}
     for step, variables in ((5, now), (10, now | averages)):
         checkpoint.save(tmp_path, checkpoint.Checkpoint(step, variables, {}))

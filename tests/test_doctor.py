@@ -91,9 +91,7 @@ def test_scaling_before_the_first_convolution_is_preprocessing():
 def test_resizing_inside_is_preprocessing():
     graph = Graph()
     pixels = graph.placeholder("image", (1, 64, 64, 3))
-    resized = graph.node(
-        "ResizeBilinear", "resize", pixels, graph.const("size", np.array([32, 32], np.int32))
-    )
+    resized = graph.node("ResizeBilinear", "resize", pixels, graph.const("size", np.array([32, 32], np.int32)))
     graph.block("first", resized, (3, 3, 3, 16), 2)
     one = only(examine(graph, input_size=32).findings, "preprocessing-inside")
     assert "'resize' (ResizeBilinear)" in one.what

@@ -117,9 +117,7 @@ def test_another_arena_is_told(model):
 def test_constants_that_are_not_finite(model):
     broken = constant("x", np.array([1, np.inf, 2]))
     constants = tuple(
-        replace(one, data=(one.data or b"")[:-6] + (broken.data or b""))
-        if one.name == "extra/weights"
-        else one
+        replace(one, data=(one.data or b"")[:-6] + (broken.data or b"")) if one.name == "extra/weights" else one
         for one in model.constants
     )
     one = only(doctor_model.examine(replace(model, constants=constants)).findings, "fp16-overflow")

@@ -102,9 +102,7 @@ def test_models_with_any_numbers_in_them(data):
         )
         op = replace(op, plan=replace(op.plan, **{field: data.draw(number)}))
     elif what == "kind":
-        op = replace(
-            op, kind=data.draw(st.sampled_from(["Conv", "Concat", "Relu6", "Tile", "Reshape", "Gemm"]))
-        )
+        op = replace(op, kind=data.draw(st.sampled_from(["Conv", "Concat", "Relu6", "Tile", "Reshape", "Gemm"])))
     elif what == "kernel":
         small = st.one_of(st.none(), st.integers(0, 9))
         op = replace(op, kernel=bf.Kernel(*(data.draw(small) for _ in range(4))))

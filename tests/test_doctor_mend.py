@@ -138,9 +138,7 @@ def test_every_form_of_batch_norm(form):
     check_same(graph, mended)
     assert mended.difference == 0
     before, after = bonnet.build(graph.graph_def)[0], bonnet.build(mended.graph_def)[0]
-    assert [one.values.tobytes() for one in before.constants] == [
-        one.values.tobytes() for one in after.constants
-    ]
+    assert [one.values.tobytes() for one in before.constants] == [one.values.tobytes() for one in after.constants]
 
 
 def test_dilations_that_matter_stay():
@@ -182,9 +180,7 @@ def test_switches_whose_side_is_fixed_are_taken_out(negated):
     merge = graph.node("Merge", f"{scope}/Merge", inference, training)
     graph["extra/Relu6"].input[0] = merge
     mended = mend(graph.graph_def)
-    assert {node.op for node in mended.graph_def.node}.isdisjoint(
-        {"Switch", "Merge", "PlaceholderWithDefault"}
-    )
+    assert {node.op for node in mended.graph_def.node}.isdisjoint({"Switch", "Merge", "PlaceholderWithDefault"})
     check_same(small_network(), mended)
     assert mended.examination.findings == ()
 
@@ -324,8 +320,7 @@ def test_cropped_kernels_give_the_same_in_tensorflow(side, kernel, stride):
     assert any("was cut from" in change for change in mended.changes)
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 2 * side, 2 * side, 3)).astype(np.float32)
     before, after = (
-        _tensorflow(one, "input", ("large/BiasAdd",), pictures)[0]
-        for one in (graph.graph_def, mended.graph_def)
+        _tensorflow(one, "input", ("large/BiasAdd",), pictures)[0] for one in (graph.graph_def, mended.graph_def)
     )
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
 
@@ -341,9 +336,7 @@ def test_training_graph_with_a_default_of_inference_gives_the_same_in_tensorflow
     assert mended.examination.findings == ()
     check_old(mended.graph_def)
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
-    before, after = (
-        _tensorflow(one, "input", ("out",), pictures)[0] for one in (graph_def, mended.graph_def)
-    )
+    before, after = (_tensorflow(one, "input", ("out",), pictures)[0] for one in (graph_def, mended.graph_def))
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
     assert before.std() > 0.05
     bonnet.build(mended.graph_def, None, "out")

@@ -36,10 +36,16 @@ BESIDE = ["protobuf==3.20.3", "pillow"]  # the client's metadata asks for what b
 MAPS = ((16, 16), (8, 8), (4, 4), (2, 2), (1, 1))
 ANCHORS = anchors_yxyx(AnchorSpec(), MAPS, 256, 256)
 # Photos of ilc2021 in which these models see something (they were not trained on faces).
-PHOTOS = ("1a1f1785657aa98068e6b66d1031784d", "121c9e1e2f9fefa8a5ea63b54d23ac91",
-          "01d0117fb990e00ac58348ba621975aa", "0697d656d0e607116947d81322f962a2",
-          "0d1340a3e928cfe722852e74f0828561", "1255e19d9448c5c43be10c545553e8e5",
-          "0d5c4d735a8521b8509e71357559bb74", "177cd8213775da3a8ea5785f72f79a56")
+PHOTOS = (
+    "1a1f1785657aa98068e6b66d1031784d",
+    "121c9e1e2f9fefa8a5ea63b54d23ac91",
+    "01d0117fb990e00ac58348ba621975aa",
+    "0697d656d0e607116947d81322f962a2",
+    "0d1340a3e928cfe722852e74f0828561",
+    "1255e19d9448c5c43be10c545553e8e5",
+    "0d5c4d735a8521b8509e71357559bb74",
+    "177cd8213775da3a8ea5785f72f79a56",
+)
 
 Ask = Callable[..., Any]
 
@@ -101,11 +107,19 @@ def ask(environment: Path, photos: Path, kit_models: Path) -> Iterator[Ask]:
     with Server(Device(frames=open_frames(photos), fps=0), port=0) as server:
 
         def run(job: str, **arguments: object) -> Any:
-            variables = {"VISION_BONNET_HOST": server.host, "VISION_BONNET_PORT": str(server.port),
-                         "VISION_BONNET_MODELS_PATH": str(kit_models)}
+            variables = {
+                "VISION_BONNET_HOST": server.host,
+                "VISION_BONNET_PORT": str(server.port),
+                "VISION_BONNET_MODELS_PATH": str(kit_models),
+            }
             clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-            done = subprocess.run([str(environment), str(script), job, json.dumps(arguments)],
-                                  env=clean | variables, capture_output=True, text=True, timeout=120)
+            done = subprocess.run(
+                [str(environment), str(script), job, json.dumps(arguments)],
+                env=clean | variables,
+                capture_output=True,
+                text=True,
+                timeout=120,
+            )
             assert done.returncode == 0, done.stderr
             return json.loads(done.stdout)
 
@@ -138,8 +152,12 @@ def test_images(ask: Ask, models: Path, photos: Path):
             # two builds of Pillow may decode a JPEG a grey level apart
             least = 0.2 if kind == "jpeg" else 1e-5
             np.testing.assert_allclose(result["tensors"][name]["data"], values, atol=least)
-    assert np.abs(np.subtract(answer["grey"]["tensors"]["concat"]["data"],
-                              answer["rgb"]["tensors"]["concat"]["data"])).max() > 0.01
+    assert (
+        np.abs(
+            np.subtract(answer["grey"]["tensors"]["concat"]["data"], answer["rgb"]["tensors"]["concat"]["data"])
+        ).max()
+        > 0.01
+    )
 
 
 def test_classifier(ask: Ask, models: Path, photos: Path):
@@ -168,8 +186,7 @@ def test_camera(ask: Ask, models: Path, photos: Path):
 def test_sparse(ask: Ask, models: Path, photos: Path):
     threshold, top_k = -4.0, 7
     model, photo = models / "card_detector.binaryproto", photos / f"{PHOTOS[0]}.jpg"
-    answer = ask("sparse", model=str(model), photo=str(photo), rows=1278, columns=4, threshold=threshold,
-                 top_k=top_k)
+    answer = ask("sparse", model=str(model), photo=str(photo), rows=1278, columns=4, threshold=threshold, top_k=top_k)
     logits = np.reshape(answer["dense"]["tensors"]["concat_1"]["data"], (1278, 4))
     codes = np.reshape(answer["dense"]["tensors"]["concat"]["data"], (1278, 4))
     scores, boxes = (answer["sparse"]["tensors"][name] for name in ("concat_1", "concat"))

@@ -199,21 +199,24 @@ def test_bad_pictures_are_refused_and_the_connection_lives(server: Server):
         assert fine(kit.look(whole))
 
 
-@pytest.mark.parametrize(("change", "says"), [
-    ({"model_name": ""}, "no name"),
-    ({"model_name": "m" * 257}, "257 characters"),
-    ({"model_name": "FaceDetection"}, "ignores the graph"),
-    ({"model_name": "DishDetection"}, "ignores the graph"),
-    ({"input_shape": {"batch": 2, "height": 8, "width": 8, "depth": 3}}, "batch 2"),
-    ({"input_shape": {"batch": 1, "height": 8, "width": 8, "depth": 1}}, "depth 1"),
-    ({"input_shape": {"batch": 1, "height": 0, "width": 8, "depth": 3}}, "0x8"),
-    ({"input_shape": {"batch": 1, "height": 9000, "width": 8, "depth": 3}}, "9000x8"),
-    ({"input_shape": {"batch": 1, "height": 6, "width": 6, "depth": 3}}, "cannot become"),
-    ({"input_normalizer": {"mean": 128.0, "stddev": 0.0}}, "stddev 0"),
-    ({"input_normalizer": {"mean": float("nan"), "stddev": 1.0}}, "nan"),
-    ({"compute_graph": b""}, "Model 'm'"),
-    ({"compute_graph": GRAPH[:-3]}, "Model 'm'"),
-])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model_name": ""}, "no name"),
+        ({"model_name": "m" * 257}, "257 characters"),
+        ({"model_name": "FaceDetection"}, "ignores the graph"),
+        ({"model_name": "DishDetection"}, "ignores the graph"),
+        ({"input_shape": {"batch": 2, "height": 8, "width": 8, "depth": 3}}, "batch 2"),
+        ({"input_shape": {"batch": 1, "height": 8, "width": 8, "depth": 1}}, "depth 1"),
+        ({"input_shape": {"batch": 1, "height": 0, "width": 8, "depth": 3}}, "0x8"),
+        ({"input_shape": {"batch": 1, "height": 9000, "width": 8, "depth": 3}}, "9000x8"),
+        ({"input_shape": {"batch": 1, "height": 6, "width": 6, "depth": 3}}, "cannot become"),
+        ({"input_normalizer": {"mean": 128.0, "stddev": 0.0}}, "stddev 0"),
+        ({"input_normalizer": {"mean": float("nan"), "stddev": 1.0}}, "nan"),
+        ({"compute_graph": b""}, "Model 'm'"),
+        ({"compute_graph": GRAPH[:-3]}, "Model 'm'"),
+    ],
+)
 def test_models_that_are_refused(server: Server, change: dict, says: str):
     with Kit(server) as kit:
         assert failed(kit.load(**change), "LoadModel: ")
@@ -223,10 +226,16 @@ def test_models_that_are_refused(server: Server, change: dict, says: str):
 
 def test_a_model_that_asks_for_too_much(server: Server):
     huge = format.Constant(1, 1, 1, 3, format.FP16, 1.0, bytes(6), "y_w")
-    one = replace(pixels_model(), ops=(conv("y", "x", format.Kernel(1, 2, 1, 1)),), outputs=("y",),
-                  constants=(replace(huge, d1=2000, data=bytes(12000)),
-                             format.Constant(1, 1, 1, 2000, format.FP16, 1.0, bytes(4000), "y_b")),
-                  constant_names=("y_w", "y_b"))
+    one = replace(
+        pixels_model(),
+        ops=(conv("y", "x", format.Kernel(1, 2, 1, 1)),),
+        outputs=("y",),
+        constants=(
+            replace(huge, d1=2000, data=bytes(12000)),
+            format.Constant(1, 1, 1, 2000, format.FP16, 1.0, bytes(4000), "y_b"),
+        ),
+        constant_names=("y_w", "y_b"),
+    )
     with Kit(server) as kit:
         assert fine(kit.load(graph=format.serialise(one)))
         assert failed(kit.load("big", format.serialise(one), side=512), "At most")
@@ -397,12 +406,19 @@ def test_from_sparse_by_hand():
     assert (values.tolist(), places.shape) == ([], (0, 1))
 
 
-@given(st.lists(st.floats(-5, 5, width=32), min_size=6, max_size=6), st.floats(-5, 5, width=32),
-       st.integers(0, 7), st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), max_size=2))
+@given(
+    st.lists(st.floats(-5, 5, width=32), min_size=6, max_size=6),
+    st.floats(-5, 5, width=32),
+    st.integers(0, 7),
+    st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), max_size=2),
+)
 def test_threshold_matches_plain_python(data, above, top_k, ignored):
     values, places = server_sparse.threshold(np.array(data, np.float32), (2, 3), above, top_k, tuple(ignored))
-    kept = [(-v, i) for i, v in enumerate(data) if v > above
-            and not any((i // 3, i % 3)[dim] == label for dim, label in ignored)]
+    kept = [
+        (-v, i)
+        for i, v in enumerate(data)
+        if v > above and not any((i // 3, i % 3)[dim] == label for dim, label in ignored)
+    ]
     expected = sorted(kept)[:top_k]
     assert values.tolist() == [-v for v, _ in expected]
     assert places.tolist() == [[i // 3, i % 3] for _, i in expected]
@@ -413,10 +429,14 @@ def test_sparse_outputs_over_the_wire(server: Server):
     planes[1, 2:4, 4:6] = 200  # grid cell (1, 2), place 6, channel 1
     planes[0, 0:2, 0:2] = 100
     configs = {
-        "scores": {"logical_shape": {"values": [16, 3]},
-                   "thresholding": {"threshold": 50.0, "top_k": 5, "to_ignore": [{"dim": 1, "label": 0}]}},
-        "grid": {"logical_shape": {"values": [16]},
-                 "from_sparse_tensor": {"tensor_name": "scores", "squeeze_dims": [1]}},
+        "scores": {
+            "logical_shape": {"values": [16, 3]},
+            "thresholding": {"threshold": 50.0, "top_k": 5, "to_ignore": [{"dim": 1, "label": 0}]},
+        },
+        "grid": {
+            "logical_shape": {"values": [16]},
+            "from_sparse_tensor": {"tensor_name": "scores", "squeeze_dims": [1]},
+        },
     }
     with Kit(server) as kit:
         kit.load()
@@ -429,23 +449,39 @@ def test_sparse_outputs_over_the_wire(server: Server):
         assert list(kit.ask(camera_inference={}).inference_result.tensors["scores"].data) == []
 
 
-@pytest.mark.parametrize(("configs", "says"), [
-    ({"nothing": {"logical_shape": {"values": [48]}, "thresholding": {}}}, "no output 'nothing'"),
-    ({"grid": {"logical_shape": {"values": [48]}}}, "is empty"),
-    ({"grid": {"logical_shape": {"values": [47]}, "thresholding": {}}}, "does not hold 48"),
-    ({"grid": {"logical_shape": {"values": [-1, -48]}, "thresholding": {}}}, "positive"),
-    ({"grid": {"thresholding": {}}}, "positive"),
-    ({"grid": {"logical_shape": {"values": [48]}, "thresholding": {"top_k": -1}}}, "negative"),
-    ({"grid": {"logical_shape": {"values": [48]}, "thresholding": {"to_ignore": [{"dim": 1}]}}}, "dim 1"),
-    ({"grid": {"logical_shape": {"values": [16]}, "from_sparse_tensor": {"tensor_name": "scores"}}},
-     "not a thresholded output"),
-    ({"scores": {"logical_shape": {"values": [16, 3]}, "thresholding": {"top_k": 1, "threshold": -1}},
-      "grid": {"logical_shape": {"values": [16]}, "from_sparse_tensor": {"tensor_name": "scores"}}},
-     "2 dims"),
-    ({"scores": {"logical_shape": {"values": [16, 3]}, "thresholding": {"top_k": 1, "threshold": -1}},
-      "grid": {"logical_shape": {"values": [16]},
-               "from_sparse_tensor": {"tensor_name": "scores", "squeeze_dims": [2]}}}, "squeeze_dims"),
-])
+@pytest.mark.parametrize(
+    ("configs", "says"),
+    [
+        ({"nothing": {"logical_shape": {"values": [48]}, "thresholding": {}}}, "no output 'nothing'"),
+        ({"grid": {"logical_shape": {"values": [48]}}}, "is empty"),
+        ({"grid": {"logical_shape": {"values": [47]}, "thresholding": {}}}, "does not hold 48"),
+        ({"grid": {"logical_shape": {"values": [-1, -48]}, "thresholding": {}}}, "positive"),
+        ({"grid": {"thresholding": {}}}, "positive"),
+        ({"grid": {"logical_shape": {"values": [48]}, "thresholding": {"top_k": -1}}}, "negative"),
+        ({"grid": {"logical_shape": {"values": [48]}, "thresholding": {"to_ignore": [{"dim": 1}]}}}, "dim 1"),
+        (
+            {"grid": {"logical_shape": {"values": [16]}, "from_sparse_tensor": {"tensor_name": "scores"}}},
+            "not a thresholded output",
+        ),
+        (
+            {
+                "scores": {"logical_shape": {"values": [16, 3]}, "thresholding": {"top_k": 1, "threshold": -1}},
+                "grid": {"logical_shape": {"values": [16]}, "from_sparse_tensor": {"tensor_name": "scores"}},
+            },
+            "2 dims",
+        ),
+        (
+            {
+                "scores": {"logical_shape": {"values": [16, 3]}, "thresholding": {"top_k": 1, "threshold": -1}},
+                "grid": {
+                    "logical_shape": {"values": [16]},
+                    "from_sparse_tensor": {"tensor_name": "scores", "squeeze_dims": [2]},
+                },
+            },
+            "squeeze_dims",
+        ),
+    ],
+)
 def test_sparse_configs_that_do_not_fit(server: Server, configs: dict, says: str):
     with Kit(server) as kit:
         kit.load()
@@ -464,13 +500,16 @@ def answers(server: Server) -> bool:
         return kit.ask(get_firmware_info={}).firmware_info.major_version == 1
 
 
-@pytest.mark.parametrize("garbage", [
-    b"\xff\xff\xff\xff",  # four gigabytes announced
-    b"GET / HTTP/1.1\r\n\r\n",
-    b"\0\0\0\x04\xff\xff\xff\xff",  # no protobuf
-    b"\0\0\0\x03\x0a\x7f\x00",  # a field longer than the message
-    b"\0\0\0\x04\x0a\x02\x0a\x7f",
-])
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\xff\xff\xff\xff",  # four gigabytes announced
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0\0\0\x04\xff\xff\xff\xff",  # no protobuf
+        b"\0\0\0\x03\x0a\x7f\x00",  # a field longer than the message
+        b"\0\0\0\x04\x0a\x02\x0a\x7f",
+    ],
+)
 def test_garbage_closes_its_own_connection_only(server: Server, garbage: bytes):
     with Kit(server) as good, Kit(server) as bad:
         bad.socket.sendall(garbage)
@@ -579,14 +618,29 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 SHAPE = {"batch": 1, "height": 8, "width": 8, "depth": 3}
 SPARSE = {"grid": {"logical_shape": {"values": [16, 3]}, "thresholding": {"top_k": 4}}}
-REQUESTS = st.sampled_from([
-    Request(get_inference_state={}), Request(reset={}), Request(camera_inference={}),
-    Request(load_model={"model_name": "m", "input_shape": SHAPE, "input_normalizer": {"stddev": 1.0},
-                        "compute_graph": GRAPH}),
-    Request(image_inference={"model_name": "m", "tensor": {"shape": SHAPE, "data": bytes(192)},
-                             "sparse_configs": SPARSE}),
-    Request(start_camera_inference={"model_name": "m", "sparse_configs": SPARSE}),
-]).map(lambda r: r.SerializeToString())
+REQUESTS = st.sampled_from(
+    [
+        Request(get_inference_state={}),
+        Request(reset={}),
+        Request(camera_inference={}),
+        Request(
+            load_model={
+                "model_name": "m",
+                "input_shape": SHAPE,
+                "input_normalizer": {"stddev": 1.0},
+                "compute_graph": GRAPH,
+            }
+        ),
+        Request(
+            image_inference={
+                "model_name": "m",
+                "tensor": {"shape": SHAPE, "data": bytes(192)},
+                "sparse_configs": SPARSE,
+            }
+        ),
+        Request(start_camera_inference={"model_name": "m", "sparse_configs": SPARSE}),
+    ]
+).map(lambda r: r.SerializeToString())
 
 
 @st.composite
@@ -624,11 +678,33 @@ def test_fuzzed_messages_never_bring_it_down(fuzzed: Server, sent: list[bytes]):
 def test_the_verb_serves_and_ends_with_ctrl_c(tmp_path: Path, folder: Path):
     graph = tmp_path / "squares.binaryproto"
     graph.write_bytes(GRAPH)
-    command = [sys.executable, "-m", "mirilla.cli.main", "emulate", str(graph), "--input-size", "8",
-               "--port", "0", "--frames", str(folder), "--mean", "0", "--stddev", "1", "--verbose"]
+    command = [
+        sys.executable,
+        "-m",
+        "mirilla.cli.main",
+        "emulate",
+        str(graph),
+        "--input-size",
+        "8",
+        "--port",
+        "0",
+        "--frames",
+        str(folder),
+        "--mean",
+        "0",
+        "--stddev",
+        "1",
+        "--verbose",
+    ]
     source = Path(__file__).resolve().parents[1] / "src"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          env=os.environ | {"PYTHONPATH": str(source)}, preexec_fn=heed_ctrl_c) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(source)},
+        preexec_fn=heed_ctrl_c,
+    ) as process:
         assert process.stdout is not None
         lines = []
         for line in process.stdout:
@@ -651,8 +727,7 @@ def test_the_verb_serves_and_ends_with_ctrl_c(tmp_path: Path, folder: Path):
     assert out.rstrip().endswith("Stopped.")
 
 
-def test_the_verb_takes_the_size_from_model_json(tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                                 server: Server):
+def test_the_verb_takes_the_size_from_model_json(tmp_path: Path, capsys: pytest.CaptureFixture[str], server: Server):
     from mirilla.cli.main import main
     from mirilla.labels import LabelMap
     from mirilla.model import card
@@ -661,27 +736,32 @@ def test_the_verb_takes_the_size_from_model_json(tmp_path: Path, capsys: pytest.
     graph = tmp_path / "m.binaryproto"
     graph.write_bytes(GRAPH)
     boxes = np.zeros((16, 4), np.float32)
-    card.save(card.ModelCard(ModelSpec(height_px=8, width_px=8), LabelMap.from_names(["face"]), boxes,
-                             target="bonnet"), graph)
+    card.save(
+        card.ModelCard(ModelSpec(height_px=8, width_px=8), LabelMap.from_names(["face"]), boxes, target="bonnet"), graph
+    )
     # the size is known, so it gets as far as the port, which is taken
     assert main(["emulate", str(graph), "--port", str(server.port)]) == 1
     assert "Cannot listen" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("arguments", "code", "says"), [
-    (["missing.binaryproto"], 1, "missing.binaryproto"),
-    (["--port", "70000"], 2, "70000"),
-    (["--fps", "-1"], 2, "--fps"),
-    (["--stddev", "0"], 2, "stddev"),
-    (["--name", "x"], 2, "--name"),
-    (["--frames", "nowhere"], 1, "nowhere"),
-    (["{graph}"], 2, "--input-size"),
-    (["{graph}", "--input-size", "8", "--name", "FaceDetection"], 2, "FaceDetection"),
-    (["{graph}", "--input-size", "6"], 1, "cannot become"),
-    (["{graph}", "--input-size", "8", "--host", "203.0.113.7"], 1, "Cannot listen"),
-])
-def test_the_verb_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int,
-                          says: str):
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["missing.binaryproto"], 1, "missing.binaryproto"),
+        (["--port", "70000"], 2, "70000"),
+        (["--fps", "-1"], 2, "--fps"),
+        (["--stddev", "0"], 2, "stddev"),
+        (["--name", "x"], 2, "--name"),
+        (["--frames", "nowhere"], 1, "nowhere"),
+        (["{graph}"], 2, "--input-size"),
+        (["{graph}", "--input-size", "8", "--name", "FaceDetection"], 2, "FaceDetection"),
+        (["{graph}", "--input-size", "6"], 1, "cannot become"),
+        (["{graph}", "--input-size", "8", "--host", "203.0.113.7"], 1, "Cannot listen"),
+    ],
+)
+def test_the_verb_refuses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, says: str
+):
     from mirilla.cli.main import main
 
     graph = tmp_path / "m.binaryproto"

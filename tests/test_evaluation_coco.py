@@ -69,10 +69,7 @@ def random_pairs(seed: int, pictures: int = 12):
             )
         )
         near = np.repeat(box, rng.integers(0, 4, count), 0)
-        near = (
-            near
-            + rng.normal(0, 0.08, near.shape) * np.repeat(near[:, 2:] - near[:, :2], 2, 1)[:, [0, 2, 1, 3]]
-        )
+        near = near + rng.normal(0, 0.08, near.shape) * np.repeat(near[:, 2:] - near[:, :2], 2, 1)[:, [0, 2, 1, 3]]
         far = rng.uniform(0, 200, (int(rng.integers(0, 20)), 2))
         far = np.concatenate([far, far + rng.uniform(5, 150, far.shape)], 1)
         every = np.concatenate([near, far])
@@ -164,9 +161,7 @@ def test_three_boxes_found_exactly_score_one(crowd):
     for number, box in enumerate(boxes):
         rows = np.array([box] + [[0, 0, 20, 20]] * crowd) / 256
         truths.append(
-            GroundTruth(
-                f"{number}", 256, 256, rows, np.ones(len(rows)), is_crowd=np.array([False, True])[: len(rows)]
-            )
+            GroundTruth(f"{number}", 256, 256, rows, np.ones(len(rows)), is_crowd=np.array([False, True])[: len(rows)])
         )
         found.append(Detections(np.array([box]) / 256, np.array([0.8], np.float32), np.ones(1, np.int64)))  # type: ignore[arg-type]
     result = Coco(LABELS).evaluate(truths, found)
@@ -178,9 +173,7 @@ def test_three_boxes_found_exactly_score_one(crowd):
 def test_ignored_box_takes_any_number_of_detections():
     box = np.array([[0.1, 0.1, 0.5, 0.5], [0.6, 0.6, 0.9, 0.9]])
     truth = GroundTruth("a", 100, 100, box, np.ones(2), ignore=np.array([True, False]))
-    found = Detections(
-        box[[0, 0, 1]].astype(np.float32), np.array([0.9, 0.8, 0.7], np.float32), np.ones(3, np.int64)
-    )
+    found = Detections(box[[0, 0, 1]].astype(np.float32), np.array([0.9, 0.8, 0.7], np.float32), np.ones(3, np.int64))
     assert Coco(LABELS).evaluate([truth], [found])["AP"] == pytest.approx(1.0)
 
 

@@ -32,9 +32,7 @@ def figures(faces, detections, **flags):
         **{k: np.array(v, bool) for k, v in flags.items()},
     )
     scores = np.linspace(0.9, 0.5, len(detections)).astype(np.float32)
-    found = Detections(
-        np.array(detections, np.float32).reshape(-1, 4), scores, np.ones(len(scores), np.int64)
-    )
+    found = Detections(np.array(detections, np.float32).reshape(-1, 4), scores, np.ones(len(scores), np.int64))
     result = Faces().evaluate([truth], [found])
     return [result["AP@0.5"], result["AP@0.5 >= 16 px"], result["AP@0.5 >= 24 px"]]
 
@@ -43,16 +41,10 @@ def figures(faces, detections, **flags):
     ("faces", "detections", "flags", "want"),
     [
         pytest.param([BIG, MIDDLE, SMALL], [BIG, MIDDLE, SMALL], {}, [1, 1, 1], id="all found"),
-        pytest.param(
-            [BIG, MIDDLE, SMALL], [BIG], {}, [1 / 3, 1 / 2, 1], id="smaller faces do not count as missed"
-        ),
+        pytest.param([BIG, MIDDLE, SMALL], [BIG], {}, [1 / 3, 1 / 2, 1], id="smaller faces do not count as missed"),
         pytest.param([BIG, MIDDLE], [MIDDLE, BIG], {}, [1, 1, 1], id="a hit on a smaller face is not wrong"),
-        pytest.param(
-            [BIG], [AWAY_SMALL, BIG], {}, [1 / 2, 1, 1], id="a wrong detection below the bound is ignored"
-        ),
-        pytest.param(
-            [BIG], [AWAY_BIG, BIG], {}, [1 / 2, 1 / 2, 1 / 2], id="a wrong detection above the bound counts"
-        ),
+        pytest.param([BIG], [AWAY_SMALL, BIG], {}, [1 / 2, 1, 1], id="a wrong detection below the bound is ignored"),
+        pytest.param([BIG], [AWAY_BIG, BIG], {}, [1 / 2, 1 / 2, 1 / 2], id="a wrong detection above the bound counts"),
         pytest.param(
             [BIG, MIDDLE],
             [MIDDLE, MIDDLE, BIG],
@@ -86,9 +78,7 @@ def test_iou_is_measured_in_pixels_and_its_bound_is_inclusive():
 
 
 def test_sizes_are_those_at_a_long_side_of_256():
-    truth = GroundTruth(
-        "a", 1024, 2048, np.array([square(0, 20)]), np.ones(1)
-    )  # 160 px in the photo, 20 at 256
+    truth = GroundTruth("a", 1024, 2048, np.array([square(0, 20)]), np.ones(1))  # 160 px in the photo, 20 at 256
     result = Faces().evaluate([truth], [Detections.none()])
     assert result["AP@0.5 >= 16 px"] == 0
     assert np.isnan(result["AP@0.5 >= 24 px"])

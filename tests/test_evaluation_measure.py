@@ -44,9 +44,7 @@ def samples(tmp_path):
 
 
 def test_measures_a_callable_with_several_metrics(samples):
-    results = evaluate_model(
-        bright, samples, FACE, ("faces", "coco", "pascal"), protocol={"model": "by brightness"}
-    )
+    results = evaluate_model(bright, samples, FACE, ("faces", "coco", "pascal"), protocol={"model": "by brightness"})
     assert [r.metric for r in results] == ["faces", "coco", "pascal"]
     assert results[0]["AP@0.5"] == results[1]["AP"] == results[2]["mAP@0.5"] == pytest.approx(1)
     assert all(r.protocol_text.startswith("model: by brightness; ") for r in results)
@@ -65,9 +63,7 @@ def test_a_detector_with_batch_is_used_in_batches(samples):
 
 
 def test_classes_that_do_not_meet(samples):
-    with pytest.raises(
-        DataError, match=r"the data has 'face', the model's label map 'cat', 'dog', .*list\.txt:1"
-    ):
+    with pytest.raises(DataError, match=r"the data has 'face', the model's label map 'cat', 'dog', .*list\.txt:1"):
         evaluate_model(bright, samples, PETS, ("coco",))
     with pytest.raises(UsageError, match="for detectors of one class"):
         evaluate_model(bright, samples, PETS, ("faces",))

@@ -95,12 +95,8 @@ A, B = [0, 0, 100, 100], [500, 500, 600, 600]
     [
         pytest.param({}, [A, A], [0.9, 0.8], 0.5, id="second find is wrong, one box missed"),
         pytest.param({}, [A, A, B], [0.9, 0.8, 0.7], 0.5 + 0.5 * 2 / 3, id="second find lowers precision"),
-        pytest.param(
-            {"difficult": [1, 0]}, [A, A, B], [0.9, 0.8, 0.7], 1.0, id="difficult box counts for nothing"
-        ),
-        pytest.param(
-            {"ignore": [1, 0]}, [A, A, B], [0.9, 0.8, 0.7], 1.0, id="ignored box counts for nothing"
-        ),
+        pytest.param({"difficult": [1, 0]}, [A, A, B], [0.9, 0.8, 0.7], 1.0, id="difficult box counts for nothing"),
+        pytest.param({"ignore": [1, 0]}, [A, A, B], [0.9, 0.8, 0.7], 1.0, id="ignored box counts for nothing"),
         pytest.param(
             {"group_of": [1, 0]},
             [[10, 10, 30, 30], [40, 40, 60, 60], B],
@@ -108,9 +104,7 @@ A, B = [0, 0, 100, 100], [500, 500, 600, 600]
             1.0,
             id="inside a group",
         ),
-        pytest.param(
-            {"group_of": [1, 0]}, [[90, 90, 190, 190], B], [0.9, 0.8], 0.5, id="mostly outside a group"
-        ),
+        pytest.param({"group_of": [1, 0]}, [[90, 90, 190, 190], B], [0.9, 0.8], 0.5, id="mostly outside a group"),
     ],
 )
 def test_kinds_of_boxes(flags, boxes, scores, want):

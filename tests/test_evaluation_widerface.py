@@ -59,9 +59,7 @@ def test_scores_of_any_range_are_scaled_over_the_set():
 def test_boxes_are_one_pixel_wider():
     # 10x10 against its left half of 4: (5 * 11) / (11 * 11) = .4545 < .5; of 5: (6 * 11) / 121 = .545
     truth = one_picture([[0, 0, 10, 10]], easy=[0])
-    figures = [
-        truth.evaluate_predictions({"0--Parade/a": np.array([[0, 0, w, 10, 0.9]])})["easy"] for w in (4, 5)
-    ]
+    figures = [truth.evaluate_predictions({"0--Parade/a": np.array([[0, 0, w, 10, 0.9]])})["easy"] for w in (4, 5)]
     assert figures == [0, 1]
 
 

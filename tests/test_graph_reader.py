@@ -16,9 +16,7 @@ def rules(error) -> list[str]:
     return [finding.rule for finding in error.value.findings]
 
 
-@pytest.mark.parametrize(
-    "name", ["bonnet/PCK_frozen_inference_graph.pb", "odapi/frozen_inference_graph_b24.pb"]
-)
+@pytest.mark.parametrize("name", ["bonnet/PCK_frozen_inference_graph.pb", "odapi/frozen_inference_graph_b24.pb"])
 def test_object_detection_api_graphs_are_understood(shared, name):
     graph = reader.load(shared / "data" / name)
     assert graph.input == "Preprocessor/sub"
@@ -95,9 +93,7 @@ def test_shape_arithmetic_is_folded():
     source = graph.placeholder()
     conv = graph.bias("x", graph.conv("x", source, (1, 1, 3, 8), 2), 8)
     shape = graph.node("Shape", "Shape", conv)
-    one = {
-        name: graph.const(f"s/{name}", np.array([n], np.int32)) for name, n in (("b", 0), ("e", 1), ("s", 1))
-    }
+    one = {name: graph.const(f"s/{name}", np.array([n], np.int32)) for name, n in (("b", 0), ("e", 1), ("s", 1))}
     batch = graph.node("StridedSlice", "batch", shape, one["b"], one["e"], one["s"], shrink_axis_mask=1)
     parts = [graph.const(f"pack/{n}", np.int32(n)) for n in (-1, 1, 4)]
     pack = graph.node("Pack", "pack", batch, *parts, N=4, axis=0)

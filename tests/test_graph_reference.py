@@ -65,9 +65,7 @@ def test_same_padding_at_stride_two_adds_after_only():
 def test_convolution_by_hand():
     # 4x4 map 0..15, 3x3 ones, stride 2, SAME: windows start at (0,0),(0,2),(2,0),(2,2), zeros after
     x = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
-    out = kernels.conv(
-        (4, 4, 1), np.ones((3, 3, 1, 1), np.float32), np.array([100], np.float32), (2, 2), SAME
-    )(x)
+    out = kernels.conv((4, 4, 1), np.ones((3, 3, 1, 1), np.float32), np.array([100], np.float32), (2, 2), SAME)(x)
     assert out[:, :, 0].tolist() == [[145, 139], [166, 150]]
 
 
@@ -88,8 +86,7 @@ def _naive(x: np.ndarray, weights: np.ndarray, stride: int, padding: str) -> np.
     """Convolution window by window, weights [kh, kw, in, out]."""
     kh, kw, _, c_out = weights.shape
     pads = [
-        same_pads(side, k, stride) if padding == SAME else (0, 0)
-        for side, k in zip(x.shape, (kh, kw), strict=False)
+        same_pads(side, k, stride) if padding == SAME else (0, 0) for side, k in zip(x.shape, (kh, kw), strict=False)
     ]
     x = np.pad(x, [*pads, (0, 0)])
     rows, columns = (x.shape[0] - kh) // stride + 1, (x.shape[1] - kw) // stride + 1

@@ -107,9 +107,7 @@ def test_the_apis_label_maps(shared, name, count, max_id):
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20)
 
 
-@given(
-    st.dictionaries(st.integers(1, 2**31 - 1), st.tuples(names, names | st.just("")), min_size=1, max_size=8)
-)
+@given(st.dictionaries(st.integers(1, 2**31 - 1), st.tuples(names, names | st.just("")), min_size=1, max_size=8))
 def test_what_is_written_reads_back(content):
     unique = {name: (number, shown) for number, (name, shown) in content.items()}
     labels = LabelMap(tuple(Label(number, name, shown) for name, (number, shown) in unique.items()))

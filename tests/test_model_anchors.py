@@ -32,10 +32,7 @@ def spec(**changes):
 def test_counts_of_the_original():
     maps = [(n, n) for n in (38, 19, 10, 5, 3, 1)]
     assert len(anchors_yxyx(AnchorSpec(num_layers=6), maps, 300, 300)) == 7308
-    assert (
-        len(anchors_yxyx(AnchorSpec(num_layers=6, reduce_boxes_in_lowest_layer=False), maps, 300, 300))
-        == 11640
-    )
+    assert len(anchors_yxyx(AnchorSpec(num_layers=6, reduce_boxes_in_lowest_layer=False), maps, 300, 300)) == 11640
 
 
 def test_a_wide_input_has_square_anchors_in_pixels():
@@ -46,9 +43,7 @@ def test_a_wide_input_has_square_anchors_in_pixels():
 
 def test_strides_and_offsets_in_pixels():
     """Centres at offset + i * stride: rows at 10 and 42 of 64 pixels, columns at 4 and 20."""
-    given = spec(
-        scales=(0.25,), height_stride=(32,), width_stride=(16,), height_offset=(10,), width_offset=(4,)
-    )
+    given = spec(scales=(0.25,), height_stride=(32,), width_stride=(16,), height_offset=(10,), width_offset=(4,))
     boxes = anchors_yxyx(given, [(2, 2)], 64, 64)
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2 * 64
     np.testing.assert_allclose(centres, [[10, 4], [10, 20], [42, 4], [42, 20]], atol=1e-4)
@@ -65,9 +60,7 @@ def test_base_anchors():
 
 def test_scales_and_ratios():
     """Scales .2 and .5: the first map's further anchor lies between them, the last's between .5 and 1."""
-    given = spec(
-        num_layers=2, scales=(0.2, 0.5), aspect_ratios=(1.0, 4.0), interpolated_scale_aspect_ratio=2.0
-    )
+    given = spec(num_layers=2, scales=(0.2, 0.5), aspect_ratios=(1.0, 4.0), interpolated_scale_aspect_ratio=2.0)
     assert box_specs(given) == (
         ((0.2, 1.0), (0.2, 4.0), (pytest.approx(0.1**0.5), 2.0)),
         ((0.5, 1.0), (0.5, 4.0), (pytest.approx(0.5**0.5), 2.0)),

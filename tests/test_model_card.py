@@ -53,9 +53,7 @@ def test_what_it_says_of_the_sample(saved):
 
 def test_anchors_are_exact_to_the_bit(saved, shared):
     with np.load(shared / "data/odapi/anchors.npz") as file:
-        np.testing.assert_array_equal(
-            cards.load(saved.parent / "model.json").anchors_yxyx, file["anchors_normalized"]
-        )
+        np.testing.assert_array_equal(cards.load(saved.parent / "model.json").anchors_yxyx, file["anchors_normalized"])
 
 
 positive = st.floats(0.05, 20)
@@ -124,9 +122,7 @@ def test_metrics_of_numpy_and_without_a_value_are_written():
         {"name": "AP", "value": np.float32(0.5), "bins": np.arange(2)},
         {"name": "AP large", "value": np.nan},
     )
-    again = cards.loads(
-        cards.dumps(ModelCard(ModelSpec(), FACE, metrics=metrics, training={"data": Path("x")}))
-    )
+    again = cards.loads(cards.dumps(ModelCard(ModelSpec(), FACE, metrics=metrics, training={"data": Path("x")})))
     assert again.metrics == (
         {"name": "AP", "value": 0.5, "bins": [0, 1]},
         {"name": "AP large", "value": None},

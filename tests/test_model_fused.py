@@ -29,8 +29,17 @@ def threads(request):
 
 def layer(kind, inner, outer, stride, height, width, seed=0):
     out = (-(-height // stride), -(-width // stride))
-    entry = Layer("x", "depthwise" if kind == "depthwise" else "conv", 1 if kind == "pointwise" else 3, stride, inner,
-                  outer, "", *out, True)
+    entry = Layer(
+        "x",
+        "depthwise" if kind == "depthwise" else "conv",
+        1 if kind == "pointwise" else 3,
+        stride,
+        inner,
+        outer,
+        "",
+        *out,
+        True,
+    )
     made = ConvBatchNormRelu6(entry, height, width, 0.001)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -60,8 +69,9 @@ def both(layers, x, gradient_of_input=False):
         if gradient_of_input:
             tensors["input"] = value.grad
         for i, one in enumerate(mine):
-            tensors |= {f"{i}.{n}": p.grad for n, p in one.named_parameters()} | {f"{i}.{n}": b for n, b in
-                                                                                one.named_buffers()}
+            tensors |= {f"{i}.{n}": p.grad for n, p in one.named_parameters()} | {
+                f"{i}.{n}": b for n, b in one.named_buffers()
+            }
         results.append(tensors)
     return results
 
@@ -105,9 +115,13 @@ def test_stem(threads, channels, height, width, stride):
 
 
 def test_layers_in_a_row(threads):
-    layers = [layer("stem", 3, 16, 2, 21, 18, 0), layer("depthwise", 16, 16, 1, 11, 9, 1),
-              layer("pointwise", 16, 32, 1, 11, 9, 2), layer("depthwise", 32, 32, 2, 11, 9, 3),
-              layer("pointwise", 32, 16, 1, 6, 5, 4)]
+    layers = [
+        layer("stem", 3, 16, 2, 21, 18, 0),
+        layer("depthwise", 16, 16, 1, 11, 9, 1),
+        layer("pointwise", 16, 32, 1, 11, 9, 2),
+        layer("depthwise", 32, 32, 2, 11, 9, 3),
+        layer("pointwise", 32, 16, 1, 6, 5, 4),
+    ]
     check(*both(layers, picture(4, 3, 21, 18)), share=2e-3)  # last bits move some activation across 0 or 6
 
 

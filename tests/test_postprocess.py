@@ -29,9 +29,7 @@ def test_random_cases_are_the_originals(shared):
             np.testing.assert_allclose(found.scores, file["detection_scores"][i, :count], atol=1e-6, rtol=0)
             assert (found.classes == 1).all()
             if i < 5:  # the last case is made of exact ties, whose order TensorFlow leaves open
-                np.testing.assert_allclose(
-                    found.boxes_yxyx, file["detection_boxes"][i, :count], atol=1e-6, rtol=0
-                )
+                np.testing.assert_allclose(found.boxes_yxyx, file["detection_boxes"][i, :count], atol=1e-6, rtol=0)
 
 
 def test_a_higher_threshold_gives_the_head_of_the_list(shared):
@@ -137,9 +135,7 @@ def one_at_a_time(candidates, scores, threshold, most):
     """Greedy NMS as its definition says."""
     kept: list[int] = []
     for i in np.argsort(-scores, kind="stable"):
-        if len(kept) < most and not any(
-            boxes.iou(candidates[[i]], candidates[[j]])[0, 0] > threshold for j in kept
-        ):
+        if len(kept) < most and not any(boxes.iou(candidates[[i]], candidates[[j]])[0, 0] > threshold for j in kept):
             kept.append(int(i))
     return kept
 

@@ -31,8 +31,9 @@ def test_every_verb_of_the_readme_exists():
         assert f"usage: mirilla {verb}" in done.stdout
 
 
-@pytest.mark.parametrize("page", sorted(p.relative_to(ROOT) for p in [ROOT / "README.md", *ROOT.glob("docs/*.md")]),
-                         ids=str)
+@pytest.mark.parametrize(
+    "page", sorted(p.relative_to(ROOT) for p in [ROOT / "README.md", *ROOT.glob("docs/*.md")]), ids=str
+)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text()):
         assert (ROOT / page).parent.joinpath(target).exists(), target

@@ -32,9 +32,7 @@ def detections(boxes, scores=None, classes=None) -> Detections:
 
 
 def shown(found, truth, ignore=None, labels=()) -> Shown:
-    return Shown(
-        GREY, found, np.array(truth, float).reshape(-1, 4), np.array(ignore or [False] * len(truth)), labels
-    )
+    return Shown(GREY, found, np.array(truth, float).reshape(-1, 4), np.array(ignore or [False] * len(truth)), labels)
 
 
 def colours(picture) -> set[tuple[int, ...]]:

@@ -182,9 +182,7 @@ def test_the_rest_differs_only_where_it_is_said(original, exported):
     assert ours["Concatenate/concat"].op == "Const"
 
 
-@pytest.mark.parametrize(
-    "spec", [ModelSpec(), SMALL, WIDE], ids=["sample", "two classes", "letterbox, softmax"]
-)
+@pytest.mark.parametrize("spec", [ModelSpec(), SMALL, WIDE], ids=["sample", "two classes", "letterbox, softmax"])
 def test_only_ops_and_attributes_that_tensorflow_1_4_knew(spec):
     graph = frozen_graph.build(spec, random_weights(spec))
     names = [node.name for node in graph.node]
@@ -200,9 +198,7 @@ def test_only_ops_and_attributes_that_tensorflow_1_4_knew(spec):
 
 def test_two_builds_give_the_same_bytes():
     weights = random_weights(SMALL)
-    first, second = (
-        frozen_graph.build(SMALL, weights).SerializeToString(deterministic=True) for _ in range(2)
-    )
+    first, second = (frozen_graph.build(SMALL, weights).SerializeToString(deterministic=True) for _ in range(2))
     assert first == second
 
 
@@ -256,10 +252,7 @@ def test_run_in_numpy_gives_the_torch_networks_outputs(spec):
     network.set_weights(weights)
     images = np.random.default_rng(5).integers(0, 256, (2, 40, 70, 3), np.uint8)
     pixels = np.stack(
-        [
-            resize.to_input(i, spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio)[0]
-            for i in images
-        ]
+        [resize.to_input(i, spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio)[0] for i in images]
     )
     with torch.no_grad():
         codes, logits = network(torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()))

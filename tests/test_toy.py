@@ -51,11 +51,7 @@ def test_scenes_are_varied(scenes):
     assert any(not s.faces for s in scenes)
     assert len({s.picture.size for s in scenes}) >= 5
     flags = np.array(
-        [
-            (f.blur, f.expression, f.illumination, f.invalid, f.occlusion, f.pose)
-            for s in scenes
-            for f in s.faces
-        ]
+        [(f.blur, f.expression, f.illumination, f.invalid, f.occlusion, f.pose) for s in scenes for f in s.faces]
     )
     assert (flags.max(axis=0) >= 1).all()  # every flag occurs
     assert (flags.min(axis=0) == 0).all()
@@ -105,9 +101,7 @@ def test_reads_back_as_written(folder):
     for i in range(30):
         scene, sample = toy.draw_scene(7, "train", i), by_name[str(i)]
         assert (sample.width_px, sample.height_px) == scene.picture.size
-        expected = [
-            (f.left_px, f.top_px, f.left_px + f.width_px, f.top_px + f.height_px) for f in scene.faces
-        ]
+        expected = [(f.left_px, f.top_px, f.left_px + f.width_px, f.top_px + f.height_px) for f in scene.faces]
         np.testing.assert_allclose(sample.boxes_px_xyxy, np.array(expected, float).reshape(-1, 4), atol=1e-6)
         assert sample.ignore.tolist() == [bool(f.invalid) for f in scene.faces]
 

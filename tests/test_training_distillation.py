@@ -33,8 +33,12 @@ CLEAR, DIM, OUT, OTHER = [0.1, 0.1, 0.3, 0.3], [0.6, 0.1, 0.8, 0.3], [0.1, 0.6, 
 
 def labelled(*boxes, classes=None, ignore=None):
     count = len(boxes)
-    return Objects(np.array(boxes, float).reshape(-1, 4), np.array(classes or [0] * count, np.int64),
-                   np.full(count, 2.0), np.array(ignore or [False] * count, bool))
+    return Objects(
+        np.array(boxes, float).reshape(-1, 4),
+        np.array(classes or [0] * count, np.int64),
+        np.full(count, 2.0),
+        np.array(ignore or [False] * count, bool),
+    )
 
 
 def teacher(*finds):
@@ -70,10 +74,24 @@ def test_a_teacher_that_sees_nothing_and_a_picture_without_labels():
 def test_the_class_target_is_the_iou_times_the_confidence():
     anchors = torch.tensor([[0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.8, 0.8]])
     boxes = torch.tensor([[[0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.8, 0.7]]])
-    batch = Batch(boxes, torch.zeros(1, 2, dtype=torch.int64), torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool),
-                  torch.zeros(1, 2, dtype=torch.bool), torch.tensor([[0.5, 0.8]]))
-    targets = assign_dynamically(torch.zeros(1, 2, 4), torch.zeros(1, 2, 2), batch, anchors, torch.full((2, 2), 0.2), 1,
-                                 SimOtaSpec(), model_spec(config.sample(1, "t", "e", "l")).box_coder)
+    batch = Batch(
+        boxes,
+        torch.zeros(1, 2, dtype=torch.int64),
+        torch.ones(1, 2),
+        torch.ones(1, 2, dtype=torch.bool),
+        torch.zeros(1, 2, dtype=torch.bool),
+        torch.tensor([[0.5, 0.8]]),
+    )
+    targets = assign_dynamically(
+        torch.zeros(1, 2, 4),
+        torch.zeros(1, 2, 2),
+        batch,
+        anchors,
+        torch.full((2, 2), 0.2),
+        1,
+        SimOtaSpec(),
+        model_spec(config.sample(1, "t", "e", "l")).box_coder,
+    )
     assert targets.match.tolist() == [[0, 1]]
     torch.testing.assert_close(targets.classes, torch.tensor([[[0.5, 0.5], [0.6, 0.4]]]))  # 1 * 0.5; 0.5 * 0.8
 
@@ -87,12 +105,25 @@ def test_labels_without_a_face_are_refused():
 @pytest.fixture
 def pipeline(tmp_path):
     """The shipped photo, its face unlabelled, four times."""
-    photo = Sample(shipped.PHOTO.read_bytes(), "a.jpg", *decode_rgb(shipped.PHOTO).shape[:2],
-                   np.array([[0.8, 0.0, 1.0, 0.2]]), ("face",))
+    photo = Sample(
+        shipped.PHOTO.read_bytes(),
+        "a.jpg",
+        *decode_rgb(shipped.PHOTO).shape[:2],
+        np.array([[0.8, 0.0, 1.0, 0.2]]),
+        ("face",),
+    )
     write_tfrecords([photo] * 4, ["face"], tmp_path / "train.tfrecord")
     save_label_map(tmp_path / "labels.pbtxt", LabelMap.from_names(["face"]))
-    made = config.sample(1, tmp_path / "train.tfrecord", tmp_path / "train.tfrecord", tmp_path / "labels.pbtxt",
-                         steps=2, batch_size=2, height=128, width=128)
+    made = config.sample(
+        1,
+        tmp_path / "train.tfrecord",
+        tmp_path / "train.tfrecord",
+        tmp_path / "labels.pbtxt",
+        steps=2,
+        batch_size=2,
+        height=128,
+        width=128,
+    )
     del made.train_config.data_augmentation_options[:]
     made.mirilla.dynamic_assigner.SetInParent()
     made.mirilla.quality_focal_loss.SetInParent()
@@ -124,8 +155,10 @@ def test_training_with_yunet_is_the_same_again_after_a_stop(pipeline, tmp_path, 
     plain.CopyFrom(pipeline)
     plain.mirilla.ClearField("distillation")
     train(plain, tmp_path / "plain")
-    losses = [json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1])["classification_loss"]
-              for name in ("whole", "plain")]
+    losses = [
+        json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1])["classification_loss"]
+        for name in ("whole", "plain")
+    ]
     assert losses[0] != losses[1]
 
 

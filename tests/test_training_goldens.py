@@ -13,8 +13,13 @@ from mirilla.model.spec import ModelSpec  # noqa: E402
 from mirilla.training import losses, matching, mining  # noqa: E402
 
 SAMPLE = losses.ObjectiveSpec(
-    miner=mining.MinerSpec(num_hard_examples=3000, iou_threshold=0.99, loss_type="CLASSIFICATION",
-                           max_negatives_per_positive=3.0, min_negatives_per_image=0)
+    miner=mining.MinerSpec(
+        num_hard_examples=3000,
+        iou_threshold=0.99,
+        loss_type="CLASSIFICATION",
+        max_negatives_per_positive=3.0,
+        min_negatives_per_image=0,
+    )
 )
 
 
@@ -37,8 +42,13 @@ def batch_of(boxes):
     for i, b in enumerate(boxes):
         padded[i, : len(b)], valid[i, : len(b)] = b, True
     valid = torch.from_numpy(valid)
-    return losses.Batch(torch.from_numpy(padded), torch.zeros(valid.shape, dtype=torch.int64),
-                        torch.ones(valid.shape), valid, torch.zeros_like(valid))
+    return losses.Batch(
+        torch.from_numpy(padded),
+        torch.zeros(valid.shape, dtype=torch.int64),
+        torch.ones(valid.shape),
+        valid,
+        torch.zeros_like(valid),
+    )
 
 
 def ground_truths(golden):
@@ -77,8 +87,7 @@ def test_losses_and_hard_examples(odapi, anchors, case):
         assert set(np.flatnonzero(anchorwise.selected[i])) == set(golden[f"selected{i}"].tolist()), i
     result.total.backward()
     np.testing.assert_allclose(codes.grad.numpy(), golden["grad_box_encodings"].reshape(codes.shape), atol=1e-6)
-    np.testing.assert_allclose(logits.grad.numpy(), golden["grad_class_predictions"].reshape(logits.shape),
-                               atol=1e-6)
+    np.testing.assert_allclose(logits.grad.numpy(), golden["grad_class_predictions"].reshape(logits.shape), atol=1e-6)
 
 
 def test_zero_logits_cost_two_ln_two_per_example(odapi, anchors):
@@ -100,10 +109,16 @@ SIMILARITY = [[1, 1, 1, 3, 1], [2, -1, 2, 0, 4], [3, 0, -1, 0, 0]]
         (SIMILARITY, dict(ignore_thresholds=True), [2, 0, 1, 0, 1]),
         (SIMILARITY, dict(matched_threshold=3, unmatched_threshold=3), [2, -1, -1, 0, 1]),
         (SIMILARITY, dict(matched_threshold=3, unmatched_threshold=2), [2, -1, -2, 0, 1]),
-        (SIMILARITY, dict(matched_threshold=3, unmatched_threshold=2, negatives_lower_than_unmatched=False),
-         [2, -2, -1, 0, 1]),
-        ([[1, 1, 1, 3, 1], [-1, 0, -2, -2, -1], [3, 0, -1, 2, 0]],
-         dict(matched_threshold=3, unmatched_threshold=2, force_match_for_each_row=True), [2, 1, -1, 0, -1]),
+        (
+            SIMILARITY,
+            dict(matched_threshold=3, unmatched_threshold=2, negatives_lower_than_unmatched=False),
+            [2, -2, -1, 0, 1],
+        ),
+        (
+            [[1, 1, 1, 3, 1], [-1, 0, -2, -2, -1], [3, 0, -1, 2, 0]],
+            dict(matched_threshold=3, unmatched_threshold=2, force_match_for_each_row=True),
+            [2, 1, -1, 0, -1],
+        ),
     ],
 )
 def test_argmax_matcher(similarity, spec, expected):
@@ -144,8 +159,9 @@ def mine_losses(loc, cls, match, **spec):
 @pytest.mark.parametrize(("loss_type", "expected"), [("LOCALIZATION", (103, 0)), ("BOTH", (80, 59))])
 def test_miner_keeps_the_hardest(loss_type, expected):
     loc, cls = [[100, 90, 80, 0], [0, 1, 2, 3]], [[0, 10, 50, 110], [9, 6, 3, 0]]
-    assert mine_losses(loc, cls, [[-1] * 4] * 2, num_hard_examples=1, iou_threshold=0.0,
-                       loss_type=loss_type) == expected
+    assert (
+        mine_losses(loc, cls, [[-1] * 4] * 2, num_hard_examples=1, iou_threshold=0.0, loss_type=loss_type) == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,8 +173,19 @@ def test_miner_negatives_per_positive(ratio, expected):
     cls = [[0, 0, 100, 0, 90, 70, 0, 60, 0, 17, 13, 0]]
     match = [[2, -1, 0, -1, -1, 1, -1, -1, -1, -1, -1, 3]]
     boxes = [[0.01 * i, 0.1, 0.4 + 0.01 * i, 0.9] for i in range(12)]
-    assert mine_losses(loc, cls, match, num_hard_examples=12, iou_threshold=0.9999, loss_type="CLASSIFICATION",
-                       max_negatives_per_positive=ratio, boxes=boxes) == expected
+    assert (
+        mine_losses(
+            loc,
+            cls,
+            match,
+            num_hard_examples=12,
+            iou_threshold=0.9999,
+            loss_type="CLASSIFICATION",
+            max_negatives_per_positive=ratio,
+            boxes=boxes,
+        )
+        == expected
+    )
 
 
 @pytest.mark.parametrize(("least", "expected"), [(1, (80, 100)), (2, (81, 190)), (4, (93, 320)), (6, (213, 350))])
@@ -166,8 +193,19 @@ def test_miner_minimum_of_negatives(least, expected):
     loc = [[100, 90, 80, 0, 1, 2, 3, 10, 20, 100, 20, 3]]
     cls = [[0, 0, 100, 0, 90, 70, 0, 60, 0, 17, 13, 0]]
     boxes = [[0.01 * i, 0.1, 0.4 + 0.01 * i, 0.9] for i in range(12)]
-    assert mine_losses(loc, cls, [[-1] * 12], num_hard_examples=12, iou_threshold=0.9999,
-                       loss_type="CLASSIFICATION", min_negatives_per_image=least, boxes=boxes) == expected
+    assert (
+        mine_losses(
+            loc,
+            cls,
+            [[-1] * 12],
+            num_hard_examples=12,
+            iou_threshold=0.9999,
+            loss_type="CLASSIFICATION",
+            min_negatives_per_image=least,
+            boxes=boxes,
+        )
+        == expected
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -179,8 +217,9 @@ def test_lazy_mining_equals_the_full_nms(seed):
     boxes = base[rng.integers(0, 12, (3, 200))] + rng.normal(0, 5e-4, (3, 200, 4)).astype(np.float32)
     loss = torch.from_numpy(rng.permutation(600).reshape(3, 200).astype(np.float32))
     match = torch.from_numpy(np.where(rng.random((3, 200)) < 0.05, 0, -1))
-    spec = mining.MinerSpec(num_hard_examples=3000, iou_threshold=0.99, loss_type="CLASSIFICATION",
-                            max_negatives_per_positive=3)
+    spec = mining.MinerSpec(
+        num_hard_examples=3000, iou_threshold=0.99, loss_type="CLASSIFICATION", max_negatives_per_positive=3
+    )
     alive = mining._full_nms(loss, torch.from_numpy(boxes), spec)
     order = loss.sort(dim=1, descending=True, stable=True).indices
     expected = mining._choose(order, match, alive, spec)

@@ -29,9 +29,7 @@ from mirilla.training.optimizer import Adam, FlatParameters, TrainState  # noqa:
 from mirilla.training.plan import training_plan  # noqa: E402
 from mirilla.weights import checkpoint  # noqa: E402
 
-ANCHORS = torch.tensor(
-    [[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 0.4, 0.6]]
-)
+ANCHORS = torch.tensor([[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0], [0.0, 0.5, 0.5, 1.0], [0.0, 0.0, 0.4, 0.6]])
 PLAIN = ObjectiveSpec(miner=None, matcher=MatcherSpec(0.7, 0.3, True, True, False))
 
 
@@ -57,9 +55,7 @@ def plan_of(overlay="", **options):
 def test_softmax_by_hand():
     """softmax(1, 3) = (0.1192, 0.8808); halved logits: (0.2689, 0.7311)."""
     logits, target = torch.tensor([[[1.0, 3.0]]]), torch.tensor([[[0.0, 1.0]]])
-    assert ClassificationLoss("softmax")(logits, target, torch.ones(1, 1)).item() == pytest.approx(
-        0.126928, abs=1e-6
-    )
+    assert ClassificationLoss("softmax")(logits, target, torch.ones(1, 1)).item() == pytest.approx(0.126928, abs=1e-6)
     scaled = ClassificationLoss("softmax", logit_scale=2.0)(logits, target, torch.full((1, 1), 3.0))
     assert scaled.item() == pytest.approx(3 * 0.313262, abs=1e-5)
 
@@ -97,9 +93,7 @@ def test_background_as_zeros_and_negative_weight():
     assert plain.match.tolist() == [[0, -1, -1, -2]]
     assert plain.classes.tolist() == [[[0, 1], [1, 0], [1, 0], [1, 0]]]
     assert plain.class_weights.tolist() == [[1, 1, 1, 0]]
-    changed = targets_of(
-        batch(), ANCHORS, replace(PLAIN, background_as_zeros=True, negative_class_weight=0.25)
-    )
+    changed = targets_of(batch(), ANCHORS, replace(PLAIN, background_as_zeros=True, negative_class_weight=0.25))
     assert changed.classes.tolist() == [[[0, 1], [0, 0], [0, 0], [0, 0]]]
     assert changed.class_weights.tolist() == [[1, 0.25, 0.25, 0]]
 
@@ -140,8 +134,7 @@ def test_adam_by_hand():
     rate = 0.1 * math.sqrt(1 - 0.999) / (1 - 0.9)
     assert weight.item() == pytest.approx(-rate * 0.2 / (math.sqrt(0.004) + 1.0), rel=1e-5)
     assert plan_of(
-        "train_config { optimizer { adam_optimizer { epsilon: 0.5 learning_rate { "
-        "constant_learning_rate {} } } } }"
+        "train_config { optimizer { adam_optimizer { epsilon: 0.5 learning_rate { constant_learning_rate {} } } } }"
     ).optimizer == Adam(epsilon=0.5)
 
 
@@ -192,9 +185,7 @@ def test_losses_of_a_config():
         block = f"model {{ ssd {{ loss {{ classification_loss {{ {text} }} }} }} }}"
         return plan_of(block).objective.classification
 
-    assert classification("weighted_softmax { logit_scale: 2 }") == ClassificationLoss(
-        "softmax", logit_scale=2.0
-    )
+    assert classification("weighted_softmax { logit_scale: 2 }") == ClassificationLoss("softmax", logit_scale=2.0)
     assert classification("bootstrapped_sigmoid { alpha: 0.5 hard_bootstrap: true }") == (
         ClassificationLoss("bootstrapped", alpha=0.5, hard=True)
     )

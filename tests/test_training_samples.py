@@ -129,9 +129,7 @@ def test_pictures_are_kept_whole_for_steps_that_count_pixels(tmp_path):
     small_side = config.override(small(tmp_path), "model.ssd.image_resizer.fixed_shape_resizer.height", 32)
     small_side = config.override(small_side, "model.ssd.image_resizer.fixed_shape_resizer.width", 32)
     own = config.merge(small_side, "train_config { data_augmentation_options { random_jpeg_quality {} } }")
-    sizes = [
-        open_training_set(p, model_spec(p), tmp_path / "cache").pictures[0].shape for p in (small_side, own)
-    ]
+    sizes = [open_training_set(p, model_spec(p), tmp_path / "cache").pictures[0].shape for p in (small_side, own)]
     assert sizes == [(36, 48, 3), (72, 96, 3)]
 
 
@@ -153,9 +151,7 @@ def test_a_run_with_dropout_goes_on_as_if_never_stopped(tmp_path):
     train(pipeline, tmp_path / "whole", num_steps=4)
     train(pipeline, tmp_path / "parts", num_steps=2)
     train(pipeline, tmp_path / "parts", num_steps=4)
-    whole, parts = (
-        checkpoint.load(checkpoint.path_of(tmp_path / d, 4)).variables for d in ("whole", "parts")
-    )
+    whole, parts = (checkpoint.load(checkpoint.path_of(tmp_path / d, 4)).variables for d in ("whole", "parts"))
     for name, value in whole.items():
         np.testing.assert_allclose(parts[name], value, atol=1e-6, err_msg=name)
 
@@ -191,8 +187,7 @@ def test_the_samplers_and_losses_train(tmp_path):
         (
             "classification_loss { weighted_softmax {} } localization_loss { weighted_iou {} }",
             "classification_loss { bootstrapped_sigmoid { alpha: 0.8 }} localization_loss { weighted_l2 {}}",
-            "classification_loss { weighted_sigmoid_focal {}} "
-            "random_example_sampler { positive_sample_fraction: 0.2 }",
+            "classification_loss { weighted_sigmoid_focal {}} random_example_sampler { positive_sample_fraction: 0.2 }",
         )
     ):
         pipeline = small(tmp_path, f"model {{ ssd {{ loss {{ {loss} }} }} }}")
@@ -208,6 +203,4 @@ def test_multiscale_anchors_train(tmp_path):
         "aspect_ratios: [1.0, 2.0, 0.5] } } } }"
     )
     result = train(small(tmp_path, text), tmp_path / "run")
-    assert checkpoint.load(result.checkpoint).variables[
-        "BoxPredictor_0/BoxEncodingPredictor/biases"
-    ].shape == (24,)
+    assert checkpoint.load(result.checkpoint).variables["BoxPredictor_0/BoxEncodingPredictor/biases"].shape == (24,)

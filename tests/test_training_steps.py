@@ -93,8 +93,12 @@ class Steps:
         result.total.backward()
         self.flat.add_regularization_gradient()
         regularization = float(self.flat.regularization())
-        found = (float(result.total.detach()) + regularization, float(result.localization),
-                 float(result.classification), regularization)
+        found = (
+            float(result.total.detach()) + regularization,
+            float(result.localization),
+            float(result.classification),
+            regularization,
+        )
         self.state.apply(0.004)
         return found, codes.detach()
 
@@ -160,8 +164,11 @@ def check_variables(network, state, golden, atol):
     from mirilla.model.network import to_tensorflow
 
     mine = network.get_weights()
-    for suffix, vector in [("RMSProp", state.slots["RMSProp"]), ("RMSProp_1", state.slots["RMSProp_1"]),
-                           ("ExponentialMovingAverage", state.average)]:
+    for suffix, vector in [
+        ("RMSProp", state.slots["RMSProp"]),
+        ("RMSProp_1", state.slots["RMSProp_1"]),
+        ("ExponentialMovingAverage", state.average),
+    ]:
         for name, tensor in state.parameters.split(vector).items():
             mine[f"{name}/{suffix}"] = to_tensorflow(name, tensor)
     assert set(mine) == set(golden.files) - {"global_step"}

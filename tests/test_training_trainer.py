@@ -53,8 +53,16 @@ def pipeline(tmp_path):
         samples.append(Sample(content, f"{i}.jpg", 64, 80, np.array([box]), ("square",)))
     write_tfrecords(samples, ["square"], tmp_path / "train.tfrecord")
     save_label_map(tmp_path / "label_map.pbtxt", LabelMap.from_names(["square"]))
-    result = config.sample(1, tmp_path / "train.tfrecord", tmp_path / "train.tfrecord", tmp_path / "label_map.pbtxt",
-                           steps=6, batch_size=4, height=64, width=64)
+    result = config.sample(
+        1,
+        tmp_path / "train.tfrecord",
+        tmp_path / "train.tfrecord",
+        tmp_path / "label_map.pbtxt",
+        steps=6,
+        batch_size=4,
+        height=64,
+        width=64,
+    )
     result.model.ssd.anchor_generator.ssd_anchor_generator.min_scale = 0.3
     result.mirilla.checkpoint_every_steps = 3
     result.mirilla.device = "cpu"
@@ -70,8 +78,14 @@ def test_it_learns(pipeline, tmp_path):
     entries = log.read(tmp_path / "run")
     assert entries[-1]["step"] == 100
     assert entries[-1]["loss"] < 0.6 * entries[0]["loss"]
-    assert {"localization_loss", "classification_loss", "regularization_loss", "learning_rate", "images_per_s",
-            "positives"} <= set(entries[0])
+    assert {
+        "localization_loss",
+        "classification_loss",
+        "regularization_loss",
+        "learning_rate",
+        "images_per_s",
+        "positives",
+    } <= set(entries[0])
 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(pipeline, tmp_path):
@@ -222,11 +236,27 @@ def test_no_such_device():
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_stopped_from_outside_and_resumed(pipeline, tmp_path, kind):
     config.save(tmp_path / "pipeline.config", pipeline)
-    command = [sys.executable, "-m", "mirilla.cli.main", "train", "--pipeline-config", "pipeline.config", "--model-dir",
-               "run", "--num-train-steps"]
+    command = [
+        sys.executable,
+        "-m",
+        "mirilla.cli.main",
+        "train",
+        "--pipeline-config",
+        "pipeline.config",
+        "--model-dir",
+        "run",
+        "--num-train-steps",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, "100000"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True, preexec_fn=heed_ctrl_c)
+    process = subprocess.Popen(
+        [*command, "100000"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    )
     deadline = time.monotonic() + 120
     while checkpoint.newest(tmp_path / "run") is None:
         assert process.poll() is None, process.stdout.read()
@@ -241,8 +271,9 @@ def test_stopped_from_outside_and_resumed(pipeline, tmp_path, kind):
         assert process.returncode == 130
         assert f"stopped at step {step}" in output
     assert "Traceback" not in output
-    done = subprocess.run([*command, str(step + 2)], cwd=tmp_path, env=environment, capture_output=True, text=True,
-                          timeout=200)
+    done = subprocess.run(
+        [*command, str(step + 2)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     assert f"going on from model.ckpt-{step}" in done.stdout
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

@@ -117,9 +117,7 @@ def broken_cases():
         "a folder": (lambda f: v2(f).parent, "a folder"),
         "an index cut short": (lambda f: cut(index(f), 300), "does not end as an index"),
         "an index without a middle": (
-            lambda f: (index(f).write_bytes((c := index(f).read_bytes())[:60] + c[90:]), f / "model.ckpt-5")[
-                1
-            ],
+            lambda f: (index(f).write_bytes((c := index(f).read_bytes())[:60] + c[90:]), f / "model.ckpt-5")[1],
             "checksum|cut short",
         ),
         "an empty index": (lambda f: cut(index(f), 0), "does not end as an index"),

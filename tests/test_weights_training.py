@@ -34,9 +34,7 @@ def pipeline(tmp_path):
     for i in range(4):
         file = io.BytesIO()
         Image.fromarray(rng.integers(0, 255, (64, 64, 3), np.uint8)).save(file, "JPEG")
-        samples.append(
-            Sample(file.getvalue(), f"{i}.jpg", 64, 64, np.array([[0.2, 0.2, 0.8, 0.8]]), ("face",))
-        )
+        samples.append(Sample(file.getvalue(), f"{i}.jpg", 64, 64, np.array([[0.2, 0.2, 0.8, 0.8]]), ("face",)))
     records, labels = tmp_path / "train.tfrecord", tmp_path / "label_map.pbtxt"
     write_tfrecords(samples, ["face"], records)
     save_label_map(labels, LabelMap.from_names(["face"]))
@@ -80,9 +78,7 @@ def test_training_starts_there_with_a_step_of_zero(pipeline, tmp_path, monkeypat
     moving = NAME.replace("weights", "BatchNorm/moving_mean")
     for name in (NAME, moving):
         np.testing.assert_array_equal(start[name], values[name])
-    np.testing.assert_array_equal(
-        start[f"{NAME}/{AVERAGE}"], values[NAME]
-    )  # the average begins at the raw weights
+    np.testing.assert_array_equal(start[f"{NAME}/{AVERAGE}"], values[NAME])  # the average begins at the raw weights
     assert (start[f"{NAME}/RMSProp"] == 1).all()
     predictor = "BoxPredictor_0/ClassPredictor/weights"
     assert not np.array_equal(start[predictor], values[predictor])

@@ -69,8 +69,9 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
             drawn.add_row(*row)
         _console().print(drawn, markup=False)
         return
-    widths = [max(len(name), *(len(row[i]) for row in cells), 0) if cells else len(name)
-              for i, name in enumerate(columns)]
+    widths = [
+        max(len(name), *(len(row[i]) for row in cells), 0) if cells else len(name) for i, name in enumerate(columns)
+    ]
     if title:
         print(title)
     for row in [list(columns), ["-" * w for w in widths], *cells]:
@@ -100,8 +101,15 @@ def _rich_progress(description: str, total: int | None, unit: str) -> Iterator[P
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-               TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Bars(*columns, console=Console(stderr=True)) as bars:
         task = bars.add_task(description, total=total, note="")
 
@@ -143,5 +151,8 @@ class _PlainProgress:
         of = f"/{self.total}" if self.total else ""
         rate = f", {self.done / seconds:.1f} {self.unit or 'items'}/s" if seconds > 1 else ""
         note = f", {self.text}" if self.text else ""
-        print(f"{self.description}: {self.done}{of} {self.unit}{rate}{note}".replace(" ,", ","),
-              file=sys.stderr, flush=True)
+        print(
+            f"{self.description}: {self.done}{of} {self.unit}{rate}{note}".replace(" ,", ","),
+            file=sys.stderr,
+            flush=True,
+        )

@@ -104,9 +104,7 @@ class LabelMap:
                 return item.name
         if number == 0:
             raise ConfigError("Class 0 is the background and has no name in the label map.")
-        raise ConfigError(
-            f"The label map has no class number {number}.", f"Its numbers go up to {self.max_id}."
-        )
+        raise ConfigError(f"The label map has no class number {number}.", f"Its numbers go up to {self.max_id}.")
 
     def shown(self, number: int) -> str:
         """What to show people for a class number: display name, else name, else the number itself."""

@@ -26,9 +26,7 @@ def scores(logits: Floats, converter: str) -> Floats:
         converter: SIGMOID, SOFTMAX or IDENTITY.
     """
     if converter == "SIGMOID":
-        with np.errstate(
-            over="ignore"
-        ):  # exp(-x) may overflow to infinity: the score is 0 then, as it should be
+        with np.errstate(over="ignore"):  # exp(-x) may overflow to infinity: the score is 0 then, as it should be
             return (1 / (1 + np.exp(-logits))).astype(logits.dtype)
     if converter == "SOFTMAX":
         powers = np.exp(logits - logits.max(-1, keepdims=True))

@@ -185,9 +185,7 @@ class _Plan:
         return _between(start, end, self.across)
 
 
-def _between(
-    start: NDArray[np.float32], end: NDArray[np.float32], share: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _between(start: NDArray[np.float32], end: NDArray[np.float32], share: NDArray[np.float32]) -> NDArray[np.float32]:
     """start + (end - start) * share, in TensorFlow's order; written over `end`."""
     end -= start
     end *= share

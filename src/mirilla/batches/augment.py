@@ -46,8 +46,7 @@ def augmentations(messages: Iterable) -> tuple[Augmentation, ...]:
 
 
 def needs_own_pixels(messages: Iterable) -> bool:
-    """Whether a step of `train_config.data_augmentation_options` counts in the pixels of the stored pictures.
-    """
+    """Whether a step of `train_config.data_augmentation_options` counts in the pixels of the stored pictures."""
     return any(message.WhichOneof("preprocessing_step") in NEEDS_OWN_PIXELS for message in messages)
 
 
@@ -132,9 +131,7 @@ _STEPS: dict[str, Callable[[Any], Augmentation]] = {
     "random_vertical_flip": lambda m: geometry.vertical_flip,
     "random_rotation90": lambda m: geometry.rotation90,
     "random_crop_image": lambda m: geometry.RandomCrop((_crop(m),)),
-    "random_crop_to_aspect_ratio": lambda m: geometry.CropToAspectRatio(
-        m.aspect_ratio, m.overlap_thresh, m.clip_boxes
-    ),
+    "random_crop_to_aspect_ratio": lambda m: geometry.CropToAspectRatio(m.aspect_ratio, m.overlap_thresh, m.clip_boxes),
     "random_pad_image": _random_pad,
     "random_absolute_pad_image": _absolute_pad,
     "random_crop_pad_image": _crop_pad,
@@ -150,15 +147,11 @@ _STEPS: dict[str, Callable[[Any], Augmentation]] = {
     "random_adjust_saturation": lambda m: colour.AdjustSaturation(m.min_delta, m.max_delta),
     "random_distort_color": lambda m: colour.DistortColour(m.color_ordering),
     "random_image_scale": lambda m: pixels.ImageScale(m.min_scale_ratio, m.max_scale_ratio),
-    "random_black_patches": lambda m: pixels.BlackPatches(
-        m.max_black_patches, m.probability, m.size_to_image_ratio
-    ),
+    "random_black_patches": lambda m: pixels.BlackPatches(m.max_black_patches, m.probability, m.size_to_image_ratio),
     "random_patch_gaussian": lambda m: pixels.PatchGaussian(
         m.random_coef, (m.min_patch_size, m.max_patch_size), (m.min_gaussian_stddev, m.max_gaussian_stddev)
     ),
-    "random_jpeg_quality": lambda m: pixels.JpegQuality(
-        m.random_coef, (m.min_jpeg_quality, m.max_jpeg_quality)
-    ),
+    "random_jpeg_quality": lambda m: pixels.JpegQuality(m.random_coef, (m.min_jpeg_quality, m.max_jpeg_quality)),
     "random_self_concat_image": lambda m: pixels.SelfConcat(
         m.concat_vertical_probability, m.concat_horizontal_probability
     ),
@@ -169,7 +162,5 @@ _STEPS: dict[str, Callable[[Any], Augmentation]] = {
     "resize_image": lambda m: pixels.Resize(m.new_height, m.new_width, _method(m)),
     "random_jitter_boxes": lambda m: objects.JitterBoxes(m.ratio),
     "drop_label_probabilistically": lambda m: objects.DropLabel(m.label - 1, m.drop_probability),
-    "remap_labels": lambda m: objects.RemapLabels(
-        tuple(label - 1 for label in m.original_labels), m.new_label - 1
-    ),
+    "remap_labels": lambda m: objects.RemapLabels(tuple(label - 1 for label in m.original_labels), m.new_label - 1),
 }

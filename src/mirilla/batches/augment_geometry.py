@@ -158,9 +158,7 @@ class PadToAspectRatio:
         high = min(max(self.most[0] * height / h, 1.0), max(self.most[1] * width / w, 1.0))
         low = min(max(self.least[0] * height / h, self.least[1] * width / w, 1.0), high)
         scale = rng.uniform(low, high)
-        return padded(
-            view, (0, 0, max(round(scale * h), height), max(round(scale * w), width)), (0.0, 0.0, 0.0)
-        )
+        return padded(view, (0, 0, max(round(scale * h), height), max(round(scale * w), width)), (0.0, 0.0, 0.0))
 
 
 @dataclass(frozen=True)

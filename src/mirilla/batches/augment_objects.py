@@ -14,8 +14,7 @@ from mirilla.batches.example import View
 
 @dataclass(frozen=True)
 class JitterBoxes:
-    """`random_jitter_boxes`: every edge moves by up to a share of the box's side, and stays in the picture.
-    """
+    """`random_jitter_boxes`: every edge moves by up to a share of the box's side, and stays in the picture."""
 
     ratio: float = 0.05
 

@@ -102,9 +102,7 @@ class JpegQuality:
             return view
         quality = int(rng.integers(*self.quality))
         flat = view.flattened()
-        content = (
-            flat.picture if flat.picture.dtype == np.uint8 else np.clip(flat.picture, 0, 255).astype(np.uint8)
-        )
+        content = flat.picture if flat.picture.dtype == np.uint8 else np.clip(flat.picture, 0, 255).astype(np.uint8)
         coded = cv2.imencode(".jpg", content[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
         return _with_picture(flat, cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1])
 

@@ -49,8 +49,7 @@ def sample_window(
     heights, widths, fits = sizes
     tops = np.floor(fractions[1] * np.maximum(height_px - heights, 1)).astype(np.int64)
     lefts = np.floor(fractions[2] * np.maximum(width_px - widths, 1)).astype(np.int64)
-    fits &= _covers(tops, lefts, heights, widths, _to_pixels(boxes_yxyx, height_px, width_px),
-                    spec.min_object_covered)
+    fits &= _covers(tops, lefts, heights, widths, _to_pixels(boxes_yxyx, height_px, width_px), spec.min_object_covered)
     found = np.flatnonzero(fits)
     if not len(found):
         return None
@@ -112,8 +111,10 @@ def boxes_in_window(
     inside = side[:, 0] * side[:, 1]
     area = (boxes_yxyx[:, 2] - boxes_yxyx[:, 0]) * (boxes_yxyx[:, 3] - boxes_yxyx[:, 1])
     outside = (
-        (boxes_yxyx[:, 0] >= window_yxyx[2]) | (boxes_yxyx[:, 2] <= window_yxyx[0])
-        | (boxes_yxyx[:, 1] >= window_yxyx[3]) | (boxes_yxyx[:, 3] <= window_yxyx[1])
+        (boxes_yxyx[:, 0] >= window_yxyx[2])
+        | (boxes_yxyx[:, 2] <= window_yxyx[0])
+        | (boxes_yxyx[:, 1] >= window_yxyx[3])
+        | (boxes_yxyx[:, 3] <= window_yxyx[1])
     )
     share = np.where(area > 0, inside / np.where(area > 0, area, 1), 0)
     keep = ~outside & (share >= spec.overlap_thresh)

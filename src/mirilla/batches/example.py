@@ -115,8 +115,7 @@ class View:
         return sample.mean((0, 1), dtype=np.float32)
 
     def flattened(self, size_px: tuple[int, int] | None = None) -> View:
-        """The same view of a new picture that holds nothing else, at this size: what has been noted is done.
-        """
+        """The same view of a new picture that holds nothing else, at this size: what has been noted is done."""
         height, width = size_px or self.size_px
         return replace(
             self,

@@ -122,8 +122,9 @@ def seen_through(view: View, window: Window, least_share: float) -> View:
     seen, ignore = share > 0, view.ignore | (share < least_share)
     if seen.all():
         return replace(view, boxes_yxyx=cut, ignore=ignore)
-    return replace(view, boxes_yxyx=cut[seen], classes=view.classes[seen], weights=view.weights[seen],
-                   ignore=ignore[seen])
+    return replace(
+        view, boxes_yxyx=cut[seen], classes=view.classes[seen], weights=view.weights[seen], ignore=ignore[seen]
+    )
 
 
 def _fit(size_px: tuple[int, int], field_px: tuple[int, int], stretch: float) -> float:
@@ -149,8 +150,9 @@ def _fill(rng: np.random.Generator, view: View, window: Window) -> Fill:
     return Fill() if inside else Fill.random(rng, view)
 
 
-def _zoom(rng: np.random.Generator, view: View, field_px: tuple[int, int], stretch: float, fit: float,
-          zoom: ObjectZoom) -> Window:
+def _zoom(
+    rng: np.random.Generator, view: View, field_px: tuple[int, int], stretch: float, fit: float, zoom: ObjectZoom
+) -> Window:
     """The window of an object zoom; of a picture without objects, any part of it."""
     least, most = min(1 / MOST_ENLARGEMENT, fit), fit * MOST_SHRINKING
     learnt = np.flatnonzero(~view.ignore)

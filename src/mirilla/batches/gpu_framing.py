@@ -46,8 +46,14 @@ def plain(views: Views, spec: ModelSpec) -> Framed:
     boxes = views.boxes_yxyx * torch.cat([out / input_px] * 2, 1)[:, None]
     zeros = torch.zeros_like(size)
     fields = Fields(
-        torch.cat([zeros, input_px], 1), zeros, size / out, torch.zeros_like(views.picture),
-        torch.zeros(len(size), 3, device=size.device), None, False, None,
+        torch.cat([zeros, input_px], 1),
+        zeros,
+        size / out,
+        torch.zeros_like(views.picture),
+        torch.zeros(len(size), 3, device=size.device),
+        None,
+        False,
+        None,
     )
     return Framed(replace(views, boxes_yxyx=boxes), fields)
 
@@ -56,8 +62,15 @@ def _input_px(spec: ModelSpec, like: Tensor) -> Tensor:
     return constant((spec.height_px, spec.width_px), like.device, like.dtype)
 
 
-def framed(draws: Draws, views: Views, pictures: DevicePictures, recipe: InputRecipe, spec: ModelSpec,
-           mosaics: Draws | None, shows_mosaics: Tensor) -> Framed:
+def framed(
+    draws: Draws,
+    views: Views,
+    pictures: DevicePictures,
+    recipe: InputRecipe,
+    spec: ModelSpec,
+    mosaics: Draws | None,
+    shows_mosaics: Tensor,
+) -> Framed:
     """With a recipe.
 
     Args:
@@ -78,7 +91,7 @@ def framed(draws: Draws, views: Views, pictures: DevicePictures, recipe: InputRe
         centre = torch.where(happens[:, None], centre, input_px)
         tile = _quarters(centre, input_px)
         is_tile = happens.repeat_interleave(QUARTERS)
-        shows = (is_tile[:, None] | (torch.arange(QUARTERS, device=first.device).repeat(len(first)) == 0)[:, None])
+        shows = is_tile[:, None] | (torch.arange(QUARTERS, device=first.device).repeat(len(first)) == 0)[:, None]
         views = replace(views, present=views.present & shows)
     field_px = (tile[:, 2:] - tile[:, :2]).clamp(min=1)
     window, plain_fill = _windows(draws, views, field_px, input_px, is_tile, recipe, spec.keep_aspect_ratio)
@@ -99,9 +112,21 @@ def _in_order(views: Views, order: Tensor) -> Views:
     """Each input's four views put into places: the view i of an input goes to the place order[i]."""
     source = torch.argsort(order, 1) + QUARTERS * torch.arange(len(order), device=order.device)[:, None]
     source = source.flatten()
-    moved = {name: getattr(views, name)[source] for name in (
-        "picture", "size", "window", "upside_down", "mirrored", "boxes_yxyx", "classes", "weights", "present",
-        "ignore")}
+    moved = {
+        name: getattr(views, name)[source]
+        for name in (
+            "picture",
+            "size",
+            "window",
+            "upside_down",
+            "mirrored",
+            "boxes_yxyx",
+            "classes",
+            "weights",
+            "present",
+            "ignore",
+        )
+    }
     return replace(views, **moved)
 
 
@@ -113,8 +138,15 @@ def _quarters(centre: Tensor, input_px: Tensor) -> Tensor:
     return torch.stack([torch.stack(t, 1) for t in tiles], 1).flatten(0, 1)
 
 
-def _windows(draws: Draws, views: Views, field_px: Tensor, input_px: Tensor, is_tile: Tensor, recipe: InputRecipe,
-             letterbox: bool) -> tuple[Tensor, Tensor]:
+def _windows(
+    draws: Draws,
+    views: Views,
+    field_px: Tensor,
+    input_px: Tensor,
+    is_tile: Tensor,
+    recipe: InputRecipe,
+    letterbox: bool,
+) -> tuple[Tensor, Tensor]:
     """The twin of `Framing.__call__`: windows (V, 4), and which have the resizer's own black around them (V,)."""
     size = views.shown
     squash = ((size[:, 0] / input_px[0]) / (size[:, 1] / input_px[1])).clamp(1 / host.MOST_SQUASH, host.MOST_SQUASH)

@@ -114,13 +114,21 @@ def _normal(draws: Draws, pixels: Tensor) -> Tensor:
 # ---- JPEG: ITU-T T.81 (1992), annexes A and K; colours as in JFIF; chroma of half the size ---------------------------
 
 _LUMA_STEPS = (
-    (16, 11, 10, 16, 24, 40, 51, 61), (12, 12, 14, 19, 26, 58, 60, 55), (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62), (18, 22, 37, 56, 68, 109, 103, 77), (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101), (72, 92, 95, 98, 112, 100, 103, 99),
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
 )
 _CHROMA_STEPS = (
-    (17, 18, 24, 47, 99, 99, 99, 99), (18, 21, 26, 66, 99, 99, 99, 99), (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99), *((99,) * 8,) * 4,
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    *((99,) * 8,) * 4,
 )
 _YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
@@ -136,8 +144,9 @@ def jpeg_coded(pixels: Tensor, quality: Tensor) -> Tensor:
     tables = (constant(t, pixels.device) for t in (_LUMA_STEPS, _CHROMA_STEPS))
     steps = [((table * percent + 50) / 100).floor().clamp(1, 255) for table in tables]
     luma = _rounded(ycc[:, :1] - 128, steps[0]) + 128
-    chroma = F.interpolate(_rounded(F.avg_pool2d(ycc[:, 1:], 2), steps[1]), scale_factor=2, mode="bilinear",
-                           align_corners=False)
+    chroma = F.interpolate(
+        _rounded(F.avg_pool2d(ycc[:, 1:], 2), steps[1]), scale_factor=2, mode="bilinear", align_corners=False
+    )
     decoded = torch.einsum("ij,bjhw->bihw", back, torch.cat([luma, chroma], 1))
     return decoded[:, :, :height, :width].round().clamp(0, 255)
 

@@ -79,8 +79,13 @@ def bytes_free(device: torch.device) -> int | None:
     return int(torch.cuda.mem_get_info(device)[0] * SHARE_OF_FREE_MEMORY)
 
 
-def upload(pictures: PictureCache, device: torch.device, levels: int = 1, room_bytes: int | None = None,
-           advance: Callable[[int], object] = lambda count: None) -> DevicePictures:
+def upload(
+    pictures: PictureCache,
+    device: torch.device,
+    levels: int = 1,
+    room_bytes: int | None = None,
+    advance: Callable[[int], object] = lambda count: None,
+) -> DevicePictures:
     """The pictures of a cache, on a device.
 
     Args:
@@ -122,8 +127,12 @@ def upload(pictures: PictureCache, device: torch.device, levels: int = 1, room_b
         advance(last - first)
         first = last
     places = np.ascontiguousarray(starts[:-1].reshape(len(pictures), levels).T)
-    return DevicePictures(pixels, torch.from_numpy(places).to(device),
-                          torch.from_numpy(shapes.astype(np.float64)).to(device), torch.from_numpy(mean).to(device))
+    return DevicePictures(
+        pixels,
+        torch.from_numpy(places).to(device),
+        torch.from_numpy(shapes.astype(np.float64)).to(device),
+        torch.from_numpy(mean).to(device),
+    )
 
 
 def packed(picture: np.ndarray) -> np.ndarray:

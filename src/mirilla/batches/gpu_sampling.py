@@ -39,8 +39,9 @@ class Fields:
     centre: Tensor | None
 
 
-def resample(pictures: DevicePictures, views: Views, fields: Fields, height: int, width: int, noise: Tensor | None
-             ) -> Tensor:
+def resample(
+    pictures: DevicePictures, views: Views, fields: Fields, height: int, width: int, noise: Tensor | None
+) -> Tensor:
     """(B, 3, height, width) float32 of 0..255, channels last in memory. Bilinear.
 
     Args:

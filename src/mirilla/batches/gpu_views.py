@@ -59,8 +59,16 @@ def whole(pictures: DevicePictures, objects: DeviceObjects, picture: Tensor) -> 
     size = pictures.sizes[picture]
     flag = torch.zeros_like(picture, dtype=torch.bool)
     return Views(
-        picture, size, torch.cat([torch.zeros_like(size), size], 1), flag, flag, objects.boxes_yxyx[picture],
-        objects.classes[picture], objects.weights[picture], objects.present[picture], objects.ignore[picture],
+        picture,
+        size,
+        torch.cat([torch.zeros_like(size), size], 1),
+        flag,
+        flag,
+        objects.boxes_yxyx[picture],
+        objects.classes[picture],
+        objects.weights[picture],
+        objects.present[picture],
+        objects.ignore[picture],
     )
 
 
@@ -80,8 +88,9 @@ def horizontal_flip(draws: Draws, views: Views) -> Views:
     happens = draws.happens(0.5)
     boxes = views.boxes_yxyx
     flipped = torch.stack([boxes[..., 0], 1 - boxes[..., 3], boxes[..., 2], 1 - boxes[..., 1]], -1)
-    return replace(views, mirrored=views.mirrored ^ happens,
-                   boxes_yxyx=torch.where(happens[:, None, None], flipped, boxes))
+    return replace(
+        views, mirrored=views.mirrored ^ happens, boxes_yxyx=torch.where(happens[:, None, None], flipped, boxes)
+    )
 
 
 def vertical_flip(draws: Draws, views: Views) -> Views:
@@ -89,8 +98,9 @@ def vertical_flip(draws: Draws, views: Views) -> Views:
     happens = draws.happens(0.5)
     boxes = views.boxes_yxyx
     flipped = torch.stack([1 - boxes[..., 2], boxes[..., 1], 1 - boxes[..., 0], boxes[..., 3]], -1)
-    return replace(views, upside_down=views.upside_down ^ happens,
-                   boxes_yxyx=torch.where(happens[:, None, None], flipped, boxes))
+    return replace(
+        views, upside_down=views.upside_down ^ happens, boxes_yxyx=torch.where(happens[:, None, None], flipped, boxes)
+    )
 
 
 @dataclass(frozen=True)
@@ -100,14 +110,20 @@ class RandomCrop:
     settings: tuple[CropSpec, ...]
 
     def __call__(self, draws: Draws, views: Views) -> Views:
-        table = constant(tuple(
-            (s.min_object_covered, s.overlap_thresh, *s.aspect_ratio, *s.area, s.clip_boxes, s.random_coef)
-            for s in self.settings), views.window.device, torch.float64)
+        table = constant(
+            tuple(
+                (s.min_object_covered, s.overlap_thresh, *s.aspect_ratio, *s.area, s.clip_boxes, s.random_coef)
+                for s in self.settings
+            ),
+            views.window.device,
+            torch.float64,
+        )
         chosen = table[draws.below(len(self.settings))]  # (V, 8)
         covered, overlap, low, high, least, most, clips, keep_whole = (c[:, None] for c in chosen.unbind(1))
         size = views.shown
-        window, found = sample_windows(draws, size, views.boxes_yxyx, views.present, covered, (low, high),
-                                       (least, most))
+        window, found = sample_windows(
+            draws, size, views.boxes_yxyx, views.present, covered, (low, high), (least, most)
+        )
         crops = (draws.uniform(1) > keep_whole)[:, 0]
         everything = torch.cat([torch.zeros_like(size), size], 1)
         window = torch.where((crops & found)[:, None], window, everything)
@@ -127,8 +143,15 @@ def _corner(views: Views, part: Tensor) -> Tensor:
     return views.window[:, :2] + start
 
 
-def sample_windows(draws: Draws, size: Tensor, boxes_yxyx: Tensor, present: Tensor, covered: Tensor,
-                   aspect: tuple[Tensor, Tensor], area: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def sample_windows(
+    draws: Draws,
+    size: Tensor,
+    boxes_yxyx: Tensor,
+    present: Tensor,
+    covered: Tensor,
+    aspect: tuple[Tensor, Tensor],
+    area: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
     """Windows as `crop.sample_window` draws them: (V, 4) in whole pixels, and whether one was found (V,).
 
     Args:
@@ -154,8 +177,9 @@ def sample_windows(draws: Draws, size: Tensor, boxes_yxyx: Tensor, present: Tens
     return window, fits.any(1)
 
 
-def sizes(ratios: Tensor, fractions: Tensor, tall: Tensor, wide: Tensor, area: tuple[Tensor, Tensor]
-          ) -> tuple[Tensor, Tensor, Tensor]:
+def sizes(
+    ratios: Tensor, fractions: Tensor, tall: Tensor, wide: Tensor, area: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
     """The twin of `crop._sizes`: (heights, widths, whether they keep to the bounds), (V, attempts) each."""
     least, most = area[0] * tall * wide, area[1] * tall * wide
     low, high = torch.round(torch.sqrt(least / ratios)), torch.round(torch.sqrt(most / ratios))
@@ -205,8 +229,11 @@ def colour_step(step: Augmentation) -> DeviceStep | None:
 
 
 def _distorted(step: colour.DistortColour) -> DeviceStep:
-    contrast, saturation, hue = (colour.AdjustContrast(0.5, 1.5), colour.AdjustSaturation(0.5, 1.5),
-                                 colour.AdjustHue(0.2))
+    contrast, saturation, hue = (
+        colour.AdjustContrast(0.5, 1.5),
+        colour.AdjustSaturation(0.5, 1.5),
+        colour.AdjustHue(0.2),
+    )
     rest = (contrast, saturation, hue) if step.ordering else (saturation, hue, contrast)
     parts = [found for s in (colour.AdjustBrightness(32 / 255), *rest) if (found := colour_step(s)) is not None]
 
@@ -257,8 +284,11 @@ def _hue_saturation(turn: Tensor | None, factor: Tensor | None) -> PixelStep:
         chroma = most - least
         red, green, blue = pixels.unbind(1)
         span = torch.where(chroma > 0, chroma, 1.0)
-        sector = torch.where(most == red, (green - blue) / span,
-                             torch.where(most == green, (blue - red) / span + 2, (red - green) / span + 4))
+        sector = torch.where(
+            most == red,
+            (green - blue) / span,
+            torch.where(most == green, (blue - red) / span + 2, (red - green) / span + 4),
+        )
         if turn is not None:
             sector = sector + 6 * _each(turn)[:, 0]
         if factor is not None:

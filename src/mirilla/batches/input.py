@@ -98,10 +98,20 @@ class Batches:
         teacher: softens the labels of every example; None: they stay.
     """
 
-    def __init__(self, pictures: Pictures, objects: Sequence[Objects], spec: ModelSpec, batch_size: int,
-                 augmentations: Sequence[Augmentation], seed: int, shuffle: bool = True,
-                 recipe: InputRecipe | None = None, total_steps: int | None = None, part: slice = slice(None),
-                 teacher: SoftLabels | None = None):
+    def __init__(
+        self,
+        pictures: Pictures,
+        objects: Sequence[Objects],
+        spec: ModelSpec,
+        batch_size: int,
+        augmentations: Sequence[Augmentation],
+        seed: int,
+        shuffle: bool = True,
+        recipe: InputRecipe | None = None,
+        total_steps: int | None = None,
+        part: slice = slice(None),
+        teacher: SoftLabels | None = None,
+    ):
         self.pictures, self.objects, self.spec = pictures, objects, spec
         self.recipe, self.total_steps = recipe, total_steps
         self.batch_size, self.augmentations = batch_size, tuple(augmentations)
@@ -135,9 +145,7 @@ class Batches:
         arrays = _stack([(image, objects) for (image, _), (objects, _) in zip(examples, softened, strict=True)])
         return replace(arrays, confidences=_padded([confidence for _, confidence in softened]))
 
-    def example(
-        self, index: int, rng: np.random.Generator, mosaic: bool = True
-    ) -> tuple[NDArray[np.uint8], Objects]:
+    def example(self, index: int, rng: np.random.Generator, mosaic: bool = True) -> tuple[NDArray[np.uint8], Objects]:
         """One picture as the network sees it, and its objects, normalised to the network's input.
 
         Args:

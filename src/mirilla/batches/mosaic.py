@@ -120,8 +120,9 @@ _STEPS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def _tile(rng: np.random.Generator, view: View, framing: Framing, image: NDArray[np.uint8],
-          tile: tuple[int, int, int, int]) -> View:
+def _tile(
+    rng: np.random.Generator, view: View, framing: Framing, image: NDArray[np.uint8], tile: tuple[int, int, int, int]
+) -> View:
     """Draw a view into a tile (top, left, bottom, right) of the image -> its objects, normalised to the image."""
     top, left, bottom, right = tile
     size, whole = (bottom - top, right - left), image.shape[:2]

@@ -135,8 +135,9 @@ def _moved(along: tuple[float, float], offset: int, factor: int) -> tuple[float,
     return along[0] / factor, (along[1] - offset - (factor - 1) / 2) / factor
 
 
-def _halved(view: View, along_y: tuple[float, float], along_x: tuple[float, float], size: tuple[int, int],
-            smooth: bool) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
+def _halved(
+    view: View, along_y: tuple[float, float], along_x: tuple[float, float], size: tuple[int, int], smooth: bool
+) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
     """The picture from the pixel on that the view starts at, halved by averaging until about a pixel or two
     become one; where it starts in what is shown (in the picture's directions), and by which factor it is smaller.
     """

@@ -92,33 +92,53 @@ def _bonnet(facts: Mapping[str, str]) -> list[Finding]:
     kernel = facts.get("kernel", "?")
     if facts.get("node") == "no":
         if facts.get("driver") == "loaded":
-            return [Finding(
-                "error", "bonnet", f"the driver aiy-vision is loaded, but there is no {NODE}: no bonnet answers.",
-                "Switch off, press the bonnet onto the header and reseat the flat cables; then 'dmesg | grep -i "
-                "myriad' should say that it is ready.",
-            )]
+            return [
+                Finding(
+                    "error",
+                    "bonnet",
+                    f"the driver aiy-vision is loaded, but there is no {NODE}: no bonnet answers.",
+                    "Switch off, press the bonnet onto the header and reseat the flat cables; then 'dmesg | grep -i "
+                    "myriad' should say that it is ready.",
+                )
+            ]
         if facts.get("driver") == "there":
-            return [Finding(
-                "error", "bonnet", f"there is no {NODE}: the kernel has the driver aiy-vision but did not load it.",
-                "sudo modprobe aiy-vision; if that fails, 'dmesg | tail' says why. The bonnet must sit on the "
-                "header when the kit starts.",
-            )]
+            return [
+                Finding(
+                    "error",
+                    "bonnet",
+                    f"there is no {NODE}: the kernel has the driver aiy-vision but did not load it.",
+                    "sudo modprobe aiy-vision; if that fails, 'dmesg | tail' says why. The bonnet must sit on the "
+                    "header when the kit starts.",
+                )
+            ]
         if facts.get("aiy") == "yes" or facts.get("aiy_dkms") == "yes":
-            return [Finding(
-                "error", "bonnet", f"there is no {NODE}: the running kernel {kernel} has no driver aiy-vision. "
-                "That is what a kernel upgrade leaves.",
-                "sudo apt-get install --reinstall raspberrypi-kernel-headers aiy-dkms && sudo reboot; if its "
-                "build fails, " + FLASH[0].lower() + FLASH[1:],
-            )]
-        return [Finding(
-            "error", "bonnet", f"not a Vision Kit: there is no {NODE}, no driver and no package 'aiy'.",
-            FLASH + " Other boards: --files-only copies without looking.",
-        )]
+            return [
+                Finding(
+                    "error",
+                    "bonnet",
+                    f"there is no {NODE}: the running kernel {kernel} has no driver aiy-vision. "
+                    "That is what a kernel upgrade leaves.",
+                    "sudo apt-get install --reinstall raspberrypi-kernel-headers aiy-dkms && sudo reboot; if its "
+                    "build fails, " + FLASH[0].lower() + FLASH[1:],
+                )
+            ]
+        return [
+            Finding(
+                "error",
+                "bonnet",
+                f"not a Vision Kit: there is no {NODE}, no driver and no package 'aiy'.",
+                FLASH + " Other boards: --files-only copies without looking.",
+            )
+        ]
     if facts.get("node") == "denied":
-        return [Finding(
-            "error", "bonnet", f"{NODE} is there, but user {facts.get('user') or '?'} may not use it.",
-            "Log in as the image's own user (pi), or let a udev rule open the device to a group of yours.",
-        )]
+        return [
+            Finding(
+                "error",
+                "bonnet",
+                f"{NODE} is there, but user {facts.get('user') or '?'} may not use it.",
+                "Log in as the image's own user (pi), or let a udev rule open the device to a group of yours.",
+            )
+        ]
     return [Finding("ok", "bonnet", NODE), *_firmware(facts)]
 
 
@@ -129,16 +149,23 @@ def _firmware(facts: Mapping[str, str]) -> list[Finding]:
     if version == "busy":
         return [Finding("ok", "firmware", "not asked, since a program is at work with the bonnet")]
     if not re.fullmatch(r"\d+\.\d+", version):
-        return [Finding(
-            "warning", "firmware", "the bonnet did not tell its firmware's version"
-            + (f" ({version})." if version else "."),
-            "If it goes on, switch the kit off and on; 'dmesg | grep -i myriad' should say that it is ready.",
-        )]
+        return [
+            Finding(
+                "warning",
+                "firmware",
+                "the bonnet did not tell its firmware's version" + (f" ({version})." if version else "."),
+                "If it goes on, switch the kit off and on; 'dmesg | grep -i myriad' should say that it is ready.",
+            )
+        ]
     if int(version.split(".")[0]) != FIRMWARE_MAJOR:
-        return [Finding(
-            "warning", "firmware", f"version {version}; known is {FIRMWARE_MAJOR}.x.",
-            "Models may be refused. sudo apt-get install aiy-vision-firmware brings the last one of Google's.",
-        )]
+        return [
+            Finding(
+                "warning",
+                "firmware",
+                f"version {version}; known is {FIRMWARE_MAJOR}.x.",
+                "Models may be refused. sudo apt-get install aiy-vision-firmware brings the last one of Google's.",
+            )
+        ]
     return [Finding("ok", "firmware", f"version {version}")]
 
 
@@ -146,17 +173,27 @@ def _python(facts: Mapping[str, str]) -> list[Finding]:
     version = facts.get("python", "")
     numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
     if len(numbers) < 2 or numbers < (3, 5):
-        return [Finding("error", "Python", f"the program needs Python 3.5 or later, found {version or 'none'}.",
-                        "sudo apt-get install python3, or flash a newer image.")]
+        return [
+            Finding(
+                "error",
+                "Python",
+                f"the program needs Python 3.5 or later, found {version or 'none'}.",
+                "sudo apt-get install python3, or flash a newer image.",
+            )
+        ]
     found = [Finding("ok", "Python", version)]
     if facts.get("aiy") == "yes":
         found.append(Finding("ok", "aiy", "the package imports"))
     else:
         reason = facts.get("aiy", "").removeprefix("no").strip(" :")
-        found.append(Finding(
-            "error", "aiy", "python3 cannot import aiy.vision.inference" + (f" ({reason})." if reason else "."),
-            FLASH + " Or install the package: sudo pip3 install -e ~/AIY-projects-python/src",
-        ))
+        found.append(
+            Finding(
+                "error",
+                "aiy",
+                "python3 cannot import aiy.vision.inference" + (f" ({reason})." if reason else "."),
+                FLASH + " Or install the package: sudo pip3 install -e ~/AIY-projects-python/src",
+            )
+        )
     return found
 
 
@@ -164,33 +201,53 @@ def _camera(facts: Mapping[str, str]) -> Finding:
     state = facts.get("camera", "")
     supported, detected = re.search(r"supported=(\d)", state), re.search(r"detected=(\d)", state)
     if supported and supported[1] == "0":
-        return Finding("error", "camera", "the camera is switched off.",
-                       "sudo raspi-config, Interfacing Options, Camera; then reboot.")
+        return Finding(
+            "error",
+            "camera",
+            "the camera is switched off.",
+            "sudo raspi-config, Interfacing Options, Camera; then reboot.",
+        )
     if detected and detected[1] == "0":
-        return Finding("error", "camera", "no camera answers.",
-                       "Switch off and reseat the flat cables, camera to bonnet and bonnet to Raspberry Pi.")
+        return Finding(
+            "error",
+            "camera",
+            "no camera answers.",
+            "Switch off and reseat the flat cables, camera to bonnet and bonnet to Raspberry Pi.",
+        )
     if not detected:
-        return Finding("warning", "camera", "it could not be asked (no vcgencmd, or another answer).",
-                       "If the program finds no camera: sudo raspi-config, Interfacing Options, Camera.")
+        return Finding(
+            "warning",
+            "camera",
+            "it could not be asked (no vcgencmd, or another answer).",
+            "If the program finds no camera: sudo raspi-config, Interfacing Options, Camera.",
+        )
     if facts.get("picamera") == "no":
-        return Finding("error", "camera", "Python's package picamera is missing.",
-                       "sudo apt-get install python3-picamera")
+        return Finding(
+            "error", "camera", "Python's package picamera is missing.", "sudo apt-get install python3-picamera"
+        )
     return Finding("ok", "camera", "detected")
 
 
 def _space(facts: Mapping[str, str], need_bytes: int) -> Finding:
     free = facts.get("free_kb", "")
     if facts.get("home_writable") == "no":
-        return Finding("error", "space", f"the home folder {facts.get('home', '')} cannot be written.",
-                       "A card that became read-only is often worn out or was switched off badly: reboot, and "
-                       "flash another card if it stays.")
+        return Finding(
+            "error",
+            "space",
+            f"the home folder {facts.get('home', '')} cannot be written.",
+            "A card that became read-only is often worn out or was switched off badly: reboot, and "
+            "flash another card if it stays.",
+        )
     if not free.isdigit():
         return Finding("warning", "space", "free space could not be read.")
     free_bytes = int(free) << 10
     if free_bytes < need_bytes + SPACE_BYTES:
-        return Finding("error", "space", f"{free_bytes / 1e6:.1f} MB free; needed are "
-                       f"{(need_bytes + SPACE_BYTES) / 1e6:.1f} MB.",
-                       "Free some: du -xh ~ | sort -h | tail shows what is large; sudo apt-get clean helps.")
+        return Finding(
+            "error",
+            "space",
+            f"{free_bytes / 1e6:.1f} MB free; needed are {(need_bytes + SPACE_BYTES) / 1e6:.1f} MB.",
+            "Free some: du -xh ~ | sort -h | tail shows what is large; sudo apt-get clean helps.",
+        )
     return Finding("ok", "space", f"{free_bytes / 1e6:.0f} MB free")
 
 
@@ -199,21 +256,37 @@ def _system(facts: Mapping[str, str]) -> list[Finding]:
     found = []
     missing = facts.get("missing", "").split()
     if missing:
-        found.append(Finding("error", "tools", f"programs are missing: {', '.join(missing)}.",
-                             "sudo apt-get install coreutils tar"))
+        found.append(
+            Finding(
+                "error", "tools", f"programs are missing: {', '.join(missing)}.", "sudo apt-get install coreutils tar"
+            )
+        )
     if facts.get("joy") == "active":
-        found.append(Finding("warning", "joy demo", "it is running, and only one program can use the camera.",
-                             "--service replaces it; by hand: sudo systemctl disable --now " + JOY))
+        found.append(
+            Finding(
+                "warning",
+                "joy demo",
+                "it is running, and only one program can use the camera.",
+                "--service replaces it; by hand: sudo systemctl disable --now " + JOY,
+            )
+        )
     throttled = re.search(r"0x([0-9a-fA-F]+)", facts.get("throttled", ""))
     if throttled and int(throttled[1], 16) & 0x10001:  # bit 0: now; bit 16: since it was switched on
-        found.append(Finding("warning", "power", "the supply's voltage was too low at times.",
-                             "Use a supply of 5 V and 2 A or more and a short cable."))
+        found.append(
+            Finding(
+                "warning",
+                "power",
+                "the supply's voltage was too low at times.",
+                "Use a supply of 5 V and 2 A or more and a short cable.",
+            )
+        )
     service = facts.get("service", "")
     if service == "active":
         found.append(Finding("ok", "service", "mirilla.service is running"))
     elif service == "failed":
-        found.append(Finding("warning", "service", "mirilla.service has failed.",
-                             "Look at its log: journalctl -u mirilla -n 50"))
+        found.append(
+            Finding("warning", "service", "mirilla.service has failed.", "Look at its log: journalctl -u mirilla -n 50")
+        )
     if facts.get("current"):
         found.append(Finding("ok", "installed", facts["current"]))
     return found

@@ -83,20 +83,27 @@ def payload(model_path: str | os.PathLike[str], *, bonnet: bool = True, stamp: s
         from mirilla.bonnet import format as binary
 
         if model_path.suffix == ".pb":
-            raise UsageError(f"{model_path}: a frozen graph does not run on the bonnet.",
-                             f"mirilla compile {model_path} --out {model_path.with_suffix('.binaryproto')}")
+            raise UsageError(
+                f"{model_path}: a frozen graph does not run on the bonnet.",
+                f"mirilla compile {model_path} --out {model_path.with_suffix('.binaryproto')}",
+            )
         binary.parse(content, os.fspath(model_path))
     card_path = cards.find(model_path)
     if card_path is None:
-        raise ModelError(f"{model_path}: no model.json stands beside it, which tells labels and anchors.",
-                         "Compile from an export's folder: 'mirilla compile' writes it beside the model.")
+        raise ModelError(
+            f"{model_path}: no model.json stands beside it, which tells labels and anchors.",
+            "Compile from an export's folder: 'mirilla compile' writes it beside the model.",
+        )
     card = cards.load(card_path, model_path)
     if bonnet and card.target != "bonnet":
-        raise ModelError(f"{card_path}: 'file.target' is '{card.target}', not 'bonnet'.",
-                         "Compile again with 'mirilla compile'.")
+        raise ModelError(
+            f"{card_path}: 'file.target' is '{card.target}', not 'bonnet'.", "Compile again with 'mirilla compile'."
+        )
     if not re.fullmatch(r"[\w+][\w+ .,()=-]*", card.file) or card.file in (CARD, PROGRAM, SUMS, "previous"):
-        raise ModelError(f"{card_path}: '{card.file}' cannot be a model's file name on the kit.",
-                         "Use letters, digits, '.', '_' and '-', and compile again under that name.")
+        raise ModelError(
+            f"{card_path}: '{card.file}' cannot be a model's file name on the kit.",
+            "Use letters, digits, '.', '_' and '-', and compile again under that name.",
+        )
     with explaining(card_path):
         files = {card.file: content, CARD: card_path.read_bytes(), PROGRAM: program()}
     digest = hashlib.sha256(repr(sorted((n, hashlib.sha256(c).hexdigest()) for n, c in files.items())).encode())
@@ -158,12 +165,14 @@ def remove(link: Link) -> str:
 
 def install_script(pack: Payload, fetch: str) -> str:
     """The script that installs a version; `fetch` is the command that fills the folder "$new"."""
-    return "\n".join([
-        _HEAD,
-        f"name={shlex.quote(pack.name)}",
-        f"sums={shlex.quote(pack.sums.rstrip())}",
-        _INSTALL.replace("@FETCH@", fetch),
-    ])
+    return "\n".join(
+        [
+            _HEAD,
+            f"name={shlex.quote(pack.name)}",
+            f"sums={shlex.quote(pack.sums.rstrip())}",
+            _INSTALL.replace("@FETCH@", fetch),
+        ]
+    )
 
 
 _HEAD = r"""
@@ -214,7 +223,10 @@ done
 echo installed
 """.strip()
 
-ROLLBACK = "\n".join([_HEAD, r"""
+ROLLBACK = "\n".join(
+    [
+        _HEAD,
+        r"""
 [ -d "$home/versions" ] || fail none
 lock
 rm -f "$home/.current-new"
@@ -224,23 +236,32 @@ case $before in */*|.*|'') fail first ;; esac
 (cd "$home/versions/$before" 2>/dev/null && sha256sum -c --status SHA256SUMS) || fail broken
 switch "$before"
 echo "$before"
-""".strip()])
+""".strip(),
+    ]
+)
 
-REMOVE = "\n".join([_HEAD, r"""
+REMOVE = "\n".join(
+    [
+        _HEAD,
+        r"""
 [ -d "$home" ] || fail none
 lock
 rm -f "$home/current" "$home/.current-new"
 rm -rf "$home/versions"
 rm -f "$home/.lock" "$home/.joy-was-enabled"
 rmdir "$home" 2>/dev/null || ls -A "$home"
-""".strip()])
+""".strip(),
+    ]
+)
 
 _REASONS = {
     "locked": ("another deployment to this kit is under way.", "Wait for its end, then try again."),
     "folder": ("~/mirilla cannot be made or is no folder.", "Move away what is there; look at its permissions."),
     "cut": ("the copy did not arrive whole.", "Try again."),
-    "hash": ("the files there are not those that were sent (their SHA-256 differs).",
-             "Try again; if it stays, the card is probably failing: use another one."),
+    "hash": (
+        "the files there are not those that were sent (their SHA-256 differs).",
+        "Try again; if it stays, the card is probably failing: use another one.",
+    ),
     "exists": ("a version of that name is there already.", "Try again in a second."),
     "none": ("nothing of Mirilla is installed there.", "mirilla deploy MODEL.binaryproto HOST"),
     "first": ("there is no version before the present one.", "Deploy the model that you want."),
@@ -258,15 +279,19 @@ def _explain(link: Link, result: Result) -> None:
     full = re.search(r"No space left|quota exceeded|File (size limit exceeded|too large)", result.err)
     reason = re.search(r"^mirilla: (\w+)$", result.err, re.M)
     if full or result.code == 153:  # 153: killed by SIGXFSZ
-        raise DeviceError(f"{link.target}: no space left there to copy the files." + _UNTOUCHED,
-                          "Free some: du -xh ~ | sort -h | tail shows what is large; sudo apt-get clean helps.")
+        raise DeviceError(
+            f"{link.target}: no space left there to copy the files." + _UNTOUCHED,
+            "Free some: du -xh ~ | sort -h | tail shows what is large; sudo apt-get clean helps.",
+        )
     if reason and reason[1] in _REASONS:
         what, remedy = _REASONS[reason[1]]
         raise DeviceError(f"{link.target}: {what}" + (_UNTOUCHED if reason[1] in ("cut", "hash") else ""), remedy)
     if reason and len(said) > 1:
         last = said[-2][:200]
     if "Read-only file system" in result.err:
-        raise DeviceError(f"{link.target}: the card there is read-only.",
-                          "Reboot the kit; a card that stays read-only is worn out.")
-    raise DeviceError(f"{link.target}: the copy failed there ({last}).{_UNTOUCHED}", "mirilla deploy --check "
-                      + link.target)
+        raise DeviceError(
+            f"{link.target}: the card there is read-only.", "Reboot the kit; a card that stays read-only is worn out."
+        )
+    raise DeviceError(
+        f"{link.target}: the copy failed there ({last}).{_UNTOUCHED}", "mirilla deploy --check " + link.target
+    )

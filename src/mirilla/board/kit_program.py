@@ -94,8 +94,7 @@ class Model:
                 height, width = ymax - ymin, xmax - xmin
                 self.anchors.append((ymin + height / 2, xmin + width / 2, height, width))
             coder = card["box_coder"]
-            self.scales = tuple(float(coder[key]) for key in ("y_scale", "x_scale", "height_scale",
-                                                              "width_scale"))
+            self.scales = tuple(float(coder[key]) for key in ("y_scale", "x_scale", "height_scale", "width_scale"))
             post = card["post_processing"]
             self.score_threshold = float(post["score_threshold"])
             self.iou_threshold = float(post["iou_threshold"])
@@ -107,11 +106,14 @@ class Model:
         except KeyError as error:
             raise KitError("%s: %s is missing. Export and compile the model again." % (where, error))
         except (TypeError, ValueError, AttributeError) as error:
-            raise KitError("%s: a value is not as it should be (%s). Export and compile the model again."
-                           % (where, error))
+            raise KitError(
+                "%s: a value is not as it should be (%s). Export and compile the model again." % (where, error)
+            )
         if self.converter not in ("SIGMOID", "SOFTMAX", "IDENTITY"):
-            raise KitError("%s: the score converter '%s' is not known. Copy this program from the Mirilla that "
-                           "made the model." % (where, self.converter))
+            raise KitError(
+                "%s: the score converter '%s' is not known. Copy this program from the Mirilla that "
+                "made the model." % (where, self.converter)
+            )
         if not self.anchors or self.classes < 1 or 0 in self.scales or self.stddev == 0:
             raise KitError("%s: a model without anchors, classes, scales or stddev. Export it again." % where)
         # A name of its own for every content: the client never sends a model whose name the bonnet knows.
@@ -132,16 +134,19 @@ def load_model(folder):
         raise KitError("%s: %s. Give the folder with the model as --dir." % (folder, error.strerror))
     graphs = [one for one in names if one.endswith(".binaryproto")]
     if not graphs:
-        raise KitError("%s: no compiled model (*.binaryproto) is in this folder. Copy one there together with its "
-                       "model.json, or give another --dir." % folder)
+        raise KitError(
+            "%s: no compiled model (*.binaryproto) is in this folder. Copy one there together with its "
+            "model.json, or give another --dir." % folder
+        )
     if len(graphs) > 1:
         raise KitError("%s: several compiled models: %s. Leave one." % (folder, ", ".join(graphs)))
     path = os.path.join(folder, graphs[0])
     stem = graphs[0][: -len(".binaryproto")]
     found = [one for one in (stem + ".model.json", "model.json") if one in names]
     if not found:
-        raise KitError("%s: model.json is missing beside %s. Copy it from where the model was compiled."
-                       % (folder, graphs[0]))
+        raise KitError(
+            "%s: model.json is missing beside %s. Copy it from where the model was compiled." % (folder, graphs[0])
+        )
     where = os.path.join(folder, found[0])
     try:
         with open(where, "rb") as file:
@@ -155,14 +160,18 @@ def load_model(folder):
     if not isinstance(card, dict) or card.get("format") != "mirilla-model":
         raise KitError("%s: not a model.json of Mirilla. Copy the one that 'mirilla compile' wrote." % where)
     if card.get("version") != VERSION:
-        raise KitError("%s: version %r; this program reads version %d. Deploy program and model together."
-                       % (where, card.get("version"), VERSION))
+        raise KitError(
+            "%s: version %r; this program reads version %d. Deploy program and model together."
+            % (where, card.get("version"), VERSION)
+        )
     file = card.get("file")
     wanted = file.get("sha256") if isinstance(file, dict) else None
     real = hashlib.sha256(graph).hexdigest()
     if wanted != real:
-        raise KitError("%s: it belongs to a file with SHA-256 %s..., but that of %s is %s... (damaged, or of another "
-                       "model). Copy both again." % (where, str(wanted)[:16], graphs[0], real[:16]))
+        raise KitError(
+            "%s: it belongs to a file with SHA-256 %s..., but that of %s is %s... (damaged, or of another "
+            "model). Copy both again." % (where, str(wanted)[:16], graphs[0], real[:16])
+        )
     return Model(card, graph, where)
 
 
@@ -209,12 +218,14 @@ def candidates_dense(model, logits, threshold):
     """
     columns, count = model.classes + 1, len(model.anchors)
     if len(logits) != columns * count:
-        raise Fault("the bonnet sent %d logits, but model.json speaks of %d anchors and %d classes"
-                    % (len(logits), count, model.classes))
+        raise Fault(
+            "the bonnet sent %d logits, but model.json speaks of %d anchors and %d classes"
+            % (len(logits), count, model.classes)
+        )
     found = {}
     if model.converter == "SOFTMAX":
         for anchor in range(count):
-            row = logits[anchor * columns: (anchor + 1) * columns]
+            row = logits[anchor * columns : (anchor + 1) * columns]
             top = max(row)
             powers = [math.exp(max(one - top, -700)) for one in row]
             total = sum(powers)
@@ -341,8 +352,10 @@ class Bonnet:
         try:
             from aiy.vision import inference
         except ImportError as error:
-            raise KitError("Google's aiy.vision cannot be imported (%s). Run this on the Vision Kit's own image with its "
-                           "python3, or install aiy-projects-python." % error)
+            raise KitError(
+                "Google's aiy.vision cannot be imported (%s). Run this on the Vision Kit's own image with its "
+                "python3, or install aiy-projects-python." % error
+            )
         self._api, self._model, self._threshold, self._log = inference, model, threshold, log
         self._reset_tried = False
         self._least = least_logit(model, max(threshold, model.score_threshold))
@@ -381,14 +394,17 @@ class Bonnet:
             self._reset("it refused the model: %s" % refusal)
             refusal = self._try_to_load()
         if refusal is not None:
-            raise KitError("The bonnet did not take the model %s: %s Run 'mirilla doctor' on the .binaryproto on the "
-                           "computer it was compiled on." % (model.name, _sentence(refusal)))
+            raise KitError(
+                "The bonnet did not take the model %s: %s Run 'mirilla doctor' on the .binaryproto on the "
+                "computer it was compiled on." % (model.name, _sentence(refusal))
+            )
 
     def _try_to_load(self):
         """None, or what the firmware said; the client's load_model raises nothing."""
         api, model, keeper = self._api, self._model, LastWarning()
-        made = api.ModelDescriptor(model.bonnet_name, (1, model.height, model.width, 3), (model.mean, model.stddev),
-                                   model.graph)
+        made = api.ModelDescriptor(
+            model.bonnet_name, (1, model.height, model.width, 3), (model.mean, model.stddev), model.graph
+        )
         logger = logging.getLogger(api.__name__)
         logger.addHandler(keeper)
         spreads, logger.propagate = logger.propagate, False
@@ -429,10 +445,12 @@ class Bonnet:
         count = len(model.anchors)
         columns = model.classes + 1
         return {
-            model.logits_name: api.ThresholdingConfig(logical_shape=[count, columns], threshold=self._least,
-                                                      top_k=count * model.classes, to_ignore=[(1, 0)]),
-            model.codes_name: api.FromSparseTensorConfig(logical_shape=[count], tensor_name=model.logits_name,
-                                                         squeeze_dims=[1]),
+            model.logits_name: api.ThresholdingConfig(
+                logical_shape=[count, columns], threshold=self._least, top_k=count * model.classes, to_ignore=[(1, 0)]
+            ),
+            model.codes_name: api.FromSparseTensorConfig(
+                logical_shape=[count], tensor_name=model.logits_name, squeeze_dims=[1]
+            ),
         }
 
     def _run(self, call):
@@ -472,14 +490,15 @@ class Bonnet:
     def image(self, picture):
         """The result for JPEG bytes or a Pillow image."""
         name = self._model.bonnet_name
-        return self._checked(self._run(
-            lambda configs: self._engine.image_inference(name, picture, None, configs)))
+        return self._checked(self._run(lambda configs: self._engine.image_inference(name, picture, None, configs)))
 
     def _checked(self, result):
         for name in (self._model.codes_name, self._model.logits_name):
             if name not in result.tensors:
-                raise Fault("the bonnet's answer has the outputs %s and no '%s'"
-                            % (", ".join(sorted(result.tensors)) or "(none)", name))
+                raise Fault(
+                    "the bonnet's answer has the outputs %s and no '%s'"
+                    % (", ".join(sorted(result.tensors)) or "(none)", name)
+                )
         return result
 
     def detections(self, result, scale_yx=(1.0, 1.0)):
@@ -501,26 +520,37 @@ class Bonnet:
                 raise Fault("the bonnet sent logits of an anchor without its box codes")
         else:
             if len(flat) != 4 * len(model.anchors):
-                raise Fault("the bonnet sent %d box codes, but model.json speaks of %d anchors"
-                            % (len(flat), len(model.anchors)))
+                raise Fault(
+                    "the bonnet sent %d box codes, but model.json speaks of %d anchors"
+                    % (len(flat), len(model.anchors))
+                )
             where = None
             found = candidates_dense(model, values, self._threshold)
 
         def codes_of(anchor):
             start = 4 * anchor if where is None else where[anchor]
-            return flat[start: start + 4]
+            return flat[start : start + 4]
 
         chosen = detections(model, found, codes_of, scale_yx)
         window = result.window
-        if not result.width or not result.height or not window.width or not window.height or (
-            (window.width, window.height) == (result.width, result.height)
+        if (
+            not result.width
+            or not result.height
+            or not window.width
+            or not window.height
+            or ((window.width, window.height) == (result.width, result.height))
         ):
             return chosen
         y, x = window.y / result.height, window.x / result.width
         h, w = window.height / result.height, window.width / result.width
-        return [Detection(one.kind, one.score, (one.box_yxyx[0] * h + y, one.box_yxyx[1] * w + x,
-                                                one.box_yxyx[2] * h + y, one.box_yxyx[3] * w + x))
-                for one in chosen]
+        return [
+            Detection(
+                one.kind,
+                one.score,
+                (one.box_yxyx[0] * h + y, one.box_yxyx[1] * w + x, one.box_yxyx[2] * h + y, one.box_yxyx[3] * w + x),
+            )
+            for one in chosen
+        ]
 
     def temperature(self):
         """Of the bonnet, in degrees Celsius, or None."""
@@ -588,11 +618,13 @@ class Camera:
         self.taken = 0
         try:
             import picamera
+
             self._module = picamera
         except (ImportError, OSError) as error:
             if os.uname()[4].startswith("arm"):
-                raise KitError("picamera cannot be imported (%s). Install it with 'sudo apt-get install "
-                               "python3-picamera'." % error)
+                raise KitError(
+                    "picamera cannot be imported (%s). Install it with 'sudo apt-get install python3-picamera'." % error
+                )
             log("no picamera here: the bonnet's own camera is all there is, and no live picture")
             self._module = None
 
@@ -601,11 +633,13 @@ class Camera:
         if self._module is None:
             return
         try:
-            self._camera = self._module.PiCamera(sensor_mode=self.SENSOR_MODE, resolution=self.SIZE_PX,
-                                                 framerate=self._rate)
+            self._camera = self._module.PiCamera(
+                sensor_mode=self.SENSOR_MODE, resolution=self.SIZE_PX, framerate=self._rate
+            )
         except Exception as error:
-            raise Fault("the camera does not open: %s (is its cable seated, and no other program using it?)"
-                        % _explain(error))
+            raise Fault(
+                "the camera does not open: %s (is its cable seated, and no other program using it?)" % _explain(error)
+            )
 
     def jpeg(self):
         """A picture of now, or None."""
@@ -628,8 +662,9 @@ class Camera:
                 self._live = None
             else:
                 self._live = _Frames(sink)
-                self._camera.start_recording(self._live, format="mjpeg", resize=self.LIVE_PX, splitter_port=2,
-                                             bitrate=6000000)
+                self._camera.start_recording(
+                    self._live, format="mjpeg", resize=self.LIVE_PX, splitter_port=2, bitrate=6000000
+                )
         except Exception as error:
             raise Fault("the camera's live picture failed: %s" % _explain(error))
 
@@ -798,8 +833,7 @@ class Actions:
     def _run(self, content):
         environment = dict(os.environ, MIRILLA_ALERT=content.decode("ascii"))
         try:
-            done = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                    env=environment)
+            done = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment)
         except OSError as error:
             self._log("alert: the command %s does not start: %s" % (self._command[0], error.strerror))
             return
@@ -824,8 +858,9 @@ class Actions:
                 problem = "it answers %d" % error.code
                 error.close()
             except Exception as error:
-                problem = _explain(getattr(error, "reason", None) if isinstance(
-                    getattr(error, "reason", None), Exception) else error)
+                problem = _explain(
+                    getattr(error, "reason", None) if isinstance(getattr(error, "reason", None), Exception) else error
+                )
             if attempt < self.POST_TRIES:
                 time.sleep(2 ** (attempt - 1))
         self._log("alert: the webhook at %s failed %d times: %s" % (host, self.POST_TRIES, problem))
@@ -854,15 +889,18 @@ class Signals:
 
     def _open_leds(self):
         from aiy import leds
+
         self._leds_api = leds.Leds
         return leds.Leds()
 
     def _open_buzzer(self):
         from aiy.toneplayer import TonePlayer
+
         return TonePlayer(22, bpm=60)  # the kit's buzzer is at this GPIO
 
     def _open_pin(self, pin):
         from gpiozero import DigitalOutputDevice
+
         return DigitalOutputDevice(pin)
 
     def show(self, state):
@@ -916,12 +954,15 @@ class Snapshots:
                 raise OSError(13, "it cannot be written to", folder)
         except OSError as error:
             raise KitError("--snapshots %s: %s. Give a folder that can be written to." % (folder, error.strerror))
-        self._number = 1 + max([int(one[len(self.PREFIX): len(self.PREFIX) + 8]) for one in names] or [0])
+        self._number = 1 + max([int(one[len(self.PREFIX) : len(self.PREFIX) + 8]) for one in names] or [0])
 
     def _names(self):
         start, end = len(self.PREFIX), len(self.PREFIX) + 8
-        return sorted(one for one in os.listdir(self.folder) if one.startswith(self.PREFIX)
-                      and one.endswith(".jpg") and one[start:end].isdigit())
+        return sorted(
+            one
+            for one in os.listdir(self.folder)
+            if one.startswith(self.PREFIX) and one.endswith(".jpg") and one[start:end].isdigit()
+        )
 
     def due(self, now_s):
         return self._last_s is None or now_s - self._last_s >= self.every_s
@@ -1070,9 +1111,21 @@ class Board:
 
     def __init__(self, model_name):
         self._change = threading.Condition()
-        self._state = {"model": model_name, "state": "waiting", "rate": 0.0, "ms": 0, "frames": 0, "faults": 0,
-                       "fault": None, "width": 0, "height": 0, "detections": [], "bonnet_celsius": None,
-                       "cpu_celsius": None, "live": False}
+        self._state = {
+            "model": model_name,
+            "state": "waiting",
+            "rate": 0.0,
+            "ms": 0,
+            "frames": 0,
+            "faults": 0,
+            "fault": None,
+            "width": 0,
+            "height": 0,
+            "detections": [],
+            "bonnet_celsius": None,
+            "cpu_celsius": None,
+            "live": False,
+        }
         self._jpeg, self._number = None, 0
         self.viewers = 0
 
@@ -1170,8 +1223,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Referrer-Policy", "no-referrer")
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("X-Frame-Options", "DENY")
-        self.send_header("Content-Security-Policy", "default-src 'none'; img-src 'self'; connect-src 'self'; "
-                                                    "script-src 'unsafe-inline'; style-src 'unsafe-inline'")
+        self.send_header(
+            "Content-Security-Policy",
+            "default-src 'none'; img-src 'self'; connect-src 'self'; "
+            "script-src 'unsafe-inline'; style-src 'unsafe-inline'",
+        )
         self.end_headers()
 
     def _answer(self, code, kind, content):
@@ -1191,8 +1247,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
             self._headers(200, "multipart/x-mixed-replace; boundary=frame")
             while jpeg is not None:
-                self.wfile.write(b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: "
-                                 + str(len(jpeg)).encode("ascii") + b"\r\n\r\n" + jpeg + b"\r\n")
+                self.wfile.write(
+                    b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: "
+                    + str(len(jpeg)).encode("ascii")
+                    + b"\r\n\r\n"
+                    + jpeg
+                    + b"\r\n"
+                )
                 # the part ends, for browsers, where the next begins
                 time.sleep(page.LEAST_GAP_S)
                 number, jpeg = board.next_picture(number, page.LONGEST_SILENCE_S)
@@ -1361,8 +1422,10 @@ class Program:
         try:
             self.page = Page(options.web_host, options.web, token, self.board)
         except (OSError, OverflowError) as error:
-            raise KitError("The page cannot be served at %s port %d: %s. Give another --web or --web-host."
-                           % (options.web_host, options.web, getattr(error, "strerror", None) or error))
+            raise KitError(
+                "The page cannot be served at %s port %d: %s. Give another --web or --web-host."
+                % (options.web_host, options.web, getattr(error, "strerror", None) or error)
+            )
         threading.Thread(target=self.page.serve_forever, daemon=True).start()
         host, port = self.page.server_address[:2]
         if host == "0.0.0.0":
@@ -1469,10 +1532,24 @@ class Program:
         if self.faults and self._tries and self.board.state()["state"] == "fault":
             self.log("running again")
             self.event("recovered")
-        plain = [{"class": one.kind, "label": self.model.label(one.kind), "score": round(one.score, 5),
-                  "box_yxyx": [round(edge, 5) for edge in one.box_yxyx]} for one in found]
-        entry = {"time": round(time.time(), 3), "frame": self.frames, "width": width, "height": height,
-                 "ms": result.duration_ms, "rate": round(rate, 2), "detections": plain}
+        plain = [
+            {
+                "class": one.kind,
+                "label": self.model.label(one.kind),
+                "score": round(one.score, 5),
+                "box_yxyx": [round(edge, 5) for edge in one.box_yxyx],
+            }
+            for one in found
+        ]
+        entry = {
+            "time": round(time.time(), 3),
+            "frame": self.frames,
+            "width": width,
+            "height": height,
+            "ms": result.duration_ms,
+            "rate": round(rate, 2),
+            "detections": plain,
+        }
         if name is not None:
             entry["file"] = name
         wanted = self.options.alert_label
@@ -1481,9 +1558,16 @@ class Program:
         if self.snapshots is not None and seen and self.snapshots.due(now_s):
             self._snapshot(picture, now_s, entry)
         self.signals.show("alert" if self.alert.on else "running")
-        news = {"state": "alert" if self.alert.on else "running", "detections": plain, "width": width,
-                "height": height, "ms": result.duration_ms, "rate": round(rate, 2), "frames": self.frames,
-                "fault": None}
+        news = {
+            "state": "alert" if self.alert.on else "running",
+            "detections": plain,
+            "width": width,
+            "height": height,
+            "ms": result.duration_ms,
+            "rate": round(rate, 2),
+            "frames": self.frames,
+            "fault": None,
+        }
         if now_s - self._warm_s > 10:
             self._warm_s = now_s
             news.update(bonnet_celsius=self.bonnet.temperature(), cpu_celsius=cpu_temperature())
@@ -1501,9 +1585,21 @@ class Program:
         if not due:
             return
         self._shown, self._line_s = shown, now_s
-        objects = ", ".join("%s %.0f %% at (%.2f, %.2f)-(%.2f, %.2f)" % (
-            one["label"], one["score"] * 100, one["box_yxyx"][1], one["box_yxyx"][0], one["box_yxyx"][3],
-            one["box_yxyx"][2]) for one in plain[:5]) or "nothing"
+        objects = (
+            ", ".join(
+                "%s %.0f %% at (%.2f, %.2f)-(%.2f, %.2f)"
+                % (
+                    one["label"],
+                    one["score"] * 100,
+                    one["box_yxyx"][1],
+                    one["box_yxyx"][0],
+                    one["box_yxyx"][3],
+                    one["box_yxyx"][2],
+                )
+                for one in plain[:5]
+            )
+            or "nothing"
+        )
         if len(plain) > 5:
             objects += ", and %d more" % (len(plain) - 5)
         what = name or "frame %d, %.1f/s" % (self.frames, rate)
@@ -1549,6 +1645,7 @@ def _number(kind, least, most, rule):
         if value is None or not least <= value <= most:
             raise argparse.ArgumentTypeError("'%s': the rule is %s" % (text, rule))
         return value
+
     return parse
 
 
@@ -1570,54 +1667,122 @@ def parser():
     one = argparse.ArgumentParser(prog="mirilla_kit.py", description="Run a detector on the Vision Kit.")
     count = _number(int, 1, 1000000, "a whole number from 1 on")
     seconds = _number(float, 0, 1e6, "seconds, 0 or more")
-    one.add_argument("--dir", default=os.path.dirname(os.path.abspath(__file__)), metavar="FOLDER",
-                     help="where the .binaryproto and its model.json lie (default: beside this program)")
-    one.add_argument("--source", default="camera", metavar="camera|FILE|FOLDER",
-                     help="the camera, a picture, or a folder's pictures again and again (default: camera)")
+    one.add_argument(
+        "--dir",
+        default=os.path.dirname(os.path.abspath(__file__)),
+        metavar="FOLDER",
+        help="where the .binaryproto and its model.json lie (default: beside this program)",
+    )
+    one.add_argument(
+        "--source",
+        default="camera",
+        metavar="camera|FILE|FOLDER",
+        help="the camera, a picture, or a folder's pictures again and again (default: camera)",
+    )
     one.add_argument("--once", action="store_true", help="one frame, or each picture once; then end")
     one.add_argument("--json", action="store_true", help="a JSON line for each frame and event on standard output")
-    one.add_argument("--threshold", type=_number(float, 0, 1, "0 to 1"), metavar="T",
-                     help="report scores from T on (default: what model.json recommends)")
+    one.add_argument(
+        "--threshold",
+        type=_number(float, 0, 1, "0 to 1"),
+        metavar="T",
+        help="report scores from T on (default: what model.json recommends)",
+    )
     one.add_argument("--dense", action="store_true", help="ask for whole outputs (slower; to compare)")
-    one.add_argument("--framerate", type=_number(int, 1, 40, "1 to 40"), default=30, metavar="N",
-                     help="of the camera (default: 30)")
-    one.add_argument("--max-rate", type=_number(float, 0.001, 1000, "more than 0"), metavar="N",
-                     help="at most N pictures a second (default: as fast as it goes)")
-    one.add_argument("--tries", type=_number(int, 0, 1000000, "0 or more"), metavar="N",
-                     help="give up after N faults in a row; 0: never (default: 0, with --once 3)")
-    one.add_argument("--stall", type=seconds, default=90.0, metavar="S",
-                     help="end with code 70 when nothing moves for S seconds, to be started again; 0: never "
-                          "(default: 90)")
+    one.add_argument(
+        "--framerate", type=_number(int, 1, 40, "1 to 40"), default=30, metavar="N", help="of the camera (default: 30)"
+    )
+    one.add_argument(
+        "--max-rate",
+        type=_number(float, 0.001, 1000, "more than 0"),
+        metavar="N",
+        help="at most N pictures a second (default: as fast as it goes)",
+    )
+    one.add_argument(
+        "--tries",
+        type=_number(int, 0, 1000000, "0 or more"),
+        metavar="N",
+        help="give up after N faults in a row; 0: never (default: 0, with --once 3)",
+    )
+    one.add_argument(
+        "--stall",
+        type=seconds,
+        default=90.0,
+        metavar="S",
+        help="end with code 70 when nothing moves for S seconds, to be started again; 0: never (default: 90)",
+    )
     web = one.add_argument_group("web page")
-    web.add_argument("--web", type=_number(int, 0, 65535, "0 to 65535"), metavar="PORT",
-                     help="show live picture, boxes, rate and temperature at this port (0: a free one)")
-    web.add_argument("--web-host", default="0.0.0.0", metavar="H",
-                     help="address to listen on (default: 0.0.0.0, all of this machine's)")
-    web.add_argument("--web-token-file", metavar="FILE",
-                     help="keep the token here, so that the page's address stays (default: a new one each time, or "
-                          "that of the variable MIRILLA_WEB_TOKEN)")
+    web.add_argument(
+        "--web",
+        type=_number(int, 0, 65535, "0 to 65535"),
+        metavar="PORT",
+        help="show live picture, boxes, rate and temperature at this port (0: a free one)",
+    )
+    web.add_argument(
+        "--web-host",
+        default="0.0.0.0",
+        metavar="H",
+        help="address to listen on (default: 0.0.0.0, all of this machine's)",
+    )
+    web.add_argument(
+        "--web-token-file",
+        metavar="FILE",
+        help="keep the token here, so that the page's address stays (default: a new one each time, or "
+        "that of the variable MIRILLA_WEB_TOKEN)",
+    )
     shots = one.add_argument_group("snapshots")
     shots.add_argument("--snapshots", metavar="DIR", help="save a picture here when something is seen")
-    shots.add_argument("--snapshots-max", type=count, default=200, metavar="N",
-                       help="keep the newest N (default: 200)")
-    shots.add_argument("--snapshots-every", type=seconds, default=5.0, metavar="S",
-                       help="at most one in S seconds (default: 5)")
+    shots.add_argument("--snapshots-max", type=count, default=200, metavar="N", help="keep the newest N (default: 200)")
+    shots.add_argument(
+        "--snapshots-every", type=seconds, default=5.0, metavar="S", help="at most one in S seconds (default: 5)"
+    )
     alert = one.add_argument_group("alert")
-    alert.add_argument("--alert-command", metavar="CMD",
-                       help="run CMD (no shell) with the event as JSON on its standard input and in MIRILLA_ALERT")
-    alert.add_argument("--alert-webhook", type=_webhook, metavar="URL", help="POST the event as JSON to URL; @FILE reads it from a file, as it may be a secret")
-    alert.add_argument("--alert-label", action="append", default=[], metavar="LABEL",
-                       help="alerts and snapshots for this label only; may be repeated (default: for all)")
-    alert.add_argument("--alert-min-frames", type=count, default=3, metavar="N",
-                       help="frames in a row with an object that raise it (default: 3)")
-    alert.add_argument("--alert-clear-frames", type=count, default=15, metavar="N",
-                       help="frames in a row without one that clear it (default: 15)")
-    alert.add_argument("--alert-every", type=seconds, default=60.0, metavar="SECONDS",
-                       help="at least so long between two actions (default: 60)")
+    alert.add_argument(
+        "--alert-command",
+        metavar="CMD",
+        help="run CMD (no shell) with the event as JSON on its standard input and in MIRILLA_ALERT",
+    )
+    alert.add_argument(
+        "--alert-webhook",
+        type=_webhook,
+        metavar="URL",
+        help="POST the event as JSON to URL; @FILE reads it from a file, as it may be a secret",
+    )
+    alert.add_argument(
+        "--alert-label",
+        action="append",
+        default=[],
+        metavar="LABEL",
+        help="alerts and snapshots for this label only; may be repeated (default: for all)",
+    )
+    alert.add_argument(
+        "--alert-min-frames",
+        type=count,
+        default=3,
+        metavar="N",
+        help="frames in a row with an object that raise it (default: 3)",
+    )
+    alert.add_argument(
+        "--alert-clear-frames",
+        type=count,
+        default=15,
+        metavar="N",
+        help="frames in a row without one that clear it (default: 15)",
+    )
+    alert.add_argument(
+        "--alert-every",
+        type=seconds,
+        default=60.0,
+        metavar="SECONDS",
+        help="at least so long between two actions (default: 60)",
+    )
     alert.add_argument("--led", action="store_true", help="button light: green, red at an alert, yellow at a fault")
     alert.add_argument("--buzzer", action="store_true", help="sound the buzzer at an alert")
-    alert.add_argument("--gpio", type=_number(int, 0, 27, "a BCM number, 0 to 27"), metavar="PIN",
-                       help="hold this pin high during an alert")
+    alert.add_argument(
+        "--gpio",
+        type=_number(int, 0, 27, "a BCM number, 0 to 27"),
+        metavar="PIN",
+        help="hold this pin high during an alert",
+    )
     return one
 
 

@@ -129,14 +129,16 @@ def stop_joy(link: Link) -> None:
 
 def install_script(options: Sequence[str], *, replace_joy: bool) -> str:
     """The script behind `install`; also part of a bundle."""
-    return "\n".join([
-        _HEAD,
-        f"joy={'replace' if replace_joy else 'leave'}",
-        f"system_unit={shlex.quote(unit_text(options).rstrip())}",
-        f"user_unit={shlex.quote(unit_text(options, user_unit=True).rstrip())}",
-        _INSTALL,
-        _STATE,
-    ])
+    return "\n".join(
+        [
+            _HEAD,
+            f"joy={'replace' if replace_joy else 'leave'}",
+            f"system_unit={shlex.quote(unit_text(options).rstrip())}",
+            f"user_unit={shlex.quote(unit_text(options, user_unit=True).rstrip())}",
+            _INSTALL,
+            _STATE,
+        ]
+    )
 
 
 def restart_script() -> str:
@@ -243,10 +245,14 @@ exit 0
 
 _REASONS = {
     "systemd": ("there is no systemd.", "Start the program by your system's own means: docs/vision-kit.md."),
-    "name": ("the home folder's or user's name has characters that a unit cannot hold.",
-             "Use an account like the image's own (pi)."),
-    "sudo": ("sudo asks for a password there, and services need it.",
-             "Log in as the image's own user (pi), or allow it: sudo visudo, USER ALL=(ALL) NOPASSWD: ALL"),
+    "name": (
+        "the home folder's or user's name has characters that a unit cannot hold.",
+        "Use an account like the image's own (pi).",
+    ),
+    "sudo": (
+        "sudo asks for a password there, and services need it.",
+        "Log in as the image's own user (pi), or allow it: sudo visudo, USER ALL=(ALL) NOPASSWD: ALL",
+    ),
     "joy": ("the joy demo could not be switched.", "By hand there: sudo systemctl disable --now " + JOY),
     "write": ("the unit's file could not be written.", "Look for free space and a read-only card: df -h; mount"),
     "start": ("systemd does not start the service.", "Look at its log there: journalctl -u mirilla -n 50"),
@@ -259,8 +265,14 @@ def _quoted(word: str) -> str:
         raise UsageError(f"The option {word!r} holds a control character, which a systemd unit cannot.")
     if re.fullmatch(r"[\w@:/.,=+-]+", word) and "@HOME@" not in word and "@USER@" not in word:
         return word
-    for old, new in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$"), ("@HOME@", "\\x40HOME@"),
-                     ("@USER@", "\\x40USER@")):
+    for old, new in (
+        ("\\", "\\\\"),
+        ('"', '\\"'),
+        ("%", "%%"),
+        ("$", "$$"),
+        ("@HOME@", "\\x40HOME@"),
+        ("@USER@", "\\x40USER@"),
+    ):
         word = word.replace(old, new)
     return f'"{word}"'
 
@@ -282,5 +294,7 @@ def _explain(link: Link, result: Result) -> None:
         what, remedy = _REASONS[reason[1]]
         before = said[-2][:200] if len(said) > 1 else ""
         raise DeviceError(f"{link.target}: {what}" + (f" ({before})" if before else ""), remedy)
-    raise DeviceError(f"{link.target}: a command failed there ({said[-1][:200] if said else result.code}).",
-                      f"mirilla deploy --check {link.target}")
+    raise DeviceError(
+        f"{link.target}: a command failed there ({said[-1][:200] if said else result.code}).",
+        f"mirilla deploy --check {link.target}",
+    )

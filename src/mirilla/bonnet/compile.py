@@ -68,9 +68,12 @@ class BuildReport:
         return sum(loss.subnormal for loss in self.losses)
 
 
-def check(graph: GraphDef | DeployGraph, input_tensor: str | None = None,
-          output_tensors: str | Sequence[str] | None = None,
-          input_size: int | tuple[int, int] | None = None) -> list[Finding]:
+def check(
+    graph: GraphDef | DeployGraph,
+    input_tensor: str | None = None,
+    output_tensors: str | Sequence[str] | None = None,
+    input_size: int | tuple[int, int] | None = None,
+) -> list[Finding]:
     """Every breach of the bonnet's rules that compiling would meet, and its warnings; [] when all is well.
 
     Raises:
@@ -95,10 +98,13 @@ def check(graph: GraphDef | DeployGraph, input_tensor: str | None = None,
     return [*findings, *legal.warnings]
 
 
-def build(graph: GraphDef | DeployGraph, input_tensor: str | None = None,
-          output_tensors: str | Sequence[str] | None = None,
-          input_size: int | tuple[int, int] | None = None,
-          constant_order: str = "auto") -> tuple[bf.Model, BuildReport]:
+def build(
+    graph: GraphDef | DeployGraph,
+    input_tensor: str | None = None,
+    output_tensors: str | Sequence[str] | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    constant_order: str = "auto",
+) -> tuple[bf.Model, BuildReport]:
     """Compile a frozen graph (or one already read).
 
     Args:
@@ -155,11 +161,14 @@ def build(graph: GraphDef | DeployGraph, input_tensor: str | None = None,
     return model, report
 
 
-def compile_file(graph_path: str | os.PathLike[str], out: str | os.PathLike[str],
-                 input_tensor: str | None = None,
-                 output_tensors: str | Sequence[str] | None = None,
-                 input_size: int | tuple[int, int] | None = None,
-                 constant_order: str = "auto") -> tuple[bf.Model, BuildReport, Path | None]:
+def compile_file(
+    graph_path: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    input_tensor: str | None = None,
+    output_tensors: str | Sequence[str] | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    constant_order: str = "auto",
+) -> tuple[bf.Model, BuildReport, Path | None]:
     """Compile a graph's file into a model's file, with model.json beside it when the graph came with one.
 
     Returns:
@@ -184,8 +193,7 @@ def compile_file(graph_path: str | os.PathLike[str], out: str | os.PathLike[str]
     return model, report, beside
 
 
-def _card(graph_path: str | os.PathLike[str],
-          report: BuildReport) -> tuple[cards.ModelCard | None, list[Finding]]:
+def _card(graph_path: str | os.PathLike[str], report: BuildReport) -> tuple[cards.ModelCard | None, list[Finding]]:
     """The graph's card when it is the graph's and for this input, else a warning why it is left out."""
     found = cards.find(graph_path)
     if found is None:
@@ -198,16 +206,21 @@ def _card(graph_path: str | os.PathLike[str],
         size = (card.spec.height_px, card.spec.width_px)
         if size == report.input_shape[:2]:
             return card, []
-        what = (f"No model.json is written: {os.fspath(found)} is for an input of {size[0]}x{size[1]}, the "
-                "model "
-                f"was compiled for {report.input_shape[0]}x{report.input_shape[1]}.")
+        what = (
+            f"No model.json is written: {os.fspath(found)} is for an input of {size[0]}x{size[1]}, the "
+            "model "
+            f"was compiled for {report.input_shape[0]}x{report.input_shape[1]}."
+        )
         remedy = "Train and export for the size you compile for."
     return None, [Finding("model-card", os.fspath(found), what, remedy)]
 
 
-def _deploy(graph: GraphDef | DeployGraph, input_tensor: str | None,
-            output_tensors: str | Sequence[str] | None,
-            input_size: int | tuple[int, int] | None) -> DeployGraph:
+def _deploy(
+    graph: GraphDef | DeployGraph,
+    input_tensor: str | None,
+    output_tensors: str | Sequence[str] | None,
+    input_size: int | tuple[int, int] | None,
+) -> DeployGraph:
     if isinstance(graph, DeployGraph):
         return graph
     return reader.read(graph, input_tensor, output_tensors, input_size)

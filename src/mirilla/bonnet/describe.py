@@ -47,8 +47,7 @@ def op_rows(model: Model, size: tuple[int, int] | None = None) -> list[OpRow]:
     Raises:
         RuleError: ops that are unknown or do not fit together, or an input size that cannot be told.
     """
-    maps = shapes.infer(model.ops, shapes.constant_dims(model), model.input or "",
-                        shapes.input_map(model, size))
+    maps = shapes.infer(model.ops, shapes.constant_dims(model), model.input or "", shapes.input_map(model, size))
     return [_op_row(index, op, maps[op.output or ""]) for index, op in enumerate(model.ops)]
 
 
@@ -100,8 +99,10 @@ def model_facts(model: Model, size: tuple[int, int] | None = None) -> dict[str, 
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "input": {"name": model.input, "shape": [source.rows, source.cols, source.depth]},
-        "outputs": [{"name": name, "shape": list(next((row.shape for row in rows if row.output == name), ()))}
-                    for name in model.outputs],
+        "outputs": [
+            {"name": name, "shape": list(next((row.shape for row in rows if row.output == name), ()))}
+            for name in model.outputs
+        ],
         "arena_bytes": model.arena.bytes if model.arena else None,
         "peak": {"bytes": peak.in_use, "op": peak.index, "output": peak.output},
         "plan_differences": plan_differences(model, size),
@@ -112,10 +113,14 @@ def model_facts(model: Model, size: tuple[int, int] | None = None) -> dict[str, 
 
 def _constant_facts(name: str, values: np.ndarray) -> dict[str, Any]:
     finite = values.astype(np.float32)
-    return {"name": name, "dims": list(values.shape), "bytes": values.nbytes,
-            "smallest": float(finite.min()) if finite.size else None,
-            "largest": float(finite.max()) if finite.size else None,
-            "zeros": int((finite == 0).sum())}
+    return {
+        "name": name,
+        "dims": list(values.shape),
+        "bytes": values.nbytes,
+        "smallest": float(finite.min()) if finite.size else None,
+        "largest": float(finite.max()) if finite.size else None,
+        "zeros": int((finite == 0).sum()),
+    }
 
 
 @dataclass(frozen=True)
@@ -147,8 +152,11 @@ def layer_rows(graph: DeployGraph) -> list[LayerRow]:
         if isinstance(layer, deploy.Linear):
             activation = layer.activation
             weights = layer.weights.size + (0 if layer.bias is None else layer.bias.size)
-        rows.append(LayerRow(index, layer.op, layer.name, layer.inputs, layer.shape, kernel, stride, padding,
-                             activation, weights))
+        rows.append(
+            LayerRow(
+                index, layer.op, layer.name, layer.inputs, layer.shape, kernel, stride, padding, activation, weights
+            )
+        )
     return rows
 
 
@@ -157,8 +165,9 @@ def graph_facts(graph: DeployGraph) -> dict[str, Any]:
     return {
         "kind": "graph",
         "input": {"name": graph.input, "shape": list(graph.input_shape)},
-        "outputs": [{"name": name, "shape": list(shape)}
-                    for name, shape in zip(graph.outputs, graph.output_shapes, strict=True)],
+        "outputs": [
+            {"name": name, "shape": list(shape)} for name, shape in zip(graph.outputs, graph.output_shapes, strict=True)
+        ],
         "preprocessing": None if graph.preprocessing is None else asdict(graph.preprocessing),
         "notes": list(graph.notes),
         "layers": [asdict(row) for row in layer_rows(graph)],
@@ -170,8 +179,11 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     short: dict[str, str] = {}
     for name in names:
         parts = name.split("/")
-        kept = [part for index, part in enumerate(parts)
-                if part not in ("FeatureExtractor", "MobilenetV1") or index == len(parts) - 1]
+        kept = [
+            part
+            for index, part in enumerate(parts)
+            if part not in ("FeatureExtractor", "MobilenetV1") or index == len(parts) - 1
+        ]
         short[name] = "/".join(kept)
     counts: dict[str, int] = {}
     for one in short.values():

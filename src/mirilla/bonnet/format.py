@@ -210,14 +210,18 @@ def _check(model: Model, where: str) -> None:
 
     if not model.ops or not model.input or not model.outputs:
         missing = "ops" if not model.ops else "input name" if not model.input else "outputs"
-        raise refuse(f"the file holds no {missing}, so it is no compiled bonnet model.",
-                     "Give a .binaryproto made for the Vision Bonnet; a frozen graph is compiled first.")
+        raise refuse(
+            f"the file holds no {missing}, so it is no compiled bonnet model.",
+            "Give a .binaryproto made for the Vision Bonnet; a frozen graph is compiled first.",
+        )
     for constant in model.constants:
         if not constant.name or constant.data is None or constant.data_type != FP16:
             raise refuse(f"constant '{constant.name}' lacks a name or data, or is not fp16.")
         if math.prod(constant.dims) * 2 != len(constant.data):
-            raise refuse(f"constant '{constant.name}' has dims {constant.dims} and {len(constant.data)} "
-                         "bytes; the rule is 2 bytes an element.")
+            raise refuse(
+                f"constant '{constant.name}' has dims {constant.dims} and {len(constant.data)} "
+                "bytes; the rule is 2 bytes an element."
+            )
     names = tuple(constant.name for constant in model.constants)
     if len(set(names)) != len(names):
         raise refuse("two constants share a name.")

@@ -47,11 +47,15 @@ def to_bits(values: np.ndarray, name: str = "") -> np.ndarray:
     broken = ~(np.abs(values) < OVERFLOW)
     if broken.any():
         worst = values[broken].reshape(-1)[0]
-        raise breach("fp16-overflow", name, f"The constant '{name}' has {int(broken.sum())} of {values.size} "
-                     f"values that fp16 cannot hold ({worst:g}, say); the rule is a magnitude below 65520.",
-                     "Train on (weight decay, a lower learning rate), or use another checkpoint: such "
-                     "weights "
-                     "come from a variance near zero or from training that diverged.")
+        raise breach(
+            "fp16-overflow",
+            name,
+            f"The constant '{name}' has {int(broken.sum())} of {values.size} "
+            f"values that fp16 cannot hold ({worst:g}, say); the rule is a magnitude below 65520.",
+            "Train on (weight decay, a lower learning rate), or use another checkpoint: such "
+            "weights "
+            "come from a variance near zero or from training that diverged.",
+        )
     bits = values.view(np.uint32)
     magnitude = bits & np.uint32(0x7FFFFFFF)
     exponent = (magnitude >> 23).astype(np.int32)
@@ -79,5 +83,12 @@ def loss(name: str, values: np.ndarray, bits: np.ndarray) -> Loss:
     magnitude = np.abs(values)
     zero = (bits.reshape(-1) & 0x7FFF) == 0
     underflowed = zero & (magnitude > 0)
-    return Loss(name, values.size, int(underflowed.sum()), int(((magnitude < SMALLEST_NORMAL) & ~zero).sum()),
-                float(difference[worst]), float(values[worst]), float(magnitude.max()))
+    return Loss(
+        name,
+        values.size,
+        int(underflowed.sum()),
+        int(((magnitude < SMALLEST_NORMAL) & ~zero).sum()),
+        float(difference[worst]),
+        float(values[worst]),
+        float(magnitude.max()),
+    )

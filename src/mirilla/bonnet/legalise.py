@@ -55,14 +55,14 @@ class _Work:
     constants: dict[str, Weights] = field(default_factory=dict)
 
     def breach(self, rule: str, layer: Layer, what: str, remedy: str, certainty: str = INFERRED) -> None:
-        self.breaches.append(Finding(rule, layer.name, f"'{layer.name}' ({layer.op}): "
-                                                       f"{what}", remedy, certainty,
-                                     layer.op))
+        self.breaches.append(
+            Finding(rule, layer.name, f"'{layer.name}' ({layer.op}): {what}", remedy, certainty, layer.op)
+        )
 
     def warn(self, rule: str, layer: Layer, what: str, remedy: str) -> None:
-        self.warnings.append(Finding(rule, layer.name, f"'{layer.name}' ({layer.op}): "
-                                                       f"{what}", remedy, INFERRED,
-                                     layer.op))
+        self.warnings.append(
+            Finding(rule, layer.name, f"'{layer.name}' ({layer.op}): {what}", remedy, INFERRED, layer.op)
+        )
 
     def constant(self, name: str, values: np.ndarray, position: int, is_bias: bool) -> str:
         """Keep a constant under its name, or name_1 ... when another layer's differs (shared weights)."""
@@ -133,16 +133,25 @@ def _fuse(layer: Layer, work: _Work, readers: dict[str, tuple[str, ...]]) -> lis
     if isinstance(layer, deploy.Concat):
         axis = layer.axis + 3 - len(layer.shape)
         if axis == 3:
-            work.warn("concat-depth", layer, "no known file joins along depth; the number 3 for that axis is "
-                      "inferred.", "Compare the kit's outputs with 'mirilla emulate' before relying on it.")
+            work.warn(
+                "concat-depth",
+                layer,
+                "no known file joins along depth; the number 3 for that axis is inferred.",
+                "Compare the kit's outputs with 'mirilla emulate' before relying on it.",
+            )
         op = bf.Op("Concat", layer.inputs, layer.name, join=bf.Join(axis))
         return [_Fused(op, layer.position, layer)]
     if isinstance(layer, deploy.Softmax):
         return _softmax(layer, work)
-    work.breach("no-sample", layer, "no known file has such an op, so it cannot be compiled.",
-                {"add": "Use a network without residual sums (MobileNet v1).",
-                 "pad": "Use SAME padding in the "
-                        "convolution."}.get(layer.op, "Build the network without it."))
+    work.breach(
+        "no-sample",
+        layer,
+        "no known file has such an op, so it cannot be compiled.",
+        {
+            "add": "Use a network without residual sums (MobileNet v1).",
+            "pad": "Use SAME padding in the convolution.",
+        }.get(layer.op, "Build the network without it."),
+    )
     return []
 
 
@@ -150,24 +159,28 @@ def _reshape(name: str, source: str, to: tuple[int, int, int]) -> bf.Op:
     return bf.Op("Reshape", (source,), name, target=bf.Target(*to))
 
 
-def _kernel(layer: deploy.Conv | deploy.Depthwise | deploy.Pool, work: _Work, rows: int,
-            cols: int) -> bf.Kernel:
+def _kernel(layer: deploy.Conv | deploy.Depthwise | deploy.Pool, work: _Work, rows: int, cols: int) -> bf.Kernel:
     if layer.strides[0] != layer.strides[1]:
-        work.breach("strides", layer, f"its strides are {layer.strides[0]} and {layer.strides[1]}; the "
-                                      "format "
-                    "has one for both directions.", "Use the same stride for rows and columns.")
+        work.breach(
+            "strides",
+            layer,
+            f"its strides are {layer.strides[0]} and {layer.strides[1]}; the format has one for both directions.",
+            "Use the same stride for rows and columns.",
+        )
     padding = bf.PADDING_SAME if layer.padding == deploy.SAME else bf.PADDING_VALID
     return bf.Kernel(layer.strides[0], padding, rows, cols)
 
 
 def _activation_ok(layer: deploy.Linear, work: _Work) -> None:
     if layer.activation not in (None, deploy.RELU6):
-        work.breach(layer.activation or "", layer, f"its activation is {layer.activation}; the bonnet's "
-                                                   "known "
-                    "files have Relu6 only.",
-                    "Name an output before it (SSD: concat_1 holds "
-                    "logits)." if layer.activation == deploy.SIGMOID
-                    else "Train with Relu6.")
+        work.breach(
+            layer.activation or "",
+            layer,
+            f"its activation is {layer.activation}; the bonnet's known files have Relu6 only.",
+            "Name an output before it (SSD: concat_1 holds logits)."
+            if layer.activation == deploy.SIGMOID
+            else "Train with Relu6.",
+        )
 
 
 def _bias(layer: deploy.Linear, name: str, work: _Work, channels: int) -> str:
@@ -178,8 +191,12 @@ def _bias(layer: deploy.Linear, name: str, work: _Work, channels: int) -> str:
 def _check_kernel(layer: deploy.Conv | deploy.Depthwise, shape: Shape, work: _Work) -> None:
     (kh, kw), (rows, cols) = layer.weights.shape[:2], shape[:2]
     if kh > rows or kw > cols:
-        work.breach("kernel-too-large", layer, f"its kernel {kh}x{kw} is larger than its map {rows}x{cols}.",
-                    "Use a larger input or a smaller kernel.")
+        work.breach(
+            "kernel-too-large",
+            layer,
+            f"its kernel {kh}x{kw} is larger than its map {rows}x{cols}.",
+            "Use a larger input or a smaller kernel.",
+        )
 
 
 def _conv(layer: deploy.Conv, shape: Shape, work: _Work) -> list[_Fused]:
@@ -191,9 +208,11 @@ def _conv(layer: deploy.Conv, shape: Shape, work: _Work) -> list[_Fused]:
         _check_first(layer, (kh, kw), c_in, work)
     _check_kernel(layer, shape, work)
     values = layer.weights.transpose(3, 0, 1, 2)
-    inputs = (layer.inputs[0],
-              work.constant(layer.weights_name, values, layer.linear_position, False),
-              _bias(layer, f"{layer.linear_name}/conv_bias", work, c_out))
+    inputs = (
+        layer.inputs[0],
+        work.constant(layer.weights_name, values, layer.linear_position, False),
+        _bias(layer, f"{layer.linear_name}/conv_bias", work, c_out),
+    )
     relu6 = layer.activation == deploy.RELU6
     if relu6 and not first and (kh, kw) != (1, 1):  # Relu6 stays an op of its own after larger kernels
         conv = bf.Op("Conv", inputs, layer.linear_name, kernel=kernel, plan=bf.Plan())
@@ -205,16 +224,25 @@ def _conv(layer: deploy.Conv, shape: Shape, work: _Work) -> list[_Fused]:
 
 def _check_first(layer: deploy.Conv, kernel: tuple[int, int], c_in: int, work: _Work) -> None:
     if c_in != 3:
-        work.breach("input-channels", layer, f"the input has {c_in} channel{'s' * (c_in != 1)}; the first, "
-                    "planar convolution of every known file reads "
-                    "3.", "Train with RGB pictures (3 channels); "
-                    "grey ones may be repeated three times.")
+        work.breach(
+            "input-channels",
+            layer,
+            f"the input has {c_in} channel{'s' * (c_in != 1)}; the first, "
+            "planar convolution of every known file reads "
+            "3.",
+            "Train with RGB pictures (3 channels); grey ones may be repeated three times.",
+        )
     elif kernel != (3, 3) or layer.strides != (2, 2) or layer.weights.shape[3] != 16:
-        work.warn("first-conv", layer, f"the first convolution is {kernel[0]}x{kernel[1]}, stride "
-                  f"{layer.strides[0]}, {layer.weights.shape[3]} channels; all known files have 3x3, stride "
-                  "2, "
-                  "16 channels, so its scratch size is "
-                  "inferred.", "Use 3x3, stride 2, 16 channels to be sure.")
+        work.warn(
+            "first-conv",
+            layer,
+            f"the first convolution is {kernel[0]}x{kernel[1]}, stride "
+            f"{layer.strides[0]}, {layer.weights.shape[3]} channels; all known files have 3x3, stride "
+            "2, "
+            "16 channels, so its scratch size is "
+            "inferred.",
+            "Use 3x3, stride 2, 16 channels to be sure.",
+        )
 
 
 def _depthwise(layer: deploy.Depthwise, shape: Shape, work: _Work) -> list[_Fused]:
@@ -223,17 +251,25 @@ def _depthwise(layer: deploy.Depthwise, shape: Shape, work: _Work) -> list[_Fuse
     kernel = _kernel(layer, work, kh, kw)
     _check_kernel(layer, shape, work)
     if multiplier != 1:
-        work.breach("depth-multiplier", layer, f"its depth multiplier is {multiplier}; known files have 1 "
-                                               "only.",
-                    "Use a depthwise multiplier of 1 and widen the pointwise convolution.")
+        work.breach(
+            "depth-multiplier",
+            layer,
+            f"its depth multiplier is {multiplier}; known files have 1 only.",
+            "Use a depthwise multiplier of 1 and widen the pointwise convolution.",
+        )
     if layer.inputs[0] == work.graph.input:
-        work.breach("first-layer", layer, "the graph's input is read by a depthwise convolution; in known "
-                                          "files "
-                    "an ordinary one reads it.", "Begin the network with a 3x3 convolution, stride 2.")
+        work.breach(
+            "first-layer",
+            layer,
+            "the graph's input is read by a depthwise convolution; in known files an ordinary one reads it.",
+            "Begin the network with a 3x3 convolution, stride 2.",
+        )
     values = layer.weights.reshape(1, kh, kw, channels * multiplier)
-    inputs = (layer.inputs[0],
-              work.constant(layer.weights_name, values, layer.linear_position, False),
-              _bias(layer, f"{layer.linear_name}/conv_bias", work, channels * multiplier))
+    inputs = (
+        layer.inputs[0],
+        work.constant(layer.weights_name, values, layer.linear_position, False),
+        _bias(layer, f"{layer.linear_name}/conv_bias", work, channels * multiplier),
+    )
     plan = bf.Plan(post=bf.POST_RELU6 if layer.activation == deploy.RELU6 else None)
     op = bf.Op("DepthwiseConv", inputs, layer.name, bf.Multiplier(1), kernel, plan=plan)
     return [_Fused(op, layer.position, layer)]
@@ -241,46 +277,63 @@ def _depthwise(layer: deploy.Depthwise, shape: Shape, work: _Work) -> list[_Fuse
 
 def _gemm(layer: deploy.Gemm, shape: Shape, work: _Work) -> list[_Fused]:
     if layer.activation is not None:
-        work.breach("gemm-activation", layer, f"a matrix product with {layer.activation} fused; known files "
-                                              "have "
-                    "none.", "Name an output before the activation.")
+        work.breach(
+            "gemm-activation",
+            layer,
+            f"a matrix product with {layer.activation} fused; known files have none.",
+            "Name an output before the activation.",
+        )
     if view(shape)[:2] != (1, 1):
-        work.warn("flatten", layer, f"a fully connected layer reads a whole map {shape}; known files have "
-                                    "one "
-                  "only after a global pool.", "Pool the map to 1x1 first.")
+        work.warn(
+            "flatten",
+            layer,
+            f"a fully connected layer reads a whole map {shape}; known files have one only after a global pool.",
+            "Pool the map to 1x1 first.",
+        )
     weights = np.ascontiguousarray(layer.weights.T)[:, :, None, None]
-    inputs = (layer.inputs[0],
-              work.constant(f"{layer.linear_name}/matmul/transpose_weights/transpose", weights,
-                            layer.linear_position, False),
-              _bias(layer, f"{layer.linear_name}/matmul_bias", work, layer.weights.shape[1]))
+    inputs = (
+        layer.inputs[0],
+        work.constant(f"{layer.linear_name}/matmul/transpose_weights/transpose", weights, layer.linear_position, False),
+        _bias(layer, f"{layer.linear_name}/matmul_bias", work, layer.weights.shape[1]),
+    )
     return [_Fused(bf.Op("Gemm", inputs, layer.name), layer.position, layer)]
 
 
 def _activation(layer: deploy.Activation, work: _Work, readers: dict[str, tuple[str, ...]]) -> list[_Fused]:
     source = layer.inputs[0]
     if layer.kind != deploy.RELU6:
-        work.breach(layer.kind, layer, f"the bonnet's known files have Relu6 only, not {layer.kind}.",
-                    "Name an output before it (SSD: concat_1 holds logits)." if layer.kind == deploy.SIGMOID
-                    else "Train with Relu6.")
+        work.breach(
+            layer.kind,
+            layer,
+            f"the bonnet's known files have Relu6 only, not {layer.kind}.",
+            "Name an output before it (SSD: concat_1 holds logits)."
+            if layer.kind == deploy.SIGMOID
+            else "Train with Relu6.",
+        )
     elif len(readers.get(source, ())) > 1 or source in work.graph.outputs or source == work.graph.input:
-        work.breach("relu6-in-place", layer, f"Relu6 works in place, but '{source}' is needed elsewhere too.",
-                    "Let only Relu6 read what it works on.")
+        work.breach(
+            "relu6-in-place",
+            layer,
+            f"Relu6 works in place, but '{source}' is needed elsewhere too.",
+            "Let only Relu6 read what it works on.",
+        )
     return [_Fused(bf.Op("Relu6", (source,), layer.name), layer.position, layer)]
 
 
 def _pool(layer: deploy.Pool, shape: Shape, work: _Work) -> list[_Fused]:
     rows, cols, _ = view(shape)
     if layer.kind != "average":
-        work.breach("max-pool", layer, "no known file has a maximum pool.",
-                    "Use a convolution of stride 2, or an average pool.")
+        work.breach(
+            "max-pool", layer, "no known file has a maximum pool.", "Use a convolution of stride 2, or an average pool."
+        )
     padding = layer.padding
     if padding == deploy.SAME and not any(
-            deploy.same_pads(rows, layer.window[0], layer.strides[0])
-            + deploy.same_pads(cols, layer.window[1], layer.strides[1])):
+        deploy.same_pads(rows, layer.window[0], layer.strides[0])
+        + deploy.same_pads(cols, layer.window[1], layer.strides[1])
+    ):
         padding = deploy.VALID  # the same numbers, and the only padding that known pools have
     if padding != deploy.VALID:
-        work.breach("pool-padding", layer, "its SAME padding adds zeros; known pools are VALID.",
-                    "Use VALID padding.")
+        work.breach("pool-padding", layer, "its SAME padding adds zeros; known pools are VALID.", "Use VALID padding.")
     kernel = _kernel(replace(layer, padding=padding), work, *layer.window)
     return [_Fused(bf.Op("AveragePool", layer.inputs, layer.name, kernel=kernel), layer.position, layer)]
 
@@ -288,13 +341,17 @@ def _pool(layer: deploy.Pool, shape: Shape, work: _Work) -> list[_Fused]:
 def _softmax(layer: deploy.Softmax, work: _Work) -> list[_Fused]:
     count = deploy.elements(layer.shape)
     if layer.shape[-1] != count:
-        work.breach("softmax", layer, f"softmax over the last axis of {layer.shape}; known files have it "
-                                      "over a "
-                    "single vector only.", "Name an output before it and apply softmax on the host.")
+        work.breach(
+            "softmax",
+            layer,
+            f"softmax over the last axis of {layer.shape}; known files have it over a single vector only.",
+            "Name an output before it and apply softmax on the host.",
+        )
     between = f"{layer.name}/softmax_insert_reshape"
-    return [_Fused(_reshape(between, layer.inputs[0], (1, 1, count)), layer.position, layer),
-            _Fused(bf.Op("SoftmaxActivation", (between,), layer.name, softmax=bf.Softmax(1.0)),
-                   layer.position, layer)]
+    return [
+        _Fused(_reshape(between, layer.inputs[0], (1, 1, count)), layer.position, layer),
+        _Fused(bf.Op("SoftmaxActivation", (between,), layer.name, softmax=bf.Softmax(1.0)), layer.position, layer),
+    ]
 
 
 # ---- pads and reorders around planar kernels
@@ -305,14 +362,22 @@ def _is_planar_depthwise(layer: Layer, work: _Work) -> bool:
         return False
     side = min(layer.shape[:2])
     if layer.weights.shape[:2] != (3, 3) or layer.padding != deploy.SAME:
-        work.warn("depthwise-kernel", layer, "no known file has a depthwise convolution other than 3x3 SAME.",
-                  "Use 3x3, SAME.")
+        work.warn(
+            "depthwise-kernel",
+            layer,
+            "no known file has a depthwise convolution other than 3x3 SAME.",
+            "Use 3x3, SAME.",
+        )
         return False
     if PLANAR_UNDECIDED_FROM <= side < PLANAR_FROM:
-        work.warn("planar-threshold", layer, f"maps of side {side} lie between the known ones of 20 "
-                                             "(interleaved "
-                  "kernel) and 28 (planar kernel); the interleaved kernel is taken.",
-                  "Choose an input size whose maps avoid 21 to 27: 256, 224 or 160.")
+        work.warn(
+            "planar-threshold",
+            layer,
+            f"maps of side {side} lie between the known ones of 20 "
+            "(interleaved "
+            "kernel) and 28 (planar kernel); the interleaved kernel is taken.",
+            "Choose an input size whose maps avoid 21 to 27: 256, 224 or 160.",
+        )
     return side >= PLANAR_FROM
 
 
@@ -334,10 +399,14 @@ def _around_planar(fused: Sequence[_Fused], work: _Work) -> list[bf.Op]:
         """The brcd tensor for `name`; a planar one is padded and cropped, the only way known ops offer."""
         name = names.get(name, name)
         if name in planar:
-            work.warn("planar-reader", layer, f"it reads '{name}', which the first convolution leaves "
-                                              "planar; in "
-                      "known files a stride-1 depthwise convolution follows there.",
-                      "Let a 3x3 stride-1 depthwise convolution follow the first convolution.")
+            work.warn(
+                "planar-reader",
+                layer,
+                f"it reads '{name}', which the first convolution leaves "
+                "planar; in "
+                "known files a stride-1 depthwise convolution follows there.",
+                "Let a 3x3 stride-1 depthwise convolution follow the first convolution.",
+            )
             names[name] = f"{name}_brcd"
             ops.append(bf.Op("ReorderBdrcToBrcdMyriad", (pad(name),), names[name], kernel=bf.Kernel(1)))
             return names[name]
@@ -358,23 +427,35 @@ def _around_planar(fused: Sequence[_Fused], work: _Work) -> list[bf.Op]:
                 ops.append(bf.Op("ReorderBrcdToBdrcMyriad", (source,), padded))
             ops.append(replace(op, inputs=(padded, *op.inputs[1:]), output=f"{name}_pre_crop"))
             names[name] = name if name in work.graph.outputs else f"{name}_brcd"
-            ops.append(bf.Op("ReorderBdrcToBrcdMyriad", (f"{name}_pre_crop",), names[name],
-                             kernel=bf.Kernel(1)))
+            ops.append(bf.Op("ReorderBdrcToBrcdMyriad", (f"{name}_pre_crop",), names[name], kernel=bf.Kernel(1)))
             continue
         if op.kind == "Conv" and op.inputs[0] == work.graph.input:
             planar.add(name)
             ops.append(op)
             continue
         if op.inputs[0] == work.graph.input:
-            work.warn("first-layer", layer, "it reads the graph's input, which only a convolution does in "
-                                            "known "
-                      "files.", "Begin the network with a 3x3 convolution, stride 2.")
+            work.warn(
+                "first-layer",
+                layer,
+                "it reads the graph's input, which only a convolution does in known files.",
+                "Begin the network with a 3x3 convolution, stride 2.",
+            )
         activations = {first: interleaved(first, layer) for first in op.inputs if first not in work.constants}
         ops.append(replace(op, inputs=tuple(activations.get(first, first) for first in op.inputs)))
     for output in work.graph.outputs:
         if output in planar:
             layer = work.graph.layer(output)
-            raise RuleError([Finding("planar-output", output, f"The output '{output}' is what the first "
-                                     "convolution leaves, planar; no known file gives such a tensor back.",
-                                     "Name an output further on.", INFERRED, layer.op)])
+            raise RuleError(
+                [
+                    Finding(
+                        "planar-output",
+                        output,
+                        f"The output '{output}' is what the first "
+                        "convolution leaves, planar; no known file gives such a tensor back.",
+                        "Name an output further on.",
+                        INFERRED,
+                        layer.op,
+                    )
+                ]
+            )
     return ops

@@ -45,13 +45,19 @@ class ArenaOverflow(RuleError):
         self.alive, self.gap = tuple(alive), gap
         beside = ", ".join(f"'{block.name}' {block.bytes}" for block in alive)
         total = needed.bytes + sum(block.bytes for block in alive)
-        super().__init__([Finding(
-            "arena-overflow", op.output or "",
-            f"Op {index} '{op.output}' ({op.kind}) needs {needed.bytes} bytes for '{needed.name}' beside "
-            f"{beside} "
-            f"({total} in all); the rule is {ARENA_BYTES} bytes together, and the largest gap is {gap}.",
-            "Make that layer smaller: fewer channels there, a smaller input, or a stride earlier.",
-            op=op.kind)])
+        super().__init__(
+            [
+                Finding(
+                    "arena-overflow",
+                    op.output or "",
+                    f"Op {index} '{op.output}' ({op.kind}) needs {needed.bytes} bytes for '{needed.name}' beside "
+                    f"{beside} "
+                    f"({total} in all); the rule is {ARENA_BYTES} bytes together, and the largest gap is {gap}.",
+                    "Make that layer smaller: fewer channels there, a smaller input, or a stride earlier.",
+                    op=op.kind,
+                )
+            ]
+        )
 
 
 def rounded(size: int) -> int:
@@ -110,8 +116,9 @@ def scratch_bytes(op: Op, x: Map, y: Map, dims: Dims) -> int | None:
     return min(2 * window * (out + columns), SCRATCH_LIMIT)
 
 
-def plan_ops(ops: Sequence[Op], dims: Dims, input_name: str, source: Map, outputs: Sequence[str],
-             arena: int = ARENA_BYTES) -> tuple[Op, ...]:
+def plan_ops(
+    ops: Sequence[Op], dims: Dims, input_name: str, source: Map, outputs: Sequence[str], arena: int = ARENA_BYTES
+) -> tuple[Op, ...]:
     """Give every op its memory plan.
 
     Args:
@@ -134,8 +141,9 @@ def plan_ops(ops: Sequence[Op], dims: Dims, input_name: str, source: Map, output
         if address is None:
             free = gaps(list(blocks.values()), arena)
             alive = sorted(blocks.values(), key=lambda block: block.address)
-            raise ArenaOverflow(index, op, Block(name, 0, size), alive,
-                                max((end - start for start, end in free), default=0))
+            raise ArenaOverflow(
+                index, op, Block(name, 0, size), alive, max((end - start for start, end in free), default=0)
+            )
         blocks[name] = Block(name, address, size)
         return blocks[name]
 
@@ -146,9 +154,13 @@ def plan_ops(ops: Sequence[Op], dims: Dims, input_name: str, source: Map, output
         taken = in_place(op, x)
         if taken:
             if last[op.inputs[0]] != index or op.inputs[0] in outputs:
-                raise breach("in-place", name, f"Op {index} '{name}' ({op.kind}) works in place on "
-                             f"'{op.inputs[0]}', which is needed afterwards.",
-                             "Let nothing else read what such an op reads.", op=op.kind)
+                raise breach(
+                    "in-place",
+                    name,
+                    f"Op {index} '{name}' ({op.kind}) works in place on '{op.inputs[0]}', which is needed afterwards.",
+                    "Let nothing else read what such an op reads.",
+                    op=op.kind,
+                )
             output = replace(blocks.pop(op.inputs[0]), name=name)
             blocks[name] = output
         else:
@@ -196,8 +208,7 @@ def replan(model: Model, size: tuple[int, int] | None = None) -> Model:
         ArenaOverflow, RuleError: see `plan_ops` and `shapes.input_map`.
     """
     arena = (model.arena.bytes if model.arena else None) or ARENA_BYTES
-    ops = plan_ops(model.ops, constant_dims(model), model.input or "", input_map(model, size), model.outputs,
-                   arena)
+    ops = plan_ops(model.ops, constant_dims(model), model.input or "", input_map(model, size), model.outputs, arena)
     return replace(model, ops=ops)
 
 
@@ -234,6 +245,9 @@ def lifetimes(model: Model, size: tuple[int, int] | None = None) -> list[Lifetim
         size_bytes = maps[name].bytes if plan.output_bytes is None else plan.output_bytes
         found.append(Lifetime(Block(name, plan.address, size_bytes), index, last.get(name, index), kind))
         if plan.scratch_address is not None:
-            found.append(Lifetime(Block(f"scratch of {name}", plan.scratch_address, plan.scratch_bytes or 0),
-                                  index, index, "scratch"))
+            found.append(
+                Lifetime(
+                    Block(f"scratch of {name}", plan.scratch_address, plan.scratch_bytes or 0), index, index, "scratch"
+                )
+            )
     return found

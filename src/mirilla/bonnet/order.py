@@ -14,38 +14,61 @@ from mirilla.bonnet.legalise import Weights
 from mirilla.errors import UsageError
 
 _EXTRA = {  # token -> the SSD's extra layers
-    "x12": "Conv2d_13_pointwise_1_Conv2d_2_1x1_32", "x22": "Conv2d_13_pointwise_2_Conv2d_2_3x3_s2_64",
-    "x13": "Conv2d_13_pointwise_1_Conv2d_3_1x1_16", "x23": "Conv2d_13_pointwise_2_Conv2d_3_3x3_s2_32",
-    "x14": "Conv2d_13_pointwise_1_Conv2d_4_1x1_16", "x24": "Conv2d_13_pointwise_2_Conv2d_4_2x2_s2_32",
+    "x12": "Conv2d_13_pointwise_1_Conv2d_2_1x1_32",
+    "x22": "Conv2d_13_pointwise_2_Conv2d_2_3x3_s2_64",
+    "x13": "Conv2d_13_pointwise_1_Conv2d_3_1x1_16",
+    "x23": "Conv2d_13_pointwise_2_Conv2d_3_3x3_s2_32",
+    "x14": "Conv2d_13_pointwise_1_Conv2d_4_1x1_16",
+    "x24": "Conv2d_13_pointwise_2_Conv2d_4_2x2_s2_32",
 }
 _FUSED, _UNFUSED = "BatchNorm/FusedBatchNorm", "BatchNorm/batchnorm/add_1"
 _SSD, _CLASSIFIER = "FeatureExtractor/MobilenetV1", "MobilenetV1"
 
 # name -> (batch norm's suffix, scope, tokens: w weights, B bias; c0 dN pN xMN layers, bN box, kN class)
 _TABLES = {
-    "O1": (_FUSED, _SSD, """
+    "O1": (
+        _FUSED,
+        _SSD,
+        """
         Bk4 Bb3 Bk2 Bb2 Bk1 Bk0 Bx24 Bx14 Bx23 Bx13 Bx22 Bx12 Bp12 Bp11 Bd11 Bp9 Bd8 Bp7 Bd7 Bp6 Bd5 Bp4 Bd3
         Bp1 Bb4 Bp13 Bp10 wb1 wk0 wb0 wd4 wk1 Bd12 wx22 Bd6 wd2 wp8 wp2 Bd10 wd12 wp1 wd13 Bd9 wx12 Bd1 wp13
         Bb0 wd10 Bd2 wd6 wd5 wx23 wp5 wp3 wc0 wp9 wp7 wd1 Bk3 Bb1 Bd4 wx13 Bd13 wd11 Bp8 wd7 wd3 wp4 wd9 Bp3
-        wp11 wd8 wk3 wb2 Bp5 wb4 Bc0 wk4 wx24 wp6 wp12 wp10 wk2 Bp2 wb3 wx14"""),
-    "O2": (_FUSED, _SSD, """
+        wp11 wd8 wk3 wb2 Bp5 wb4 Bc0 wk4 wx24 wp6 wp12 wp10 wk2 Bp2 wb3 wx14""",
+    ),
+    "O2": (
+        _FUSED,
+        _SSD,
+        """
         Bk4 Bb3 Bk2 Bb2 Bk1 Bk0 Bx24 Bx14 Bx23 Bx13 Bx22 Bx12 Bp12 Bp11 Bd11 Bp9 Bd8 Bp7 Bd7 Bp6 Bd5 Bp4 Bd3
         Bp1 Bp3 Bp10 wb1 wp8 wk0 Bd6 wb0 wd4 Bd12 wx22 wp2 wd12 wp1 wd13 Bd9 wx12 Bd1 wp13 Bb0 wd10 Bd2 wd6
         wd5 wx23 wp5 wp3 wc0 wp9 wd2 wp7 wd1 Bk3 Bb1 Bd4 wx13 Bd13 wd11 Bp8 wd7 wd3 wp4 wd9 wp11 wd8 wk3
-        Bd10 wb2 wk1 Bp5 Bb4 Bp13 wb4 Bc0 wk4 wx24 wp6 wp12 wp10 wk2 Bp2 wb3 wx14"""),
-    "O3": (_UNFUSED, _SSD, """
+        Bd10 wb2 wk1 Bp5 Bb4 Bp13 wb4 Bc0 wk4 wx24 wp6 wp12 wp10 wk2 Bp2 wb3 wx14""",
+    ),
+    "O3": (
+        _UNFUSED,
+        _SSD,
+        """
         Bk4 Bb4 Bb3 Bk2 Bb2 Bk1 Bk0 Bx13 Bx12 Bp12 Bd11 Bd10 Bp7 Bd7 Bp6 Bd6 Bp10 Bp5 Bd5 Bd4 Bp2 Bd2 Bp1
         Bd1 Bc0 Bp9 Bx24 Bx22 Bp13 Bp4 Bd8 Bd13 Bd9 wb1 wk0 wb0 wd4 Bp8 wk1 wx22 Bk3 wd2 Bx14 wp2 Bd3 Bp3
         wd12 wp1 wd13 wx12 wp13 Bb0 wd10 wp9 wd6 wd5 wx23 wp5 wp3 wc0 wp7 wd1 wp8 Bb1 wx13 wd11 wd7 wd3 wp4
-        Bp11 wd9 wp10 wd8 wk3 wb2 Bd12 wb4 wk4 wx24 wp6 wp12 wb3 Bx23 wp11 wk2 wx14"""),
-    "O4": (_UNFUSED, _CLASSIFIER, """
+        Bp11 wd9 wp10 wd8 wk3 wb2 Bd12 wb4 wk4 wx24 wp6 wp12 wb3 Bx23 wp11 wk2 wx14""",
+    ),
+    "O4": (
+        _UNFUSED,
+        _CLASSIFIER,
+        """
         wgemm Blogits Bp13 Bd13 Bp12 Bd12 Bp11 Bd11 Bp10 Bp9 Bp7 Bd7 Bp6 Bd10 Bd6 Bd5 Bd4 Bp3 Bd3 Bd2 Bd9
         wd9 wd5 wd8 wp13 wd12 Bp8 Bp2 wp6 wd1 wd3 wp3 wp7 wc0 wd13 Bc0 wp10 wd6 wd2 wd11 wp1 Bp1 wd7 wd10
-        Bp5 wlogits wp8 Bd8 wd4 Bp4 wp12 wp2 Bgemm Bd1 wp4 wp9 wp11 wp5"""),
-    "O5": (_FUSED, _CLASSIFIER, """
+        Bp5 wlogits wp8 Bd8 wd4 Bp4 wp12 wp2 Bgemm Bd1 wp4 wp9 wp11 wp5""",
+    ),
+    "O5": (
+        _FUSED,
+        _CLASSIFIER,
+        """
         Blogits Bp13 Bd13 Bp12 Bd12 Bp11 Bp10 Bd10 Bd9 Bp8 Bd8 Bp7 Bd7 Bd6 Bp5 Bd5 Bp4 Bd4 Bp3 Bd2 Bd1 Bd11
         Bc0 Bp9 wd8 wp12 wp13 wd12 Bp1 wp6 wp3 wp7 wc0 Bp6 wd13 wp2 wp10 wd6 wd2 wd1 wd11 wp1 wd5 wp5 wd4
-        wd9 wd7 wd10 Bd3 wlogits wp9 Bp2 wd3 wp8 wp11 wp4"""),
+        wd9 wd7 wd10 Bd3 wlogits wp9 Bp2 wd3 wp8 wp11 wp4""",
+    ),
 }
 TABLES = tuple(_TABLES)
 CHOICES = ("auto", *TABLES, "graph")
@@ -56,12 +79,13 @@ def _expand(token: str, suffix: str, scope: str) -> str:
     what, layer = token[0], token[1:]
     bias = what == "B"
     if layer == "gemm":
-        return "final_training_ops/Wx_plus_b/add/" + ("matmul_bias" if bias else
-                                                      "matmul/transpose_weights/transpose")
+        return "final_training_ops/Wx_plus_b/add/" + ("matmul_bias" if bias else "matmul/transpose_weights/transpose")
     if layer == "logits" or layer[0] in "bk":
-        name = ("MobilenetV1/Logits/Conv2d_1c_1x1" if layer == "logits" else
-                f"BoxPredictor_{layer[1:]}/"
-                + ("BoxEncodingPredictor" if layer[0] == "b" else "ClassPredictor"))
+        name = (
+            "MobilenetV1/Logits/Conv2d_1c_1x1"
+            if layer == "logits"
+            else f"BoxPredictor_{layer[1:]}/" + ("BoxEncodingPredictor" if layer[0] == "b" else "ClassPredictor")
+        )
         return f"{name}/BiasAdd/conv_bias" if bias else f"{name}/weights"
     if layer[0] == "x":
         name, inner = _EXTRA[layer], scope
@@ -102,8 +126,10 @@ def arrange(constants: Sequence[Weights], choice: str = "auto") -> tuple[str, tu
             return name, tuple(by_name[one] for one in table(name))
         if choice == name:
             different = sorted(set(table(name)) ^ by_name.keys())
-            raise UsageError(f"The constant order {name} is for models with other names than this one "
-                             f"({len(different)} differ, '{different[0]}' first).",
-                             "Leave --constant-order at auto: any order works on the kit.")
+            raise UsageError(
+                f"The constant order {name} is for models with other names than this one "
+                f"({len(different)} differ, '{different[0]}' first).",
+                "Leave --constant-order at auto: any order works on the kit.",
+            )
     ordered = sorted(constants, key=lambda one: (not one.is_bias, -one.position))
     return "graph", tuple(ordered)

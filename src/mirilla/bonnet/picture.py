@@ -68,8 +68,10 @@ def draw(model: Model, size: tuple[int, int] | None = None, title: str = "") -> 
     shapes: list[Shape] = []
     for kib in range(0, arena // 1024 + 1, 128):
         y = base - kib * 1024 * scale
-        shapes += [Box(_LEFT, y, WIDTH - _LEFT - _RIGHT, 1, _PALE, edge=_PALE),
-                   Text(_LEFT - 8, y, f"{kib} KiB", 12, "end")]
+        shapes += [
+            Box(_LEFT, y, WIDTH - _LEFT - _RIGHT, 1, _PALE, edge=_PALE),
+            Text(_LEFT - 8, y, f"{kib} KiB", 12, "end"),
+        ]
     shapes.append(Box(_LEFT, base - arena * scale, WIDTH - _LEFT - _RIGHT, 2, _PEAK, edge=_PEAK))
     shapes += _peak(model, step, base)
     names = short_names([one.block.name for one in blocks])
@@ -122,19 +124,25 @@ def _legend(model: Model, arena: int) -> list[Shape]:
 
 def to_svg(shapes: Sequence[Shape]) -> str:
     """The shapes as an SVG file's text."""
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-             'font-family="sans-serif">', f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{_PAPER}"/>']
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="{_PAPER}"/>',
+    ]
     for one in shapes:
         if isinstance(one, Box):
             title = f"<title>{escape(one.title)}</title>" if one.title else ""
-            parts.append(f'<rect x="{one.x:.2f}" y="{one.y:.2f}" width="{one.width:.2f}" '
-                         f'height="{one.height:.2f}" fill="{one.colour}" stroke="{one.edge}" '
-                         f'stroke-width="0.5">{title}</rect>')
+            parts.append(
+                f'<rect x="{one.x:.2f}" y="{one.y:.2f}" width="{one.width:.2f}" '
+                f'height="{one.height:.2f}" fill="{one.colour}" stroke="{one.edge}" '
+                f'stroke-width="0.5">{title}</rect>'
+            )
         else:
             turn = f' transform="rotate(-90 {one.x:.2f} {one.y:.2f})"' if one.vertical else ""
-            parts.append(f'<text x="{one.x:.2f}" y="{one.y:.2f}" font-size="{one.size}" '
-                         f'fill="{one.colour}" text-anchor="{one.anchor}" '
-                         f'dominant-baseline="central"{turn}>{escape(one.text)}</text>')
+            parts.append(
+                f'<text x="{one.x:.2f}" y="{one.y:.2f}" font-size="{one.size}" '
+                f'fill="{one.colour}" text-anchor="{one.anchor}" '
+                f'dominant-baseline="central"{turn}>{escape(one.text)}</text>'
+            )
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -172,7 +180,8 @@ def save(path: str | os.PathLike[str], model: Model, size: tuple[int, int] | Non
     """
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg"):
-        raise UsageError(f"{os.fspath(path)}: a picture of the arena is a .png or .svg file.",
-                         "Give a name that ends so.")
+        raise UsageError(
+            f"{os.fspath(path)}: a picture of the arena is a .png or .svg file.", "Give a name that ends so."
+        )
     shapes = draw(model, size)
     write_bytes(path, to_svg(shapes).encode() if suffix == ".svg" else to_png(shapes))

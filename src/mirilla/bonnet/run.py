@@ -72,8 +72,15 @@ class CompiledModel:
         input_size: (height, width) that the memory plan was made for, None when the file does not tell.
     """
 
-    def __init__(self, model: format.Model, *, where: str = "the model", fp16_activations: bool = False,
-                 input_size: tuple[int, int] | None = None, limits: Limits | None = None):
+    def __init__(
+        self,
+        model: format.Model,
+        *,
+        where: str = "the model",
+        fp16_activations: bool = False,
+        input_size: tuple[int, int] | None = None,
+        limits: Limits | None = None,
+    ):
         self.model = model
         self.where = where
         self.fp16_activations = fp16_activations
@@ -87,8 +94,9 @@ class CompiledModel:
         self._lock = threading.Lock()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, fp16_activations: bool = False,
-             input_size: tuple[int, int] | None = None) -> CompiledModel:
+    def load(
+        cls, path: str | os.PathLike[str], *, fp16_activations: bool = False, input_size: tuple[int, int] | None = None
+    ) -> CompiledModel:
         """Read a `.binaryproto`.
 
         Args:
@@ -99,15 +107,26 @@ class CompiledModel:
             ModelError: the file is none, or holds an op that is not known.
             MirillaError: it cannot be read.
         """
-        return cls(format.read(path), where=os.fspath(path), fp16_activations=fp16_activations,
-                   input_size=input_size)
+        return cls(format.read(path), where=os.fspath(path), fp16_activations=fp16_activations, input_size=input_size)
 
     @classmethod
-    def parse(cls, content: bytes, where: str = "the model", *, fp16_activations: bool = False,
-              input_size: tuple[int, int] | None = None, limits: Limits | None = None) -> CompiledModel:
+    def parse(
+        cls,
+        content: bytes,
+        where: str = "the model",
+        *,
+        fp16_activations: bool = False,
+        input_size: tuple[int, int] | None = None,
+        limits: Limits | None = None,
+    ) -> CompiledModel:
         """The same from a file's bytes."""
-        return cls(format.parse(content, where), where=where, fp16_activations=fp16_activations,
-                   input_size=input_size, limits=limits)
+        return cls(
+            format.parse(content, where),
+            where=where,
+            fp16_activations=fp16_activations,
+            input_size=input_size,
+            limits=limits,
+        )
 
     def run(self, pictures: NDArray[np.floating]) -> dict[str, Floats]:
         """Outputs of normalised pictures.
@@ -123,23 +142,25 @@ class CompiledModel:
         """
         x = np.asarray(pictures, np.float32)
         if x.ndim != 4 or x.shape[3] != self.input_channels or not len(x):
-            raise ModelError(f"{self.where}: the input has shape {x.shape}; the rule is (pictures, height, "
-                             f"width, {self.input_channels}) with at least one picture.")
+            raise ModelError(
+                f"{self.where}: the input has shape {x.shape}; the rule is (pictures, height, "
+                f"width, {self.input_channels}) with at least one picture."
+            )
         program = self.program(x.shape[1], x.shape[2])
         results = [self._run_one(program, one) for one in x]
         return {name: np.stack([one[name] for one in results]) for name in self.output_names}
 
-    def run_image(
-        self, rgb: NDArray[np.uint8], mean: float = 127.5, stddev: float = 127.5
-    ) -> dict[str, Floats]:
+    def run_image(self, rgb: NDArray[np.uint8], mean: float = 127.5, stddev: float = 127.5) -> dict[str, Floats]:
         """Outputs of one photo (H, W, 3) of any size, squashed to the input's size and normalised.
 
         Raises:
             ModelError: the file does not tell its input's size and none was given.
         """
         if self.input_size is None:
-            raise ModelError(f"{self.where}: the file does not tell the height and width of its input.",
-                             "Give input_size=(height, width).")
+            raise ModelError(
+                f"{self.where}: the file does not tell the height and width of its input.",
+                "Give input_size=(height, width).",
+            )
         return self.run(normalise(bilinear(rgb, *self.input_size), mean, stddev)[None])
 
     def program(self, height: int, width: int) -> Program:
@@ -199,7 +220,8 @@ class CompiledModel:
                     f"{self.where}: op {i} ({op.kind}) makes a {shape} tensor; {live} elements are held "
                     f"then, after {work} multiplications. At most {limits.tensor_elements} elements in a "
                     f"tensor, {limits.live_elements} held and {limits.multiplications} multiplications are "
-                    "allowed.")
+                    "allowed."
+                )
             made[output] = shape
             drops = {name for name in (*reads, output) if last_use.get(name, i) == i} - set(self.output_names)
             live -= sum(math.prod(made[name]) for name in drops if name != self.input_name)

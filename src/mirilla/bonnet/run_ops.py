@@ -107,8 +107,9 @@ def _convolution(op: format.Op, shape: Shape, weights: Floats, bias: Floats) -> 
         work = kernels.conv(shape, weights.transpose(1, 2, 3, 0), bias, strides, padding)
     elif op.plan and op.plan.planar:
         if strides != (1, 1) or padding != deploy.SAME or max(kernel) > 2 * BORDER + 1:
-            raise ValueError("a planar depthwise convolution has stride 1, SAME padding and a kernel of at "
-                             f"most {2 * BORDER + 1}")
+            raise ValueError(
+                f"a planar depthwise convolution has stride 1, SAME padding and a kernel of at most {2 * BORDER + 1}"
+            )
         work = _bordered_depthwise(shape, weights, bias)
     else:
         _check_size(columns * depth * taps)

@@ -63,9 +63,12 @@ def input_map(model: Model, size: tuple[int, int] | None = None) -> Map:
 
 
 def _no_size(model: Model) -> RuleError:
-    return breach("input-size", model.input or "", "The file does not tell how large its input is (only "
-                                                   "square "
-                  "inputs can be told from the first op's plan).", "Give it with --input-size.")
+    return breach(
+        "input-size",
+        model.input or "",
+        "The file does not tell how large its input is (only square inputs can be told from the first op's plan).",
+        "Give it with --input-size.",
+    )
 
 
 def infer(ops: tuple[Op, ...], dims: Dims, input_name: str, source: Map) -> dict[str, Map]:
@@ -78,24 +81,42 @@ def infer(ops: tuple[Op, ...], dims: Dims, input_name: str, source: Map) -> dict
     for index, op in enumerate(ops):
         name, kind = op.output or "", op.kind or ""
         if kind not in _INFER:
-            raise breach("unknown-op", name, f"Op {index} '{name}' has the type {kind}, which is not known.",
-                         f"Known are {', '.join(sorted(_INFER))}.", op=kind)
+            raise breach(
+                "unknown-op",
+                name,
+                f"Op {index} '{name}' has the type {kind}, which is not known.",
+                f"Known are {', '.join(sorted(_INFER))}.",
+                op=kind,
+            )
         inputs = [maps[one] for one in op.inputs if one in maps]
         weights = [dims[one] for one in op.inputs if one not in maps and one in dims]
         constants = 2 if kind in ("Conv", "DepthwiseConv", "Gemm") else 0
         activations = len(op.inputs) - constants
-        if (activations < 1 or (activations > 1 and kind != "Concat") or len(weights) != constants
-                or not all(one in maps for one in op.inputs[:activations])):
-            raise breach("malformed", name, f"Op {index} '{name}' ({kind}) reads {', '.join(op.inputs)}; "
-                                            "the rule "
-                         f"is one activation (Concat: several), then {constants} constants.",
-                         "The file is damaged: compile it again.", op=kind)
+        if (
+            activations < 1
+            or (activations > 1 and kind != "Concat")
+            or len(weights) != constants
+            or not all(one in maps for one in op.inputs[:activations])
+        ):
+            raise breach(
+                "malformed",
+                name,
+                f"Op {index} '{name}' ({kind}) reads {', '.join(op.inputs)}; "
+                "the rule "
+                f"is one activation (Concat: several), then {constants} constants.",
+                "The file is damaged: compile it again.",
+                op=kind,
+            )
         try:
             maps[name] = _INFER[kind](op, inputs, weights)
         except (ValueError, IndexError, ZeroDivisionError) as error:
-            raise breach("malformed", name, f"Op {index} '{name}' ({kind}) does not fit its inputs: {error}.",
-                         "Give the input size the model was made for (--input-size); otherwise the file is "
-                         "damaged.", op=kind) from None
+            raise breach(
+                "malformed",
+                name,
+                f"Op {index} '{name}' ({kind}) does not fit its inputs: {error}.",
+                "Give the input size the model was made for (--input-size); otherwise the file is damaged.",
+                op=kind,
+            ) from None
     return maps
 
 
@@ -107,8 +128,7 @@ def _window(kernel: Kernel | None, x: Map) -> tuple[int, int, int, int]:
     rows = output_side(x.rows, kernel.height, kernel.stride, padding)
     cols = output_side(x.cols, kernel.width, kernel.stride, padding)
     if min(rows, cols) < 1:
-        raise ValueError(f"the kernel {kernel.height}x{kernel.width} is larger than the map "
-                         f"{x.rows}x{x.cols}")
+        raise ValueError(f"the kernel {kernel.height}x{kernel.width} is larger than the map {x.rows}x{x.cols}")
     return rows, cols, kernel.height, kernel.width
 
 
@@ -116,8 +136,7 @@ def _conv(op: Op, inputs: list[Map], weights: list[tuple[int, int, int, int]]) -
     x, (out, kh, kw, depth) = inputs[0], weights[0]
     rows, cols, *size = _window(op.kernel, x)
     if size != [kh, kw] or depth != x.depth or weights[1] != (1, 1, 1, out):
-        raise ValueError(f"weights {weights[0]}, bias {weights[1]} for a kernel {size} and {x.depth} "
-                         "channels")
+        raise ValueError(f"weights {weights[0]}, bias {weights[1]} for a kernel {size} and {x.depth} channels")
     return Map(rows, cols, out, planar=x.planar)
 
 
@@ -125,8 +144,7 @@ def _depthwise(op: Op, inputs: list[Map], weights: list[tuple[int, int, int, int
     x, (one, kh, kw, depth) = inputs[0], weights[0]
     rows, cols, *size = _window(op.kernel, x)
     if size != [kh, kw] or (one, depth) != (1, x.depth) or weights[1] != (1, 1, 1, depth):
-        raise ValueError(f"weights {weights[0]}, bias {weights[1]} for a kernel {size} and {x.depth} "
-                         "channels")
+        raise ValueError(f"weights {weights[0]}, bias {weights[1]} for a kernel {size} and {x.depth} channels")
     if x.planar and (rows, cols) != (x.rows, x.cols):
         raise ValueError("a planar depthwise convolution must keep the map's size")
     return Map(rows, cols, depth, x.planar, x.border)
@@ -148,8 +166,7 @@ def _reshape(op: Op, inputs: list[Map], weights: list[tuple[int, int, int, int]]
     target = op.target
     made = Map(*(0, 0, 0)) if target is None else Map(target.rows or 0, target.cols or 0, target.depth or 0)
     if made.count != inputs[0].count:
-        raise ValueError(f"the target {made.rows}x{made.cols}x{made.depth} has not {inputs[0].count} "
-                         "elements")
+        raise ValueError(f"the target {made.rows}x{made.cols}x{made.depth} has not {inputs[0].count} elements")
     return made
 
 
@@ -182,7 +199,15 @@ def _plain(op: Op, inputs: list[Map], weights: list[tuple[int, int, int, int]]) 
 
 
 _INFER: dict[str, Callable[[Op, list[Map], list[tuple[int, int, int, int]]], Map]] = {
-    "AveragePool": _pool, "Concat": _concat, "Conv": _conv, "DepthwiseConv": _depthwise, "Gemm": _gemm,
-    "PadMyriad": _bordered, "Relu6": _same, "ReorderBdrcToBrcdMyriad": _plain,
-    "ReorderBrcdToBdrcMyriad": _bordered, "Reshape": _reshape, "SoftmaxActivation": _plain,
+    "AveragePool": _pool,
+    "Concat": _concat,
+    "Conv": _conv,
+    "DepthwiseConv": _depthwise,
+    "Gemm": _gemm,
+    "PadMyriad": _bordered,
+    "Relu6": _same,
+    "ReorderBdrcToBrcdMyriad": _plain,
+    "ReorderBrcdToBdrcMyriad": _bordered,
+    "Reshape": _reshape,
+    "SoftmaxActivation": _plain,
 }

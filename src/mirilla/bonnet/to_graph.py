@@ -32,11 +32,14 @@ class _Work:
     ranks: dict[str, int] = field(default_factory=dict)  # node -> rank of its output
     names: set[str] = field(default_factory=set)
 
-    def node(self, op: str, name: str, inputs: Sequence[str] = (), rank: int = 4,
-             dtype: bool = True) -> NodeDef:
+    def node(self, op: str, name: str, inputs: Sequence[str] = (), rank: int = 4, dtype: bool = True) -> NodeDef:
         if name in self.names:
-            raise breach("malformed", name, f"Two nodes of the graph would be named '{name}'.",
-                         "The file's names clash: compile it again from its graph.")
+            raise breach(
+                "malformed",
+                name,
+                f"Two nodes of the graph would be named '{name}'.",
+                "The file's names clash: compile it again from its graph.",
+            )
         self.names.add(name)
         node = self.graph.node.add(op=op, name=name, input=list(inputs))
         if dtype:

@@ -109,8 +109,9 @@ def parse(cls: type[M], data: bytes | memoryview, where: str) -> M:
             length = 4 if kind_on_wire == FIXED32 else 8
             value, at = data[at : at + length], at + length
         else:
-            raise ModelError(f"{where}: field {number} has the wire type {kind_on_wire}, which proto2 "
-                             "models do not use.", _BROKEN)
+            raise ModelError(
+                f"{where}: field {number} has the wire type {kind_on_wire}, which proto2 models do not use.", _BROKEN
+            )
         if at > len(data):
             raise ModelError(f"{where}: field {number} runs {at - len(data)} bytes past the end.", _BROKEN)
         if number not in schema:

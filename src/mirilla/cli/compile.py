@@ -22,17 +22,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options, each also under the name that Google's compiler gave it."""
     parser.add_argument("graph", nargs="?", metavar="GRAPH.pb", help="the frozen graph")
     parser.add_argument("--frozen_graph_path", dest="frozen_graph", metavar="GRAPH.pb", help="the same")
-    parser.add_argument("--out", "--output_graph_path", metavar="MODEL.binaryproto",
-                        help="the compiled model; model.json is written beside it when the graph has one")
-    parser.add_argument("--input-tensor", "--input_tensor_name", metavar="NAME",
-                        help="where the network begins; Preprocessor/sub and the like are found")
-    parser.add_argument("--output-tensors", "--output_tensor_names", metavar="NAME,NAME",
-                        help="where it ends; concat,concat_1 are found in SSD graphs")
-    parser.add_argument("--input-size", "--input_tensor_size", metavar="PIXELS", type=size,
-                        help="side of the square input, or ROWSxCOLUMNS; found when the graph resizes to it")
-    parser.add_argument("--constant-order", default="auto", metavar="ORDER",
-                        help="order of the constants in the file: auto, O1 to O5 (as in known files), or "
-                        "graph; the kit reads any")
+    parser.add_argument(
+        "--out",
+        "--output_graph_path",
+        metavar="MODEL.binaryproto",
+        help="the compiled model; model.json is written beside it when the graph has one",
+    )
+    parser.add_argument(
+        "--input-tensor",
+        "--input_tensor_name",
+        metavar="NAME",
+        help="where the network begins; Preprocessor/sub and the like are found",
+    )
+    parser.add_argument(
+        "--output-tensors",
+        "--output_tensor_names",
+        metavar="NAME,NAME",
+        help="where it ends; concat,concat_1 are found in SSD graphs",
+    )
+    parser.add_argument(
+        "--input-size",
+        "--input_tensor_size",
+        metavar="PIXELS",
+        type=size,
+        help="side of the square input, or ROWSxCOLUMNS; found when the graph resizes to it",
+    )
+    parser.add_argument(
+        "--constant-order",
+        default="auto",
+        metavar="ORDER",
+        help="order of the constants in the file: auto, O1 to O5 (as in known files), or graph; the kit reads any",
+    )
     parser.add_argument("--debug", action="store_true", help="show every op with its place in the arena")
 
 
@@ -43,15 +63,18 @@ def run(args: argparse.Namespace) -> int:
 
     given = [one for one in (args.graph, args.frozen_graph) if one]
     if len(given) != 1 or not args.out:
-        raise UsageError("A compilation needs one graph and a name for the model.",
-                         "mirilla compile GRAPH.pb --out MODEL.binaryproto")
+        raise UsageError(
+            "A compilation needs one graph and a name for the model.",
+            "mirilla compile GRAPH.pb --out MODEL.binaryproto",
+        )
     if os.path.realpath(given[0]) == os.path.realpath(args.out):
         raise UsageError("The model would be written over its own graph.", "Give --out another name.")
 
     from mirilla.bonnet.compile import compile_file
 
-    model, report, card = compile_file(given[0], args.out, args.input_tensor, args.output_tensors,
-                                       args.input_size, args.constant_order)
+    model, report, card = compile_file(
+        given[0], args.out, args.input_tensor, args.output_tensors, args.input_size, args.constant_order
+    )
     if args.debug:
         from mirilla.cli.inspect import show_ops
 
@@ -76,17 +99,29 @@ def show_report(report: BuildReport, out: str) -> None:
     say(f"input   {report.input} {'x'.join(map(str, report.input_shape))}")
     say(f"outputs {outputs} (rows x columns x depth)")
     say(f"ops     {sum(report.ops.values())}: {kinds}")
-    say(f"weights {report.weight_bytes} bytes in {report.constants} constants (order "
-        f"{report.constant_order})")
-    say(f"arena   at most {report.peak_bytes} of {report.arena_bytes} bytes "
-        f"({report.peak_bytes / report.arena_bytes:.0%}), at {report.peak_op}")
+    say(f"weights {report.weight_bytes} bytes in {report.constants} constants (order {report.constant_order})")
+    say(
+        f"arena   at most {report.peak_bytes} of {report.arena_bytes} bytes "
+        f"({report.peak_bytes / report.arena_bytes:.0%}), at {report.peak_op}"
+    )
     say(f"fp16    {report.underflowed} values became zero, {report.subnormal} lost bits below 6.1e-05")
-    lossy = [loss for loss in report.losses
-             if loss.underflowed or loss.subnormal or loss.worst_absolute > 1e-2]
+    lossy = [loss for loss in report.losses if loss.underflowed or loss.subnormal or loss.worst_absolute > 1e-2]
     if lossy:
-        table("", ["constant", "values", "to zero", "short of bits", "worst error", "at"],
-              [(short[loss.name], loss.count, loss.underflowed, loss.subnormal, f"{loss.worst_absolute:.1e}",
-                f"{loss.worst_value:.4g}") for loss in lossy[:8]])
+        table(
+            "",
+            ["constant", "values", "to zero", "short of bits", "worst error", "at"],
+            [
+                (
+                    short[loss.name],
+                    loss.count,
+                    loss.underflowed,
+                    loss.subnormal,
+                    f"{loss.worst_absolute:.1e}",
+                    f"{loss.worst_value:.4g}",
+                )
+                for loss in lossy[:8]
+            ],
+        )
         if len(lossy) > 8:
             say(f"and {len(lossy) - 8} constants that lost less")
     for finding in report.warnings:
@@ -99,8 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mirilla.errors import MirillaError
 
     program = Path(sys.argv[0]).name or "bonnet_model_compiler"
-    parser = argparse.ArgumentParser(prog=program, description="Compile a frozen graph for the Vision "
-                                                               "Bonnet.")
+    parser = argparse.ArgumentParser(prog=program, description="Compile a frozen graph for the Vision Bonnet.")
     add_arguments(parser)
     args = parser.parse_args(argv)
     try:

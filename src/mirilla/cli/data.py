@@ -26,9 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert.add_argument("destination", metavar="DST", help="folder to write (or NAME.tfrecord)")
     convert.add_argument("--to", required=True, choices=_TARGETS, help="format to write")
     convert.add_argument("--label-map", metavar="P", help="label_map.pbtxt that decides the class numbers")
-    convert.add_argument(
-        "--shards", type=int, default=1, metavar="N", help="number of TFRecord files (default 1)"
-    )
+    convert.add_argument("--shards", type=int, default=1, metavar="N", help="number of TFRecord files (default 1)")
     convert.add_argument(
         "--eval-share",
         type=float,
@@ -36,9 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="put this share of the pictures (0.1, say) into the part 'eval'",
     )
     _changes(convert)
-    convert.add_argument(
-        "--force", action="store_true", help="replace what an earlier conversion wrote to DST"
-    )
+    convert.add_argument("--force", action="store_true", help="replace what an earlier conversion wrote to DST")
 
     stats = verbs.add_parser(
         "stats", help="count pictures, boxes, sizes", description="Describe a data set in numbers."
@@ -53,9 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="List everything that is wrong with a data set. Exit code 1: errors found.",
     )
     _source(check)
-    check.add_argument(
-        "--label-map", metavar="P", help="a label that is not in this label_map.pbtxt is an error"
-    )
+    check.add_argument("--label-map", metavar="P", help="a label that is not in this label_map.pbtxt is an error")
     check.add_argument("--quick", action="store_true", help="look at the pictures' headers only, decode none")
     check.add_argument("--json", action="store_true", help="print JSON")
 
@@ -102,12 +96,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     fetch.add_argument("dataset", metavar="DATASET", choices=("widerface",), help="widerface")
     fetch.add_argument("destination", metavar="DIR", help="folder for it")
-    fetch.add_argument(
-        "--from", dest="from_dir", metavar="DIR", help="folder with .zip files that you already have"
-    )
-    fetch.add_argument(
-        "--mirror", action="append", metavar="URL", help="fetch from here first (may be repeated)"
-    )
+    fetch.add_argument("--from", dest="from_dir", metavar="DIR", help="folder with .zip files that you already have")
+    fetch.add_argument("--mirror", action="append", metavar="URL", help="fetch from here first (may be repeated)")
     fetch.add_argument("--no-checksum", action="store_true", help="accept archives that were packed anew")
     fetch.add_argument("--keep-archives", action="store_true", help="keep the .zip files after unpacking")
 
@@ -118,9 +108,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
         metavar="SRC",
         help="folder, annotation file or TFRecord files; SRC@train and SRC@eval choose a part",
     )
-    parser.add_argument(
-        "--from", dest="from_format", choices=_FORMATS, help="its format (default: recognised)"
-    )
+    parser.add_argument("--from", dest="from_format", choices=_FORMATS, help="its format (default: recognised)")
     parser.add_argument("--split", choices=("train", "eval", "test"), help="only this part, by its own split")
 
 
@@ -130,9 +118,7 @@ def _changes(parser: argparse.ArgumentParser) -> None:
         choices=("tutorial",),
         help="tutorial: drop faces that are invalid, blurred or under 50 px, as the old tutorial did",
     )
-    parser.add_argument(
-        "--rename", action="append", default=[], metavar="OLD=NEW", help="rename a class (repeatable)"
-    )
+    parser.add_argument("--rename", action="append", default=[], metavar="OLD=NEW", help="rename a class (repeatable)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -205,10 +191,7 @@ def _convert(args: argparse.Namespace) -> int:
             advance=bar.advance,
         )
     if dataset.problems:
-        say(
-            f"{len(dataset.problems)} problems of the source ('mirilla data check {args.source}' lists them "
-            "all):"
-        )
+        say(f"{len(dataset.problems)} problems of the source ('mirilla data check {args.source}' lists them all):")
         _list(dataset.problems, 10)
     if made.changes:
         say(f"{len(made.changes)} changes that the format made necessary:")
@@ -220,10 +203,7 @@ def _convert(args: argparse.Namespace) -> int:
     )
     for path in made.files[:20]:
         say(f"  {path}")
-    say(
-        f"Next: mirilla data stats {args.destination}, or train on it: mirilla run {args.destination} --out "
-        "DIR"
-    )
+    say(f"Next: mirilla data stats {args.destination}, or train on it: mirilla run {args.destination} --out DIR")
     return 0
 
 

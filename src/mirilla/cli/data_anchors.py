@@ -45,8 +45,10 @@ def run(args: argparse.Namespace, dataset: Dataset) -> int:
     _show(before, "Anchors as they are", spec.height_px, spec.width_px)
     if after is not None:
         _show(after, "Anchors fitted", spec.height_px, spec.width_px)
-        say(f"IoU >= 0.5: {before.overall.reached:.1%} -> {after.overall.reached:.1%} of the objects; "
-            f"mean best IoU {before.overall.mean_iou:.3f} -> {after.overall.mean_iou:.3f}")
+        say(
+            f"IoU >= 0.5: {before.overall.reached:.1%} -> {after.overall.reached:.1%} of the objects; "
+            f"mean best IoU {before.overall.mean_iou:.3f} -> {after.overall.mean_iou:.3f}"
+        )
     if args.write:
         say(f"Wrote {args.write}")
     return 0
@@ -59,9 +61,7 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
 
     if args.pipeline_config:
         if args.model or args.letterbox:
-            raise UsageError(
-                "--pipeline-config says all about the network.", "Leave --model and --letterbox out."
-            )
+            raise UsageError("--pipeline-config says all about the network.", "Leave --model and --letterbox out.")
         pipeline = config.load(args.pipeline_config)
         config.require(pipeline, ("model",), args.pipeline_config)
         return pipeline
@@ -78,20 +78,39 @@ def _show(report: FitReport, title: str, height_px: int, width_px: int) -> None:
     from mirilla.console import table
 
     columns = ("objects of", "count", "share", "IoU >= 0.5", "mean best IoU")
-    table(f"{title}: objects by size in the input, sqrt(w h)", columns,
-          [_cells(row) for row in (*report.by_size, report.overall)])
+    table(
+        f"{title}: objects by size in the input, sqrt(w h)",
+        columns,
+        [_cells(row) for row in (*report.by_size, report.overall)],
+    )
     rows = []
     for row, boxes, stride in zip(report.by_map, report.boxes, report.strides_px, strict=True):
         sides = ", ".join(f"{h * height_px:.0f}x{w * width_px:.0f}" for h, w in boxes)
-        rows.append((row.name.partition(" ")[0], f"{stride:g}", sides, f"{row.share_of_objects:.1%}",
-                     _figure(row.reached, ".1%"), _figure(row.mean_iou, ".3f")))
-    table(f"{title}: map by map", ("map", "stride, px", "anchors, height x width in px", "best for",
-                                   "IoU >= 0.5 there", "mean IoU there"), rows)
+        rows.append(
+            (
+                row.name.partition(" ")[0],
+                f"{stride:g}",
+                sides,
+                f"{row.share_of_objects:.1%}",
+                _figure(row.reached, ".1%"),
+                _figure(row.mean_iou, ".3f"),
+            )
+        )
+    table(
+        f"{title}: map by map",
+        ("map", "stride, px", "anchors, height x width in px", "best for", "IoU >= 0.5 there", "mean IoU there"),
+        rows,
+    )
 
 
 def _cells(row: Row) -> tuple[object, ...]:
-    return (row.name, row.objects, f"{row.share_of_objects:.1%}", _figure(row.reached, ".1%"),
-            _figure(row.mean_iou, ".3f"))
+    return (
+        row.name,
+        row.objects,
+        f"{row.share_of_objects:.1%}",
+        _figure(row.reached, ".1%"),
+        _figure(row.mean_iou, ".3f"),
+    )
 
 
 def _figure(value: float, form: str) -> str:

@@ -19,12 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for everything that is made (default: mirilla-demo)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="training steps (default: 3000)")
-    parser.add_argument(
-        "--pictures", type=int, metavar="N", help="pictures drawn for training (default: 600)"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="of the drawing and the training (default: 1)"
-    )
+    parser.add_argument("--pictures", type=int, metavar="N", help="pictures drawn for training (default: 600)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the drawing and the training (default: 1)")
     parser.add_argument("--device", metavar="D", help="cpu, cuda or mps (default: the best there is)")
     parser.add_argument("--restart", action="store_true", help="throw away what an earlier demo made in DIR")
 

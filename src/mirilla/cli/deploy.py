@@ -30,28 +30,44 @@ or handled: the kit must know your key (ssh-copy-id). docs/vision-kit.md goes fr
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("items", nargs="*", metavar="MODEL.binaryproto HOST",
-                        help="the compiled model, with model.json beside it, and [user@]host")
+    parser.add_argument(
+        "items",
+        nargs="*",
+        metavar="MODEL.binaryproto HOST",
+        help="the compiled model, with model.json beside it, and [user@]host",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="only look whether a model can run there")
     what.add_argument("--rollback", action="store_true", help="go back to the version that ran before")
     what.add_argument("--remove", action="store_true", help="take back all that was put there")
-    what.add_argument("--files-only", action="store_true",
-                      help="only copy, by scp alone; for boards that are no Vision Kit; any model")
+    what.add_argument(
+        "--files-only",
+        action="store_true",
+        help="only copy, by scp alone; for boards that are no Vision Kit; any model",
+    )
     what.add_argument("--bundle", metavar="OUT.zip", help="write a .zip for a kit without network")
-    parser.add_argument("--service", action="store_true",
-                        help="install a systemd service that runs it from power-on, and start it")
-    parser.add_argument("--run", action="store_true",
-                        help="show what it finds until Ctrl-C (with a service: its log)")
-    parser.add_argument("--options", default="", metavar="TEXT",
-                        help='of the program on the kit, for --service, --run and --bundle: --options="--web 8080"')
+    parser.add_argument(
+        "--service", action="store_true", help="install a systemd service that runs it from power-on, and start it"
+    )
+    parser.add_argument("--run", action="store_true", help="show what it finds until Ctrl-C (with a service: its log)")
+    parser.add_argument(
+        "--options",
+        default="",
+        metavar="TEXT",
+        help='of the program on the kit, for --service, --run and --bundle: --options="--web 8080"',
+    )
     parser.add_argument("--yes", action="store_true", help="replace the kit's joy demo without asking")
     ssh = parser.add_argument_group("ssh")
     ssh.add_argument("-p", "--port", type=int, help="port of the kit's SSH server")
     ssh.add_argument("-i", "--identity", metavar="FILE", help="private key")
     ssh.add_argument("-F", "--ssh-config", metavar="FILE", help="config instead of ~/.ssh/config")
-    ssh.add_argument("--ssh-option", action="append", default=[], metavar="KEY=VALUE",
-                     help="as ssh's -o; may be given more than once")
+    ssh.add_argument(
+        "--ssh-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as ssh's -o; may be given more than once",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -87,8 +103,13 @@ def _items(args: argparse.Namespace) -> tuple[str, str]:
     """The model and the host; an empty text for what is not needed."""
     from mirilla.errors import UsageError
 
-    modes = {"--check": args.check, "--rollback": args.rollback, "--remove": args.remove, "--bundle": args.bundle,
-             "--files-only": args.files_only}
+    modes = {
+        "--check": args.check,
+        "--rollback": args.rollback,
+        "--remove": args.remove,
+        "--bundle": args.bundle,
+        "--files-only": args.files_only,
+    }
     mode = next((name for name, given in modes.items() if given), "")
     if mode and (args.service or args.run):
         raise UsageError(f"{mode} goes with neither --service nor --run.", "Give one of them at a time.")
@@ -96,8 +117,9 @@ def _items(args: argparse.Namespace) -> tuple[str, str]:
         raise UsageError("--options are for the program on the kit, which --service, --run or --bundle starts.")
     if args.bundle:
         if len(args.items) != 1:
-            raise UsageError("A bundle needs one model and no host.",
-                             "mirilla deploy MODEL.binaryproto --bundle OUT.zip")
+            raise UsageError(
+                "A bundle needs one model and no host.", "mirilla deploy MODEL.binaryproto --bundle OUT.zip"
+            )
         return args.items[0], ""
     if mode in ("--check", "--rollback", "--remove"):
         if len(args.items) not in (1, 2):
@@ -176,12 +198,12 @@ def _agree(target: str, args: argparse.Namespace) -> None:
         return
     for_good = "switched off (--remove switches it on again)" if args.service else "stopped until the next start"
     if not sys.stdin.isatty():
-        raise UsageError(f"{target}: the joy demo holds the camera and must be {for_good}.",
-                         "Give --yes to agree.")
+        raise UsageError(f"{target}: the joy demo holds the camera and must be {for_good}.", "Give --yes to agree.")
     answer = input(f"{target}: the joy demo holds the camera. May it be {for_good}? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
-        raise DeviceError(f"{target}: the joy demo stays, so nothing was changed.",
-                          "Deploy without --service and --run to copy only.")
+        raise DeviceError(
+            f"{target}: the joy demo stays, so nothing was changed.", "Deploy without --service and --run to copy only."
+        )
 
 
 def _files_only(link: Link, pack: Payload) -> int:
@@ -234,6 +256,8 @@ def _show_state(link: Link, state: State | None) -> None:
     for line in state.log:
         say(f"  {line}")
     if state.state != "active":
-        raise DeviceError(f"{link.target}: the service does not run (systemd says '{state.state}'); its log is above.",
-                          f"mirilla deploy --rollback {link.target} goes back to the version before.")
+        raise DeviceError(
+            f"{link.target}: the service does not run (systemd says '{state.state}'); its log is above.",
+            f"mirilla deploy --rollback {link.target} goes back to the version before.",
+        )
     say(f"{link.target}: mirilla.service is {state.state}.")

@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder. Without one, the face detector that ships with Mirilla is used",
     )
     parser.add_argument("--model", metavar="MODEL", help="the model; then everything else is a photo")
-    parser.add_argument(
-        "--out", metavar="DIR", help="write the photos with boxes drawn, and detections.json, here"
-    )
+    parser.add_argument("--out", metavar="DIR", help="write the photos with boxes drawn, and detections.json, here")
     parser.add_argument(
         "--json",
         action="store_true",

@@ -18,21 +18,26 @@ HELP = "tell whether a graph, compiled model or pipeline.config runs on the Visi
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE",
-                        help="a frozen graph (.pb), a compiled model (.binaryproto) or a pipeline.config")
-    parser.add_argument("--fix", metavar="OUT.pb",
-                        help="write the graph with all mended that can be; what it computes stays the same")
+    parser.add_argument(
+        "file", metavar="FILE", help="a frozen graph (.pb), a compiled model (.binaryproto) or a pipeline.config"
+    )
+    parser.add_argument(
+        "--fix", metavar="OUT.pb", help="write the graph with all mended that can be; what it computes stays the same"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument("--name", metavar="NAME", help="the name under which the model will be loaded")
     parser.add_argument("--classes", metavar="N", type=_count, help="classes that the decoder knows")
-    parser.add_argument("--input-tensor", metavar="NAME",
-                        help="where the network begins; usual names are found")
-    parser.add_argument("--output-tensors", metavar="NAME,NAME",
-                        help="where it ends; usual names are found")
-    parser.add_argument("--input-size", metavar="PIXELS", type=size,
-                        help="side of the input, or ROWSxCOLUMNS, where the file does not tell")
-    parser.epilog = ("The exit code is 0 when nothing stands against the file (with --fix: against what was "
-                     "written), else 1.")
+    parser.add_argument("--input-tensor", metavar="NAME", help="where the network begins; usual names are found")
+    parser.add_argument("--output-tensors", metavar="NAME,NAME", help="where it ends; usual names are found")
+    parser.add_argument(
+        "--input-size",
+        metavar="PIXELS",
+        type=size,
+        help="side of the input, or ROWSxCOLUMNS, where the file does not tell",
+    )
+    parser.epilog = (
+        "The exit code is 0 when nothing stands against the file (with --fix: against what was written), else 1."
+    )
 
 
 def _count(text: str) -> int:
@@ -49,13 +54,12 @@ def run(args: argparse.Namespace) -> int:
 
     if args.fix:
         if doctor.kind_of(args.file) != doctor.GRAPH:
-            raise UsageError(f"{args.file} is no frozen graph, and only graphs are mended.",
-                             "Change what the findings name; of a compiled model 'mirilla inspect "
-                             "--to-graph' "
-                             "makes a graph.")
+            raise UsageError(
+                f"{args.file} is no frozen graph, and only graphs are mended.",
+                "Change what the findings name; of a compiled model 'mirilla inspect --to-graph' makes a graph.",
+            )
         if os.path.realpath(args.fix) == os.path.realpath(args.file):
-            raise UsageError("The mended graph would be written over the graph itself.",
-                             "Give --fix another name.")
+            raise UsageError("The mended graph would be written over the graph itself.", "Give --fix another name.")
     options = doctor.Options(args.input_tensor, args.output_tensors, args.input_size, args.classes, args.name)
     diagnosis = doctor.examine(args.file, options)
     mended = diagnosis.mended if args.fix else None
@@ -66,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         _show(diagnosis, args.fix)
     if args.fix and mended is None:
-        raise ModelError(f"{args.file} cannot be mended: its network could not be read, so nothing was "
-                         "written.",
-                         "Follow the remedies above first.")
+        raise ModelError(
+            f"{args.file} cannot be mended: its network could not be read, so nothing was written.",
+            "Follow the remedies above first.",
+        )
     if mended is not None:
         return int(stands_against([one for one in diagnosis.findings if not one.fixable]))
     return int(stands_against(diagnosis.findings))
@@ -81,9 +86,11 @@ def _show(diagnosis: Diagnosis, fix: str | None) -> None:
         _show_finding(one)
     facts = diagnosis.facts
     if facts:
-        say(f"{facts['ops']} ops, at most {facts['peak_bytes']} of {facts['arena_bytes']} bytes of the "
+        say(
+            f"{facts['ops']} ops, at most {facts['peak_bytes']} of {facts['arena_bytes']} bytes of the "
             "arena in use "
-            f"(at {facts['peak_op']})")
+            f"(at {facts['peak_op']})"
+        )
     counts = {one.severity: 0 for one in diagnosis.findings}
     for one in diagnosis.findings:
         counts[one.severity] += 1

@@ -17,25 +17,49 @@ further models. docs/emulator.md tells how to install and use the kit's client."
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
-    parser.add_argument("model", metavar="MODEL.binaryproto", nargs="?",
-                        help="a compiled model to have loaded from the start; clients can load others")
+    parser.add_argument(
+        "model",
+        metavar="MODEL.binaryproto",
+        nargs="?",
+        help="a compiled model to have loaded from the start; clients can load others",
+    )
     parser.add_argument("--name", help="the model's name for clients (default: its file's stem)")
-    parser.add_argument("--mean", type=float, default=128.0, metavar="M",
-                        help="normalisation of the model given: (pixel - M) / S (default: 128)")
+    parser.add_argument(
+        "--mean",
+        type=float,
+        default=128.0,
+        metavar="M",
+        help="normalisation of the model given: (pixel - M) / S (default: 128)",
+    )
     parser.add_argument("--stddev", type=float, default=128.0, metavar="S", help="see --mean (default: 128)")
-    parser.add_argument("--input-size", type=_size, metavar="N|HxW",
-                        help="input of the model given, where neither the file nor its model.json tells it")
+    parser.add_argument(
+        "--input-size",
+        type=_size,
+        metavar="N|HxW",
+        help="input of the model given, where neither the file nor its model.json tells it",
+    )
     parser.add_argument("--port", type=int, default=35000, help="0 takes a free one (default: 35000)")
-    parser.add_argument("--host", default="127.0.0.1",
-                        help="address to listen on (default: 127.0.0.1, which only this machine reaches; the "
-                             "protocol has no password)")
-    parser.add_argument("--frames", metavar="FOLDER|VIDEO",
-                        help="pictures or a video that stand in for the camera, shown again and again")
-    parser.add_argument("--fps", type=float, default=30.0, metavar="N",
-                        help="camera frames a second; frames that nobody takes in time are dropped; 0 gives "
-                             "every frame, each when it is asked for (default: 30)")
-    parser.add_argument("--fp16-activations", action="store_true",
-                        help="round every op's output to fp16, as the device stores it")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on (default: 127.0.0.1, which only this machine reaches; the protocol has no password)",
+    )
+    parser.add_argument(
+        "--frames",
+        metavar="FOLDER|VIDEO",
+        help="pictures or a video that stand in for the camera, shown again and again",
+    )
+    parser.add_argument(
+        "--fps",
+        type=float,
+        default=30.0,
+        metavar="N",
+        help="camera frames a second; frames that nobody takes in time are dropped; 0 gives "
+        "every frame, each when it is asked for (default: 30)",
+    )
+    parser.add_argument(
+        "--fp16-activations", action="store_true", help="round every op's output to fp16, as the device stores it"
+    )
     parser.add_argument("--verbose", action="store_true", help="print a line for each request")
 
 
@@ -62,19 +86,22 @@ def run(args: argparse.Namespace) -> int:
     if args.model is None and (args.name or args.input_size):
         raise UsageError("--name and --input-size describe a model, and none is given.")
     if args.model is not None:
-        model = CompiledModel.load(args.model, fp16_activations=args.fp16_activations,
-                                   input_size=args.input_size)
+        model = CompiledModel.load(args.model, fp16_activations=args.fp16_activations, input_size=args.input_size)
         if model.input_size is None and (card := cards.find(args.model)) is not None:
             spec = cards.load(card, args.model).spec
             model.input_size = spec.height_px, spec.width_px
         if model.input_size is None:
-            raise UsageError(f"{args.model}: the file does not tell the size of its input.",
-                             "Give it with --input-size HEIGHTxWIDTH.")
+            raise UsageError(
+                f"{args.model}: the file does not tell the size of its input.",
+                "Give it with --input-size HEIGHTxWIDTH.",
+            )
         model.program(*model.input_size)
         name = args.name or Path(args.model).stem
         if name in BUILT_IN:
-            raise UsageError(f"The kit's firmware ignores graphs named '{name}': it has a model of its own.",
-                             "Give another --name, here and on the kit.")
+            raise UsageError(
+                f"The kit's firmware ignores graphs named '{name}': it has a model of its own.",
+                "Give another --name, here and on the kit.",
+            )
         preloaded[name] = Loaded(model, *model.input_size, args.mean, args.stddev)
     frames = None if args.frames is None else open_frames(args.frames)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)

@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="a frozen graph, a compiled model, or a folder with one or with checkpoints",
     )
-    parser.add_argument(
-        "dataset", nargs="?", metavar="DATASET", help="labelled photos in any format Mirilla reads"
-    )
+    parser.add_argument("dataset", nargs="?", metavar="DATASET", help="labelled photos in any format Mirilla reads")
     parser.add_argument(
         "--metrics",
         nargs="+",
@@ -46,12 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="one or several of faces, coco, pascal, widerface",
     )
-    parser.add_argument(
-        "--split", metavar="PART", help="train, eval or test: that part of the data set's own split"
-    )
-    parser.add_argument(
-        "--from", dest="format", metavar="FORMAT", help="the data set's format (default: recognised)"
-    )
+    parser.add_argument("--split", metavar="PART", help="train, eval or test: that part of the data set's own split")
+    parser.add_argument("--from", dest="format", metavar="FORMAT", help="the data set's format (default: recognised)")
     parser.add_argument("--label-map", metavar="FILE", help="label map of the model (default: its own)")
     parser.add_argument(
         "--one-class",
@@ -200,10 +194,7 @@ def _measure(args: argparse.Namespace, detector, labels, dataset, metrics, model
     for finding in dataset.problems[:5]:
         warn(str(finding))
     if len(dataset.problems) > 5:
-        warn(
-            f"{len(dataset.problems) - 5} more findings; "
-            f"'mirilla data check {args.dataset or data}' lists them."
-        )
+        warn(f"{len(dataset.problems) - 5} more findings; 'mirilla data check {args.dataset or data}' lists them.")
     metrics = list(metrics) or list(default_metrics(labels))
     plain = [m for m in metrics if m != "widerface"]
     prepare(dataset.samples, labels, plain, one_class=args.one_class)

@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--model-dir", metavar="D", help="a training folder: its newest checkpoint")
     parser.add_argument("--out", "--output_directory", metavar="DIR", required=True, help="folder to write")
-    parser.add_argument(
-        "--label-map", metavar="L", help="label map (default: the one that pipeline.config names)"
-    )
+    parser.add_argument("--label-map", metavar="L", help="label map (default: the one that pipeline.config names)")
     parser.add_argument("--name", help="name of the model (default: the folder's)")
     parser.add_argument("--licence", help="licence of the weights, Apache-2.0 say; stands in model.json")
     parser.add_argument(
@@ -35,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="score from which detections are worth showing (default 0.5)",
     )
-    parser.add_argument(
-        "--input_type", default="image_tensor", choices=["image_tensor"], help=argparse.SUPPRESS
-    )
+    parser.add_argument("--input_type", default="image_tensor", choices=["image_tensor"], help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,9 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.weights import read as weights
 
     if (args.checkpoint is None) == (args.model_dir is None):
-        raise UsageError(
-            "Give either --checkpoint or --model-dir.", "mirilla export --model-dir train --out export"
-        )
+        raise UsageError("Give either --checkpoint or --model-dir.", "mirilla export --model-dir train --out export")
     if args.pipeline_config is None and args.model_dir is None:
         raise UsageError("--checkpoint needs --pipeline-config, which says what network it belongs to.")
     if not 0 <= args.threshold <= 1:

@@ -36,9 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="export the raw weights, not the moving averages (default: as eval_config.use_moving_averages)",
     )
-    parser.add_argument(
-        "--label-map", metavar="L", help="label map (default: the one that pipeline.config names)"
-    )
+    parser.add_argument("--label-map", metavar="L", help="label map (default: the one that pipeline.config names)")
     parser.add_argument("--name", help="name of the model (default: the folder's)")
     parser.add_argument("--licence", help="licence of the weights, Apache-2.0 say; stands in model.json")
 

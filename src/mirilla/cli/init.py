@@ -43,19 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="from_format", choices=_FORMATS, help="format (default: recognised)")
     parser.add_argument("--label-map", metavar="P", help="label map to take (default: made from the data)")
     parser.add_argument("--steps", type=int, metavar="N", help="how long to train")
-    parser.add_argument(
-        "--batch-size", type=int, default=24, metavar="B", help="pictures a step (default 24)"
-    )
-    parser.add_argument(
-        "--depth-multiplier", type=float, default=0.125, metavar="D", help="width (default 0.125)"
-    )
+    parser.add_argument("--batch-size", type=int, default=24, metavar="B", help="pictures a step (default 24)")
+    parser.add_argument("--depth-multiplier", type=float, default=0.125, metavar="D", help="width (default 0.125)")
     parser.add_argument("--size", type=int, default=256, metavar="N", help="input side in px (default 256)")
     parser.add_argument(
         "--letterbox", action="store_true", help="keep a photo's proportions and pad it (default: squash it)"
     )
-    parser.add_argument(
-        "--convert", action="store_true", help="write the TFRecord files, too, where DATASET is none"
-    )
+    parser.add_argument("--convert", action="store_true", help="write the TFRecord files, too, where DATASET is none")
     parser.add_argument(
         "--records", metavar="DIR", help="folder of the TFRecord files (default: 'records' beside FILE)"
     )
@@ -179,9 +173,7 @@ def _parts(args: argparse.Namespace) -> _Parts:
     if chosen:
         kept = [s for s in train.samples if train.parts.get(s.filename, TRAIN) == TRAIN]
         if not kept:
-            raise UsageError(
-                f"{train.source}: all pictures are in the part 'eval', and none is left to train on."
-            )
+            raise UsageError(f"{train.source}: all pictures are in the part 'eval', and none is left to train on.")
         return _Parts(train.with_samples(kept), train.with_samples(chosen), are_records)
     if are_records:
         raise UsageError(

@@ -23,12 +23,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a .binaryproto or a frozen graph (.pb)")
     parser.add_argument("--json", action="store_true", help="print everything as JSON instead of tables")
     parser.add_argument("--picture", metavar="FILE", help="draw the arena over time (.png or .svg)")
-    parser.add_argument("--to-graph", metavar="OUT.pb", help="write a compiled model as a frozen graph that "
-                        "TensorFlow runs, weights in the file's precision")
+    parser.add_argument(
+        "--to-graph",
+        metavar="OUT.pb",
+        help="write a compiled model as a frozen graph that TensorFlow runs, weights in the file's precision",
+    )
     parser.add_argument("--nodes", action="store_true", help="list the nodes of a frozen graph")
-    parser.add_argument("--input-size", metavar="PIXELS", type=size, help="side of the input, or "
-                                                                          "ROWSxCOLUMNS, "
-                        "when the file does not tell")
+    parser.add_argument(
+        "--input-size",
+        metavar="PIXELS",
+        type=size,
+        help="side of the input, or ROWSxCOLUMNS, when the file does not tell",
+    )
     parser.add_argument("--input-tensor", metavar="NAME", help="of a graph; usual names are found")
     parser.add_argument("--output-tensors", metavar="NAME,NAME", help="of a graph; usual names are found")
 
@@ -42,8 +48,10 @@ def run(args: argparse.Namespace) -> int:
     model, graph_def = _read(args.model)
     if model is not None:
         if args.nodes:
-            raise UsageError(f"{args.model} is a compiled model; it has ops, no nodes.",
-                             "Leave --nodes away, or give a frozen graph.")
+            raise UsageError(
+                f"{args.model} is a compiled model; it has ops, no nodes.",
+                "Leave --nodes away, or give a frozen graph.",
+            )
         return _inspect_model(model, args)
     assert graph_def is not None
     if args.to_graph:
@@ -87,8 +95,10 @@ def _inspect_model(model: Model, args: argparse.Namespace) -> int:
             say(f"output  {output['name']} {'x'.join(map(str, output['shape']))}")
         weights = sum(one["bytes"] for one in facts["constants"])
         say(f"weights {weights} bytes in {len(model.constants)} constants")
-        say(f"arena   at most {facts['peak']['bytes']} of {facts['arena_bytes']} bytes, at op "
-            f"{facts['peak']['op']} {facts['peak']['output']}")
+        say(
+            f"arena   at most {facts['peak']['bytes']} of {facts['arena_bytes']} bytes, at op "
+            f"{facts['peak']['op']} {facts['peak']['output']}"
+        )
         say(f"plan    computed afresh: {len(facts['plan_differences'])} differences")
         for line in facts["plan_differences"][:10]:
             warn(line)
@@ -127,11 +137,40 @@ def show_ops(model: Model, input_size: tuple[int, int] | None) -> None:
     cells = []
     for row in rows:
         kernel = "" if row.kernel is None else f"{row.kernel[0]}x{row.kernel[1]} s{row.stride} {row.padding}"
-        cells.append((row.index, row.kind, short[row.output], "x".join(map(str, row.shape)), kernel, row.post,
-                      row.layout, row.address, row.output_bytes, row.scratch_address, row.scratch_bytes,
-                      row.in_use))
-    table("", ["#", "op", "output", "shape", "kernel", "then", "layout", "address", "bytes", "scratch at",
-               "scratch", "in use"], cells)
+        cells.append(
+            (
+                row.index,
+                row.kind,
+                short[row.output],
+                "x".join(map(str, row.shape)),
+                kernel,
+                row.post,
+                row.layout,
+                row.address,
+                row.output_bytes,
+                row.scratch_address,
+                row.scratch_bytes,
+                row.in_use,
+            )
+        )
+    table(
+        "",
+        [
+            "#",
+            "op",
+            "output",
+            "shape",
+            "kernel",
+            "then",
+            "layout",
+            "address",
+            "bytes",
+            "scratch at",
+            "scratch",
+            "in use",
+        ],
+        cells,
+    )
 
 
 def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
@@ -141,8 +180,10 @@ def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
     from mirilla.graph import reader
 
     if args.nodes:
-        nodes = [{"index": index, "op": node.op, "name": node.name, "inputs": list(node.input)}
-                 for index, node in enumerate(graph_def.node)]
+        nodes = [
+            {"index": index, "op": node.op, "name": node.name, "inputs": list(node.input)}
+            for index, node in enumerate(graph_def.node)
+        ]
         if args.json:
             print(json.dumps(nodes, indent=2))
         else:
@@ -153,23 +194,39 @@ def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
     if args.json:
         facts = graph_facts(graph)
         facts["ops_in_file"] = dict(Counter(node.op for node in graph_def.node).most_common())
-        facts["bonnet"] = [{"rule": one.rule, "layer": one.layer, "what": one.what, "remedy": one.remedy,
-                            "certainty": one.certainty} for one in findings]
+        facts["bonnet"] = [
+            {"rule": one.rule, "layer": one.layer, "what": one.what, "remedy": one.remedy, "certainty": one.certainty}
+            for one in findings
+        ]
         print(json.dumps(facts, indent=2))
     else:
         for note in graph.notes:
             say(note)
         rows = layer_rows(graph)
         short = short_names([row.output for row in rows])
-        table("", ["#", "layer", "output", "shape", "kernel", "then", "weights"],
-              [(row.index, row.kind, short[row.output], "x".join(map(str, row.shape)),
-                "" if row.kernel is None or row.stride is None else
-                f"{row.kernel[0]}x{row.kernel[1]} s{row.stride[0]} "
-                f"{row.padding}", row.activation, row.weights)
-               for row in rows])
+        table(
+            "",
+            ["#", "layer", "output", "shape", "kernel", "then", "weights"],
+            [
+                (
+                    row.index,
+                    row.kind,
+                    short[row.output],
+                    "x".join(map(str, row.shape)),
+                    ""
+                    if row.kernel is None or row.stride is None
+                    else f"{row.kernel[0]}x{row.kernel[1]} s{row.stride[0]} {row.padding}",
+                    row.activation,
+                    row.weights,
+                )
+                for row in rows
+            ],
+        )
         say()
-        say(f"nodes   {len(graph_def.node)} in the file, {len(rows)} layers from {graph.input} "
-            f"{'x'.join(map(str, graph.input_shape))} to {', '.join(graph.outputs)}")
+        say(
+            f"nodes   {len(graph_def.node)} in the file, {len(rows)} layers from {graph.input} "
+            f"{'x'.join(map(str, graph.input_shape))} to {', '.join(graph.outputs)}"
+        )
         say(f"weights {sum(row.weights for row in rows)} values")
         say("bonnet  compiles" if not findings else f"bonnet  {len(findings)} findings:")
         for finding in findings[:10]:

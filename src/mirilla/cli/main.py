@@ -39,8 +39,12 @@ def build_parser(verb: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version and leave")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name, text in VERBS.items():
-        one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
-                               formatter_class=argparse.RawDescriptionHelpFormatter)
+        one = verbs.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if name == verb:
             _module(name).add_arguments(one)
     return parser

@@ -23,9 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET",
         help="evaluate on this set (its eval part where it has a split)",
     )
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder for everything that is made"
-    )
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for everything that is made")
     parser.add_argument(
         "--eval-share",
         type=float,
@@ -34,15 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="without --eval and without a split: hold back this share (default: 0.1)",
     )
     parser.add_argument("--split-file", type=Path, metavar="F", help="rows 'file,train' or 'file,eval'")
-    parser.add_argument(
-        "--label-map", type=Path, metavar="P", help="label map (default: the data's own classes)"
-    )
+    parser.add_argument("--label-map", type=Path, metavar="P", help="label map (default: the data's own classes)")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--steps", type=int, metavar="N", help="training steps (default: 12000)")
     length.add_argument("--minutes", type=float, metavar="M", help="train about so long on this machine")
-    parser.add_argument(
-        "--batch-size", type=int, default=24, metavar="B", help="pictures per step (default: 24)"
-    )
+    parser.add_argument("--batch-size", type=int, default=24, metavar="B", help="pictures per step (default: 24)")
     parser.add_argument(
         "--size",
         type=int,

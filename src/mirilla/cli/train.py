@@ -7,15 +7,35 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pipeline-config", "--pipeline_config_path", required=True, type=Path, metavar="P",
-                        help="pipeline.config; 'mirilla init' writes one")
-    parser.add_argument("--model-dir", "--model_dir", required=True, type=Path, metavar="D",
-                        help="where checkpoints and logs go; a run that was stopped goes on from there")
-    parser.add_argument("--num-train-steps", "--num_train_steps", type=int, metavar="N",
-                        help="train up to step N (default: train_config.num_steps)")
+    parser.add_argument(
+        "--pipeline-config",
+        "--pipeline_config_path",
+        required=True,
+        type=Path,
+        metavar="P",
+        help="pipeline.config; 'mirilla init' writes one",
+    )
+    parser.add_argument(
+        "--model-dir",
+        "--model_dir",
+        required=True,
+        type=Path,
+        metavar="D",
+        help="where checkpoints and logs go; a run that was stopped goes on from there",
+    )
+    parser.add_argument(
+        "--num-train-steps",
+        "--num_train_steps",
+        type=int,
+        metavar="N",
+        help="train up to step N (default: train_config.num_steps)",
+    )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps or auto")
-    parser.add_argument("--precision", metavar="KIND",
-                        help="what a GPU multiplies in: float32, tf32 or bfloat16 (default: mirilla.precision)")
+    parser.add_argument(
+        "--precision",
+        metavar="KIND",
+        help="what a GPU multiplies in: float32, tf32 or bfloat16 (default: mirilla.precision)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,13 +48,20 @@ def run(args: argparse.Namespace) -> int:
 
     if args.num_train_steps is not None and args.num_train_steps < 1:
         raise UsageError("--num-train-steps must be at least 1.")
-    result = train(config.load(args.pipeline_config), args.model_dir, num_steps=args.num_train_steps,
-                   device=args.device, config_path=args.pipeline_config, precision=args.precision)
+    result = train(
+        config.load(args.pipeline_config),
+        args.model_dir,
+        num_steps=args.num_train_steps,
+        device=args.device,
+        config_path=args.pipeline_config,
+        precision=args.precision,
+    )
     if not result.leads:
         return 0
     if result.seconds:
         console.say(f"made {result.checkpoint} ({result.images_per_s:.0f} images/s)")
     console.say(f"next: mirilla eval --pipeline-config {args.pipeline_config} --model-dir {args.model_dir}")
-    console.say(f"      mirilla export --pipeline-config {args.pipeline_config} --model-dir {args.model_dir} "
-                "--out exported")
+    console.say(
+        f"      mirilla export --pipeline-config {args.pipeline_config} --model-dir {args.model_dir} --out exported"
+    )
     return 0

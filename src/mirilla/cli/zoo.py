@@ -58,8 +58,10 @@ def run(args: argparse.Namespace) -> int:
     for one, price in found:
         against = "" if price.runs else f" ({price.findings[0].severity}: {price.findings[0].what})"
         say(f"{one.name}: {one.description}{against}")
-    say(f"The arena has {ARENA_BYTES:,} bytes. AP is that of equal, short trainings; longer ones reach more: "
-        "benchmarks/accuracy.md.")
+    say(
+        f"The arena has {ARENA_BYTES:,} bytes. AP is that of equal, short trainings; longer ones reach more: "
+        "benchmarks/accuracy.md."
+    )
     say("Train one: mirilla run DATASET --model NAME")
     return 0
 

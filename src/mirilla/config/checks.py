@@ -113,13 +113,9 @@ def _scalar(message: Any, field: Any, entry: Support, here: str, value: Any) -> 
         if is_set:
             what = f"{_literal(shown)} is refused" if shown != "" else "is empty"
         else:
-            what = (
-                f"is not set, and its default, {_literal(shown)}, is refused" if shown != "" else "is not set"
-            )
+            what = f"is not set, and its default, {_literal(shown)}, is refused" if shown != "" else "is not set"
         reason = f": {entry.reason}" if entry.reason else ""
-        yield Finding(
-            here, f"{what} (only {allowed}){reason}.", f"Set {field.name}: {_written(entry.only[0])}."
-        )
+        yield Finding(here, f"{what} (only {allowed}){reason}.", f"Set {field.name}: {_written(entry.only[0])}.")
     elif is_set and entry.status != ACTS and value != field.default_value:
         yield from _not_acting(entry, here, value)
 

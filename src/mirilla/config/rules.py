@@ -50,9 +50,7 @@ def _training(pipeline: Pipeline) -> Iterator[Finding]:
     if kind is not None:
         yield from _optimizer(getattr(config.optimizer, kind), f"{path}.optimizer.{kind}")
     if config.optimizer.use_moving_average:
-        yield from between(
-            config.optimizer, f"{path}.optimizer", "moving_average_decay", 0, 1, upper_open=True
-        )
+        yield from between(config.optimizer, f"{path}.optimizer", "moving_average_decay", 0, 1, upper_open=True)
     yield from rules_augmentation.findings(
         config.data_augmentation_options, pipeline.model.ssd.num_classes, f"{path}.data_augmentation_options"
     )
@@ -131,8 +129,7 @@ def _optimizer(optimizer: Any, path: str) -> Iterator[Finding]:
         if schedule.warmup_steps and schedule.warmup_learning_rate > schedule.learning_rate_base:
             yield Finding(
                 f"{path}.warmup_learning_rate",
-                f"{schedule.warmup_learning_rate:g} is above learning_rate_base, "
-                f"{schedule.learning_rate_base:g}.",
+                f"{schedule.warmup_learning_rate:g} is above learning_rate_base, {schedule.learning_rate_base:g}.",
             )
 
 
@@ -164,10 +161,8 @@ def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
         if (share := _initial_share(value, steps)) > 0.05:
             yield Finding(
                 field,
-                f"after {steps} steps at {value:g} the batch-norm statistics are still {share:.0%} "
-                "initial values.",
-                "Set mirilla { base_batch_norm_decay: 0.99 } and batch_norm { decay: 0.99 }, or train "
-                "longer.",
+                f"after {steps} steps at {value:g} the batch-norm statistics are still {share:.0%} initial values.",
+                "Set mirilla { base_batch_norm_decay: 0.99 } and batch_norm { decay: 0.99 }, or train longer.",
                 "warning",
             )
 
@@ -237,14 +232,10 @@ def _ours(pipeline: Pipeline) -> Iterator[Finding]:
     if options.HasField("distillation"):
         yield from _distillation(options)
     if options.precision not in PRECISIONS:
-        yield Finding(
-            "mirilla.precision", f"'{options.precision}' is not known.", f"Use {', '.join(PRECISIONS)}."
-        )
+        yield Finding("mirilla.precision", f"'{options.precision}' is not known.", f"Use {', '.join(PRECISIONS)}.")
     device = options.device
     if device not in ("auto", "cpu", "mps", "cuda") and not (device[:5] == "cuda:" and device[5:].isdigit()):
-        yield Finding(
-            "mirilla.device", f"'{device}' is no device.", "Use auto, cpu, cuda, cuda:0, ... or mps."
-        )
+        yield Finding("mirilla.device", f"'{device}' is no device.", "Use auto, cpu, cuda, cuda:0, ... or mps.")
 
 
 def _distillation(options: Any) -> Iterator[Finding]:

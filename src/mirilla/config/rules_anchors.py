@@ -54,8 +54,7 @@ def _given(anchor_maps: Any, maps: tuple[str, ...]) -> Iterator[Finding]:
             elif max(sides) > 2:
                 yield Finding(
                     f"{here}.box[{j}]",
-                    f"height {box.height:g} and width {box.width:g} are shares of the input: more than twice its "
-                    "side.",
+                    f"height {box.height:g} and width {box.width:g} are shares of the input: more than twice its side.",
                     "Divide pixels by the input's side.",
                     "warning",
                 )
@@ -72,15 +71,11 @@ def _ssd(ssd: Any, maps: tuple[str, ...], path: str) -> Iterator[Finding]:
     if not anchors.scales:
         yield from above(anchors, path, "min_scale", 0)
         if anchors.max_scale < anchors.min_scale:
-            yield Finding(
-                f"{path}.max_scale", f"{anchors.max_scale:g} is below min_scale, {anchors.min_scale:g}."
-            )
+            yield Finding(f"{path}.max_scale", f"{anchors.max_scale:g} is below min_scale, {anchors.min_scale:g}.")
     elif min(anchors.scales) <= 0:
         yield Finding(f"{path}.scales", "holds a scale that is not above 0.")
     if not anchors.aspect_ratios:
-        yield Finding(
-            f"{path}.aspect_ratios", "is empty.", "Set aspect_ratios: [1.0, 2.0, 0.5, 3.0, 0.3333]."
-        )
+        yield Finding(f"{path}.aspect_ratios", "is empty.", "Set aspect_ratios: [1.0, 2.0, 0.5, 3.0, 0.3333].")
     elif min(anchors.aspect_ratios) <= 0:
         yield Finding(f"{path}.aspect_ratios", "holds a ratio that is not above 0.")
     yield from at_least(anchors, path, "interpolated_scale_aspect_ratio", 0)
@@ -104,8 +99,7 @@ def _multiscale(ssd: Any, maps: tuple[str, ...], path: str) -> Iterator[Finding]
     if maps and count != len(maps):
         yield Finding(
             f"{path}.max_level",
-            f"levels {anchors.min_level} to {anchors.max_level} are {count}, but {kind} has {len(maps)} feature "
-            "maps.",
+            f"levels {anchors.min_level} to {anchors.max_level} are {count}, but {kind} has {len(maps)} feature maps.",
             f"Its first map has level {level}: set min_level: {level} and max_level: {level - 1 + len(maps)}.",
         )
     elif anchors.min_level != level:

@@ -29,9 +29,7 @@ def above(message: Any, path: str, name: str, limit: float) -> Iterator[Finding]
         yield Finding(f"{path}.{name}", f"{_value(message, name)} must be above {limit:g}.")
 
 
-def between(
-    message: Any, path: str, name: str, low: float, high: float, upper_open: bool = False
-) -> Iterator[Finding]:
+def between(message: Any, path: str, name: str, low: float, high: float, upper_open: bool = False) -> Iterator[Finding]:
     """A field must lie between two values."""
     value = getattr(message, name)
     if not (low <= value < high if upper_open else low <= value <= high):

@@ -52,9 +52,7 @@ def findings(pipeline: Pipeline) -> Iterator[Finding]:
 def _resizer(ssd: Any, path: str) -> Iterator[Finding]:
     if ssd.image_resizer.HasField("fixed_shape_resizer"):
         for name in ("height", "width"):
-            yield from at_least(
-                ssd.image_resizer.fixed_shape_resizer, f"{path}.fixed_shape_resizer", name, 32
-            )
+            yield from at_least(ssd.image_resizer.fixed_shape_resizer, f"{path}.fixed_shape_resizer", name, 32)
     if ssd.image_resizer.HasField("keep_aspect_ratio_resizer"):
         resizer, path = ssd.image_resizer.keep_aspect_ratio_resizer, f"{path}.keep_aspect_ratio_resizer"
         yield from at_least(resizer, path, "max_dimension", 32)
@@ -119,10 +117,7 @@ def _matcher(matcher: Any, path: str) -> Iterator[Finding]:
             f"{matcher.unmatched_threshold:g} is above matched_threshold, {matcher.matched_threshold:g}.",
             "Lower unmatched_threshold.",
         )
-    elif (
-        not matcher.negatives_lower_than_unmatched
-        and matcher.unmatched_threshold == matcher.matched_threshold
-    ):
+    elif not matcher.negatives_lower_than_unmatched and matcher.unmatched_threshold == matcher.matched_threshold:
         yield Finding(
             f"{path}.negatives_lower_than_unmatched",
             "false takes the negatives from between the two thresholds, which are equal.",

@@ -1,6 +1,6 @@
 """Named models: the sample's network, and variants of it that the bonnet takes at 256 px.
 
-    zoo.apply("kit-s8", pipeline)     # then anchors fitted to the data: mirilla.config.anchor_fit
+zoo.apply("kit-s8", pipeline)     # then anchors fitted to the data: mirilla.config.anchor_fit
 """
 
 from __future__ import annotations

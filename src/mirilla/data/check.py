@@ -65,15 +65,10 @@ def check_boxes(sample: Sample) -> list[Finding]:
     size = np.array([sample.width_px, sample.height_px] * 2, float)
     for i, box in enumerate(sample.boxes_px_xyxy):
         x0, y0, x1, y1 = box
-        what = (
-            f"{sample.filename}, box {i + 1} ({sample.labels[i]}, x {x0:.6g} to {x1:.6g}, y {y0:.6g} to "
-            f"{y1:.6g} px)"
-        )
+        what = f"{sample.filename}, box {i + 1} ({sample.labels[i]}, x {x0:.6g} to {x1:.6g}, y {y0:.6g} to {y1:.6g} px)"
         severity = "warning" if sample.ignore[i] else "error"
         if not np.isfinite(box).all():
-            found.append(
-                Finding("error", "box-not-finite", where, f"{what} is not finite.", "Mend or remove it.")
-            )
+            found.append(Finding("error", "box-not-finite", where, f"{what} is not finite.", "Mend or remove it."))
         elif x1 < x0 - 1e-6 or y1 < y0 - 1e-6:
             found.append(
                 Finding(
@@ -85,9 +80,7 @@ def check_boxes(sample: Sample) -> list[Finding]:
                 )
             )
         elif x1 - x0 < 1e-6 or y1 - y0 < 1e-6:
-            found.append(
-                Finding(severity, "box-empty", where, f"{what} has no area.", "Remove it, or draw it again.")
-            )
+            found.append(Finding(severity, "box-empty", where, f"{what} has no area.", "Remove it, or draw it again."))
         elif x1 <= 0 or y1 <= 0 or x0 >= sample.width_px or y0 >= sample.height_px:
             found.append(
                 Finding(
@@ -106,8 +99,7 @@ def check_boxes(sample: Sample) -> list[Finding]:
                         "warning" if over >= 1 else "note",
                         "box-reaches-out",
                         where,
-                        f"{what} reaches {over:.2f} px out of the picture "
-                        f"({sample.width_px}x{sample.height_px}).",
+                        f"{what} reaches {over:.2f} px out of the picture ({sample.width_px}x{sample.height_px}).",
                         "It will be clipped to the picture for training.",
                     )
                 )
@@ -145,8 +137,7 @@ def _unknown_labels(sample: Sample, known: set[str] | None) -> list[Finding]:
                     "error",
                     "unknown-label",
                     sample.where or sample.filename,
-                    f"{sample.filename}: {count} boxes have the label '{label}', which is not in the label "
-                    "map.",
+                    f"{sample.filename}: {count} boxes have the label '{label}', which is not in the label map.",
                     "Add it to the label map, or rename it (--rename OLD=NEW).",
                 )
             )
@@ -158,17 +149,15 @@ def _similar_labels(dataset: Dataset) -> list[Finding]:
     groups: dict[str, set[str]] = {}
     for sample in dataset.samples:
         for label in sample.labels:
-            groups.setdefault(
-                label.strip().lower().replace("_", "").replace("-", "").replace(" ", ""), set()
-            ).add(label)
+            groups.setdefault(label.strip().lower().replace("_", "").replace("-", "").replace(" ", ""), set()).add(
+                label
+            )
     return [
         Finding(
             "warning",
             "similar-labels",
             str(dataset.source),
-            "the labels "
-            + ", ".join(f"'{n}'" for n in sorted(group))
-            + " differ little: one class by several names?",
+            "the labels " + ", ".join(f"'{n}'" for n in sorted(group)) + " differ little: one class by several names?",
             "Rename them (--rename).",
         )
         for group in groups.values()
@@ -214,10 +203,7 @@ def _duplicates(digests: dict[str, list[Sample]], dataset: Dataset) -> list[Find
             parts = {dataset.parts.get(s.filename) for s in (first, other)}
             text = f"{other.filename} is the same file, byte for byte, as {first.filename}"
             if len(parts) > 1:
-                text += (
-                    ", and they are in different parts "
-                    f"({' and '.join(str(p) for p in sorted(map(str, parts)))})"
-                )
+                text += f", and they are in different parts ({' and '.join(str(p) for p in sorted(map(str, parts)))})"
             same = other.labels == first.labels and np.allclose(other.boxes_yxyx, first.boxes_yxyx, atol=1e-6)
             text += "." if same else "; their boxes differ."
             found.append(

@@ -31,9 +31,7 @@ def find(folder: Path) -> list[Path]:
     ):
         if files := sorted(folder.glob(pattern)):
             return files
-    return [
-        p for pattern in ("*.json", "annotations/*.json") for p in sorted(folder.glob(pattern)) if _is_coco(p)
-    ][:1]
+    return [p for pattern in ("*.json", "annotations/*.json") for p in sorted(folder.glob(pattern)) if _is_coco(p)][:1]
 
 
 def _is_coco(path: Path) -> bool:
@@ -91,13 +89,9 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(raw.decode("utf-8-sig"))
     except ValueError as error:
-        raise DataError(
-            f"{file}: not JSON: {error}.", "Fetch or write the file again: it may be cut short."
-        ) from error
+        raise DataError(f"{file}: not JSON: {error}.", "Fetch or write the file again: it may be cut short.") from error
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise DataError(
-            f"{file}: not of COCO's form: it has no list 'images'.", "Check the path, and --from."
-        )
+        raise DataError(f"{file}: not of COCO's form: it has no list 'images'.", "Check the path, and --from.")
     return content
 
 
@@ -138,18 +132,14 @@ def parse(
         try:
             image = item["image_id"]
             if image not in known:
-                wrong(
-                    where, f"it belongs to image {image}, which is not in the list of images; it is left out."
-                )
+                wrong(where, f"it belongs to image {image}, which is not in the list of images; it is left out.")
                 continue
             x, y, w, h = (float(v) for v in item["bbox"])
             if not np.isfinite([x, y, w, h]).all():
                 raise ValueError("bbox holds a number that is not finite")
             if item["category_id"] not in categories:
                 raise ValueError(f"category {item['category_id']} is not in the list of categories")
-            by_image.setdefault(image, []).append(
-                ([x, y, x + w, y + h], categories[item["category_id"]], item)
-            )
+            by_image.setdefault(image, []).append(([x, y, x + w, y + h], categories[item["category_id"]], item))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             wrong(where, f"{reason}; its picture is left out.")

@@ -70,29 +70,19 @@ def convert(
     if shards != 1 and to != "tfrecord":
         raise UsageError(f"Shards are for TFRecord files only, not for {to}.")
     destination = Path(os.path.abspath(destination))
-    ids = (
-        tfrecord.label_ids(labels) if labels is not None else {n: i for i, n in enumerate(dataset.labels, 1)}
-    )
+    ids = tfrecord.label_ids(labels) if labels is not None else {n: i for i, n in enumerate(dataset.labels, 1)}
     check_labels(dataset, ids)
     dataset, changes = _prepare(dataset, to)
     single = to == "tfrecord" and destination.suffix.lower() in tfrecord.SUFFIXES
     if single:
-        if not force and (
-            existing := [p for p in tfrecord.records.shard_paths(destination, shards) if p.exists()]
-        ):
-            raise DataError(
-                f"{existing[0]} exists already.", "Choose another name, or add --force to replace it."
-            )
+        if not force and (existing := [p for p in tfrecord.records.shard_paths(destination, shards) if p.exists()]):
+            raise DataError(f"{existing[0]} exists already.", "Choose another name, or add --force to replace it.")
         paths = tfrecord.write_tfrecords(dataset.samples, ids, destination, shards, advance)
-        return Conversion(
-            destination, to, tuple(paths), len(dataset), dataset.boxes, tuple(ids), tuple(changes)
-        )
+        return Conversion(destination, to, tuple(paths), len(dataset), dataset.boxes, tuple(ids), tuple(changes))
     replaceable = check_destination(destination, force)
     with explaining(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(
-            tempfile.mkdtemp(prefix=f".{destination.name[:80]}.", suffix=".part", dir=destination.parent)
-        )
+        work = Path(tempfile.mkdtemp(prefix=f".{destination.name[:80]}.", suffix=".part", dir=destination.parent))
     try:
         with explaining(destination):
             os.chmod(work, 0o755)
@@ -176,9 +166,7 @@ def _move(work: Path, destination: Path, replaceable: bool) -> None:
     if not replaceable:
         os.replace(work, destination)
         return
-    holder = Path(
-        tempfile.mkdtemp(prefix=f".{destination.name[:80]}.", suffix=".old", dir=destination.parent)
-    )
+    holder = Path(tempfile.mkdtemp(prefix=f".{destination.name[:80]}.", suffix=".old", dir=destination.parent))
     old = holder / "data"
     os.replace(destination, old)
     try:
@@ -313,9 +301,7 @@ def _is_made(path: Path) -> bool:
     from mirilla.data.images import EXTENSIONS
 
     return (
-        path.suffix.lower() not in (*EXTENSIONS, ".xml")
-        and path.parent.name != "labels"
-        and "labels" not in path.parts
+        path.suffix.lower() not in (*EXTENSIONS, ".xml") and path.parent.name != "labels" and "labels" not in path.parts
     )
 
 

@@ -53,13 +53,8 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
 
     files = [path] if path.is_file() or not path.is_dir() else find(path)
     if not files:
-        raise DataError(
-            f"{path}: no CSV table with the columns {','.join(COLUMNS)} in this folder.", "Check the path."
-        )
-    parts = [
-        next((p for w in f.stem.lower().replace("-", "_").split("_") if (p := part_name(w))), None)
-        for f in files
-    ]
+        raise DataError(f"{path}: no CSV table with the columns {','.join(COLUMNS)} in this folder.", "Check the path.")
+    parts = [next((p for w in f.stem.lower().replace("-", "_").split("_") if (p := part_name(w))), None) for f in files]
     notes: tuple[str, ...] = ()
     if len(files) > 1 and not all(parts):
         notes = (f"{path}: {files[0].name} is read (rather than {', '.join(f.name for f in files[1:])}).",)
@@ -87,8 +82,7 @@ def parse(text: str, name: str, folder: Path, part: str | None = None) -> tuple[
     missing = [c for c in COLUMNS if c not in columns and c not in ("width", "height")]
     if missing:
         raise DataError(
-            f"{name}, line 1: the header lacks the column(s) {', '.join(missing)}; it is "
-            f"'{','.join(header)[:120]}'.",
+            f"{name}, line 1: the header lacks the column(s) {', '.join(missing)}; it is '{','.join(header)[:120]}'.",
             f"The columns are {','.join(COLUMNS)}.",
         )
     optional = {c: header.index(c) for c in (*FLAGS, "weight") if c in header}
@@ -175,13 +169,7 @@ def _entry(
 def _picture(folder: Path, filename: str) -> Path:
     direct = folder / filename
     inside = folder / "images" / filename
-    return (
-        direct
-        if direct.exists() and not inside.exists()
-        else inside
-        if (folder / "images").is_dir()
-        else direct
-    )
+    return direct if direct.exists() and not inside.exists() else inside if (folder / "images").is_dir() else direct
 
 
 def _columns(header: Sequence[str]) -> dict[str, int]:

@@ -210,9 +210,7 @@ class Annotations:
     notes: tuple[str, ...] = ()
 
 
-def build(
-    annotations: Annotations, advance: Callable[[int], object] | None = None, threads: int = 8
-) -> Dataset:
+def build(annotations: Annotations, advance: Callable[[int], object] | None = None, threads: int = 8) -> Dataset:
     """Open every picture's header and make samples; a picture that cannot be opened becomes a problem.
 
     Raises:
@@ -223,9 +221,7 @@ def build(
     parts: dict[str, str] = {}
     seen: dict[str, str] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for entry, (sample, found) in zip(
-            annotations.entries, pool.map(_sample, annotations.entries), strict=True
-        ):
+        for entry, (sample, found) in zip(annotations.entries, pool.map(_sample, annotations.entries), strict=True):
             problems += found
             if advance is not None:
                 advance(1)
@@ -319,9 +315,7 @@ def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
         if declared and declared[0] > 0 and declared[1] > 0 and declared != header.upright_px:
             frame = declared
             if declared == header.stored_px:
-                boxes = images.to_upright(
-                    boxes / np.array([*declared, *declared], np.float64), header.orientation
-                )
+                boxes = images.to_upright(boxes / np.array([*declared, *declared], np.float64), header.orientation)
                 boxes = boxes * np.array([height, width] * 2, np.float64)
                 frame = header.upright_px
                 found.append(
@@ -329,8 +323,7 @@ def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
                         "note",
                         "turned-photo",
                         entry.where,
-                        f"{entry.filename} is a photo with EXIF rotation, labelled without it; its boxes "
-                        "were turned.",
+                        f"{entry.filename} is a photo with EXIF rotation, labelled without it; its boxes were turned.",
                     )
                 )
             else:

@@ -26,17 +26,13 @@ def find(folder: Path) -> list[Path]:
     return []
 
 
-def ellipse_box(
-    major: float, minor: float, angle: float, centre_x: float, centre_y: float
-) -> NDArray[np.float64]:
+def ellipse_box(major: float, minor: float, angle: float, centre_x: float, centre_y: float) -> NDArray[np.float64]:
     """[xmin, ymin, xmax, ymax] of the upright box around an ellipse; `angle` is the major axis's, from the x
     axis.
     """
     half_width = np.hypot(major * np.cos(angle), minor * np.sin(angle))
     half_height = np.hypot(major * np.sin(angle), minor * np.cos(angle))
-    return np.array(
-        [centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height]
-    )
+    return np.array([centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height])
 
 
 def load(path: Path, name: str, split: str | None = None) -> Annotations:
@@ -45,9 +41,7 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
     """
     files = find(path) if path.is_dir() else [path]
     if not files:
-        raise DataError(
-            f"{path}: no FDDB-fold-*-ellipseList.txt in this folder.", "Give the folder above FDDB-folds."
-        )
+        raise DataError(f"{path}: no FDDB-fold-*-ellipseList.txt in this folder.", "Give the folder above FDDB-folds.")
     entries: list[Entry] = []
     problems: list[Finding] = []
     for file in files:

@@ -106,9 +106,7 @@ def fetch_widerface(
     """
     folder = Path(folder)
     if from_dir is not None and not Path(from_dir).is_dir():
-        raise DownloadError(
-            f"{from_dir}: no such folder.", "--from names the folder that holds the .zip files."
-        )
+        raise DownloadError(f"{from_dir}: no such folder.", "--from names the folder that holds the .zip files.")
     with explaining(folder):
         folder.mkdir(parents=True, exist_ok=True)
     done = _read_marker(folder)
@@ -278,9 +276,7 @@ def _transfer(url: str, part: Path, archive: Archive, progress: ProgressMaker) -
                     chunk = response.read(_CHUNK)
                 except http.client.IncompleteRead as error:
                     file.write(error.partial)
-                    raise _Broken(
-                        f"the connection ended after {have + len(error.partial):,} bytes"
-                    ) from error
+                    raise _Broken(f"the connection ended after {have + len(error.partial):,} bytes") from error
                 except (http.client.HTTPException, OSError) as error:
                     raise _Broken(f"the connection broke after {have:,} bytes ({error})") from error
                 if not chunk:
@@ -334,9 +330,7 @@ def unpack(path: Path, folder: Path, progress: ProgressMaker = _no_progress) -> 
                     bar.advance(1)
             return len(members)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DownloadError(
-            f"{path}: the zip file is damaged: {error}.", "Remove it and fetch it again."
-        ) from error
+        raise DownloadError(f"{path}: the zip file is damaged: {error}.", "Remove it and fetch it again.") from error
 
 
 def _target(member: zipfile.ZipInfo, path: Path, folder: Path) -> Path:

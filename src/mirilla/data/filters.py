@@ -110,13 +110,9 @@ def clip_to_picture(sample: Sample) -> tuple[Sample, list[Finding]]:
         what = f"box {i + 1} ({sample.labels[i]}, x {x0:.1f} to {x1:.1f}, y {y0:.1f} to {y1:.1f} px)"
         where = sample.where or sample.filename
         if empty[i]:
-            found.append(
-                Finding("warning", "box-left-out", where, f"{what} has no area inside the picture; left out.")
-            )
+            found.append(Finding("warning", "box-left-out", where, f"{what} has no area inside the picture; left out."))
         else:
-            found.append(
-                Finding("note", "box-clipped", where, f"{what} reaches out of the picture; clipped to it.")
-            )
+            found.append(Finding("note", "box-clipped", where, f"{what} reaches out of the picture; clipped to it."))
     return keep(replace(sample, boxes_yxyx=boxes), ~empty) if found else sample, found
 
 

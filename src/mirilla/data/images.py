@@ -133,9 +133,7 @@ def _loaded(picture: str | os.PathLike[str] | bytes) -> Iterator[tuple[Image.Ima
     except FileNotFoundError as error:
         raise DataError(f"{_name(picture)}: the picture does not exist.", "Check the path.") from error
     except PermissionError as error:
-        raise DataError(
-            f"{_name(picture)}: the picture may not be read.", "Change its permissions."
-        ) from error
+        raise DataError(f"{_name(picture)}: the picture may not be read.", "Change its permissions.") from error
     except (OSError, ValueError, SyntaxError, struct.error, IndexError, EOFError, MemoryError) as error:
         raise DataError(
             f"{_name(picture)}: the picture is broken or cut short ({error}).",
@@ -178,8 +176,7 @@ def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         size = len(picture) if isinstance(picture, bytes) else os.path.getsize(picture)
         raise DataError(
-            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes are no known "
-            "format.",
+            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes are no known format.",
             "Replace the file, or remove it from the data set.",
         ) from error
     except (Image.DecompressionBombError, ValueError, SyntaxError, struct.error, IndexError) as error:

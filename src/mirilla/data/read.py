@@ -141,8 +141,7 @@ def record_files(folder: Path) -> list[Path]:
     return sorted(
         p
         for p in folder.iterdir()
-        if p.is_file()
-        and (p.suffix.lower() in tfrecord.SUFFIXES or ("record" in p.name.lower() and "-of-" in p.name))
+        if p.is_file() and (p.suffix.lower() in tfrecord.SUFFIXES or ("record" in p.name.lower() and "-of-" in p.name))
     )
 
 
@@ -175,9 +174,7 @@ def _read_tfrecord(path: Path, split: str | None, advance) -> Dataset:
     if path.is_dir():
         files = record_files(path)
         if not files:
-            raise DataError(
-                f"{path}: no TFRecord file in this folder.", f"They end in {', '.join(tfrecord.SUFFIXES)}."
-            )
+            raise DataError(f"{path}: no TFRecord file in this folder.", f"They end in {', '.join(tfrecord.SUFFIXES)}.")
         files = records.expand([str(f) for f in files])
     else:
         files = records.expand(path)

@@ -181,8 +181,7 @@ def _check_shards(files: list[Path]) -> None:
         missing = sorted(set(range(count)) - have)
         if missing:
             raise DataError(
-                f"{folder / name}: {len(missing)} of {count} shards are missing, the first is number "
-                f"{missing[0]:05d}.",
+                f"{folder / name}: {len(missing)} of {count} shards are missing, the first is number {missing[0]:05d}.",
                 "Fetch the missing shards, or name the files one by one.",
             )
 

@@ -46,8 +46,7 @@ def read_split(path: Path) -> dict[str, str]:
             if number == 1 and row[0].strip().lower() in ("file", "filename", "image"):
                 continue
             raise DataError(
-                f"{path}, line {number}: '{','.join(row)[:80]}' is not of the form 'file,train' or "
-                "'file,eval'.",
+                f"{path}, line {number}: '{','.join(row)[:80]}' is not of the form 'file,train' or 'file,eval'.",
                 "Mend the line.",
             )
         name = row[0].strip()

@@ -96,8 +96,7 @@ def statistics(dataset: Dataset) -> Statistics:
         box_side_px=_quantiles(np.maximum(width, height)[full]),
         box_aspect=_quantiles(width[full] / height[full]),
         size_histogram=tuple(
-            (float(a), float(b), int(c))
-            for a, b, c in zip(edges[:-1], (*_SIZE_EDGES[1:], 10**6), counts, strict=True)
+            (float(a), float(b), int(c)) for a, b, c in zip(edges[:-1], (*_SIZE_EDGES[1:], 10**6), counts, strict=True)
         ),
     )
 

@@ -112,9 +112,7 @@ def add(
         group_of=np.concatenate([sample.group_of, none]),
         is_crowd=np.concatenate([sample.is_crowd, none]),
         weight=np.concatenate([sample.weight, np.where(sure, scores[new], 1.0)]),
-        attributes={
-            n: np.concatenate([v, np.zeros(len(new), np.int64)]) for n, v in sample.attributes.items()
-        },
+        attributes={n: np.concatenate([v, np.zeros(len(new), np.int64)]) for n, v in sample.attributes.items()},
     )
     return taught, (int(sure.sum()), int((~sure).sum()), tightened)
 
@@ -138,9 +136,7 @@ def pictures(folder: str | os.PathLike[str]) -> Dataset:
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in images.EXTENSIONS and p.is_file())
     if not found:
         raise DataError(f"{folder}: no picture in this folder.", "Give a data set, or a folder of photos.")
-    entries = (
-        Entry(path, path.relative_to(folder).as_posix(), np.zeros((0, 4)), (), str(path)) for path in found
-    )
+    entries = (Entry(path, path.relative_to(folder).as_posix(), np.zeros((0, 4)), (), str(path)) for path in found)
     name = Path(os.path.abspath(folder)).name or "pictures"
     return build(Annotations(name, "pictures", folder, tuple(entries)))
 

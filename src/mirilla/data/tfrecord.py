@@ -162,9 +162,7 @@ def from_example(
 
 def safe_name(name: str, picture_format: str = "jpeg") -> str:
     """A file name from outside, made safe to write below a folder: no drive, no leading '/', no '..'."""
-    parts = [
-        p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..") and not p.endswith(":")
-    ]
+    parts = [p for p in name.replace("\\", "/").split("/") if p not in ("", ".", "..") and not p.endswith(":")]
     safe = "/".join(parts).replace("\0", "") or "picture"
     if os.path.splitext(safe)[1].lower() not in images.EXTENSIONS:
         safe += {"jpeg": ".jpg"}.get(picture_format, f".{picture_format}")
@@ -205,9 +203,7 @@ def write_tfrecords(
             if advance is not None:
                 advance(1)
         if not count:
-            raise DataError(
-                f"{path}: there is no picture to write.", "Check the data set with 'mirilla data check'."
-            )
+            raise DataError(f"{path}: there is no picture to write.", "Check the data set with 'mirilla data check'.")
         if count < shards:
             raise DataError(f"{path}: {count} pictures do not fill {shards} shards.", "Ask for fewer shards.")
     return paths
@@ -309,9 +305,7 @@ def _upright(
     where: str,
     found: list[Finding] | None,
 ) -> np.ndarray:
-    if header.orientation != 1 and (
-        ours or declared != header.upright_px or header.stored_px == header.upright_px
-    ):
+    if header.orientation != 1 and (ours or declared != header.upright_px or header.stored_px == header.upright_px):
         boxes = images.to_upright(boxes, header.orientation)
         declared = (declared[1], declared[0]) if header.orientation >= 5 else declared
     if found is not None and declared not in ((0, 0), header.upright_px):
@@ -340,9 +334,7 @@ class _Getter:
     def one(self, name: str, default: T) -> T:
         values = self.features.get(name) or [default]
         if not isinstance(values[0], type(default)):
-            raise DataError(
-                f"{self.where}: {name} holds a {type(values[0]).__name__}, not a {type(default).__name__}."
-            )
+            raise DataError(f"{self.where}: {name} holds a {type(values[0]).__name__}, not a {type(default).__name__}.")
         return values[0]  # type: ignore[return-value]
 
     def exactly(self, name: str, values: list, count: int) -> list:

@@ -44,11 +44,7 @@ def find(folder: Path) -> list[Path]:
     for base in candidates:
         places = [base / n for n in _ANNOTATIONS if (base / n).is_dir()] + [base]
         hit = next(
-            (
-                p
-                for p in places
-                if next(p.glob("*.xml"), None) or (p != base and next(p.rglob("*.xml"), None))
-            ),
+            (p for p in places if next(p.glob("*.xml"), None) or (p != base and next(p.rglob("*.xml"), None))),
             None,
         )
         if hit is not None:
@@ -64,9 +60,7 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
     """
     places = find(path) if path.is_dir() else [path]
     if not places:
-        raise DataError(
-            f"{path}: no Annotations/*.xml in this folder.", "Give the folder that holds Annotations."
-        )
+        raise DataError(f"{path}: no Annotations/*.xml in this folder.", "Give the folder that holds Annotations.")
     entries: list[Entry] = []
     problems: list[Finding] = []
     several = len(places) > 1
@@ -101,9 +95,7 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
                 continue
             if Path(entry.filename).stem != Path(key).name:
                 problems.append(
-                    Finding(
-                        "note", "name-differs", str(file), f"the file names the picture {entry.filename}."
-                    )
+                    Finding("note", "name-differs", str(file), f"the file names the picture {entry.filename}.")
                 )
             entries.append(Entry(**{**entry.__dict__, "part": lists.get(key, whole)}))
         problems += [
@@ -197,11 +189,7 @@ def _float(element: ElementTree.Element, name: str) -> float:
 def _image_sets(base: Path) -> tuple[dict[str, str], list[Finding]]:
     """Key -> part from ImageSets/Main; trainval.txt counts as train where train.txt is missing."""
     folder = base / "ImageSets" / "Main"
-    lists = [
-        (n, p)
-        for n, p in (("test", TEST), ("val", EVAL), ("train", TRAIN))
-        if (folder / f"{n}.txt").is_file()
-    ]
+    lists = [(n, p) for n, p in (("test", TEST), ("val", EVAL), ("train", TRAIN)) if (folder / f"{n}.txt").is_file()]
     if ("train", TRAIN) not in lists and (folder / "trainval.txt").is_file():
         lists.append(("trainval", TRAIN))
     parts: dict[str, str] = {}
@@ -252,10 +240,7 @@ def xml_of(sample: Sample, filename: str) -> str:
         if sample.weight[i] != 1:
             lines.append(f"    <weight>{float(sample.weight[i])!r}</weight>")
         lines.append("    <bndbox>")
-        lines += [
-            f"      <{n}>{number(v)}</{n}>"
-            for n, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)
-        ]
+        lines += [f"      <{n}>{number(v)}</{n}>" for n, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)]
         lines += ["    </bndbox>", "  </object>"]
     return "\n".join([*lines, "</annotation>", ""])
 

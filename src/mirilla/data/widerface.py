@@ -83,31 +83,23 @@ def _parse_faces(lines: list[str], at: int) -> tuple[NDArray[np.float64], int]:
         if count < 0:
             raise ValueError
     except ValueError:
-        raise ValueError(
-            f"line {at + 2} should be the number of faces, but is {lines[at + 1][:40]!r}"
-        ) from None
+        raise ValueError(f"line {at + 2} should be the number of faces, but is {lines[at + 1][:40]!r}") from None
     rows = np.zeros((count, 10))
     for i in range(count):
         number = at + 2 + i
         values = lines[number].split() if number < len(lines) else []
         if len(values) not in (4, 10):
             got = "missing" if number >= len(lines) else f"{lines[number][:40]!r}"
-            raise ValueError(
-                f"line {number + 1} should be face {i + 1} of {count} (4 or 10 numbers), but is {got}"
-            )
+            raise ValueError(f"line {number + 1} should be face {i + 1} of {count} (4 or 10 numbers), but is {got}")
         try:
             rows[i, : len(values)] = [float(v) for v in values]
         except ValueError:
-            raise ValueError(
-                f"line {number + 1} holds something that is no number: {lines[number][:40]!r}"
-            ) from None
+            raise ValueError(f"line {number + 1} holds something that is no number: {lines[number][:40]!r}") from None
         if not np.isfinite(rows[i]).all():
             raise ValueError(f"line {number + 1} holds a number that is not finite")
     after = at + 2 + count
     if count == 1 and not rows.any():
-        rows = rows[
-            :0
-        ]  # some editions of the file say "1 face" of zeros where there is none, as the .mat does
+        rows = rows[:0]  # some editions of the file say "1 face" of zeros where there is none, as the .mat does
     if count == 0 and after < len(lines):
         zeros = lines[after].split()
         if zeros and len(zeros) in (4, 10) and set(zeros) <= {"0", "0.0"}:

@@ -62,11 +62,7 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
     if hits[0].is_file():
         yaml = read_yaml(hits[0])
         given = yaml.get("names", [])
-        pairs = (
-            given.items()
-            if isinstance(given, dict)
-            else enumerate(given if isinstance(given, list) else [given])
-        )
+        pairs = given.items() if isinstance(given, dict) else enumerate(given if isinstance(given, list) else [given])
         try:
             names = {int(i): str(n) for i, n in pairs}
         except ValueError as error:
@@ -97,9 +93,7 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
         root = hits[0] / "images"
         parts = [(p, part_name(p.name)) for p in sorted(root.iterdir()) if p.is_dir()]
         places = [(p, part) for p, part in parts if part] or [(root, None)]
-        listed = next(
-            (p for p in (hits[0] / "classes.txt", hits[0] / "labels" / "classes.txt") if p.is_file()), None
-        )
+        listed = next((p for p in (hits[0] / "classes.txt", hits[0] / "labels" / "classes.txt") if p.is_file()), None)
         if listed:
             names = dict(enumerate(listed.read_text("utf-8", "replace").split("\n")))
             names = {i: n.strip() for i, n in names.items() if n.strip()}
@@ -134,9 +128,7 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
             texts = tuple(names.get(i, str(i)) for i in ids)
             entries.append(Entry(picture, filename, boxes, texts, where, normalised=True, part=part))
     if unnamed:
-        notes += (
-            "The classes have no names (no data.yaml or classes.txt): they are called by their numbers.",
-        )
+        notes += ("The classes have no names (no data.yaml or classes.txt): they are called by their numbers.",)
     return Annotations(
         name, "yolo", path, tuple(entries), tuple(problems), tuple(n for _, n in sorted(names.items())), notes
     )
@@ -189,9 +181,7 @@ def label_path(picture: Path) -> Path:
 def _pictures(place: Path) -> list[tuple[Path, str]]:
     """The pictures of a folder, or those that a .txt file lists, with their names relative to it."""
     if place.is_file():
-        listed = [
-            Path(line.strip()) for line in place.read_text("utf-8", "replace").splitlines() if line.strip()
-        ]
+        listed = [Path(line.strip()) for line in place.read_text("utf-8", "replace").splitlines() if line.strip()]
         return [
             (
                 p if p.is_absolute() else place.parent / p,
@@ -199,9 +189,7 @@ def _pictures(place: Path) -> list[tuple[Path, str]]:
             )
             for p in listed
         ]
-    files = (
-        sorted(p for p in place.rglob("*") if p.suffix.lower() in images.EXTENSIONS) if place.is_dir() else []
-    )
+    files = sorted(p for p in place.rglob("*") if p.suffix.lower() in images.EXTENSIONS) if place.is_dir() else []
     return [(p, p.relative_to(place).as_posix()) for p in files]
 
 
@@ -254,9 +242,7 @@ def read_yaml(path: Path) -> dict[str, object]:
         else:
             name, colon, value = line.partition(":")
             if not colon:
-                raise DataError(
-                    f"{path}, line {number}: {raw.strip()[:60]!r} is not of the form 'key: value'."
-                )
+                raise DataError(f"{path}, line {number}: {raw.strip()[:60]!r} is not of the form 'key: value'.")
             key = _scalar(name)
             value = value.strip()
             if value[:1] in ("[", "{") and not _closed(value):

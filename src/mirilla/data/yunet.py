@@ -46,8 +46,13 @@ class YuNet:
     least_score: float = LEAST_SCORE
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], sizes_px: Sequence[int] = SIZES_PX,
-             least_score: float = LEAST_SCORE, threads: int | None = None) -> YuNet:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        sizes_px: Sequence[int] = SIZES_PX,
+        least_score: float = LEAST_SCORE,
+        threads: int | None = None,
+    ) -> YuNet:
         """Open a YuNet.
 
         Args:
@@ -111,9 +116,7 @@ def _decoded(out: Mapping[str, NDArray], stride: int, across: int, least_score: 
     """One map's boxes [ymin, xmin, ymax, xmax] in pixels and scores: the geometric mean of class and
     objectness; centres are offsets from the cell's corner, sizes logarithms, both in strides.
     """
-    score = np.sqrt(
-        np.clip(out[f"cls_{stride}"].reshape(-1), 0, 1) * np.clip(out[f"obj_{stride}"].reshape(-1), 0, 1)
-    )
+    score = np.sqrt(np.clip(out[f"cls_{stride}"].reshape(-1), 0, 1) * np.clip(out[f"obj_{stride}"].reshape(-1), 0, 1))
     cells = np.flatnonzero(score >= least_score)
     codes = out[f"bbox_{stride}"].reshape(-1, 4)[cells].astype(np.float64)
     x, y = (cells % across + codes[:, 0]) * stride, (cells // across + codes[:, 1]) * stride

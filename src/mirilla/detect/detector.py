@@ -114,9 +114,7 @@ class Detector:
         pixels = _INPUTS.__dict__.get("pixels")  # the thread's own, used again: fresh memory is slow
         if pixels is None or pixels.shape[:2] != size:
             pixels = _INPUTS.pixels = resize.empty(*size)
-        _, box = resize.to_input(
-            _checked(image), *size, keep_aspect_ratio=spec.keep_aspect_ratio, out=pixels
-        )
+        _, box = resize.to_input(_checked(image), *size, keep_aspect_ratio=spec.keep_aspect_ratio, out=pixels)
         codes, logits = self.network(pixels[None])
         # the API's own rule is 'greater than'; a threshold that a person gives includes its value
         least = None if least is None else float(np.nextafter(np.float32(least), np.float32(-1)))
@@ -126,9 +124,7 @@ class Detector:
         """Objects in several photos, which may differ in size."""
         return list(self.stream(images, threshold))
 
-    def stream(
-        self, images: Iterable[NDArray[np.uint8]], threshold: float | None = None
-    ) -> Iterator[Detections]:
+    def stream(self, images: Iterable[NDArray[np.uint8]], threshold: float | None = None) -> Iterator[Detections]:
         """As `batch`, one after the other, in the photos' order; each core looks at one photo."""
         return in_order(lambda image: self(image, threshold), images)
 
@@ -141,11 +137,7 @@ class Detector:
     def protocol(self) -> str:
         """How figures measured with this detector were come by."""
         spec, post = self.card.spec, self.card.spec.post_processing
-        least = (
-            f"scores > {post.score_threshold:g}"
-            if self.threshold is None
-            else f"scores >= {self.threshold:g}"
-        )
+        least = f"scores > {post.score_threshold:g}" if self.threshold is None else f"scores >= {self.threshold:g}"
         return (
             f"input {spec.width_px}x{spec.height_px}, {spec.resize}, one view, "
             f"NMS IoU {post.iou_threshold:g}, "
@@ -163,9 +155,7 @@ def _checked(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _model_file(path: Path) -> Path:
     """The model's file, or the training folder."""
     if not path.exists():
-        raise ModelError(
-            f"{path}: there is no such model.", "Check the path, or export one with 'mirilla export'."
-        )
+        raise ModelError(f"{path}: there is no such model.", "Check the path, or export one with 'mirilla export'.")
     if not path.is_dir():
         return path
     if (path / FROZEN_GRAPH).is_file():
@@ -244,9 +234,7 @@ def _load_compiled(path: Path) -> Detector:
                 f"{path}: neither the file nor a model.json beside it tells the input's size.",
                 "Put the model.json of this model beside it.",
             )
-        codes, logits, anchors, columns = _compiled_outputs(
-            compiled.program(*compiled.input_size).shapes, path
-        )
+        codes, logits, anchors, columns = _compiled_outputs(compiled.program(*compiled.input_size).shapes, path)
         card, notes = _sample_card(path, compiled.input_size, columns - 1)
     _fits(card, anchors, columns, str(path))
 

@@ -74,9 +74,7 @@ def _onnxruntime(graph: DeployGraph) -> Run:
             found = [np.zeros((0, *shape), np.float32) for shape in made.output_shapes]
         if merged is None:
             return dict(zip(made.outputs, found, strict=True))
-        return {
-            name: found[0][..., columns].reshape(-1, *shapes[name]) for name, columns in merged.columns.items()
-        }
+        return {name: found[0][..., columns].reshape(-1, *shapes[name]) for name, columns in merged.columns.items()}
 
     return run
 

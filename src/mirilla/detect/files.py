@@ -234,9 +234,7 @@ def _sort_out(sources: Iterable[str]) -> tuple[list[tuple[Path, str]], list[str]
             moving.append(source)
         elif path.is_dir():
             inside = sorted(one for one in path.rglob("*") if one.is_file())
-            photos += [
-                (one, str(one.relative_to(path))) for one in inside if one.suffix.lower() in EXTENSIONS
-            ]
+            photos += [(one, str(one.relative_to(path))) for one in inside if one.suffix.lower() in EXTENSIONS]
             moving += [str(one) for one in inside if one.suffix.lower() in VIDEO_EXTENSIONS]
         elif not path.exists():
             broken += 1

@@ -45,10 +45,14 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
     found = [_of_config(one) for one in config.check(pipeline, ("model",)) if one.severity != "note"]
     found += _labels(pipeline, Path(path))
     if pipeline.model.ssd.image_resizer.HasField("keep_aspect_ratio_resizer"):
-        found.append(finding("letterbox", "model.ssd.image_resizer", "The network is trained on letterboxed "
-                             "pictures (keep_aspect_ratio_resizer).", "Train with fixed_shape_resizer, or "
-                                                                      "send "
-                             "the kit pictures that are padded to a square already."))
+        found.append(
+            finding(
+                "letterbox",
+                "model.ssd.image_resizer",
+                "The network is trained on letterboxed pictures (keep_aspect_ratio_resizer).",
+                "Train with fixed_shape_resizer, or send the kit pictures that are padded to a square already.",
+            )
+        )
     try:
         spec = model_spec(pipeline)
         graph_def = frozen_graph.build(spec, random_weights(spec))
@@ -59,8 +63,9 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
             found.append(finding("config", "model", what, remedy or "'mirilla init' writes a complete file."))
         return ConfigExamination(in_order(found))
     size = (spec.height_px, spec.width_px)
-    graph = doctor_graph.examine(graph_def, frozen_graph.NORMALISED,
-                                 (frozen_graph.BOX_CODES, frozen_graph.CLASS_LOGITS), size)
+    graph = doctor_graph.examine(
+        graph_def, frozen_graph.NORMALISED, (frozen_graph.BOX_CODES, frozen_graph.CLASS_LOGITS), size
+    )
     for one in doctor_mend.marked(graph.findings, doctor_mend.mend(graph_def, graph)):
         if one.code == "arena-overflow":
             found.append(_with_smaller(one, spec))
@@ -87,8 +92,7 @@ def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
 
 def _of_config(one: config.Finding) -> Finding:
     quantised = one.field.startswith("graph_rewriter")
-    made = finding("quantised" if quantised else "config", one.field, f"{one}", one.remedy or "See "
-                                                                                              "docs/config.md.")
+    made = finding("quantised" if quantised else "config", one.field, f"{one}", one.remedy or "See docs/config.md.")
     return replace(made, severity=_SEVERITIES[one.severity])
 
 
@@ -103,10 +107,13 @@ def _labels(pipeline: Pipeline, path: Path) -> Iterator[Finding]:
             except MirillaError:
                 continue  # 'mirilla train' will say what is wrong with it
             if named != classes:
-                yield finding("classes", "model.ssd.num_classes", f"num_classes is {classes}, but "
-                                                                  f"{candidate} "
-                              f"goes up to id {named}.", f"Set num_classes: {named}, or mend the label map.",
-                              severity=WILL_NOT if named > classes else MAY_NOT)
+                yield finding(
+                    "classes",
+                    "model.ssd.num_classes",
+                    f"num_classes is {classes}, but {candidate} goes up to id {named}.",
+                    f"Set num_classes: {named}, or mend the label map.",
+                    severity=WILL_NOT if named > classes else MAY_NOT,
+                )
             return
 
 
@@ -119,8 +126,9 @@ def _with_smaller(one: Finding, spec: ModelSpec) -> Finding:
     """The finding, with a size or width that fits in its remedy."""
     fitting = []
     side = min(spec.height_px, spec.width_px)
-    smaller = next((one for one in SMALLER_SIDES if one < side and _fits(
-        replace(spec, height_px=one, width_px=one))), None)
+    smaller = next(
+        (one for one in SMALLER_SIDES if one < side and _fits(replace(spec, height_px=one, width_px=one))), None
+    )
     if smaller is not None:
         fitting.append(f"an input of {smaller}x{smaller} with this depth_multiplier")
     multiplier = spec.depth_multiplier

@@ -44,12 +44,20 @@ def cost(spec: ModelSpec) -> Cost:
     """
     table, size = architecture(spec), (spec.height_px, spec.width_px)
     graph_def = frozen_graph.build(spec, random_weights(spec))
-    examined = doctor_graph.examine(graph_def, frozen_graph.NORMALISED,
-                                    (frozen_graph.BOX_CODES, frozen_graph.CLASS_LOGITS), size)
+    examined = doctor_graph.examine(
+        graph_def, frozen_graph.NORMALISED, (frozen_graph.BOX_CODES, frozen_graph.CLASS_LOGITS), size
+    )
     findings = tuple(one for one in examined.findings if one.severity != "note")
     report = None
     if examined.network is not None and not compiler.check(examined.network):
         _, report = compiler.build(examined.network)
     anchors = sum(p.anchors * p.height * p.width for p in table.predictors)
-    return Cost(table.parameters, table.multiplications, anchors, report and report.peak_bytes,
-                report and report.peak_op, report and report.file_bytes, findings)
+    return Cost(
+        table.parameters,
+        table.multiplications,
+        anchors,
+        report and report.peak_bytes,
+        report and report.peak_op,
+        report and report.file_bytes,
+        findings,
+    )

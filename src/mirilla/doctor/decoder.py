@@ -50,14 +50,22 @@ def load_name(name: str | None, path: str | os.PathLike[str], card: ModelCard | 
     remedy = "Load it under another name (the first argument of ModelDescriptor)."
     if name is not None:
         if name in BUILT_IN:
-            yield finding("name-taken", name, f"The model is to be loaded as '{name}': the firmware would "
-                          "ignore its graph.", remedy)
+            yield finding(
+                "name-taken",
+                name,
+                f"The model is to be loaded as '{name}': the firmware would ignore its graph.",
+                remedy,
+            )
         return
     for one, where in ((card.name if card else "", "model.json"), (Path(path).stem, "the file's name")):
         if one in BUILT_IN:
-            yield finding("name-taken", one, f"The model is called '{one}' ({where}): loaded under that "
-                                             "name, "
-                          "the firmware would ignore its graph.", remedy, severity=MAY_NOT)
+            yield finding(
+                "name-taken",
+                one,
+                f"The model is called '{one}' ({where}): loaded under that name, the firmware would ignore its graph.",
+                remedy,
+                severity=MAY_NOT,
+            )
             return
 
 
@@ -67,32 +75,52 @@ def decoder(outputs: Outputs | None, classes: int | None, card: ModelCard | None
         return
     kind = "columns less the background" if outputs.anchors is not None else "values"
     if classes is not None and classes != outputs.classes:
-        yield finding("classes", outputs.name, f"The decoder is for {classes} classes, '{outputs.name}' "
-                                               "holds "
-                      f"{outputs.classes} ({kind}).", "Use a decoder for that number, or train with "
-                      f"num_classes: {classes}.")
+        yield finding(
+            "classes",
+            outputs.name,
+            f"The decoder is for {classes} classes, '{outputs.name}' holds {outputs.classes} ({kind}).",
+            f"Use a decoder for that number, or train with num_classes: {classes}.",
+        )
     if card is not None and outputs.anchors is not None:
         if card.spec.num_classes != outputs.classes:
-            yield finding("classes", outputs.name, f"model.json is for {card.spec.num_classes} classes, "
-                          f"'{outputs.name}' holds {outputs.classes}.",
-                          "Take the model.json that was exported with this model.")
+            yield finding(
+                "classes",
+                outputs.name,
+                f"model.json is for {card.spec.num_classes} classes, '{outputs.name}' holds {outputs.classes}.",
+                "Take the model.json that was exported with this model.",
+            )
         elif card.labels.max_id != outputs.classes:
-            yield finding("classes", outputs.name, f"model.json names {card.labels.max_id} classes, "
-                          f"'{outputs.name}' holds {outputs.classes}: some have no name.",
-                          "Export with the label map that the model was trained with.", severity=MAY_NOT)
+            yield finding(
+                "classes",
+                outputs.name,
+                f"model.json names {card.labels.max_id} classes, "
+                f"'{outputs.name}' holds {outputs.classes}: some have no name.",
+                "Export with the label map that the model was trained with.",
+                severity=MAY_NOT,
+            )
         if len(card.anchors_yxyx) != outputs.anchors:
-            yield finding("anchors", outputs.name, f"model.json has {len(card.anchors_yxyx)} anchors, the "
-                          f"network {outputs.anchors}.", "Take the model.json that was exported with this "
-                                                         "model.")
+            yield finding(
+                "anchors",
+                outputs.name,
+                f"model.json has {len(card.anchors_yxyx)} anchors, the network {outputs.anchors}.",
+                "Take the model.json that was exported with this model.",
+            )
     if card is not None and card.spec.keep_aspect_ratio:
-        yield finding("letterbox", "model.json", "The network was trained on letterboxed pictures.",
-                      "Send the kit pictures that are padded to a square already, or train with "
-                      "fixed_shape_resizer.")
+        yield finding(
+            "letterbox",
+            "model.json",
+            "The network was trained on letterboxed pictures.",
+            "Send the kit pictures that are padded to a square already, or train with fixed_shape_resizer.",
+        )
     if outputs.anchors is not None and (outputs.classes, outputs.anchors) != (GOOGLE_CLASSES, GOOGLE_ANCHORS):
-        yield finding("google-decoder", outputs.name, f"The network has {outputs.classes} "
-                      f"class{'es' * (outputs.classes != 1)} and "
-                      f"{outputs.anchors} anchors, so that decoder misreads it or stops.",
-                      "Decode with the labels and anchors of model.json.")
+        yield finding(
+            "google-decoder",
+            outputs.name,
+            f"The network has {outputs.classes} "
+            f"class{'es' * (outputs.classes != 1)} and "
+            f"{outputs.anchors} anchors, so that decoder misreads it or stops.",
+            "Decode with the labels and anchors of model.json.",
+        )
 
 
 def card_of(path: str | os.PathLike[str]) -> tuple[ModelCard | None, list[Finding]]:
@@ -103,5 +131,4 @@ def card_of(path: str | os.PathLike[str]) -> tuple[ModelCard | None, list[Findin
     try:
         return cards.load(found, path), []
     except MirillaError as error:
-        return None, [finding("card", os.fspath(found), error.what, error.remedy or "Export the model "
-                                                                                    "again.")]
+        return None, [finding("card", os.fspath(found), error.what, error.remedy or "Export the model again.")]

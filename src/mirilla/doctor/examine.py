@@ -1,8 +1,8 @@
 """The doctor: will this graph, compiled model or pipeline run on the kit, and if not, what stands against it?
 
-    diagnosis = examine("frozen_inference_graph.pb")
-    for finding in diagnosis.findings:
-        print(finding.severity, finding.layer, finding.what, finding.remedy)
+diagnosis = examine("frozen_inference_graph.pb")
+for finding in diagnosis.findings:
+    print(finding.severity, finding.layer, finding.what, finding.remedy)
 """
 
 from __future__ import annotations
@@ -74,13 +74,19 @@ class Diagnosis:
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
         content: dict[str, Any] = {
-            "file": self.path, "kind": self.kind, "verdict": self.verdict,
+            "file": self.path,
+            "kind": self.kind,
+            "verdict": self.verdict,
             "counts": {one: sum(f.severity == one for f in self.findings) for one in SEVERITIES},
-            "findings": [one.to_json() for one in self.findings], "facts": self.facts,
+            "findings": [one.to_json() for one in self.findings],
+            "facts": self.facts,
         }
         if self.mended is not None:
-            content["mending"] = {"changes": list(self.mended.changes), "difference": self.mended.difference,
-                                  "left": [one.to_json() for one in self.mended.examination.findings]}
+            content["mending"] = {
+                "changes": list(self.mended.changes),
+                "difference": self.mended.difference,
+                "left": [one.to_json() for one in self.mended.examination.findings],
+            }
         return content
 
 
@@ -122,8 +128,10 @@ def kind_of(path: str) -> str:
         head = file.read(4096)
     if b"{" in head and b"\0" not in head:
         return CONFIG
-    raise ModelError(f"{path}: neither a frozen graph, nor a compiled model, nor a pipeline.config.",
-                     "Give frozen_inference_graph.pb, a .binaryproto or a pipeline.config.")
+    raise ModelError(
+        f"{path}: neither a frozen graph, nor a compiled model, nor a pipeline.config.",
+        "Give frozen_inference_graph.pb, a .binaryproto or a pipeline.config.",
+    )
 
 
 def save(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path | None:
@@ -148,15 +156,17 @@ def save(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path | None:
 
 def _examine_graph(path: str, options: Options) -> Diagnosis:
     graph_def = read_graph_def(path)
-    examination = doctor_graph.examine(graph_def, options.input_tensor, options.output_tensors,
-                                       options.input_size)
+    examination = doctor_graph.examine(graph_def, options.input_tensor, options.output_tensors, options.input_size)
     mended = doctor_mend.mend(graph_def, examination)
     findings = doctor_mend.marked(examination.findings, mended)
     card, unfit = doctor_decoder.card_of(path)
     network = examination.network
     outputs = None if network is None else Outputs.of(network.outputs, network.output_shapes)
-    around = [*unfit, *doctor_decoder.decoder(outputs, options.classes, card),
-              *doctor_decoder.load_name(options.name, path, card)]
+    around = [
+        *unfit,
+        *doctor_decoder.decoder(outputs, options.classes, card),
+        *doctor_decoder.load_name(options.name, path, card),
+    ]
     facts: dict[str, Any] = {}
     if network is not None and not stands_against(examination.findings):
         _, report = compiler.build(network)
@@ -171,12 +181,15 @@ def _examine_model(path: str, options: Options) -> Diagnosis:
     maps = examination.maps
     shapes = [(maps[name].rows, maps[name].cols, maps[name].depth) for name in model.outputs if name in maps]
     card, unfit = doctor_decoder.card_of(path)
-    around = [*unfit, *doctor_decoder.decoder(Outputs.of(model.outputs, shapes) if shapes else None,
-                                              options.classes, card),
-              *doctor_decoder.load_name(options.name, path, card)]
+    around = [
+        *unfit,
+        *doctor_decoder.decoder(Outputs.of(model.outputs, shapes) if shapes else None, options.classes, card),
+        *doctor_decoder.load_name(options.name, path, card),
+    ]
     peak = max(model.ops, key=lambda op: (op.plan and op.plan.in_use) or 0)
-    facts = _facts(dict(Counter(op.kind or "" for op in model.ops)),
-                   (peak.plan and peak.plan.in_use) or 0, peak.output or "")
+    facts = _facts(
+        dict(Counter(op.kind or "" for op in model.ops)), (peak.plan and peak.plan.in_use) or 0, peak.output or ""
+    )
     return Diagnosis(path, BONNET, in_order([*examination.findings, *around]), facts)
 
 
@@ -184,14 +197,23 @@ def _examine_config(path: str, options: Options) -> Diagnosis:
     from mirilla.doctor import config as doctor_config
 
     if options.input_tensor or options.output_tensors or options.input_size:
-        raise UsageError("A pipeline.config says itself what its network's ends and size are.",
-                         "Leave --input-tensor, --output-tensors and --input-size away.")
+        raise UsageError(
+            "A pipeline.config says itself what its network's ends and size are.",
+            "Leave --input-tensor, --output-tensors and --input-size away.",
+        )
     examination = doctor_config.examine(path)
-    around = [*doctor_decoder.decoder(examination.outputs, options.classes, None),
-              *doctor_decoder.load_name(options.name, path, None)]
+    around = [
+        *doctor_decoder.decoder(examination.outputs, options.classes, None),
+        *doctor_decoder.load_name(options.name, path, None),
+    ]
     return Diagnosis(path, CONFIG, in_order([*examination.findings, *around]), {})
 
 
 def _facts(ops: dict[str, int], peak: int, at: str) -> dict[str, Any]:
-    return {"ops": sum(ops.values()), "ops_by_type": ops, "peak_bytes": peak, "peak_op": at,
-            "arena_bytes": bonnet_format.ARENA_BYTES}
+    return {
+        "ops": sum(ops.values()),
+        "ops_by_type": ops,
+        "peak_bytes": peak,
+        "peak_op": at,
+        "arena_bytes": bonnet_format.ARENA_BYTES,
+    }

@@ -56,8 +56,10 @@ def mend(graph_def: GraphDef, examination: GraphExamination) -> Mended | None:
     bypassed = doctor_rewrite.bypass(mended, source, outputs)
     changes = doctor_rewrite.cut(mended, source, outputs, network.input_shape)
     if needed < len(graph_def.node):
-        changes.append(f"{len(graph_def.node) - needed} nodes that lie before '{source}' or that "
-                       f"{' and '.join(outputs)} do not need were cut off")
+        changes.append(
+            f"{len(graph_def.node) - needed} nodes that lie before '{source}' or that "
+            f"{' and '.join(outputs)} do not need were cut off"
+        )
     changes += bypassed
     changes += doctor_rewrite.old_ops(mended)
     changed = _read(mended, source, outputs, network.input_shape[:2])
@@ -75,12 +77,10 @@ def marked(findings: Sequence[Finding], mended: Mended | None) -> tuple[Finding,
     if mended is None:
         return tuple(findings)
     left = {one.key for one in mended.examination.findings}
-    return in_order([*(replace(one, fixable=one.key not in left) for one in findings),
-                     *mended.examination.findings])
+    return in_order([*(replace(one, fixable=one.key not in left) for one in findings), *mended.examination.findings])
 
 
-def _read(graph_def: GraphDef, source: str, outputs: tuple[str, ...],
-          size: tuple[int, int]) -> DeployGraph | None:
+def _read(graph_def: GraphDef, source: str, outputs: tuple[str, ...], size: tuple[int, int]) -> DeployGraph | None:
     try:
         return reader.read(doctor_region.copied(graph_def), source, outputs, size)
     except ModelError:

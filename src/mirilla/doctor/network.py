@@ -19,8 +19,7 @@ from mirilla.graph.rules import RuleError
 
 def examine(graph: DeployGraph) -> list[Finding]:
     """Everything that stands against a network, layer by layer."""
-    found = [*input_size(graph.input, graph.input_shape[0], graph.input_shape[1]), *_depths(graph),
-             *_flattened(graph)]
+    found = [*input_size(graph.input, graph.input_shape[0], graph.input_shape[1]), *_depths(graph), *_flattened(graph)]
     legal = None
     try:
         legal = legalise(graph)
@@ -36,14 +35,17 @@ def examine(graph: DeployGraph) -> list[Finding]:
 
 
 # The rules that legalise breaks off nothing for; they come with breaches as well.
-_WARNINGS = frozenset({"planar-threshold", "depthwise-kernel", "planar-reader", "first-conv", "concat-depth",
-                       "flatten"})
+_WARNINGS = frozenset(
+    {"planar-threshold", "depthwise-kernel", "planar-reader", "first-conv", "concat-depth", "flatten"}
+)
 
 
 def _legal_otherwise(graph: DeployGraph) -> Legal | None:
     """The network with Relu6 for activations that the bonnet lacks, to look at its memory all the same."""
-    layers = [replace(one, activation=deploy.RELU6) if isinstance(one, deploy.Linear) and one.activation
-              else one for one in graph.layers]
+    layers = [
+        replace(one, activation=deploy.RELU6) if isinstance(one, deploy.Linear) and one.activation else one
+        for one in graph.layers
+    ]
     try:
         return legalise(replace(graph, layers=tuple(layers)))
     except RuleError:
@@ -54,25 +56,39 @@ def input_size(name: str, rows: int, columns: int) -> Iterator[Finding]:
     """The input's sides."""
     if rows % 8 or columns % 8:
         nearest = [max(8, round(side / 8) * 8) for side in (rows, columns)]
-        yield finding("input-side", name, f"The input '{name}' is {rows}x{columns}.",
-                      f"Train with {nearest[0]}x{nearest[1]}, or a side that is known to work: 160, 224, "
-                      "256.")
+        yield finding(
+            "input-side",
+            name,
+            f"The input '{name}' is {rows}x{columns}.",
+            f"Train with {nearest[0]}x{nearest[1]}, or a side that is known to work: 160, 224, 256.",
+        )
     if rows != columns:
-        yield finding("input-not-square", name, f"The input '{name}' is {rows}x{columns}.",
-                      "Train with a square input; pictures of any shape are squashed to it.")
+        yield finding(
+            "input-not-square",
+            name,
+            f"The input '{name}' is {rows}x{columns}.",
+            "Train with a square input; pictures of any shape are squashed to it.",
+        )
 
 
 def _depths(graph: DeployGraph) -> Iterator[Finding]:
     readers: dict[str, list[str]] = {}
     for layer in graph:
         source = layer.inputs[0]
-        if (isinstance(layer, deploy.Conv | deploy.Depthwise | deploy.Pool) and source != graph.input
-                and deploy.view(graph.shape_of(source))[2] % 8):
+        if (
+            isinstance(layer, deploy.Conv | deploy.Depthwise | deploy.Pool)
+            and source != graph.input
+            and deploy.view(graph.shape_of(source))[2] % 8
+        ):
             readers.setdefault(source, []).append(layer.name)
     for source, names in readers.items():
         depth = deploy.view(graph.shape_of(source))[2]
-        yield finding("depth", source, f"'{source}' has a depth of {depth} and is read by {some(names)}.",
-                      f"Give that layer {-(-depth // 8) * 8} channels (with depth_multiplier and min_depth).")
+        yield finding(
+            "depth",
+            source,
+            f"'{source}' has a depth of {depth} and is read by {some(names)}.",
+            f"Give that layer {-(-depth // 8) * 8} channels (with depth_multiplier and min_depth).",
+        )
 
 
 def _flattened(graph: DeployGraph) -> Iterator[Finding]:
@@ -85,8 +101,12 @@ def _flattened(graph: DeployGraph) -> Iterator[Finding]:
         if isinstance(source, deploy.Reshape):
             shape = graph.shape_of(source.inputs[0])
         if deploy.view(shape)[:2] != (1, 1):
-            yield finding("flatten", layer.name, f"'{layer.name}' (gemm) reads a flattened map of {shape}.",
-                          "Pool the map to 1x1 first (a global average pool).")
+            yield finding(
+                "flatten",
+                layer.name,
+                f"'{layer.name}' (gemm) reads a flattened map of {shape}.",
+                "Pool the map to 1x1 first (a global average pool).",
+            )
 
 
 def _constants(legal: Legal) -> Iterator[Finding]:
@@ -100,13 +120,17 @@ def constant_range(name: str, values: np.ndarray) -> Iterator[Finding]:
     if broken.any():
         numbers = values[broken]
         finite = numbers[np.isfinite(numbers)]
-        largest = (f"the largest is {finite[np.abs(finite).argmax()]:g}" if finite.size
-                   else f"{numbers.reshape(-1)[0]:g}, say")
-        yield finding("fp16-overflow", name, f"The constant '{name}' has {int(broken.sum())} of "
-                      f"{values.size} values that fp16 cannot hold; {largest}.",
-                      "Train on (weight decay, a lower learning rate) or take another checkpoint: such "
-                      "values "
-                      "come from a variance near zero or from training that diverged.")
+        largest = (
+            f"the largest is {finite[np.abs(finite).argmax()]:g}" if finite.size else f"{numbers.reshape(-1)[0]:g}, say"
+        )
+        yield finding(
+            "fp16-overflow",
+            name,
+            f"The constant '{name}' has {int(broken.sum())} of {values.size} values that fp16 cannot hold; {largest}.",
+            "Train on (weight decay, a lower learning rate) or take another checkpoint: such "
+            "values "
+            "come from a variance near zero or from training that diverged.",
+        )
 
 
 def _memory(graph: DeployGraph, legal: Legal) -> Iterator[Finding]:
@@ -127,17 +151,24 @@ def overflow(error: ArenaOverflow, crowded: Sequence[Op] = ()) -> Finding:
     one = error.findings[0]
     alive = (*((block.name, block.bytes) for block in error.alive), (error.name, error.needed))
     total = sum(size for _, size in alive)
-    what = (f"Op {error.index} '{one.layer}' ({one.op}) needs {error.needed} bytes for '{error.name}' "
-            f"beside {_count(len(error.alive))} still needed: {total} bytes in all, of "
-            f"{ARENA_BYTES} "
-            f"(the largest gap is {error.gap}).")
+    what = (
+        f"Op {error.index} '{one.layer}' ({one.op}) needs {error.needed} bytes for '{error.name}' "
+        f"beside {_count(len(error.alive))} still needed: {total} bytes in all, of "
+        f"{ARENA_BYTES} "
+        f"(the largest gap is {error.gap})."
+    )
     others = [op for op in crowded if op.output != one.layer]
     if others:
         listed = ", ".join(f"'{op.output}' {(op.plan and op.plan.in_use) or 0}" for op in others[:4])
         rest = f" and {len(others) - 4} more" if len(others) > 4 else ""
         what += f" Later ops need more than there is, too: {listed}{rest}."
-    return finding("arena-overflow", one.layer, what, "Make the layers there smaller: fewer channels "
-                   "(depth_multiplier), a smaller input, or a stride earlier.", alive=alive)
+    return finding(
+        "arena-overflow",
+        one.layer,
+        what,
+        "Make the layers there smaller: fewer channels (depth_multiplier), a smaller input, or a stride earlier.",
+        alive=alive,
+    )
 
 
 def _count(tensors: int) -> str:

@@ -13,10 +13,20 @@ from mirilla.graph.lowering import IDENTITIES, data_inputs, node_name
 Nodes = Mapping[str, NodeDef]
 
 LOOPS = frozenset({"Enter", "Exit", "NextIteration", "LoopCond", "While", "StatelessWhile"})
-PIXELS = frozenset({
-    "DecodeJpeg", "DecodePng", "DecodeImage", "DecodeRaw", "ParseExample", "ResizeBilinear", "ResizeBicubic",
-    "ResizeNearestNeighbor", "ResizeArea", "CropAndResize",
-})
+PIXELS = frozenset(
+    {
+        "DecodeJpeg",
+        "DecodePng",
+        "DecodeImage",
+        "DecodeRaw",
+        "ParseExample",
+        "ResizeBilinear",
+        "ResizeBicubic",
+        "ResizeNearestNeighbor",
+        "ResizeArea",
+        "CropAndResize",
+    }
+)
 _CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative", "MatMul"})
 _ON_THE_WAY = IDENTITIES | {"Pad", "PadV2", "PlaceholderWithDefault"}
 
@@ -62,8 +72,11 @@ def is_preprocessing(node: NodeDef) -> bool:
 
 def takes_bytes(node: NodeDef) -> bool:
     """Whether it is a placeholder of whole numbers (or of a file's bytes): pixels, not normalised."""
-    return (node.op.startswith("Placeholder")
-            and node.attr["dtype"].type in (types_pb2.DT_UINT8, types_pb2.DT_STRING, types_pb2.DT_INT32))
+    return node.op.startswith("Placeholder") and node.attr["dtype"].type in (
+        types_pb2.DT_UINT8,
+        types_pb2.DT_STRING,
+        types_pb2.DT_INT32,
+    )
 
 
 def network_input(nodes: Nodes, source: str, outputs: Sequence[str]) -> str | None:

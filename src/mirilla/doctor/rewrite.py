@@ -73,8 +73,7 @@ def bypass(graph_def: GraphDef, source: str, outputs: Sequence[str]) -> list[str
         if name in outputs:
             continue
         if (node.op in IDENTITIES or node.op == "PlaceholderWithDefault") and node.input:
-            note("identities" if node.op in IDENTITIES else "placeholders with a default", name,
-                 node.input[0])
+            note("identities" if node.op in IDENTITIES else "placeholders with a default", name, node.input[0])
         elif node.op == "Switch" and side_of(nodes, node) is not None:
             note("switches whose side is fixed", name, node.input[0])
             alias[f"{name}:1"] = node.input[0]
@@ -166,8 +165,7 @@ def _dropped_out(nodes: Nodes, node: NodeDef) -> str | None:
         factor = nodes.get(node_name(scaled))
         if factor is None or factor.op not in ("RealDiv", "Mul") or not is_random(nodes, mask):
             continue
-        constants = [one for one in data_inputs(factor) if not is_random(nodes, one)
-                     and _is_scalar(nodes, one)]
+        constants = [one for one in data_inputs(factor) if not is_random(nodes, one) and _is_scalar(nodes, one)]
         others = [one for one in data_inputs(factor) if one not in constants]
         if len(constants) == 1 and len(others) == 1:
             return others[0]
@@ -207,8 +205,9 @@ def old_ops(graph_def: GraphDef) -> list[str]:
         if node.op in OLDER and not ("is_training" in node.attr and node.attr["is_training"].b):
             ops[node.op] = ops.get(node.op, 0) + 1
             node.op = OLDER[node.op]
-    return ([f"{count} {op} became {OLDER[op]}" for op, count in ops.items()]
-            + [f"the attribute {name} was dropped from {count} nodes" for name, count in attributes.items()])
+    return [f"{count} {op} became {OLDER[op]}" for op, count in ops.items()] + [
+        f"the attribute {name} was dropped from {count} nodes" for name, count in attributes.items()
+    ]
 
 
 def crop_kernels(graph_def: GraphDef, graph: DeployGraph) -> list[str]:
@@ -223,14 +222,20 @@ def crop_kernels(graph_def: GraphDef, graph: DeployGraph) -> list[str]:
             continue
         parts = [_taps(*one) for one in zip(sides, kernel, layer.strides, strict=True)]
         const = nodes.get(layer.weights_name)
-        if (None in parts or const is None or const.op != "Const"
-                or len([one for one in graph if getattr(one, "weights_name", "") == const.name]) != 1):
+        if (
+            None in parts
+            or const is None
+            or const.op != "Const"
+            or len([one for one in graph if getattr(one, "weights_name", "") == const.name]) != 1
+        ):
             continue
         rows, columns = (slice(*one) for one in parts if one is not None)
         weights = constant_array(const)[rows, columns]
         _set_value(const, weights)
-        said.append(f"the kernel of '{layer.name}' was cut from {kernel[0]}x{kernel[1]} to "
-                    f"{weights.shape[0]}x{weights.shape[1]}: the rest only met padding")
+        said.append(
+            f"the kernel of '{layer.name}' was cut from {kernel[0]}x{kernel[1]} to "
+            f"{weights.shape[0]}x{weights.shape[1]}: the rest only met padding"
+        )
     return said
 
 
@@ -260,8 +265,10 @@ def three_channels(graph_def: GraphDef, graph: DeployGraph) -> list[str]:
     shape = nodes[graph.input].attr["shape"].shape
     if len(shape.dim) == 4:
         shape.dim[3].size = 3
-    return [f"'{first[0].name}' reads RGB instead of grey pictures, by its luma "
-            f"({', '.join(map(str, LUMA))}); grey pictures give what they gave"]
+    return [
+        f"'{first[0].name}' reads RGB instead of grey pictures, by its luma "
+        f"({', '.join(map(str, LUMA))}); grey pictures give what they gave"
+    ]
 
 
 def _set_value(const: NodeDef, value: np.ndarray) -> None:

@@ -23,8 +23,7 @@ def decode_jpeg(content: bytes) -> NDArray[np.uint8]:
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
             if image.width * image.height > MOST_PIXELS:  # known from the header, before anything is decoded
-                raise DataError(f"the picture has {image.width}x{image.height} pixels; "
-                                f"at most {MOST_PIXELS} are read.")
+                raise DataError(f"the picture has {image.width}x{image.height} pixels; at most {MOST_PIXELS} are read.")
             return np.asarray(image.convert("RGB"))
     except Image.DecompressionBombError as error:
         raise DataError(f"the picture has more than {MOST_PIXELS} pixels.") from error
@@ -39,10 +38,13 @@ def from_planes(data: bytes, height: int, width: int, depth: int) -> NDArray[np.
         DataError: the sizes are not those of the data.
     """
     if depth not in (1, 3) or height < 1 or width < 1 or height * width > MOST_PIXELS:
-        raise DataError(f"a raw picture of height {height}, width {width} and depth {depth}; the rule is "
-                        f"positive sides, at most {MOST_PIXELS} pixels and a depth of 1 or 3.")
+        raise DataError(
+            f"a raw picture of height {height}, width {width} and depth {depth}; the rule is "
+            f"positive sides, at most {MOST_PIXELS} pixels and a depth of 1 or 3."
+        )
     if len(data) != height * width * depth:
-        raise DataError(f"{len(data)} bytes for {depth} planes of {height}x{width}; "
-                        f"{height * width * depth} are needed.")
+        raise DataError(
+            f"{len(data)} bytes for {depth} planes of {height}x{width}; {height * width * depth} are needed."
+        )
     planes = np.frombuffer(data, np.uint8).reshape(depth, height, width)
     return np.ascontiguousarray(np.broadcast_to(planes, (3, height, width)).transpose(1, 2, 0))

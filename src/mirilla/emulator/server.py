@@ -39,11 +39,18 @@ class Server:
         MirillaError: the address cannot be listened on.
     """
 
-    def __init__(self, device: Device, host: str = "127.0.0.1", port: int = PORT, *,
-                 most_connections: int = MOST_CONNECTIONS,
-                 most_message_bytes: int = protocol.MOST_MESSAGE_BYTES,
-                 idle_s: float = IDLE_S, message_s: float = MESSAGE_S,
-                 on_request: Callable[[str], None] | None = None):
+    def __init__(
+        self,
+        device: Device,
+        host: str = "127.0.0.1",
+        port: int = PORT,
+        *,
+        most_connections: int = MOST_CONNECTIONS,
+        most_message_bytes: int = protocol.MOST_MESSAGE_BYTES,
+        idle_s: float = IDLE_S,
+        message_s: float = MESSAGE_S,
+        on_request: Callable[[str], None] | None = None,
+    ):
         self.device = device
         self._most_connections, self._most_message_bytes = most_connections, most_message_bytes
         self._idle_s, self._message_s = idle_s, message_s
@@ -55,8 +62,10 @@ class Server:
             self._listener = socket.create_server((host, port), backlog=64)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise MirillaError(f"Cannot listen on {host} port {port}: {reason}.",
-                               "Choose another --port, or an address of this machine for --host.") from error
+            raise MirillaError(
+                f"Cannot listen on {host} port {port}: {reason}.",
+                "Choose another --port, or an address of this machine for --host.",
+            ) from error
         self._listener.settimeout(0.5)
         self.host, self.port = self._listener.getsockname()[:2]
         self._accepting = threading.Thread(target=self._accept, name="emulator", daemon=True)
@@ -108,8 +117,9 @@ class Server:
                     _log.warning("connection from %s refused: %d are open", address, len(self._connections))
                     connection.close()
                     continue
-                thread = threading.Thread(target=self._talk, args=(connection, f"{address[0]}:{address[1]}"),
-                                          daemon=True)
+                thread = threading.Thread(
+                    target=self._talk, args=(connection, f"{address[0]}:{address[1]}"), daemon=True
+                )
                 self._connections[connection] = thread
             thread.start()
 
@@ -120,8 +130,9 @@ class Server:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             while not self._stopping.is_set():
-                content = protocol.receive(connection, most_bytes=self._most_message_bytes,
-                                           idle_s=self._idle_s, within_s=self._message_s)
+                content = protocol.receive(
+                    connection, most_bytes=self._most_message_bytes, idle_s=self._idle_s, within_s=self._message_s
+                )
                 if content is None:
                     return
                 request = protocol.parse_request(content)

@@ -102,8 +102,9 @@ def apply(outputs: Mapping[str, NDArray[np.float32]], configs: Mapping[str, Any]
         rule = config.thresholding
         ignored = tuple((one.dim, one.label) for one in rule.to_ignore)
         try:
-            result[name] = threshold(outputs[name].reshape(-1), tuple(config.logical_shape.values),
-                                     rule.threshold, rule.top_k, ignored)
+            result[name] = threshold(
+                outputs[name].reshape(-1), tuple(config.logical_shape.values), rule.threshold, rule.top_k, ignored
+            )
         except ValueError as error:
             raise ValueError(f"sparse config of '{name}': {error}") from error
     thresholded = dict(result)
@@ -112,8 +113,12 @@ def apply(outputs: Mapping[str, NDArray[np.float32]], configs: Mapping[str, Any]
         if rule.tensor_name not in thresholded:
             raise ValueError(f"sparse config of '{name}': '{rule.tensor_name}' is not a thresholded output")
         try:
-            result[name] = from_sparse(outputs[name].reshape(-1), tuple(configs[name].logical_shape.values),
-                                       thresholded[rule.tensor_name][1], tuple(rule.squeeze_dims))
+            result[name] = from_sparse(
+                outputs[name].reshape(-1),
+                tuple(configs[name].logical_shape.values),
+                thresholded[rule.tensor_name][1],
+                tuple(rule.squeeze_dims),
+            )
         except ValueError as error:
             raise ValueError(f"sparse config of '{name}': {error}") from error
     return result

@@ -33,9 +33,7 @@ MOST_NAME = 256
 MOST_MODEL_BYTES = 24 << 20  # of one model; the largest of the kit's own has some 11 MB
 MOST_SIDE_PX = 2048
 # A tensor must fit the device's memory; the larger of the two sizes in every file, as its role is not known.
-LIMITS = Limits(
-    tensor_elements=format.ARENA_BYTES, live_elements=4 * format.ARENA_BYTES, multiplications=4 * 10**9
-)
+LIMITS = Limits(tensor_elements=format.ARENA_BYTES, live_elements=4 * format.ARENA_BYTES, multiplications=4 * 10**9)
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +75,14 @@ class Device:
         preloaded: models that are there from the start, and again after a reset, by name.
     """
 
-    def __init__(self, *, frames: Frames | None = None, fps: float = 30.0, fp16_activations: bool = False,
-                 preloaded: Mapping[str, Loaded] | None = None):
+    def __init__(
+        self,
+        *,
+        frames: Frames | None = None,
+        fps: float = 30.0,
+        fp16_activations: bool = False,
+        preloaded: Mapping[str, Loaded] | None = None,
+    ):
         self._frames, self._fps = frames, fps
         self._fp16 = fp16_activations
         self._preloaded = dict(preloaded or {})
@@ -143,8 +147,13 @@ class Device:
             raise Refusal(f"Cannot normalise the input with mean {mean} and stddev {stddev}.")
         if len(request.compute_graph) > MOST_MODEL_BYTES:
             raise Refusal(f"A model of {len(request.compute_graph)} bytes; at most {MOST_MODEL_BYTES} fit.")
-        model = CompiledModel.parse(request.compute_graph, f"Model '{name}'", fp16_activations=self._fp16,
-                                    input_size=(shape.height, shape.width), limits=LIMITS)
+        model = CompiledModel.parse(
+            request.compute_graph,
+            f"Model '{name}'",
+            fp16_activations=self._fp16,
+            input_size=(shape.height, shape.width),
+            limits=LIMITS,
+        )
         model.program(shape.height, shape.width)
         with self._lock:
             if self._camera is not None:
@@ -185,12 +194,22 @@ class Device:
             picture = pixels.from_planes(data, shape.height, shape.width, shape.depth)
         return self._infer(request.model_name, loaded, picture, None, request.sparse_configs)
 
-    def _infer(self, name: str, loaded: Loaded, picture: Picture, window: tuple[int, int, int, int] | None,
-               sparse_configs: Mapping[str, Any]) -> Any:
+    def _infer(
+        self,
+        name: str,
+        loaded: Loaded,
+        picture: Picture,
+        window: tuple[int, int, int, int] | None,
+        sparse_configs: Mapping[str, Any],
+    ) -> Any:
         height, width = picture.shape[:2]
         x, y, window_width, window_height = window or (0, 0, width, height)
-        if x < 0 or y < 0 or window_width < 1 or window_height < 1 or (
-            x + window_width > width or y + window_height > height
+        if (
+            x < 0
+            or y < 0
+            or window_width < 1
+            or window_height < 1
+            or (x + window_width > width or y + window_height > height)
         ):
             raise Refusal(f"Window {window} is not inside a {width}x{height} picture.")
         part = picture[y : y + window_height, x : x + window_width]
@@ -228,13 +247,17 @@ class Device:
             loaded = self._find(request.model_name)
             if self._camera is not None:
                 raise Refusal(f"Camera inference on model '{self._camera.model_name}' is already running.")
-            zeros = {n: np.zeros(loaded.model.program(loaded.height, loaded.width).shapes[n], np.float32)
-                     for n in loaded.model.output_names}
+            zeros = {
+                n: np.zeros(loaded.model.program(loaded.height, loaded.width).shapes[n], np.float32)
+                for n in loaded.model.output_names
+            }
             server_sparse.apply(zeros, request.sparse_configs)  # complain now, not at the first frame
             self._camera = Camera(
-                request.model_name, client,
+                request.model_name,
+                client,
                 (window.x, window.y, window.width, window.height) if window is not None else None,
-                request.sparse_configs, Clock(self._fps),
+                request.sparse_configs,
+                Clock(self._fps),
             )
         return protocol.Response()
 
@@ -306,5 +329,7 @@ class Device:
 
 
 def _built_in(name: str) -> str:
-    return (f"The firmware has a model of its own named '{name}' and ignores the graph that is sent under "
-            "this name; the emulator has no such model. Give your model another name.")
+    return (
+        f"The firmware has a model of its own named '{name}' and ignores the graph that is sent under "
+        "this name; the emulator has no such model. Give your model another name."
+    )

@@ -82,8 +82,7 @@ class Coco:
             "sizes": "areas in the original picture's pixels: small < 32*32, medium, large > 96*96",
             "ignored": "crowd and ignored boxes, and detections on them, neither right nor wrong",
             "detections": "at most 100 per picture and class unless named",
-            "data": f"{len(ground_truths)} pictures, {sum(int(c.positives[0]) for c in classes)} "
-            "boxes that count",
+            "data": f"{len(ground_truths)} pictures, {sum(int(c.positives[0]) for c in classes)} boxes that count",
         }
         return Result("coco", tuple(figures), protocol, tuple(curves))
 

@@ -142,6 +142,4 @@ def _match(one: _Prepared, bound: float, threshold: float) -> Matched:
     beside = np.where(ignored[None], one.overlap, 0).max(1, initial=0) >= threshold
     counts = right | ~(beside | (one.sizes_px < bound))
     found = ~ignored & ~free
-    return Matched(
-        one.order, one.scores, one.sizes_px, right, counts, face, one.truth_sizes_px, ~ignored, found
-    )
+    return Matched(one.order, one.scores, one.sizes_px, right, counts, face, one.truth_sizes_px, ~ignored, found)

@@ -48,9 +48,7 @@ class GroundTruth:
             raise ValueError(f"{self.filename}: {len(self.boxes_yxyx)} boxes but {count} classes")
         for name in ("ignore", "difficult", "is_crowd", "group_of"):
             given = getattr(self, name)
-            object.__setattr__(
-                self, name, np.zeros(count, bool) if given is None else np.asarray(given, bool)
-            )
+            object.__setattr__(self, name, np.zeros(count, bool) if given is None else np.asarray(given, bool))
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -123,9 +121,7 @@ class Evaluator(Protocol):
     def evaluate(self, ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> Result: ...
 
 
-def ground_truths_of(
-    samples: Iterable[Sample], labels: LabelMap, *, one_class: bool = False
-) -> list[GroundTruth]:
+def ground_truths_of(samples: Iterable[Sample], labels: LabelMap, *, one_class: bool = False) -> list[GroundTruth]:
     """Ground truth from samples, names turned into the label map's ids.
 
     Args:
@@ -138,11 +134,7 @@ def ground_truths_of(
     ids = {name: item.id for item in labels for name in (item.display_name, item.name) if name}
     found = {label for s in samples for label in s.labels}
     if not one_class and (unknown := sorted(found - set(ids))):
-        met = (
-            "not one class of the data is"
-            if len(unknown) == len(found)
-            else f"{len(unknown)} of them are not"
-        )
+        met = "not one class of the data is" if len(unknown) == len(found) else f"{len(unknown)} of them are not"
         where = next((s.where or s.filename for s in samples if unknown[0] in s.labels), "")
         raise DataError(
             f"The classes of model and data do not meet: the data has {_some(sorted(found))}, the "

@@ -64,9 +64,7 @@ def evaluator(metric: str, labels: LabelMap) -> Evaluator:
     )
 
 
-def detect_all(
-    detector: Any, samples: Sequence[Sample], *, progress: Progress | None = None
-) -> list[Detections]:
+def detect_all(detector: Any, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Detections]:
     """Detections of every sample's photo, in order.
 
     Args:
@@ -157,9 +155,7 @@ def evaluate_model(
     return measure(found, samples, labels, metrics, protocol=protocol, one_class=one_class)
 
 
-def save_results(
-    folder: str | os.PathLike[str], results: Sequence[Result], *, curves: bool = True
-) -> list[Path]:
+def save_results(folder: str | os.PathLike[str], results: Sequence[Result], *, curves: bool = True) -> list[Path]:
     """Write metrics.json and one picture of curves per result into a folder; returns the files.
 
     Raises:

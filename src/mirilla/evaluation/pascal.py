@@ -60,9 +60,7 @@ class Pascal:
             curves.append(Curve(item.name, recall, precision, aps[-1]))
         all_scores = np.concatenate([s for s, _ in everything]) if everything else np.zeros(0)
         all_hits = np.concatenate([h for _, h in everything]) if everything else np.zeros(0, bool)
-        weighted = (
-            average_precision(*precision_recall(all_scores, all_hits, total)) if total else float("nan")
-        )
+        weighted = average_precision(*precision_recall(all_scores, all_hits, total)) if total else float("nan")
         head = [Figure(f"mAP{at}", _mean(aps)), Figure(f"weighted mAP{at}", weighted)]
         if self.eleven_point:
             head.append(Figure(f"mAP{at} (11-point)", _mean(elevens)))

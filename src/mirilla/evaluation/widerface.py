@@ -65,14 +65,11 @@ class WiderFace:
                     boxes = np.asarray(faces[p], np.float64).reshape(-1, 4)
                     counts = np.zeros((len(LEVELS), len(boxes)), bool)
                     for at, lists in zip(counts, kept, strict=True):
-                        at[np.asarray(lists[p], np.int64).reshape(-1) - 1] = (
-                            True  # numbers in the file start at 1
-                        )
+                        at[np.asarray(lists[p], np.int64).reshape(-1) - 1] = True  # numbers in the file start at 1
                     pictures.append(WiderPicture(f"{_text(event)}/{_text(name)}", boxes, counts))
         except (IndexError, ValueError, TypeError) as error:
             raise DataError(
-                f"{folder}: the .mat files are not WIDER FACE's ground truth, or do not belong together: "
-                f"{error}.",
+                f"{folder}: the .mat files are not WIDER FACE's ground truth, or do not belong together: {error}.",
                 "Take the four files of the benchmark's evaluation tools.",
             ) from error
         return cls(tuple(pictures))
@@ -88,9 +85,7 @@ class WiderFace:
             rows[picture_name(truth.filename)] = rows_of(found, truth.height_px, truth.width_px)
         return self.evaluate_predictions(rows)
 
-    def evaluate_predictions(
-        self, predictions: Mapping[str, NDArray], source: str = "the predictions"
-    ) -> Result:
+    def evaluate_predictions(self, predictions: Mapping[str, NDArray], source: str = "the predictions") -> Result:
         """Figures "easy", "medium", "hard".
 
         Args:
@@ -104,9 +99,7 @@ class WiderFace:
         refuse_unknown(predictions, self.names, source)
         every = [p[:, 4] for p in predictions.values() if len(p)]
         if not every:
-            raise DataError(
-                f"{source} hold not one box.", "Check the folder, and the detector's score threshold."
-            )
+            raise DataError(f"{source} hold not one box.", "Check the folder, and the detector's score threshold.")
         low, high = min(float(s.min()) for s in every), max(float(s.max()) for s in every)
         span = high - low or 1.0
         kept: list[list[NDArray]] = [[] for _ in LEVELS]  # scores that count, per level and picture
@@ -140,13 +133,10 @@ class WiderFace:
         protocol = {
             "metric": "WIDER FACE AP (official rule)",
             "IoU": f"{self.iou:g}, boxes one pixel wider and higher",
-            "interpolation": f"all points of {THRESHOLDS} score thresholds, scores scaled to [0, 1] "
-            "over the set",
+            "interpolation": f"all points of {THRESHOLDS} score thresholds, scores scaled to [0, 1] over the set",
             "sizes": "the benchmark's levels",
-            "ignored": "faces outside the level, and detections that overlap one of them most, "
-            "neither right nor wrong",
-            "data": f"WIDER FACE validation, {len(self.pictures)} pictures, {absent} of them "
-            "without predictions",
+            "ignored": "faces outside the level, and detections that overlap one of them most, neither right nor wrong",
+            "data": f"WIDER FACE validation, {len(self.pictures)} pictures, {absent} of them without predictions",
         }
         return Result("widerface", tuple(figures), protocol, tuple(curves))
 

@@ -18,10 +18,7 @@ from mirilla.errors import DataError
 from mirilla.evaluation.widerface import picture_name
 from mirilla.files import explaining, write_text
 
-_REMEDY = (
-    "Each file holds the picture's name, the number of boxes, and a line "
-    "'xmin ymin width height score' per box."
-)
+_REMEDY = "Each file holds the picture's name, the number of boxes, and a line 'xmin ymin width height score' per box."
 
 
 def read_predictions(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float64]]:

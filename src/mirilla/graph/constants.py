@@ -17,8 +17,12 @@ from mirilla.graph.rules import breach
 
 MAX_ELEMENTS = 1 << 24
 _CAST = {
-    types_pb2.DT_FLOAT: np.float32, types_pb2.DT_INT32: np.int32, types_pb2.DT_INT64: np.int64,
-    types_pb2.DT_DOUBLE: np.float64, types_pb2.DT_HALF: np.float16, types_pb2.DT_BOOL: np.bool_,
+    types_pb2.DT_FLOAT: np.float32,
+    types_pb2.DT_INT32: np.int32,
+    types_pb2.DT_INT64: np.int64,
+    types_pb2.DT_DOUBLE: np.float64,
+    types_pb2.DT_HALF: np.float16,
+    types_pb2.DT_BOOL: np.bool_,
 }
 
 
@@ -44,8 +48,7 @@ def _strided_slice(node: NodeDef, args: Sequence[np.ndarray]) -> np.ndarray:
 
 def _slice(node: NodeDef, args: Sequence[np.ndarray]) -> np.ndarray:
     value, begin, size = args
-    return value[tuple(slice(int(b), None if s == -1 else int(b) + int(s))
-                       for b, s in zip(begin, size, strict=True))]
+    return value[tuple(slice(int(b), None if s == -1 else int(b) + int(s)) for b, s in zip(begin, size, strict=True))]
 
 
 def _squeeze(node: NodeDef, args: Sequence[np.ndarray]) -> np.ndarray:
@@ -64,6 +67,7 @@ def _reduce(function: Callable) -> Callable[[NodeDef, Sequence[np.ndarray]], np.
     def apply(node: NodeDef, args: Sequence[np.ndarray]) -> np.ndarray:
         axes = tuple(int(axis) for axis in args[1].reshape(-1))
         return np.asarray(function(args[0], axis=axes, keepdims=node.attr["keep_dims"].b))
+
     return apply
 
 
@@ -106,14 +110,21 @@ def evaluate(node: NodeDef, args: Sequence[np.ndarray]) -> np.ndarray:
         RuleError: an op that is not evaluated, or one that its values do not fit.
     """
     if node.op not in _EVALUATE:
-        raise breach("constant-op", node.name,
-                     f"The node '{node.name}' ({node.op}) computes a constant in an unknown way.",
-                     "Freeze the graph for inference again, or fold its constants first.", op=node.op)
+        raise breach(
+            "constant-op",
+            node.name,
+            f"The node '{node.name}' ({node.op}) computes a constant in an unknown way.",
+            "Freeze the graph for inference again, or fold its constants first.",
+            op=node.op,
+        )
     try:
         with np.errstate(all="ignore"):
             return np.asarray(_EVALUATE[node.op](node, args))
     except (ValueError, IndexError, KeyError, TypeError, MemoryError, OverflowError) as error:
-        raise breach("constant-op", node.name,
-                     f"The node '{node.name}' ({node.op}) cannot be evaluated: {error}.",
-                     "The graph is damaged or was made for another input size: give --input-size, or "
-                     "export it again.", op=node.op) from None
+        raise breach(
+            "constant-op",
+            node.name,
+            f"The node '{node.name}' ({node.op}) cannot be evaluated: {error}.",
+            "The graph is damaged or was made for another input size: give --input-size, or export it again.",
+            op=node.op,
+        ) from None

@@ -56,10 +56,13 @@ def _follow(graph: DeployGraph, layers: Sequence[deploy.Layer]) -> bool:
     """Whether each reads the one before, and nothing else reads what lies between."""
     readers = graph.consumers()
     names = [graph.input, *(layer.name for layer in layers)]
-    return all(
-        layer.inputs == (name,) and readers[name] == (layer.name,) and name not in graph.outputs
-        for name, layer in zip(names[:-1], layers, strict=True)
-    ) and names[-1] not in graph.outputs
+    return (
+        all(
+            layer.inputs == (name,) and readers[name] == (layer.name,) and name not in graph.outputs
+            for name, layer in zip(names[:-1], layers, strict=True)
+        )
+        and names[-1] not in graph.outputs
+    )
 
 
 def _is(layer: deploy.Conv | deploy.Depthwise, kind: type[deploy.Linear], side: int, stride: int) -> bool:

@@ -25,15 +25,17 @@ def padded(x: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> np
     return out
 
 
-def _pads(shape: tuple[int, ...], kernel: tuple[int, int], strides: tuple[int, int],
-          padding: str) -> tuple[tuple[int, int], tuple[int, int]]:
+def _pads(
+    shape: tuple[int, ...], kernel: tuple[int, int], strides: tuple[int, int], padding: str
+) -> tuple[tuple[int, int], tuple[int, int]]:
     if padding != SAME:
         return (0, 0), (0, 0)
     return same_pads(shape[0], kernel[0], strides[0]), same_pads(shape[1], kernel[1], strides[1])
 
 
-def conv(shape: tuple[int, int, int], weights: np.ndarray, bias: np.ndarray | None,
-         strides: tuple[int, int], padding: str) -> Kernel:
+def conv(
+    shape: tuple[int, int, int], weights: np.ndarray, bias: np.ndarray | None, strides: tuple[int, int], padding: str
+) -> Kernel:
     """A convolution of maps of `shape` with weights [kh, kw, in, out]: a matrix product over windows."""
     h, w, c = shape
     kh, kw, _, c_out = weights.shape
@@ -58,8 +60,9 @@ def conv(shape: tuple[int, int, int], weights: np.ndarray, bias: np.ndarray | No
     return run
 
 
-def depthwise(shape: tuple[int, int, int], weights: np.ndarray, bias: np.ndarray | None,
-              strides: tuple[int, int], padding: str) -> Kernel:
+def depthwise(
+    shape: tuple[int, int, int], weights: np.ndarray, bias: np.ndarray | None, strides: tuple[int, int], padding: str
+) -> Kernel:
     """A depthwise convolution of maps of `shape` with weights [kh, kw, channels, multiplier]."""
     h, w, c = shape
     kh, kw, _, multiplier = weights.shape
@@ -97,8 +100,9 @@ def depthwise(shape: tuple[int, int, int], weights: np.ndarray, bias: np.ndarray
     return run
 
 
-def pool(shape: tuple[int, int, int], window: tuple[int, int], strides: tuple[int, int], padding: str,
-         kind: str) -> Kernel:
+def pool(
+    shape: tuple[int, int, int], window: tuple[int, int], strides: tuple[int, int], padding: str, kind: str
+) -> Kernel:
     """Average (zeros of padding not counted) or maximum over windows."""
     h, w, _ = shape
     sh, sw = strides
@@ -108,8 +112,11 @@ def pool(shape: tuple[int, int, int], window: tuple[int, int], strides: tuple[in
     fill = np.float32(0) if kind == "average" else np.float32(-np.inf)
 
     def taps(x: np.ndarray) -> list[np.ndarray]:
-        return [x[i : i + (rows - 1) * sh + 1 : sh, j : j + (columns - 1) * sw + 1 : sw]
-                for i in range(window[0]) for j in range(window[1])]
+        return [
+            x[i : i + (rows - 1) * sh + 1 : sh, j : j + (columns - 1) * sw + 1 : sw]
+            for i in range(window[0])
+            for j in range(window[1])
+        ]
 
     counts = np.asarray(np.sum(taps(inside), axis=0, dtype=np.float32))
 

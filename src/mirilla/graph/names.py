@@ -23,6 +23,7 @@ def clean(name: str) -> str:
 
 def nearest(name: str, known: Collection[str], count: int = 3) -> list[str]:
     """The real names most like `name`, best first; those that differ only in '_', '/' or case come first."""
+
     def plain(text: str) -> str:
         return "".join(letter for letter in clean(text).lower() if letter.isalnum())
 
@@ -37,8 +38,7 @@ def nearest(name: str, known: Collection[str], count: int = 3) -> list[str]:
     return list(dict.fromkeys([*alike, *close]))[:count]
 
 
-def check(name: str, known: Collection[str], role: str, option: str,
-          others: Sequence[str] | None = None) -> str:
+def check(name: str, known: Collection[str], role: str, option: str, others: Sequence[str] | None = None) -> str:
     """The name, when the graph has it.
 
     Args:

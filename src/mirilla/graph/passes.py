@@ -34,8 +34,7 @@ def _readers(layers: Sequence[Layer], outputs: Sequence[str]) -> Counter[str]:
     return count
 
 
-def _merge(layers: Sequence[Layer], outputs: Sequence[str],
-           fuse: Callable[[Layer, Layer], Layer | None]) -> Layers:
+def _merge(layers: Sequence[Layer], outputs: Sequence[str], fuse: Callable[[Layer, Layer], Layer | None]) -> Layers:
     """Replace producer and only reader by `fuse(producer, reader)` wherever that is a layer."""
     readers = _readers(layers, outputs)
     kept: dict[str, Layer] = {}
@@ -60,6 +59,7 @@ def fold_affine(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
     Raises:
         RuleError: an Affine that follows nothing it can be folded into, or whose result is not finite.
     """
+
     def fuse(producer: Layer, layer: Layer) -> Layer | None:
         if not isinstance(layer, Affine) or not isinstance(producer, Linear) or producer.activation:
             return None
@@ -68,12 +68,20 @@ def fold_affine(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
     done = _merge(layers, outputs, fuse)
     left = [layer for layer in done if isinstance(layer, Affine)]
     if left:
-        raise RuleError([Finding(
-            "not-foldable", layer.name,
-            f"'{layer.name}' scales or shifts the channels of '{layer.inputs[0]}', but does not follow a "
-            "convolution that only it reads; there it cannot be folded into weights.",
-            "If this is preprocessing, name the tensor after it as the input (--input-tensor); otherwise put "
-            "batch norm directly after a convolution.", op="Affine") for layer in left])
+        raise RuleError(
+            [
+                Finding(
+                    "not-foldable",
+                    layer.name,
+                    f"'{layer.name}' scales or shifts the channels of '{layer.inputs[0]}', but does not follow a "
+                    "convolution that only it reads; there it cannot be folded into weights.",
+                    "If this is preprocessing, name the tensor after it as the input (--input-tensor); otherwise put "
+                    "batch norm directly after a convolution.",
+                    op="Affine",
+                )
+                for layer in left
+            ]
+        )
     return done
 
 
@@ -90,12 +98,25 @@ def _folded(producer: Linear, layer: Affine) -> Linear:
             bias = offset if bias is None else bias + offset
     for what, array in (("weights", weights), ("bias", bias)):
         if array is not None and not np.isfinite(array).all():
-            raise RuleError([Finding(
-                "not-finite", layer.name, f"Folding '{layer.name}' into '{producer.linear_name}' gives "
-                f"{what} that are not finite.",
-                "A variance is negative or training diverged: use another checkpoint.")])
-    return replace(producer, name=layer.name, linear_name=layer.name, position=layer.position,
-                   linear_position=layer.position, weights=weights, bias=bias)
+            raise RuleError(
+                [
+                    Finding(
+                        "not-finite",
+                        layer.name,
+                        f"Folding '{layer.name}' into '{producer.linear_name}' gives {what} that are not finite.",
+                        "A variance is negative or training diverged: use another checkpoint.",
+                    )
+                ]
+            )
+    return replace(
+        producer,
+        name=layer.name,
+        linear_name=layer.name,
+        position=layer.position,
+        linear_position=layer.position,
+        weights=weights,
+        bias=bias,
+    )
 
 
 def fuse_padding(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
@@ -107,8 +128,10 @@ def fuse_padding(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
             return None
         (top, bottom), (left, right) = producer.pads
         rows, columns = (shapes[producer.name][0] - top - bottom, shapes[producer.name][1] - left - right)
-        same = (deploy.same_pads(rows, layer.weights.shape[0], layer.strides[0]),
-                deploy.same_pads(columns, layer.weights.shape[1], layer.strides[1]))
+        same = (
+            deploy.same_pads(rows, layer.weights.shape[0], layer.strides[0]),
+            deploy.same_pads(columns, layer.weights.shape[1], layer.strides[1]),
+        )
         if layer.padding != deploy.VALID or same != producer.pads:
             return None
         return replace(layer, inputs=producer.inputs, padding=deploy.SAME)
@@ -118,9 +141,13 @@ def fuse_padding(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
 
 def fuse_activations(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
     """Relu6 (Relu, Sigmoid) becomes part of what it follows, when nothing else reads that."""
+
     def fuse(producer: Layer, layer: Layer) -> Layer | None:
-        if (isinstance(layer, deploy.Activation) and isinstance(producer, Linear | deploy.Add)
-                and producer.activation is None):
+        if (
+            isinstance(layer, deploy.Activation)
+            and isinstance(producer, Linear | deploy.Add)
+            and producer.activation is None
+        ):
             return replace(producer, name=layer.name, position=layer.position, activation=layer.kind)
         return None
 

@@ -19,22 +19,33 @@ from mirilla.protos.graphdef import constant_array, read_graph_def
 
 # The names that exporters give, best known first.
 INPUTS = ("Preprocessor/sub", "normalized_input_image_tensor", "input", "Placeholder", "image_tensor")
-OUTPUTS = (("concat", "concat_1"), ("raw_outputs/box_encodings", "raw_outputs/class_predictions"),
-           ("Squeeze", "concat_1"), ("final_result",), ("MobilenetV1/Predictions/Reshape_1",))
+OUTPUTS = (
+    ("concat", "concat_1"),
+    ("raw_outputs/box_encodings", "raw_outputs/class_predictions"),
+    ("Squeeze", "concat_1"),
+    ("final_result",),
+    ("MobilenetV1/Predictions/Reshape_1",),
+)
 MAX_SIDE = 4096
 _RESIZES = ("ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea")
 
 
-def load(path: str | os.PathLike[str], input_tensor: str | None = None,
-         output_tensors: str | Sequence[str] | None = None,
-         input_size: int | tuple[int, int] | None = None) -> DeployGraph:
+def load(
+    path: str | os.PathLike[str],
+    input_tensor: str | None = None,
+    output_tensors: str | Sequence[str] | None = None,
+    input_size: int | tuple[int, int] | None = None,
+) -> DeployGraph:
     """Read a frozen graph from a file; see `read`."""
     return read(read_graph_def(path), input_tensor, output_tensors, input_size)
 
 
-def read(graph_def: GraphDef, input_tensor: str | None = None,
-         output_tensors: str | Sequence[str] | None = None,
-         input_size: int | tuple[int, int] | None = None) -> DeployGraph:
+def read(
+    graph_def: GraphDef,
+    input_tensor: str | None = None,
+    output_tensors: str | Sequence[str] | None = None,
+    input_size: int | tuple[int, int] | None = None,
+) -> DeployGraph:
     """Read a frozen graph into layers.
 
     Args:
@@ -56,57 +67,74 @@ def read(graph_def: GraphDef, input_tensor: str | None = None,
     check_ops([nodes[name] for name in needed if name != source])
     channels = _input_channels(nodes, needed, source)
     rows, columns = _input_size(nodes, source, input_size, notes)
-    layers, values = lower([(positions[name], nodes[name]) for name in needed if name != source], source,
-                           (rows, columns, channels))
+    layers, values = lower(
+        [(positions[name], nodes[name]) for name in needed if name != source], source, (rows, columns, channels)
+    )
     shapes = []
     for name in outputs:
         value = values[name]
         if not isinstance(value, Tensor) or value.name == source:
-            raise breach("constant-output", name, f"The output '{name}' does not depend on what the network "
-                         "computes.", "Name another output (--output-tensors).")
+            raise breach(
+                "constant-output",
+                name,
+                f"The output '{name}' does not depend on what the network computes.",
+                "Name another output (--output-tensors).",
+            )
         shapes.append(value.image_shape)
         if value.name != name:  # an Identity: a reshape that changes nothing, so that the name survives
-            layers.append(deploy.Reshape(name=name, inputs=(value.name,), shape=value.image_shape,
-                                         position=positions[name]))
+            layers.append(
+                deploy.Reshape(name=name, inputs=(value.name,), shape=value.image_shape, position=positions[name])
+            )
     layers = simplify(layers, outputs)
-    return DeployGraph(source, (rows, columns, channels), tuple(layers), outputs, tuple(shapes),
-                       _preprocessing(nodes, source), tuple(notes))
+    return DeployGraph(
+        source,
+        (rows, columns, channels),
+        tuple(layers),
+        outputs,
+        tuple(shapes),
+        _preprocessing(nodes, source),
+        tuple(notes),
+    )
 
 
-def ends(graph_def: GraphDef, input_tensor: str | None = None,
-         output_tensors: str | Sequence[str] | None = None) -> tuple[str, tuple[str, ...]]:
+def ends(
+    graph_def: GraphDef, input_tensor: str | None = None, output_tensors: str | Sequence[str] | None = None
+) -> tuple[str, tuple[str, ...]]:
     """Names of a frozen graph's input and outputs, as `read` finds them; same errors."""
     nodes = {node.name: node for node in graph_def.node}
     outputs = _find_outputs(nodes, output_tensors, [])
     return _find_input(nodes, input_tensor, outputs, []), outputs
 
 
-def _find_outputs(nodes: dict[str, NodeDef], given: str | Sequence[str] | None,
-                  notes: list[str]) -> tuple[str, ...]:
+def _find_outputs(nodes: dict[str, NodeDef], given: str | Sequence[str] | None, notes: list[str]) -> tuple[str, ...]:
     if given:
         wanted = names.split_names(given)
-        found = [names.check(name, nodes.keys(), "output tensor", "--output-tensors", wanted)
-                 for name in wanted]
+        found = [names.check(name, nodes.keys(), "output tensor", "--output-tensors", wanted) for name in wanted]
         if len(set(found)) != len(found):
-            raise breach("duplicate-output", found[0], f"An output is named twice: {', '.join(found)}.",
-                         "Name each output once.")
+            raise breach(
+                "duplicate-output", found[0], f"An output is named twice: {', '.join(found)}.", "Name each output once."
+            )
         return tuple(found)
     for candidate in OUTPUTS:
         if all(name in nodes for name in candidate):
             notes.append(f"outputs: {', '.join(candidate)} (usual names, found in the graph)")
             return candidate
     read = {node_name(reference) for node in nodes.values() for reference in node.input}
-    ends = tuple(name for name, node in nodes.items()
-                 if name not in read and node.op not in ("Const", "NoOp", "Placeholder", "Assert"))
+    ends = tuple(
+        name
+        for name, node in nodes.items()
+        if name not in read and node.op not in ("Const", "NoOp", "Placeholder", "Assert")
+    )
     if 1 <= len(ends) <= 4:
         notes.append(f"outputs: {', '.join(ends)} (nothing reads them)")
         return ends
-    raise ModelError(f"The graph's outputs cannot be told: {len(ends)} nodes are read by no other.",
-                     "Name them with --output-tensors (an SSD graph has concat,concat_1).")
+    raise ModelError(
+        f"The graph's outputs cannot be told: {len(ends)} nodes are read by no other.",
+        "Name them with --output-tensors (an SSD graph has concat,concat_1).",
+    )
 
 
-def _find_input(nodes: dict[str, NodeDef], given: str | None, outputs: Sequence[str],
-                notes: list[str]) -> str:
+def _find_input(nodes: dict[str, NodeDef], given: str | None, outputs: Sequence[str], notes: list[str]) -> str:
     if given:
         return names.check(given, nodes.keys(), "input tensor", "--input-tensor")
     for name in INPUTS:
@@ -117,8 +145,10 @@ def _find_input(nodes: dict[str, NodeDef], given: str | None, outputs: Sequence[
     if len(placeholders) == 1:
         notes.append(f"input: {placeholders[0]} (the only Placeholder)")
         return placeholders[0]
-    raise ModelError(f"The graph's input cannot be told: it has {len(placeholders)} Placeholders.",
-                     "Name it with --input-tensor (an SSD graph has Preprocessor/sub).")
+    raise ModelError(
+        f"The graph's input cannot be told: it has {len(placeholders)} Placeholders.",
+        "Name it with --input-tensor (an SSD graph has Preprocessor/sub).",
+    )
 
 
 def _prune(nodes: dict[str, NodeDef], source: str, outputs: Sequence[str]) -> list[str]:
@@ -135,11 +165,15 @@ def _prune(nodes: dict[str, NodeDef], source: str, outputs: Sequence[str]) -> li
             if state.get(name) == 2:
                 return
             if name not in nodes:
-                raise ModelError(f"The node '{reader}' reads '{name}', which the graph does not have.",
-                                 "The graph is damaged: export it again.")
+                raise ModelError(
+                    f"The node '{reader}' reads '{name}', which the graph does not have.",
+                    "The graph is damaged: export it again.",
+                )
             if state.get(name) == 1:
-                what = (f"The network runs through a loop at '{name}' ({nodes[name].op}); the rule is layers "
-                        "one after the other.")
+                what = (
+                    f"The network runs through a loop at '{name}' ({nodes[name].op}); the rule is layers "
+                    "one after the other."
+                )
                 raise breach("loop", name, what, _loop_remedy(name), op=nodes[name].op)
             state[name] = 1
             stack.append((name, iter([node_name(one) for one in data_inputs(nodes[name])])))
@@ -155,8 +189,12 @@ def _prune(nodes: dict[str, NodeDef], source: str, outputs: Sequence[str]) -> li
             else:
                 visit(following, name)
     if not reached:
-        raise breach("not-connected", source, f"The outputs {', '.join(outputs)} do not depend on the input "
-                     f"'{source}'.", "Name an input that the outputs are computed from (--input-tensor).")
+        raise breach(
+            "not-connected",
+            source,
+            f"The outputs {', '.join(outputs)} do not depend on the input '{source}'.",
+            "Name an input that the outputs are computed from (--input-tensor).",
+        )
     return order
 
 
@@ -166,8 +204,11 @@ def _loop_remedy(name: str) -> str:
     after = "Name outputs before it (--output-tensors concat,concat_1 in SSD graphs)."
     if name.startswith("Postprocessor"):
         return f"It is postprocessing, which runs on the host. {after}"
-    return f"It is preprocessing, which runs on the host. {before}" if name.startswith("Preprocessor") else (
-        f"If it is preprocessing: {before} If it is postprocessing: {after}")
+    return (
+        f"It is preprocessing, which runs on the host. {before}"
+        if name.startswith("Preprocessor")
+        else (f"If it is preprocessing: {before} If it is postprocessing: {after}")
+    )
 
 
 def _through_identities(nodes: dict[str, NodeDef], reference: str) -> NodeDef | None:
@@ -194,13 +235,16 @@ def _input_channels(nodes: dict[str, NodeDef], needed: Sequence[str], source: st
     return int(shape[3]) if len(shape) == 4 and shape[3] > 0 else 3
 
 
-def _input_size(nodes: dict[str, NodeDef], source: str, given: int | tuple[int, int] | None,
-                notes: list[str]) -> tuple[int, int]:
+def _input_size(
+    nodes: dict[str, NodeDef], source: str, given: int | tuple[int, int] | None, notes: list[str]
+) -> tuple[int, int]:
     if given is not None:
         rows, columns = (given, given) if isinstance(given, int) else given
         if not (1 <= rows <= MAX_SIDE and 1 <= columns <= MAX_SIDE):
-            raise ModelError(f"An input size of {rows}x{columns} is outside 1 to {MAX_SIDE}.",
-                             "Give --input-size in pixels, 256 say.")
+            raise ModelError(
+                f"An input size of {rows}x{columns} is outside 1 to {MAX_SIDE}.",
+                "Give --input-size in pixels, 256 say.",
+            )
         return rows, columns
     shape = [dim.size for dim in nodes[source].attr["shape"].shape.dim]
     if len(shape) == 4 and 0 < shape[1] <= MAX_SIDE and 0 < shape[2] <= MAX_SIDE:
@@ -218,12 +262,14 @@ def _input_size(nodes: dict[str, NodeDef], source: str, given: int | tuple[int, 
         rows, columns = sizes.pop()
         notes.append(f"input size: {rows}x{columns} (the graph resizes to it)")
         return rows, columns
-    raise breach("input-size", source, "The graph does not say how large its input is.",
-                 "Give it with --input-size, 256 say.")
+    raise breach(
+        "input-size", source, "The graph does not say how large its input is.", "Give it with --input-size, 256 say."
+    )
 
 
 def _preprocessing(nodes: dict[str, NodeDef], source: str) -> Preprocessing | None:
     """What Preprocessor/sub does: scale * x - offset."""
+
     def scalar(reference: str) -> float | None:
         node = _through_identities(nodes, reference)
         if node is None or node.op != "Const":

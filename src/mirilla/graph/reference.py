@@ -27,8 +27,9 @@ class Runner:
         last_reader = {name: index for index, layer in enumerate(graph.layers) for name in layer.inputs}
         self._steps: list[tuple[Layer, Step, list[str]]] = []
         for index, layer in enumerate(graph.layers):
-            done = [name for name in dict.fromkeys(layer.inputs)
-                    if last_reader[name] == index and name not in graph.outputs]
+            done = [
+                name for name in dict.fromkeys(layer.inputs) if last_reader[name] == index and name not in graph.outputs
+            ]
             self._steps.append((layer, _step(layer, [shapes[name] for name in layer.inputs]), done))
             shapes[layer.name] = layer.shape
 
@@ -48,12 +49,16 @@ class Runner:
         if images.ndim == 3:
             images = images[None]
         if images.ndim != 4 or images.shape[1:] != self.graph.input_shape:
-            raise ModelError(f"The network takes pictures of {self.graph.input_shape} (rows, columns, "
-                             "channels);"
-                             f" these have the shape {images.shape}.",
-                             "Resize them to the network's input.")
-        found = {name: np.empty((len(images), *shape), np.float32)
-                 for name, shape in zip(self.graph.outputs, self.graph.output_shapes, strict=True)}
+            raise ModelError(
+                f"The network takes pictures of {self.graph.input_shape} (rows, columns, "
+                "channels);"
+                f" these have the shape {images.shape}.",
+                "Resize them to the network's input.",
+            )
+        found = {
+            name: np.empty((len(images), *shape), np.float32)
+            for name, shape in zip(self.graph.outputs, self.graph.output_shapes, strict=True)
+        }
         for number, image in enumerate(images):
             tensors = self.activations(image, keep=False)
             for name, array in found.items():
@@ -114,8 +119,7 @@ def _step(layer: Layer, shapes: list[Shape]) -> Step:
         return lambda x, y: activate(x + y, layer.activation)
     if isinstance(layer, deploy.Softmax):
         return softmax
-    raise ModelError(f"The layer '{layer.name}' ({layer.op}) cannot be run here.",
-                     "Simplify the graph first.")
+    raise ModelError(f"The layer '{layer.name}' ({layer.op}) cannot be run here.", "Simplify the graph first.")
 
 
 def _linear(layer: deploy.Linear, shape: Shape) -> Step:

@@ -46,7 +46,8 @@ class RuleError(ModelError):
         super().__init__(what, " ".join(dict.fromkeys(finding.remedy for finding in first)))
 
 
-def breach(rule: str, layer: str, what: str, remedy: str, *, certainty: str = PROVEN,
-           op: str | None = None) -> RuleError:
+def breach(
+    rule: str, layer: str, what: str, remedy: str, *, certainty: str = PROVEN, op: str | None = None
+) -> RuleError:
     """A RuleError with a single finding."""
     return RuleError([Finding(rule, layer, what, remedy, certainty, op)])

@@ -152,14 +152,10 @@ def steps_of(
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         if not speeds:
-            raise TrainingError(
-                "The training's speed could not be measured.", "Give --steps rather than --minutes."
-            )
+            raise TrainingError("The training's speed could not be measured.", "Give --steps rather than --minutes.")
         return Done((), {"images_per_s": speeds[-1]})
 
-    speed = workspace.stage(
-        "speed", fingerprint(lasting, options.batch_size, options.minutes, options.device), stage
-    )
+    speed = workspace.stage("speed", fingerprint(lasting, options.batch_size, options.minutes, options.device), stage)
     steps = max(1, int(speed["images_per_s"] * 60 * (options.minutes or 0) / options.batch_size))
     console.say(f"  {speed['images_per_s']:.0f} pictures/s: {steps} steps in {options.minutes:g} min")
     return steps

@@ -62,9 +62,7 @@ def run_demo(options: DemoOptions) -> Outcome:
 
         def draw() -> Done:
             with console.progress("drawing", options.pictures + EVAL_PICTURES, "pictures") as bar:
-                toy.write(
-                    folder, train=options.pictures, val=EVAL_PICTURES, seed=options.seed, drawn=bar.advance
-                )
+                toy.write(folder, train=options.pictures, val=EVAL_PICTURES, seed=options.seed, drawn=bar.advance)
             return Done(sorted(p for p in folder.rglob("*") if p.is_file()))
 
         workspace.stage("draw", fingerprint(_DRAWING, options.seed, options.pictures, EVAL_PICTURES), draw)

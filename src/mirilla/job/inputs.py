@@ -46,9 +46,7 @@ def read_inputs(options: JobOptions, advance: Callable[[int], object] | None = N
     if options.split_file is not None:
         sets, unused = _with_split(sets, options.split_file)
         if unused:
-            notes.append(
-                f"{options.split_file} names {len(unused)} pictures that no data set has, {unused[0]} first."
-            )
+            notes.append(f"{options.split_file} names {len(unused)} pictures that no data set has, {unused[0]} first.")
     chosen = [select(path)[1] is not None for path in options.datasets]
     trains = [_train_part(one, whole) for one, whole in zip(sets, chosen, strict=True)]
     findings = [finding for one in sets for finding in one.problems]
@@ -61,9 +59,7 @@ def read_inputs(options: JobOptions, advance: Callable[[int], object] | None = N
         train = combine([one for one in trains if one is not None], "train")
     else:
         evals = [
-            one.part(EVAL)
-            for one, whole in zip(sets, chosen, strict=True)
-            if EVAL in one.parts.values() and not whole
+            one.part(EVAL) for one, whole in zip(sets, chosen, strict=True) if EVAL in one.parts.values() and not whole
         ]
         train = combine([one for one in trains if one is not None], "train")
         if evals:

@@ -18,9 +18,7 @@ _LOWEST, _HIGHEST = 0.05, 0.95
 _CURVE_POINTS = 200
 
 
-def best_threshold(
-    samples: Sequence[Sample], found: Sequence[Detections], labels: Mapping[int, str]
-) -> float:
+def best_threshold(samples: Sequence[Sample], found: Sequence[Detections], labels: Mapping[int, str]) -> float:
     """The score threshold with the best F1 (harmonic mean of precision and recall) at IoU 0.5.
 
     Ignored objects count neither way. DEFAULT_THRESHOLD where nothing right is found at all.
@@ -58,9 +56,7 @@ def result_json(result: Result) -> dict[str, Any]:
     for curve in result.curves:
         if not len(curve.recall) or np.isnan(curve.ap):
             continue
-        keep = np.unique(
-            np.linspace(0, len(curve.recall) - 1, min(len(curve.recall), _CURVE_POINTS)).astype(int)
-        )
+        keep = np.unique(np.linspace(0, len(curve.recall) - 1, min(len(curve.recall), _CURVE_POINTS)).astype(int))
         curves.append(
             {
                 "name": curve.name,

@@ -72,9 +72,7 @@ def work(options: JobOptions, workspace: Workspace) -> Outcome:
         console.say(f"  {line}")
     checked = _check(workspace, found)
     found = _without_useless(found, checked["useless"])
-    data_print = fingerprint(
-        samples_fingerprint(found.train.samples, times=False), label_map_text(found.labels)
-    )
+    data_print = fingerprint(samples_fingerprint(found.train.samples, times=False), label_map_text(found.labels))
     lasting = fingerprint(data_print, configure.lasting_options(options))
     _require_same_training(workspace, lasting, options)
     converted = _convert(workspace, found, data_print)
@@ -172,9 +170,7 @@ def _convert(workspace: Workspace, found: Inputs, data_print: str) -> Mapping[st
         with console.progress("writing records", sum(map(len, sets.values())), "pictures") as bar:
             for part, samples in sets.items():
                 shards = max(1, round(len(samples) / _SHARD_PICTURES))
-                paths = write_tfrecords(
-                    samples, found.labels, folder / f"{part}.tfrecord", shards, bar.advance
-                )
+                paths = write_tfrecords(samples, found.labels, folder / f"{part}.tfrecord", shards, bar.advance)
                 made[part] = [p.name for p in paths]
         outputs = [label_map, *(folder / n for names in made.values() for n in names)]
         return Done(outputs, made)
@@ -234,8 +230,7 @@ def _evaluate(
         }
         metrics = ("faces", "coco", "pascal") if len(found.labels) == 1 else ("coco", "pascal")
         results = [
-            measure.result_json(r)
-            for r in figures(detections, samples, found.labels, metrics, protocol=protocol)
+            measure.result_json(r) for r in figures(detections, samples, found.labels, metrics, protocol=protocol)
         ]
         names = {item.id: item.name for item in found.labels}
         threshold = measure.best_threshold(samples, detections, names)
@@ -273,9 +268,7 @@ def _export(
         "pictures": len(found.train),
         "data": [Path(path).name for path in options.datasets],
     }
-    key = fingerprint(
-        _weights_print(trained), config.dump(pipeline), metrics, training, name, measured["threshold"]
-    )
+    key = fingerprint(_weights_print(trained), config.dump(pipeline), metrics, training, name, measured["threshold"])
 
     def stage() -> Done:
         files = parts.export(
@@ -296,14 +289,10 @@ def _detect(workspace: Workspace, found: Inputs, trained: parts.Trained, measure
         photos = [decode_rgb(s.image) for s in samples]
         names = {item.id: item.name for item in found.labels}
         shown = [
-            Shown(
-                photo, detections.above(measured["threshold"]), s.boxes_yxyx, s.ignore, s.labels, s.filename
-            )
+            Shown(photo, detections.above(measured["threshold"]), s.boxes_yxyx, s.ignore, s.labels, s.filename)
             for s, photo, detections in zip(samples, photos, detector.batch(photos), strict=True)
         ]
-        heading = (
-            f"Held-out pictures of {found.evaluation.name}, scores of at least {measured['threshold']:g}"
-        )
+        heading = f"Held-out pictures of {found.evaluation.name}, scores of at least {measured['threshold']:g}"
         with writing(path) as file:
             contact_sheet(shown, names, heading=heading).save(file, "JPEG", quality=88)
         return Done((path,))

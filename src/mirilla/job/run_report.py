@@ -35,13 +35,10 @@ def report(
     log = read_log(log_path) if log_path.is_file() else []
     extractor = pipeline.model.ssd.feature_extractor
     first = measured["results"][0]
-    headline = [
-        (f"{n}, {found.evaluation.name}", tables.value_text(v)) for n, v in list(first["figures"].items())[:3]
-    ]
+    headline = [(f"{n}, {found.evaluation.name}", tables.value_text(v)) for n, v in list(first["figures"].items())[:3]]
     page = Page(
         title=f"{name}: finds {', '.join(found.labels.names[:6])}",
-        lead=f"Trained for {steps} steps on {len(found.train)} pictures, "
-        f"measured on {len(found.evaluation)} held out.",
+        lead=f"Trained for {steps} steps on {len(found.train)} pictures, measured on {len(found.evaluation)} held out.",
         about=[
             (
                 "network",

@@ -217,8 +217,16 @@ def depthwise(z_in, scale, shift, weights, stride, top, left, low, high, z, sums
             while following <= y * stride + 2:
                 at, row = following % 3, following - top
                 if 0 <= row < height:
-                    _activate(z_in, (n * height + row) * width * channels, scale, shift, count, channels, rows,
-                              at * line + left * channels)
+                    _activate(
+                        z_in,
+                        (n * height + row) * width * channels,
+                        scale,
+                        shift,
+                        count,
+                        channels,
+                        rows,
+                        at * line + left * channels,
+                    )
                 else:
                     _clear(rows, at)
                 following += 1
@@ -249,8 +257,9 @@ def depthwise(z_in, scale, shift, weights, stride, top, left, low, high, z, sums
 
 
 @kernel
-def depthwise_backward(g, z, coefficients, z_in, scale, shift, mean, weights, top, left, low, high, g_in, sums,
-                       gradient):
+def depthwise_backward(
+    g, z, coefficients, z_in, scale, shift, mean, weights, top, left, low, high, g_in, sums, gradient
+):
     """Of `depthwise` at stride 1: g (B, H, W, C) -> g_in (B, H, W, C).
 
     sums (2, C) gets the sums of g_in and of g_in * (z_in - mean), gradient (9, C) that of the weights.
@@ -264,8 +273,16 @@ def depthwise_backward(g, z, coefficients, z_in, scale, shift, mean, weights, to
             while following <= y + 1:
                 at = (following + 3) % 3
                 if 0 <= following < height:
-                    _differentiate(g, z, (n * height + following) * width * channels, coefficients, width, channels,
-                                   rows, at * line + channels)
+                    _differentiate(
+                        g,
+                        z,
+                        (n * height + following) * width * channels,
+                        coefficients,
+                        width,
+                        channels,
+                        rows,
+                        at * line + channels,
+                    )
                 else:
                     _clear(rows, at)
                 following += 1
@@ -308,8 +325,9 @@ def depthwise_backward(g, z, coefficients, z_in, scale, shift, mean, weights, to
 
 
 @kernel
-def depthwise_backward_2(g, z, coefficients, z_in, scale, shift, mean, weights, top, left, low, high, g_in, sums,
-                         gradient):
+def depthwise_backward_2(
+    g, z, coefficients, z_in, scale, shift, mean, weights, top, left, low, high, g_in, sums, gradient
+):
     """Of `depthwise` at stride 2: g (B, H', W', C) -> g_in (B, H, W, C); the rest as in `depthwise_backward`.
 
     An input pixel at even places (counted with the padding) met two outputs along that side, the kernel's ends, one at
@@ -326,8 +344,16 @@ def depthwise_backward_2(g, z, coefficients, z_in, scale, shift, mean, weights, 
             upper = (y + top) // 2
             even = (y + top) % 2 == 0
             while following <= min(upper, out_height - 1):
-                _differentiate(g, z, (n * out_height + following) * out_width * channels, coefficients, out_width,
-                               channels, rows, following % 2 * line + channels)
+                _differentiate(
+                    g,
+                    z,
+                    (n * out_height + following) * out_width * channels,
+                    coefficients,
+                    out_width,
+                    channels,
+                    rows,
+                    following % 2 * line + channels,
+                )
                 following += 1
             near = upper % 2 * line if upper < out_height else 2 * line
             far = (upper + 1) % 2 * line if even and upper > 0 else 2 * line
@@ -335,8 +361,11 @@ def depthwise_backward_2(g, z, coefficients, z_in, scale, shift, mean, weights, 
             for c in range(0, channels, LANES):
                 a, b, m = load(scale, c), load(shift, c), load(mean, c)
                 w0, w1, w2 = load(weights, tap + c), load(weights, tap + one + c), load(weights, tap + 2 * one + c)
-                x0, x1, x2 = load(weights, other + c), load(weights, other + one + c), load(weights,
-                                                                                           other + 2 * one + c)
+                x0, x1, x2 = (
+                    load(weights, other + c),
+                    load(weights, other + one + c),
+                    load(weights, other + 2 * one + c),
+                )
                 v0 = v1 = v2 = u0 = u1 = u2 = zeros()
                 first, second = load(sums, c), load(sums, channels + c)
                 at = (n * height + y) * width * channels + c
@@ -450,12 +479,21 @@ def stem_backward(g, z, coefficients, x, stride, top, left, low, high, gradient)
                     for x_out in range(out_width):
                         v = load(d, x_out * channels + c)
                         at = start + x_out * stride * 3
-                        v0, v1, v2 = fma(spread(rows, at), v, v0), fma(spread(rows, at + 1), v, v1), fma(
-                            spread(rows, at + 2), v, v2)
-                        v3, v4, v5 = fma(spread(rows, at + 3), v, v3), fma(spread(rows, at + 4), v, v4), fma(
-                            spread(rows, at + 5), v, v5)
-                        v6, v7, v8 = fma(spread(rows, at + 6), v, v6), fma(spread(rows, at + 7), v, v7), fma(
-                            spread(rows, at + 8), v, v8)
+                        v0, v1, v2 = (
+                            fma(spread(rows, at), v, v0),
+                            fma(spread(rows, at + 1), v, v1),
+                            fma(spread(rows, at + 2), v, v2),
+                        )
+                        v3, v4, v5 = (
+                            fma(spread(rows, at + 3), v, v3),
+                            fma(spread(rows, at + 4), v, v4),
+                            fma(spread(rows, at + 5), v, v5),
+                        )
+                        v6, v7, v8 = (
+                            fma(spread(rows, at + 6), v, v6),
+                            fma(spread(rows, at + 7), v, v7),
+                            fma(spread(rows, at + 8), v, v8),
+                        )
                     i = r * 9 * channels + c
                     for s in (v0, v1, v2, v3, v4, v5, v6, v7, v8):
                         store(gradient, i, add(load(gradient, i), s))

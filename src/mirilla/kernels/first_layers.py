@@ -172,5 +172,15 @@ def run(
             next2 += 1
         a, b, c = _place(last - 2, height), _place(last - 1, height), _place(last, height)
         skip = (1 - left_last) * c2
-        _depthwise_row(made2, a * line2 + skip, b * line2 + skip, c * line2 + skip, 2, w_last, b_last, out.shape[1],
-                       out, y * out.shape[1] * c2)
+        _depthwise_row(
+            made2,
+            a * line2 + skip,
+            b * line2 + skip,
+            c * line2 + skip,
+            2,
+            w_last,
+            b_last,
+            out.shape[1],
+            out,
+            y * out.shape[1] * c2,
+        )

@@ -93,9 +93,7 @@ class ModelCard:
             "made_by": self.made_by or _made_by(),
             "licence": self.licence,
             "file": {"name": self.file, "sha256": self.file_sha256, "target": self.target},
-            "labels": [
-                {"id": label.id, "name": label.name, "display_name": label.shown} for label in self.labels
-            ],
+            "labels": [{"id": label.id, "name": label.name, "display_name": label.shown} for label in self.labels],
             "input": {
                 **INPUT,
                 "height": self.spec.height_px,
@@ -134,9 +132,7 @@ def save(
         MirillaError: the file cannot be read or the card cannot be written.
     """
     model_path = Path(model_path)
-    card = replace(
-        card, file=model_path.name, file_sha256=sha256(model_path), made_by=card.made_by or _made_by()
-    )
+    card = replace(card, file=model_path.name, file_sha256=sha256(model_path), made_by=card.made_by or _made_by())
     write_text(path or model_path.parent / FILE_NAME, dumps(card))
     return card
 

@@ -41,11 +41,27 @@ class ConvBatchNormRelu6(nn.Module):
         x = F.conv2d(x, self.weight, None, self.stride, self.padding, 1, self.groups)
         training = self.training and not self.frozen
         if training and self.add_up is not None:
-            x = synchronised.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma,  # type: ignore[arg-type]
-                                        self.beta, self.momentum, self.epsilon, self.add_up)
+            x = synchronised.batch_norm(
+                x,
+                self.moving_mean,
+                self.moving_variance,
+                self.gamma,  # type: ignore[arg-type]
+                self.beta,
+                self.momentum,
+                self.epsilon,
+                self.add_up,
+            )
         else:
-            x = F.batch_norm(x, self.moving_mean, self.moving_variance, self.gamma, self.beta,  # type: ignore[arg-type]
-                             training, self.momentum, self.epsilon)
+            x = F.batch_norm(
+                x,
+                self.moving_mean,
+                self.moving_variance,
+                self.gamma,
+                self.beta,  # type: ignore[arg-type]
+                training,
+                self.momentum,
+                self.epsilon,
+            )
         return F.hardtanh(x, 0.0, 6.0, inplace=True)
 
 

@@ -114,8 +114,13 @@ class _Fused(torch.autograd.Function):
         ctx.layers, ctx.maps, ctx.parameters, ctx.crew = layers, maps, parameters, crew
         last = maps[-1]
         h = np.empty_like(last.z)
-        _share(crew, last, lambda low, high, i: _kernels().activate(
-            last.flat, last.scale, last.shift, low * last.pixels, high * last.pixels, h.reshape(last.flat.shape)))
+        _share(
+            crew,
+            last,
+            lambda low, high, i: _kernels().activate(
+                last.flat, last.scale, last.shift, low * last.pixels, high * last.pixels, h.reshape(last.flat.shape)
+            ),
+        )
         return torch.from_numpy(h).permute(0, 3, 1, 2)
 
     @staticmethod
@@ -127,9 +132,22 @@ class _Fused(torch.autograd.Function):
         incoming = _channels_last(gradient)
         g = np.empty_like(last.z)
         channels = last.z.shape[-1]
-        sums = _share(crew, last, lambda low, high, part: _kernels().gate(
-            incoming.reshape(-1, channels), last.flat, last.scale, last.shift, last.mean, low * last.pixels,
-            high * last.pixels, g.reshape(-1, channels), part), (2, channels))
+        sums = _share(
+            crew,
+            last,
+            lambda low, high, part: _kernels().gate(
+                incoming.reshape(-1, channels),
+                last.flat,
+                last.scale,
+                last.shift,
+                last.mean,
+                low * last.pixels,
+                high * last.pixels,
+                g.reshape(-1, channels),
+                part,
+            ),
+            (2, channels),
+        )
         results: list[Tensor | None] = []
         for i in reversed(range(len(ctx.layers))):
             before = maps.pop()
@@ -156,21 +174,41 @@ def _forward(crew: Team, layer: ConvBatchNormRelu6, before: _Map, weight: Floats
     z = np.empty((batch, -(-height // layer.stride), -(-width // layer.stride), channels), np.float32)
     weights = _matrix(kind, weight)
     if kind == "stem":
+
         def work(low: int, high: int, part: Floats) -> None:
             kernels.stem(before.z, weights, layer.stride, top, left, low, high, z, part)
     elif kind == "depthwise":
+
         def work(low: int, high: int, part: Floats) -> None:
-            kernels.depthwise(before.z, before.scale, before.shift, weights, layer.stride, top, left, low, high, z,
-                              part)
+            kernels.depthwise(
+                before.z, before.scale, before.shift, weights, layer.stride, top, left, low, high, z, part
+            )
     else:
+
         def work(low: int, high: int, part: Floats) -> None:
-            kernels.pointwise(before.flat, before.scale, before.shift, weights, low * before.pixels,
-                              high * before.pixels, z.reshape(-1, channels), part)
+            kernels.pointwise(
+                before.flat,
+                before.scale,
+                before.shift,
+                weights,
+                low * before.pixels,
+                high * before.pixels,
+                z.reshape(-1, channels),
+                part,
+            )
+
     count = np.float32(z.size // channels)
     mean = _share(crew, before, work, (channels,)) / count
     pixels = z.shape[1] * z.shape[2]
-    variance = _share(crew, before, lambda low, high, part: kernels.squares(
-        z.reshape(-1, channels), mean, low * pixels, high * pixels, part), (channels,)) / count
+    variance = (
+        _share(
+            crew,
+            before,
+            lambda low, high, part: kernels.squares(z.reshape(-1, channels), mean, low * pixels, high * pixels, part),
+            (channels,),
+        )
+        / count
+    )
     _move(layer.moving_mean, mean, layer.momentum)
     _move(layer.moving_variance, variance * (count / max(count - 1, np.float32(1))), layer.momentum)
     deviation = (1 / np.sqrt(variance.astype(np.float64) + layer.epsilon)).astype(np.float32)
@@ -179,8 +217,9 @@ def _forward(crew: Team, layer: ConvBatchNormRelu6, before: _Map, weight: Floats
     return _Map(z, scale, shift, mean, deviation)
 
 
-def _backward(crew: Team, layer: ConvBatchNormRelu6, before: _Map, after: _Map, g: Floats, sums: Floats,
-              weight: Floats) -> tuple[Floats, Floats, Tensor]:
+def _backward(
+    crew: Team, layer: ConvBatchNormRelu6, before: _Map, after: _Map, g: Floats, sums: Floats, weight: Floats
+) -> tuple[Floats, Floats, Tensor]:
     """g and its sums of the layer's input (nothing for a picture), and the gradient of its weights."""
     kernels = _kernels()
     kind = kind_of(layer)
@@ -192,23 +231,61 @@ def _backward(crew: Team, layer: ConvBatchNormRelu6, before: _Map, after: _Map, 
     g_in: Floats = np.empty_like(before.z if kind != "stem" else before.z[:0])
     # one array for a share's sums: of g, of g * (z - mean), and the weights' gradient behind them
     if kind == "stem":
+
         def work(low: int, high: int, part: Floats) -> None:
-            kernels.stem_backward(g, after.z, coefficients, before.z, layer.stride, top, left, low, high,
-                                  part[2 * inner :].reshape(weights.shape))
+            kernels.stem_backward(
+                g,
+                after.z,
+                coefficients,
+                before.z,
+                layer.stride,
+                top,
+                left,
+                low,
+                high,
+                part[2 * inner :].reshape(weights.shape),
+            )
     elif kind == "depthwise":
         kernel = kernels.depthwise_backward if layer.stride == 1 else kernels.depthwise_backward_2
 
         def work(low: int, high: int, part: Floats) -> None:
-            kernel(g, after.z, coefficients, before.z, before.scale, before.shift, before.mean, weights, top, left, low,
-                   high, g_in, part[: 2 * inner].reshape(2, inner), part[2 * inner :].reshape(weights.shape))
+            kernel(
+                g,
+                after.z,
+                coefficients,
+                before.z,
+                before.scale,
+                before.shift,
+                before.mean,
+                weights,
+                top,
+                left,
+                low,
+                high,
+                g_in,
+                part[: 2 * inner].reshape(2, inner),
+                part[2 * inner :].reshape(weights.shape),
+            )
     else:
         transposed = np.ascontiguousarray(weights.T)
 
         def work(low: int, high: int, part: Floats) -> None:
             kernels.pointwise_backward(
-                g.reshape(-1, outer), after.flat, coefficients, before.flat, before.scale, before.shift, before.mean,
-                transposed, low * before.pixels, high * before.pixels, g_in.reshape(-1, inner),
-                part[: 2 * inner].reshape(2, inner), part[2 * inner :].reshape(weights.shape))
+                g.reshape(-1, outer),
+                after.flat,
+                coefficients,
+                before.flat,
+                before.scale,
+                before.shift,
+                before.mean,
+                transposed,
+                low * before.pixels,
+                high * before.pixels,
+                g_in.reshape(-1, inner),
+                part[: 2 * inner].reshape(2, inner),
+                part[2 * inner :].reshape(weights.shape),
+            )
+
     total = _share(crew, before, work, (2 * inner + size,))
     change = torch.from_numpy(_unmatrix(kind, total[2 * inner :].reshape(weights.shape), weight.shape))
     return g_in, total[: 2 * inner].reshape(2, inner), change

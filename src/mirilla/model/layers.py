@@ -17,8 +17,21 @@ from mirilla.model.spec import ModelSpec
 
 # (output channels at multiplier 1, stride of the depthwise convolution) of the 13 separable blocks
 BASE_STEM_DEPTH = 32
-BASE_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1),
-               (512, 1), (512, 1), (1024, 2), (1024, 1))
+BASE_BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (1024, 2),
+    (1024, 1),
+)
 
 # feature extractor -> (depth, kernel) of the extra maps after Conv2d_13_pointwise
 EXTRA_MAPS = {
@@ -138,8 +151,10 @@ class Architecture:
             for name in ("moving_mean", "moving_variance"):
                 yield layer.batch_norm(name), (layer.out_channels,), False
         for predictor in self.predictors:
-            for scope, channels in ((predictor.box_scope, predictor.box_channels),
-                                    (predictor.class_scope, predictor.class_channels)):
+            for scope, channels in (
+                (predictor.box_scope, predictor.box_channels),
+                (predictor.class_scope, predictor.class_channels),
+            ):
                 yield f"{scope}/weights", (1, 1, predictor.in_channels, channels), True
                 yield f"{scope}/biases", (channels,), True
 
@@ -222,8 +237,9 @@ def _base_layers(spec: ModelSpec) -> Iterator[Layer]:
         inner = last.out_channels
         last = Layer(f"Conv2d_{i}_depthwise", "depthwise", 3, stride, inner, inner, last.name, height, width, True)
         yield last
-        last = Layer(f"Conv2d_{i}_pointwise", "conv", 1, 1, inner, depth(channels, spec), last.name, height,
-                     width, True)
+        last = Layer(
+            f"Conv2d_{i}_pointwise", "conv", 1, 1, inner, depth(channels, spec), last.name, height, width, True
+        )
         yield last
 
 
@@ -231,14 +247,34 @@ def _extra_layers(spec: ModelSpec, last: Layer) -> Iterator[Layer]:
     base = last.name
     for i, (channels, kernel) in enumerate(EXTRA_MAPS[spec.feature_extractor], start=2):
         inner, outer = depth(channels / 2, spec), depth(channels, spec)
-        last = Layer(f"{base}_1_Conv2d_{i}_1x1_{inner}", "conv", 1, 1, last.out_channels, inner, last.name,
-                     last.height, last.width, False)
+        last = Layer(
+            f"{base}_1_Conv2d_{i}_1x1_{inner}",
+            "conv",
+            1,
+            1,
+            last.out_channels,
+            inner,
+            last.name,
+            last.height,
+            last.width,
+            False,
+        )
         yield last
         if spec.feature_extractor == "embedded_ssd_mobilenet_v1":
             # the bonnet takes no kernel larger than its map; ssd_mobilenet_v1 ends with 3x3 on 2x2 all the same
             kernel = min(kernel, last.height, last.width)
-        last = Layer(f"{base}_2_Conv2d_{i}_{kernel}x{kernel}_s2_{outer}", "conv", kernel, 2, inner, outer,
-                     last.name, _half(last.height), _half(last.width), False)
+        last = Layer(
+            f"{base}_2_Conv2d_{i}_{kernel}x{kernel}_s2_{outer}",
+            "conv",
+            kernel,
+            2,
+            inner,
+            outer,
+            last.name,
+            _half(last.height),
+            _half(last.width),
+            False,
+        )
         yield last
 
 

@@ -55,9 +55,17 @@ class SsdNetwork(nn.Module):
     def _runs(self, x: Tensor) -> Iterator[tuple[list[ConvBatchNormRelu6], BoxAndClassPredictor | None]]:
         """The layers in the order in which they run, those that are computed as one together, and what predicts from
         the last of them."""
-        together = (self.fused and self.training and torch.is_grad_enabled() and x.device.type == "cpu"
-                    and x.dtype == torch.float32 and x.shape[2:] == (self.spec.height_px, self.spec.width_px)
-                    and not x.requires_grad and not torch.is_autocast_enabled("cpu") and fused.available())
+        together = (
+            self.fused
+            and self.training
+            and torch.is_grad_enabled()
+            and x.device.type == "cpu"
+            and x.dtype == torch.float32
+            and x.shape[2:] == (self.spec.height_px, self.spec.width_px)
+            and not x.requires_grad
+            and not torch.is_autocast_enabled("cpu")
+            and fused.available()
+        )
         run: list[ConvBatchNormRelu6] = []
         for entry, layer in zip(self.table.layers, self.layers, strict=True):
             assert isinstance(layer, ConvBatchNormRelu6)

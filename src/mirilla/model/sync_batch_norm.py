@@ -15,17 +15,35 @@ from torch.autograd.function import once_differentiable
 AddUp = Callable[[Tensor], Tensor]  # the sum of everybody's tensor, in its place
 
 
-def batch_norm(x: Tensor, moving_mean: Tensor, moving_variance: Tensor, gamma: Tensor, beta: Tensor, momentum: float,
-               epsilon: float, add_up: AddUp) -> Tensor:
+def batch_norm(
+    x: Tensor,
+    moving_mean: Tensor,
+    moving_variance: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    momentum: float,
+    epsilon: float,
+    add_up: AddUp,
+) -> Tensor:
     """F.batch_norm in training, x (B, C, H, W) being this process's part of the batch."""
     return _BatchNorm.apply(  # type: ignore[no-any-return]
-        x, gamma, beta, moving_mean, moving_variance, momentum, epsilon, add_up)
+        x, gamma, beta, moving_mean, moving_variance, momentum, epsilon, add_up
+    )
 
 
 class _BatchNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gamma: Tensor, beta: Tensor, moving_mean: Tensor, moving_variance: Tensor,
-                momentum: float, epsilon: float, add_up: AddUp) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gamma: Tensor,
+        beta: Tensor,
+        moving_mean: Tensor,
+        moving_variance: Tensor,
+        momentum: float,
+        epsilon: float,
+        add_up: AddUp,
+    ) -> Tensor:
         variance, mean = torch.var_mean(_wide(x), (0, 2, 3), unbiased=False)
         mean, variance = mean.double(), variance.double()  # float32 would lose digits in what follows
         count = torch.full_like(mean[:1], x.numel() // x.shape[1])

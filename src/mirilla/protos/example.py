@@ -22,9 +22,7 @@ _FIELD = descriptor_pb2.FieldDescriptorProto
 @cache
 def message_class() -> Any:
     """The class of an Example message."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="mirilla/example.proto", package="mirilla.example", syntax="proto3"
-    )
+    file = descriptor_pb2.FileDescriptorProto(name="mirilla/example.proto", package="mirilla.example", syntax="proto3")
     for name, kind in (
         ("BytesList", _FIELD.TYPE_BYTES),
         ("FloatList", _FIELD.TYPE_FLOAT),

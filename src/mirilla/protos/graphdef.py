@@ -52,16 +52,17 @@ def parse_graph_def(content: bytes, where: str = "the graph") -> GraphDef:
     if not content:
         raise ModelError(f"{where}: the file is empty.", remedy)
     if content.lstrip()[:4] in (b"node", b"vers", b"libr") and b"{" in content[:200]:
-        raise ModelError(f"{where}: a graph in text form; only the binary form is read.",
-                         "Freeze the graph again with as_text=False (freeze_graph --output_graph *.pb).")
+        raise ModelError(
+            f"{where}: a graph in text form; only the binary form is read.",
+            "Freeze the graph again with as_text=False (freeze_graph --output_graph *.pb).",
+        )
     graph_def = GraphDef()
     try:
         graph_def.ParseFromString(content)
     except (DecodeError, RecursionError):
         raise ModelError(f"{where}: not a binary GraphDef, or cut short.", remedy) from None
     if not graph_def.node:
-        raise ModelError(f"{where}: a GraphDef without a single node (a SavedModel or checkpoint looks so).",
-                         remedy)
+        raise ModelError(f"{where}: a GraphDef without a single node (a SavedModel or checkpoint looks so).", remedy)
     names: set[str] = set()
     for node in graph_def.node:
         if not node.name or not node.op:
@@ -86,26 +87,34 @@ def constant_array(node: NodeDef) -> np.ndarray:
     tensor = node.attr["value"].tensor
     if tensor.dtype not in _TYPES:
         name = types_pb2.DataType.Name(tensor.dtype) if tensor.dtype in types_pb2.DataType.values() else "?"
-        raise ModelError(f"The constant '{node.name}' has the data type {name}; numbers are needed here.",
-                         "Export the graph in float32.")
+        raise ModelError(
+            f"The constant '{node.name}' has the data type {name}; numbers are needed here.",
+            "Export the graph in float32.",
+        )
     dtype, field = _TYPES[tensor.dtype]
     shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
     if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape):
         raise ModelError(f"The constant '{node.name}' has no fixed shape.", "Freeze the graph again.")
     count = math.prod(shape)
     if count > MAX_CONSTANT_ELEMENTS:
-        raise ModelError(f"The constant '{node.name}' claims {count} elements; at most "
-                         f"{MAX_CONSTANT_ELEMENTS} are read.", "The file is damaged: export it again.")
+        raise ModelError(
+            f"The constant '{node.name}' claims {count} elements; at most {MAX_CONSTANT_ELEMENTS} are read.",
+            "The file is damaged: export it again.",
+        )
     if tensor.tensor_content:
         if len(tensor.tensor_content) != count * np.dtype(dtype).itemsize:
-            raise ModelError(f"The constant '{node.name}' has shape {shape} but "
-                             f"{len(tensor.tensor_content)} bytes.", "The file is damaged: export it again.")
+            raise ModelError(
+                f"The constant '{node.name}' has shape {shape} but {len(tensor.tensor_content)} bytes.",
+                "The file is damaged: export it again.",
+            )
         little = np.frombuffer(tensor.tensor_content, np.dtype(dtype).newbyteorder("<"))
         return little.astype(dtype).reshape(shape)
     values = getattr(tensor, field)
     if len(values) > count:
-        raise ModelError(f"The constant '{node.name}' has {len(values)} values for {count} elements.",
-                         "The file is damaged: export it again.")
+        raise ModelError(
+            f"The constant '{node.name}' has {len(values)} values for {count} elements.",
+            "The file is damaged: export it again.",
+        )
     if dtype is np.float16:
         flat = np.array(values, np.uint16).view(np.float16)
     else:

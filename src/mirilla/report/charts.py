@@ -31,9 +31,7 @@ def smoothed(name: str, x: Sequence[float], y: Sequence[float], share: float = 0
     window = max(1, round(len(ys) * share))
     if window < 3:
         return [Series(name, xs, ys)]
-    padded = np.concatenate(
-        [np.repeat(ys[:1], window // 2), ys, np.repeat(ys[-1:], window - 1 - window // 2)]
-    )
+    padded = np.concatenate([np.repeat(ys[:1], window // 2), ys, np.repeat(ys[-1:], window - 1 - window // 2)])
     mean = np.convolve(padded, np.ones(window) / window, "valid")
     return [Series(name, xs, ys, faint=True), Series(name, xs, mean)]
 
@@ -63,9 +61,7 @@ def line_chart(
         up = (
             HEIGHT
             - _BOTTOM
-            - (np.clip(np.where(np.isfinite(y), y, np.nan), y0, y1) - y0)
-            / (y1 - y0)
-            * (HEIGHT - _TOP - _BOTTOM)
+            - (np.clip(np.where(np.isfinite(y), y, np.nan), y0, y1) - y0) / (y1 - y0) * (HEIGHT - _TOP - _BOTTOM)
         )
         return across, up
 
@@ -78,9 +74,7 @@ def line_chart(
         )
     for value in ticks(x0, x1, 6):
         (x,), _ = place(np.array([value]), np.array([y0]))
-        parts.append(
-            f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">{_number(value)}</text>'
-        )
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">{_number(value)}</text>')
     parts.append(
         f'<text class="axis" x="{(_LEFT + WIDTH - _RIGHT) / 2}" y="{HEIGHT - 4}" text-anchor="middle">'
         f"{html.escape(x_label)}</text>"

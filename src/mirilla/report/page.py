@@ -92,8 +92,7 @@ def render(page: Page) -> str:
         parts.append(f'<p class="lead">{html.escape(page.lead)}</p>')
     if page.headline:
         tiles = "".join(
-            f'<div class="tile"><b>{html.escape(v)}</b><span>{html.escape(n)}</span></div>'
-            for n, v in page.headline
+            f'<div class="tile"><b>{html.escape(v)}</b><span>{html.escape(n)}</span></div>' for n, v in page.headline
         )
         parts.append(f'<div class="tiles">{tiles}</div>')
     if page.contact_sheet is not None:
@@ -114,9 +113,7 @@ def render(page: Page) -> str:
         parts += ["<h2>Files made</h2>", _table(("file", "size", "what it is"), page.files)]
     if page.commands:
         parts.append("<h2>What to do next</h2>")
-        parts += [
-            f"<p>{html.escape(what)}</p><pre>{html.escape(command)}</pre>" for what, command in page.commands
-        ]
+        parts += [f"<p>{html.escape(what)}</p><pre>{html.escape(command)}</pre>" for what, command in page.commands]
     body = "\n".join(part for part in parts if part)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -181,18 +178,13 @@ def _training(log: Sequence[Mapping[str, Any]]) -> list[str]:
             values = np.array([float(entry.get(key, "nan")) for entry in lines])
             charts.append(line_chart(title, [Series(title, np.array(steps), values)], "step", label))
     measured = [entry for entry in log if isinstance(entry.get("eval"), dict)]
-    names = list(
-        dict.fromkeys(n for e in measured for n, v in e["eval"].items() if isinstance(v, int | float))
-    )
+    names = list(dict.fromkeys(n for e in measured for n, v in e["eval"].items() if isinstance(v, int | float)))
     if len(measured) > 1:
         at = np.array([float(e["step"]) for e in measured])
         charts.append(
             line_chart(
                 "Measured while training",
-                [
-                    Series(n, at, np.array([float(e["eval"].get(n, "nan")) for e in measured]))
-                    for n in names[:5]
-                ],
+                [Series(n, at, np.array([float(e["eval"].get(n, "nan")) for e in measured])) for n in names[:5]],
                 "step",
                 "value",
             )
@@ -214,9 +206,7 @@ def _pairs(rows: Sequence[tuple[str, str]]) -> str:
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
-    lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
+    lines = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 

@@ -34,12 +34,7 @@ def evaluate_anchors(graph_def: Any) -> NDArray[np.float32] | None:
                 value = _evaluate(nodes, name)
             except (_Unknown, ValueError, IndexError, KeyError, TypeError, ZeroDivisionError, OverflowError):
                 continue
-            if (
-                value.ndim == 2
-                and value.shape[1] == 4
-                and value.dtype == np.float32
-                and np.isfinite(value).all()
-            ):
+            if value.ndim == 2 and value.shape[1] == 4 and value.dtype == np.float32 and np.isfinite(value).all():
                 return value
     return None
 

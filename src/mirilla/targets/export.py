@@ -100,9 +100,7 @@ def export_model(
         if pipeline is not None:
             config.save(stage / PIPELINE, pipeline)
         card = cards.save(card, stage / FROZEN_GRAPH)
-        names = [one.name for one in sorted(stage.iterdir()) if one.name != cards.FILE_NAME] + [
-            cards.FILE_NAME
-        ]
+        names = [one.name for one in sorted(stage.iterdir()) if one.name != cards.FILE_NAME] + [cards.FILE_NAME]
         with explaining(out_dir):
             out_dir.mkdir(parents=True, exist_ok=True)
             for one in names:
@@ -131,9 +129,7 @@ def weights_file(spec: ModelSpec, weights: Mapping[str, NDArray]) -> bytes:
 def _staging(out_dir: Path):
     """A folder beside `out_dir`, gone afterwards."""
     if out_dir.exists() and not out_dir.is_dir():
-        raise MirillaError(
-            f"{out_dir}: a file stands where the export's folder should be.", "Choose another --out."
-        )
+        raise MirillaError(f"{out_dir}: a file stands where the export's folder should be.", "Choose another --out.")
     with explaining(out_dir):
         made = next((parent for parent in out_dir.resolve().parents if parent.exists()), Path("."))
         stage = Path(tempfile.mkdtemp(prefix=f".{out_dir.name[:60]}.", suffix=".part", dir=made))

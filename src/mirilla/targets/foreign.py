@@ -124,9 +124,7 @@ def _post_processing(nodes: dict[str, Any], notes: list[str]) -> PostProcessing:
         found = [
             _constant(nodes, name)
             for name in nodes
-            if "NonMaxSuppression" in name
-            and re.search(rf"({pattern})$", name)
-            and "PruneZeroArea" not in name
+            if "NonMaxSuppression" in name and re.search(rf"({pattern})$", name) and "PruneZeroArea" not in name
         ]
         values = {one for one in found if one is not None}
         if len(values) == 1:
@@ -144,9 +142,7 @@ def _anchors(
     for extractor in EXTRA_MAPS:
         layers = 5 if extractor.startswith("embedded") else 6
         guess = replace(spec, feature_extractor=extractor, anchors=AnchorSpec(num_layers=layers))
-        made = anchors_yxyx(
-            guess.anchors, architecture(guess).feature_map_shapes, spec.height_px, spec.width_px
-        )
+        made = anchors_yxyx(guess.anchors, architecture(guess).feature_map_shapes, spec.height_px, spec.width_px)
         if len(made) == count:
             notes.append(f"Anchors assumed: the {count} of the sample configuration of {extractor}.")
             return made, guess

@@ -90,9 +90,7 @@ def build(spec: ModelSpec, weights: Mapping[str, NDArray]) -> Any:
         tensors[layer.name] = _add_layer(g, layer, tensors[layer.input], weights, spec.batch_norm_epsilon)
     anchors = anchors_yxyx(spec.anchors, table.feature_map_shapes, spec.height_px, spec.width_px)
     add_anchors(g, anchors)
-    codes, logits = zip(
-        *(_add_predictor(g, p, tensors[p.input], weights) for p in table.predictors), strict=True
-    )
+    codes, logits = zip(*(_add_predictor(g, p, tensors[p.input], weights) for p in table.predictors), strict=True)
     _concat(g, "concat", codes)
     g.op("Squeeze", BOX_CODES, T=FLOAT, squeeze_dims=[2])
     _concat(g, "concat_1", logits)
@@ -141,14 +139,10 @@ def _letterboxed(g: GraphBuilder, spec: ModelSpec, image: str) -> list[str]:
         size = g.op("Cast", g.op("Select", taller, *both, T=FLOAT), SrcT=FLOAT, DstT=INT32)
         resized = _resize(g, image, size)
         rest = g.op("Sub", g.const([height, width], "input_size"), size, T=INT32)
-        after = g.op(
-            "ConcatV2", rest, g.const([0], "no_channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32
-        )
+        after = g.op("ConcatV2", rest, g.const([0], "no_channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32)
         paddings = g.op("Pack", g.const([0, 0, 0], "before"), after, name="paddings", N=2, T=INT32, axis=1)
         padded = g.op("Pad", resized, paddings, T=FLOAT, Tpaddings=INT32)
-        true_shape = g.op(
-            "ConcatV2", size, g.const([3], "channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32
-        )
+        true_shape = g.op("ConcatV2", size, g.const([3], "channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32)
     return [padded, true_shape]
 
 
@@ -173,9 +167,7 @@ def _variable(g: GraphBuilder, name: str, weights: Mapping[str, NDArray]) -> str
     return g.op("Identity", name, name=f"{name}/read", T=FLOAT)
 
 
-def _add_layer(
-    g: GraphBuilder, layer: Layer, source: str, weights: Mapping[str, NDArray], epsilon: float
-) -> str:
+def _add_layer(g: GraphBuilder, layer: Layer, source: str, weights: Mapping[str, NDArray], epsilon: float) -> str:
     """A convolution, batch norm and ReLU6; returns the output's tensor."""
     kernel = _variable(g, layer.weights, weights)
     common = {
@@ -185,16 +177,11 @@ def _add_layer(
         "data_format": b"NHWC",
     }
     if layer.kind == "depthwise":
-        convolved = g.op(
-            "DepthwiseConv2dNative", source, kernel, name=f"{layer.op_scope}/depthwise", **common
-        )
+        convolved = g.op("DepthwiseConv2dNative", source, kernel, name=f"{layer.op_scope}/depthwise", **common)
     else:
-        convolved = g.op(
-            "Conv2D", source, kernel, name=f"{layer.op_scope}/Conv2D", use_cudnn_on_gpu=True, **common
-        )
+        convolved = g.op("Conv2D", source, kernel, name=f"{layer.op_scope}/Conv2D", use_cudnn_on_gpu=True, **common)
     statistics = [
-        _variable(g, layer.batch_norm(name), weights)
-        for name in ("gamma", "beta", "moving_mean", "moving_variance")
+        _variable(g, layer.batch_norm(name), weights) for name in ("gamma", "beta", "moving_mean", "moving_variance")
     ]
     normalised = g.op(
         "FusedBatchNorm",
@@ -209,9 +196,7 @@ def _add_layer(
     return g.op("Relu6", normalised, name=f"{layer.op_scope}/Relu6", T=FLOAT)
 
 
-def _add_predictor(
-    g: GraphBuilder, p: Predictor, source: str, weights: Mapping[str, NDArray]
-) -> tuple[str, str]:
+def _add_predictor(g: GraphBuilder, p: Predictor, source: str, weights: Mapping[str, NDArray]) -> tuple[str, str]:
     """Both heads of one feature map: codes (N, cells * K, 1, 4) and logits (N, cells * K, 1 + classes)."""
     heads = []
     for scope, sizes in ((p.box_scope, (-1, 1, 4)), (p.class_scope, (-1, p.num_classes + 1))):

@@ -62,9 +62,7 @@ class GraphBuilder:
         finally:
             self._scope = before
 
-    def op(
-        self, op: str, *inputs: str, name: str | None = None, at: str | None = None, **attributes: Any
-    ) -> str:
+    def op(self, op: str, *inputs: str, name: str | None = None, at: str | None = None, **attributes: Any) -> str:
         """Add a node; returns its name.
 
         Args:
@@ -98,10 +96,7 @@ class GraphBuilder:
     def first_of_shape(self, shape: str, index: int = 0) -> str:
         """Entry `index` of a Shape's output, as `shape[index]` is written."""
         with self.scope("strided_slice") as path:
-            slices = [
-                self.const([i], name)
-                for i, name in ((index, "stack"), (index + 1, "stack_1"), (1, "stack_2"))
-            ]
+            slices = [self.const([i], name) for i, name in ((index, "stack"), (index + 1, "stack_1"), (1, "stack_2"))]
         return self.op(
             "StridedSlice",
             shape,
@@ -138,18 +133,10 @@ class GraphBuilder:
 
     def _map(self, inputs, body, outputs) -> list[str]:
         count = self.first_of_shape(self.op("Shape", inputs[0][0], T=inputs[0][1], out_type=INT32))
-        sources = [
-            self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype)) for _, dtype in inputs
-        ]
-        flows = [
-            self._unstack(array, tensor, dtype)
-            for array, (tensor, dtype) in zip(sources, inputs, strict=True)
-        ]
+        sources = [self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype)) for _, dtype in inputs]
+        flows = [self._unstack(array, tensor, dtype) for array, (tensor, dtype) in zip(sources, inputs, strict=True)]
         start = self.const(0)
-        results = [
-            self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype))
-            for dtype, _ in outputs
-        ]
+        results = [self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype)) for dtype, _ in outputs]
         with self.scope("while") as path:
             exits = self._loop(
                 path,
@@ -202,12 +189,10 @@ class GraphBuilder:
         less = [self.op("Less", tensor, limit, T=INT32) for tensor in merged[:2]]
         again = self.op("LoopCond", self.op("LogicalAnd", *less))
         switched = [
-            self.op("Switch", tensor, again, T=dtype)
-            for tensor, (_, dtype) in zip(merged, variables, strict=True)
+            self.op("Switch", tensor, again, T=dtype) for tensor, (_, dtype) in zip(merged, variables, strict=True)
         ]
         states = [
-            self.op("Identity", f"{tensor}:1", T=dtype)
-            for tensor, (_, dtype) in zip(switched, variables, strict=True)
+            self.op("Identity", f"{tensor}:1", T=dtype) for tensor, (_, dtype) in zip(switched, variables, strict=True)
         ]
         self._pivot = states[0]
         turns = self._plus_one(states[0])
@@ -215,9 +200,7 @@ class GraphBuilder:
         for i, (array, flow, (_, dtype)) in enumerate(sources):
             name = _numbered("TensorArrayReadV3", i)
             handles = enter(array, RESOURCE, f"{name}/Enter"), enter(flow, FLOAT, f"{name}/Enter_1")
-            elements.append(
-                self.op("TensorArrayReadV3", handles[0], states[1], handles[1], name=name, dtype=dtype)
-            )
+            elements.append(self.op("TensorArrayReadV3", handles[0], states[1], handles[1], name=name, dtype=dtype))
         written = []
         for (array, (dtype, _)), value, flow in zip(results, body(elements), states[2:], strict=True):
             with self.scope("TensorArrayWrite"):

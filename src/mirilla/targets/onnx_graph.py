@@ -84,8 +84,9 @@ class _Builder:
             source = self._as_plain(layer.inputs[0])
             self.plain[layer.name] = self._node("Softmax", [source], layer.name, axis=-1)
         else:
-            raise ModelError(f"The layer '{layer.name}' ({layer.op}) cannot be written as ONNX.",
-                             "Simplify the graph first.")
+            raise ModelError(
+                f"The layer '{layer.name}' ({layer.op}) cannot be written as ONNX.", "Simplify the graph first."
+            )
 
     def _convolution(self, layer: deploy.Conv | deploy.Depthwise) -> None:
         height, width, channels = deploy.view(self.graph.shape_of(layer.inputs[0]))
@@ -98,8 +99,15 @@ class _Builder:
         inputs = [self._as_planar(layer.inputs[0]), self._constant(f"{layer.name}/weights", weights)]
         if layer.bias is not None:
             inputs.append(self._constant(f"{layer.name}/bias", layer.bias))
-        made = self._node("Conv", inputs, layer.name, kernel_shape=kernel, strides=layer.strides, group=groups,
-                          pads=_pads((height, width), kernel, layer.strides, layer.padding))
+        made = self._node(
+            "Conv",
+            inputs,
+            layer.name,
+            kernel_shape=kernel,
+            strides=layer.strides,
+            group=groups,
+            pads=_pads((height, width), kernel, layer.strides, layer.padding),
+        )
         self._map(layer, self._activated(made, layer.activation, f"{layer.name}/activation"))
 
     def _product(self, layer: deploy.Gemm) -> None:
@@ -114,8 +122,14 @@ class _Builder:
         height, width, _ = deploy.view(self.graph.shape_of(layer.inputs[0]))
         op = "AveragePool" if layer.kind == "average" else "MaxPool"
         pads = _pads((height, width), layer.window, layer.strides, layer.padding)
-        made = self._node(op, [self._as_planar(layer.inputs[0])], layer.name, kernel_shape=layer.window,
-                          strides=layer.strides, pads=pads)
+        made = self._node(
+            op,
+            [self._as_planar(layer.inputs[0])],
+            layer.name,
+            kernel_shape=layer.window,
+            strides=layer.strides,
+            pads=pads,
+        )
         if len(layer.shape) == 3:
             self._map(layer, made)
         else:  # a mean over the whole map that kept no ones
@@ -184,8 +198,12 @@ class _Builder:
         if all(one.name != name for one in self.onnx.initializer):
             value = np.asarray(value)
             value = value.astype("<i8" if value.dtype.kind == "i" else "<f4")
-            self.onnx.initializer.add(name=name, dims=value.shape, raw_data=value.tobytes(),
-                                      data_type=INT64 if value.dtype.kind == "i" else FLOAT)
+            self.onnx.initializer.add(
+                name=name,
+                dims=value.shape,
+                raw_data=value.tobytes(),
+                data_type=INT64 if value.dtype.kind == "i" else FLOAT,
+            )
         return name
 
     @staticmethod

@@ -16,9 +16,7 @@ from mirilla.targets.graph_builder import FLOAT, INT32, INT64, GraphBuilder
 ANCHORS = "Concatenate/concat"  # (A, 4); the API computes them here, and here they are a constant
 
 
-def add_postprocessing(
-    g: GraphBuilder, spec: ModelSpec, anchors_yxyx: NDArray[np.float32], true_shapes: str
-) -> None:
+def add_postprocessing(g: GraphBuilder, spec: ModelSpec, anchors_yxyx: NDArray[np.float32], true_shapes: str) -> None:
     """Add everything after `concat` (N, A, 1, 4) and `concat_1` (N, A, 1 + classes).
 
     Args:
@@ -29,9 +27,7 @@ def add_postprocessing(
     with g.scope("Postprocessor"):
         encodings = g.op("Identity", "Squeeze", name="raw_box_encodings", T=FLOAT)
         boxes = _decoded_boxes(g, encodings, spec.box_coder)  # (N, A, 4)
-        boxes_4d = g.op(
-            "ExpandDims", boxes, g.const(2, "ExpandDims_1/dim"), name="ExpandDims_1", T=FLOAT, Tdim=INT32
-        )
+        boxes_4d = g.op("ExpandDims", boxes, g.const(2, "ExpandDims_1/dim"), name="ExpandDims_1", T=FLOAT, Tdim=INT32)
         scores = _converted_scores(g, spec)  # (N, A, 1 + C)
         g.op("Identity", scores, name="raw_box_scores", T=FLOAT)
         foreground = g.op(
@@ -137,9 +133,7 @@ def _converted_scores(g: GraphBuilder, spec: ModelSpec) -> str:
     if converter == "IDENTITY":
         return g.op("Identity", logits, name="convert_scores", T=FLOAT)
     with g.scope("convert_scores") as path:  # TensorFlow 1.4's Softmax takes matrices only
-        flat = g.op(
-            "Reshape", logits, g.const([-1, spec.num_classes + 1], "Reshape/shape"), T=FLOAT, Tshape=INT32
-        )
+        flat = g.op("Reshape", logits, g.const([-1, spec.num_classes + 1], "Reshape/shape"), T=FLOAT, Tshape=INT32)
         soft = g.op("Softmax", flat, T=FLOAT)
         shape = g.op("Shape", logits, T=FLOAT, out_type=INT32)
     return g.op("Reshape", soft, shape, at=path, T=FLOAT, Tshape=INT32)
@@ -155,16 +149,11 @@ def _window(g: GraphBuilder, spec: ModelSpec, true_shapes: str) -> str:
         for name, side_px in (("Cast_2", spec.height_px), ("Cast_3", spec.width_px))
     ]
     zeros = [g.op("ZerosLike", side, name="zeros_like", T=FLOAT) for side in sides]
-    ends = [
-        g.op("RealDiv", side, total, name="truediv", T=FLOAT)
-        for side, total in zip(sides, totals, strict=True)
-    ]
+    ends = [g.op("RealDiv", side, total, name="truediv", T=FLOAT) for side, total in zip(sides, totals, strict=True)]
     return g.op("Pack", *zeros, *ends, name="stack_1", N=4, T=FLOAT, axis=1)
 
 
-def _all_pictures(
-    g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, scores: str, window: str
-) -> list[str]:
+def _all_pictures(g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, scores: str, window: str) -> list[str]:
     """Boxes (N, D, 4), scores, classes from 0 (N, D), all columns (N, D, 1 + C), counts (N,) int32."""
     most = spec.post_processing.max_total_detections
     inputs = [(boxes, FLOAT), (foreground, FLOAT), (scores, FLOAT), (window, FLOAT)]
@@ -179,15 +168,11 @@ def _all_pictures(
         return g.map_over(inputs, lambda elements: _one_picture(g, spec, *elements), outputs)
 
 
-def _one_picture(
-    g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, scores: str, window: str
-) -> list[str]:
+def _one_picture(g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, scores: str, window: str) -> list[str]:
     """Boxes (A, 4), scores (A, C) and (A, 1 + C), window (4,) -> the outputs' elements."""
     with g.scope("MultiClassNonMaxSuppression"):
         column = g.op("Unpack", foreground, name="unstack", T=FLOAT, axis=1, num=spec.num_classes)
-        chosen = [
-            _one_class(g, spec, i, boxes, f"{column}:{i}" if i else column) for i in range(spec.num_classes)
-        ]
+        chosen = [_one_class(g, spec, i, boxes, f"{column}:{i}" if i else column) for i in range(spec.num_classes)]
         anchor, score, kind = (
             _concatenated(g, [c[i] for c in chosen], dtype, name)
             for i, (dtype, name) in enumerate(((INT64, "anchors"), (FLOAT, "scores"), (FLOAT, "classes")))
@@ -269,9 +254,7 @@ def _concatenated(g: GraphBuilder, tensors: list[str], dtype, name: str) -> str:
     if len(tensors) == 1:
         return tensors[0]
     with g.scope("Concatenate", again=True), g.scope(name):
-        return g.op(
-            "ConcatV2", *tensors, g.const(0, "axis"), name="concat", N=len(tensors), T=dtype, Tidx=INT32
-        )
+        return g.op("ConcatV2", *tensors, g.const(0, "axis"), name="concat", N=len(tensors), T=dtype, Tidx=INT32)
 
 
 def _padded(g: GraphBuilder, tensor: str, count: str, missing: str, columns: int | None) -> str:

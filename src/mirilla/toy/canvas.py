@@ -115,9 +115,7 @@ class Tile:
     def at(self, point: Point) -> Point:
         return (point[0] - LEFT) * self.scale, (point[1] - TOP) * self.scale
 
-    def ellipse(
-        self, x: float, y: float, rx: float, ry: float, fill, outline=None, width: float = 0.04
-    ) -> None:
+    def ellipse(self, x: float, y: float, rx: float, ry: float, fill, outline=None, width: float = 0.04) -> None:
         edges = (*self.at((x - rx, y - ry)), *self.at((x + rx, y + ry)))
         self.pen.ellipse(edges, fill, outline, self._px(width) if outline else 0)
         if len(fill) == 3:

@@ -113,9 +113,7 @@ def write(
             path = folder / f"WIDER_{split}" / "images" / name
             with files.explaining(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(
-                    encoded.getvalue()
-                )  # the list of pictures, written last, is what makes it whole
+                path.write_bytes(encoded.getvalue())  # the list of pictures, written last, is what makes it whole
             lines += [name, str(len(scene.faces))]
             lines += [_line(face) for face in scene.faces] or ["0 0 0 0 0 0 0 0 0 0"]
             if drawn is not None:
@@ -279,9 +277,7 @@ class _Stage:
         if rng.random() < 0.09:
             gain, extreme = rng.uniform(0.4, 0.7), True
         tint = 1 + rng.normal(0, 0.05, 3)
-        table = [
-            np.clip(255 * (np.arange(256) / 255) ** rng.uniform(0.85, 1.2) * gain * c, 0, 255) for c in tint
-        ]
+        table = [np.clip(255 * (np.arange(256) / 255) ** rng.uniform(0.85, 1.2) * gain * c, 0, 255) for c in tint]
         picture = picture.point(np.concatenate(table).astype(int).tolist())
         picture = ImageEnhance.Color(picture).enhance(0.0 if rng.random() < 0.15 else rng.uniform(0.6, 1.15))
         if rng.random() < 0.5:

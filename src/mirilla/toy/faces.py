@@ -64,9 +64,7 @@ def draw_head(rng: np.random.Generator, half_width_px: float, light: tuple[float
     outline = None if real else shade(skin, 0.35)
     t = Tile(half_width_px, shade(skin, 0.7))
     style = (
-        "none"
-        if animal
-        else str(rng.choice(["short", "long", "bob", "bald", "curly"], p=[0.4, 0.2, 0.15, 0.08, 0.17]))
+        "none" if animal else str(rng.choice(["short", "long", "bob", "bald", "curly"], p=[0.4, 0.2, 0.15, 0.08, 0.17]))
     )
     contour = _contour(rng.uniform(0.05, 0.3), rng.uniform(1.22, 1.34))
 
@@ -131,9 +129,7 @@ def _shine(t: Tile, contour: list[Point], light: tuple[float, float, float], rea
     towards = (nx * lx + ny * ly) * 0.8 + nz * 0.6
     strength = strength if real else strength * 0.4
     level = np.clip(1 - strength * 0.75 * (0.75 - np.clip(towards, -0.3, 1)), 0.12, 1.15) / 1.05
-    grey = Image.fromarray((np.clip(level, 0, 1) * 255).astype(np.uint8)).resize(
-        t.image.size, Image.Resampling.BICUBIC
-    )
+    grey = Image.fromarray((np.clip(level, 0, 1) * 255).astype(np.uint8)).resize(t.image.size, Image.Resampling.BICUBIC)
     t.image.paste(ImageChops.multiply(t.image, Image.merge("RGB", (grey, grey, grey))))
 
 

@@ -23,16 +23,12 @@ def _disc(pen: Pen, x: float, y: float, rx: float, ry: float, fill, outline=None
     pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill, outline, width)
 
 
-def _shaded(
-    rng: np.random.Generator, pen: Pen, x: float, y: float, rx: float, ry: float, colour: Colour
-) -> None:
+def _shaded(rng: np.random.Generator, pen: Pen, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
     """An egg lit from one side, without features."""
     lx, ly = rng.uniform(-0.35, 0.35), rng.uniform(-0.4, 0.1)
     for k in range(7):
         f = 1 - k / 7
-        _disc(
-            pen, x + lx * rx * (1 - f), y + ly * ry * (1 - f), rx * f, ry * f, shade(colour, 0.62 + 0.11 * k)
-        )
+        _disc(pen, x + lx * rx * (1 - f), y + ly * ry * (1 - f), rx * f, ry * f, shade(colour, 0.62 + 0.11 * k))
 
 
 def _ball(rng, pen, x, y, r):
@@ -121,9 +117,7 @@ def _balloon(rng, pen, x, y, r):
     colour = hue(rng) if rng.random() < 0.7 else skin_tone(rng)
     pen.line((x, y + r, x + rng.uniform(-0.4, 0.4) * r, y + 3.5 * r), (90, 90, 90), max(1, round(r / 20)))
     _shaded(rng, pen, x, y, 0.85 * r, 1.05 * r, colour)
-    pen.polygon(
-        [(x - 0.12 * r, y + 1.2 * r), (x + 0.12 * r, y + 1.2 * r), (x, y + 1.0 * r)], shade(colour, 0.7)
-    )
+    pen.polygon([(x - 0.12 * r, y + 1.2 * r), (x + 0.12 * r, y + 1.2 * r), (x, y + 1.0 * r)], shade(colour, 0.7))
 
 
 def _cup(rng, pen, x, y, r):
@@ -168,9 +162,7 @@ def _plate(rng, pen, x, y, r):
     _disc(pen, x, y, r, 0.9 * r, colour)
     _disc(pen, x, y, 0.7 * r, 0.62 * r, shade(colour, 0.92))
     for _ in range(int(rng.integers(1, 5))):
-        _disc(
-            pen, x + rng.uniform(-0.35, 0.35) * r, y + rng.uniform(-0.3, 0.3) * r, 0.2 * r, 0.16 * r, hue(rng)
-        )
+        _disc(pen, x + rng.uniform(-0.35, 0.35) * r, y + rng.uniform(-0.3, 0.3) * r, 0.2 * r, 0.16 * r, hue(rng))
 
 
 def _sign(rng, pen, x, y, r):
@@ -181,9 +173,7 @@ def _sign(rng, pen, x, y, r):
     else:
         pen.rounded_rectangle((x - r, y - 0.7 * r, x + r, y + 0.7 * r), r * 0.12, colour)
     for k in range(2):
-        pen.rectangle(
-            (x - 0.5 * r, y - 0.25 * r + 0.35 * k * r, x + 0.5 * r, y - 0.1 * r + 0.35 * k * r), (30, 30, 34)
-        )
+        pen.rectangle((x - 0.5 * r, y - 0.25 * r + 0.35 * k * r, x + 0.5 * r, y - 0.1 * r + 0.35 * k * r), (30, 30, 34))
 
 
 def _lamp(rng, pen, x, y, r):

@@ -66,9 +66,7 @@ def clouds(
         fine = grid.resize((width_px // 2, height_px // 2), Image.Resampling.BICUBIC)
         total += (np.asarray(fine) - 0.5) * roughness**octave
     t = np.clip(total / (total.std() * 4 + 1e-6) + 0.5, 0, 1)
-    grey = Image.fromarray((t * 255).astype(np.uint8)).resize(
-        (width_px, height_px), Image.Resampling.BILINEAR
-    )
+    grey = Image.fromarray((t * 255).astype(np.uint8)).resize((width_px, height_px), Image.Resampling.BILINEAR)
     ramp = np.concatenate([np.linspace(a[c], b[c], 256) for c in range(3)]).astype(int).tolist()
     return Image.merge("RGB", (grey, grey, grey)).point(ramp)
 
@@ -120,9 +118,7 @@ def _room(rng: np.random.Generator, w: int, h: int) -> Image.Image:
         else:  # curtain or cupboard
             colour = hue(rng)
             for k in range(6):
-                pen.rectangle(
-                    (x + k * pw // 6, y, x + (k + 1) * pw // 6, floor_y), shade(colour, 0.8 + 0.12 * (k % 3))
-                )
+                pen.rectangle((x + k * pw // 6, y, x + (k + 1) * pw // 6, floor_y), shade(colour, 0.8 + 0.12 * (k % 3)))
     if rng.random() < 0.5:  # sofa or table
         y = round(floor_y - h * rng.uniform(0.02, 0.15))
         x, fw = int(rng.integers(-w // 5, w // 2)), round(w * rng.uniform(0.3, 0.7))
@@ -175,9 +171,7 @@ def _street(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     pen.rectangle((0, ground, w, h), road)
     pen.rectangle((0, ground, w, ground + h // 30), shade(road, 1.3))
     for k in range(5):
-        pen.rectangle(
-            (k * w // 4, ground + h // 8, k * w // 4 + w // 9, ground + h // 8 + h // 70), (220, 220, 210)
-        )
+        pen.rectangle((k * w // 4, ground + h // 8, k * w // 4 + w // 9, ground + h // 8 + h // 70), (220, 220, 210))
     return picture
 
 
@@ -189,9 +183,7 @@ def _landscape(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     land = vary(rng, ((96, 130, 74), (176, 160, 110), (120, 130, 140), (226, 230, 236))[rng.integers(4)], 15)
     for k in range(int(rng.integers(2, 5))):
         xs = np.linspace(0, w, 24)
-        ys = level + h * (
-            0.09 * np.sin(xs / w * rng.uniform(2, 9) + rng.uniform(0, 6)) + 0.02 * rng.normal(size=24)
-        )
+        ys = level + h * (0.09 * np.sin(xs / w * rng.uniform(2, 9) + rng.uniform(0, 6)) + 0.02 * rng.normal(size=24))
         points = list(zip(xs.tolist(), ys.tolist(), strict=True))
         pen.polygon([*points, (w, h), (0, h)], shade(land, 0.65 + 0.13 * k))
         level += h * rng.uniform(0.08, 0.22)
@@ -228,9 +220,7 @@ def _bricks(rng: np.random.Generator, w: int, h: int) -> Image.Image:
         tone = rng.normal(1, 0.09, w // bw + 2)
         for k in range(w // bw + 2):
             x = k * bw - (row % 2) * bw // 2
-            pen.rectangle(
-                (x + 1, y + 1, x + bw - 2, y + bh - 2), shade(base, float(np.clip(tone[k], 0.6, 1.3)))
-            )
+            pen.rectangle((x + 1, y + 1, x + bw - 2, y + bh - 2), shade(base, float(np.clip(tone[k], 0.6, 1.3))))
     return picture
 
 
@@ -261,9 +251,7 @@ def _night(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     pen = ImageDraw.Draw(picture, "RGBA")
     for _ in range(int(rng.integers(15, 60))):
         x, y, r = rng.uniform(0, w), rng.uniform(0, h), max(w, h) * math.exp(rng.uniform(-5, -2.6))
-        colour = ((250, 210, 130), (240, 120, 90), (140, 190, 250), (250, 250, 230), (120, 220, 160))[
-            rng.integers(5)
-        ]
+        colour = ((250, 210, 130), (240, 120, 90), (140, 190, 250), (250, 250, 230), (120, 220, 160))[rng.integers(5)]
         pen.ellipse((x - r, y - r, x + r, y + r), (*colour, int(rng.uniform(40, 170))))
     return picture.reduce(4).filter(ImageFilter.GaussianBlur(max(w, h) * 0.001)).resize((w, h))
 

@@ -102,8 +102,9 @@ def joined(device_name: str) -> Iterator[Group]:
     if cuda:
         torch.cuda.set_device(torch.device(device_name))
     with _together():
-        torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=TIMEOUT, store=_store(size),
-                                             rank=group.rank, world_size=size)
+        torch.distributed.init_process_group(
+            "nccl" if cuda else "gloo", timeout=TIMEOUT, store=_store(size), rank=group.rank, world_size=size
+        )
     try:
         yield group
     finally:
@@ -139,6 +140,5 @@ def _together() -> Iterator[None]:
         reason = str(error).strip().splitlines()[0].partition(". ")[0].encode("ascii", "ignore").decode()
         raise TrainingError(
             f"Another process of this training does not answer ({reason}).",
-            "Its own message says why. 'torchrun --max-restarts N' starts all of them again, from the last "
-            "checkpoint.",
+            "Its own message says why. 'torchrun --max-restarts N' starts all of them again, from the last checkpoint.",
         ) from error

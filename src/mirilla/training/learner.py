@@ -32,12 +32,18 @@ class Trainer:
             whatever it is.
     """
 
-    def __init__(self, spec: ModelSpec, plan: Plan, device: torch.device, group: Group = ALONE,
-                 precision: str = "float32"):
+    def __init__(
+        self, spec: ModelSpec, plan: Plan, device: torch.device, group: Group = ALONE, precision: str = "float32"
+    ):
         self.spec, self.plan, self.device, self.group, self.precision = spec, plan, device, group, precision
         self.network = SsdNetwork(spec)
-        initialise(self.network, torch.Generator().manual_seed(plan.seed), *plan.initializers, plan.class_bias,
-                   -plan.class_bias if plan.objective.dynamic else None)
+        initialise(
+            self.network,
+            torch.Generator().manual_seed(plan.seed),
+            *plan.initializers,
+            plan.class_bias,
+            -plan.class_bias if plan.objective.dynamic else None,
+        )
         self.network.set_batch_norm_decay(plan.base_batch_norm_decay, plan.extra_batch_norm_decay)
         self.network.freeze_batch_norm(plan.freeze_base_batch_norm, plan.freeze_extra_batch_norm)
         self.network.set_dropout(plan.dropout)
@@ -66,8 +72,9 @@ class Trainer:
         """The gradient of a batch, ready in `parameters`, and its losses; x (B, 3, H, W)."""
         spec = self.plan.objective
         self.parameters.gradient.zero_()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16",
-                            cache_enabled=False):
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16", cache_enabled=False
+        ):
             codes, logits = self.network(x)
         codes, logits = codes.float(), logits.float()
         targets = self._targets(batch, codes, logits)
@@ -104,12 +111,20 @@ class Trainer:
         spec = self.plan.objective
         if spec.dynamic is None:
             return targets_of(batch, self.anchors, spec)
-        return assign_dynamically(codes, logits, batch, self.anchors, self.cells, spec.num_classes, spec.dynamic,
-                                  spec.box_coder, spec.matcher.static)
+        return assign_dynamically(
+            codes,
+            logits,
+            batch,
+            self.anchors,
+            self.cells,
+            spec.num_classes,
+            spec.dynamic,
+            spec.box_coder,
+            spec.matcher.static,
+        )
 
     def _batch(self, arrays: Arrays) -> Batch:
-        fields = (arrays.boxes_yxyx, arrays.classes, arrays.weights, arrays.valid, arrays.ignored,
-                  arrays.confidences)
+        fields = (arrays.boxes_yxyx, arrays.classes, arrays.weights, arrays.valid, arrays.ignored, arrays.confidences)
         tensors = (None if f is None else torch.from_numpy(f).to(self.device, non_blocking=True) for f in fields)
         return Batch(*tensors)  # type: ignore[arg-type]
 
@@ -122,8 +137,9 @@ class Trainer:
         found = recalibrated(self.network, self.parameters.split(average), inputs)
         return {f"{name}/{AVERAGE}": array for name, array in found.items()}
 
-    def checkpoint(self, metadata: dict[str, str], statistics: Mapping[str, np.ndarray] = MappingProxyType({})
-                   ) -> Checkpoint:
+    def checkpoint(
+        self, metadata: dict[str, str], statistics: Mapping[str, np.ndarray] = MappingProxyType({})
+    ) -> Checkpoint:
         """Everything that the run needs to go on; `statistics` go with the moving averages."""
         variables = {**self.network.get_weights(), **statistics}
         for slot, vector in self.state.vectors().items():

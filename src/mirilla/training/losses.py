@@ -118,8 +118,17 @@ class AnchorwiseLosses:
 
 def targets_of(batch: Batch, anchors_yxyx: Tensor, spec: ObjectiveSpec) -> Targets:
     """The matcher's and box coder's answer for a batch."""
-    targets = assign(anchors_yxyx, batch.boxes_yxyx, batch.classes, batch.weights, batch.valid, batch.ignored,
-                     spec.num_classes, spec.matcher, spec.box_coder)
+    targets = assign(
+        anchors_yxyx,
+        batch.boxes_yxyx,
+        batch.classes,
+        batch.weights,
+        batch.valid,
+        batch.ignored,
+        spec.num_classes,
+        spec.matcher,
+        spec.box_coder,
+    )
     if spec.negative_class_weight != 1:
         weights = torch.where(targets.match == BACKGROUND, spec.negative_class_weight, targets.class_weights)
         targets = replace(targets, class_weights=weights)
@@ -139,13 +148,18 @@ def sample(targets: Targets, positive_share: float) -> Tensor:
     negative = (targets.match < 0) & counts
     most = (positive.sum(1, keepdim=True) * ((1 - positive_share) / positive_share)).to(torch.int64)
     order = torch.rand(counts.shape, device=counts.device).masked_fill(~negative, 2.0).argsort(1)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device)
-                                            .expand_as(order))
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
     return positive | (negative & (rank < most))
 
 
 def objective(
-    codes: Tensor, logits: Tensor, targets: Targets, anchors_yxyx: Tensor, spec: ObjectiveSpec,
+    codes: Tensor,
+    logits: Tensor,
+    targets: Targets,
+    anchors_yxyx: Tensor,
+    spec: ObjectiveSpec,
     add_up: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> tuple[Losses, AnchorwiseLosses]:
     """Losses of a batch.
@@ -156,16 +170,20 @@ def objective(
     """
     if spec.localization.of_boxes:
         predicted = decode(codes, anchors_yxyx, spec.box_coder)
-        localization = spec.localization(predicted, decode(targets.codes, anchors_yxyx, spec.box_coder),
-                                         targets.box_weights)
+        localization = spec.localization(
+            predicted, decode(targets.codes, anchors_yxyx, spec.box_coder), targets.box_weights
+        )
     else:
         localization = spec.localization(codes, targets.codes, targets.box_weights)
     classification = spec.classification(logits, targets.classes, targets.class_weights)
     selected = torch.ones_like(targets.match, dtype=torch.bool)
     if spec.miner is not None and spec.dynamic is None:
         with torch.no_grad():
-            ranking = {"CLASSIFICATION": classification, "LOCALIZATION": localization,
-                       "BOTH": classification + localization}[spec.miner.loss_type]
+            ranking = {
+                "CLASSIFICATION": classification,
+                "LOCALIZATION": localization,
+                "BOTH": classification + localization,
+            }[spec.miner.loss_type]
             boxes = decode(codes, anchors_yxyx, spec.box_coder)
             selected = mine(ranking.detach(), boxes, targets.match, spec.miner)
     kept = selected.to(codes.dtype)

@@ -91,8 +91,9 @@ class FlatParameters:
     multiplied with, 0 for what is frozen; None for nothing.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], l2: Mapping[str, float],
-                 scale: Mapping[str, float] | None = None):
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], l2: Mapping[str, float], scale: Mapping[str, float] | None = None
+    ):
         self.names = list(parameters)
         self.sizes = [p.numel() for p in parameters.values()]
         self.shapes = [p.shape for p in parameters.values()]
@@ -100,8 +101,13 @@ class FlatParameters:
         self.weights = torch.empty(sum(self.sizes), device=first.device)
         self.gradient = torch.zeros_like(self.weights)
         self.l2 = torch.zeros_like(self.weights)
-        places = zip(parameters.items(), self.split(self.weights).values(), self.split(self.gradient).values(),
-                     self.split(self.l2).values(), strict=True)
+        places = zip(
+            parameters.items(),
+            self.split(self.weights).values(),
+            self.split(self.gradient).values(),
+            self.split(self.l2).values(),
+            strict=True,
+        )
         for (name, parameter), weight, gradient, l2_weight in places:
             weight.copy_(parameter.data)
             parameter.data, parameter.grad = weight, gradient
@@ -137,8 +143,13 @@ class FlatParameters:
 class TrainState:
     """What changes from step to step besides the network's own tensors: slots, average and the step's number."""
 
-    def __init__(self, parameters: FlatParameters, optimizer: Optimizer, average_decay: float | None,
-                 average_warmup: bool = False):
+    def __init__(
+        self,
+        parameters: FlatParameters,
+        optimizer: Optimizer,
+        average_decay: float | None,
+        average_warmup: bool = False,
+    ):
         self.parameters, self.optimizer = parameters, optimizer
         self.average_decay, self.average_warmup = average_decay, average_warmup
         self.slots = {n: torch.full_like(parameters.weights, start) for n, start in optimizer.slots.items()}

@@ -218,11 +218,21 @@ def _schedule(message) -> schedules.Schedule:
         steps = [(s.step, s.learning_rate) for s in rate.schedule]
         return schedules.manual_steps(rate.initial_learning_rate, steps, rate.warmup)
     if kind == "cosine_decay_learning_rate":
-        return schedules.cosine_decay(rate.learning_rate_base, rate.total_steps, rate.warmup_learning_rate,
-                                      rate.warmup_steps, rate.hold_base_rate_steps)
+        return schedules.cosine_decay(
+            rate.learning_rate_base,
+            rate.total_steps,
+            rate.warmup_learning_rate,
+            rate.warmup_steps,
+            rate.hold_base_rate_steps,
+        )
     return schedules.exponential_decay(
-        rate.initial_learning_rate, rate.decay_steps, rate.decay_factor, rate.staircase,
-        rate.burnin_learning_rate, rate.burnin_steps, rate.min_learning_rate,
+        rate.initial_learning_rate,
+        rate.decay_steps,
+        rate.decay_factor,
+        rate.staircase,
+        rate.burnin_learning_rate,
+        rate.burnin_steps,
+        rate.min_learning_rate,
     )
 
 

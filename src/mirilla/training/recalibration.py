@@ -18,9 +18,7 @@ STATISTICS = ("moving_mean", "moving_variance")
 
 
 @torch.no_grad()
-def recalibrated(
-    network: SsdNetwork, averages: dict[str, Tensor], inputs: Iterable[Tensor]
-) -> dict[str, np.ndarray]:
+def recalibrated(network: SsdNetwork, averages: dict[str, Tensor], inputs: Iterable[Tensor]) -> dict[str, np.ndarray]:
     """The moving statistics, as means over batches, that belong to averaged weights.
 
     Args:

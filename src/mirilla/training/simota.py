@@ -100,8 +100,9 @@ def assign_dynamically(
         quality = quality * batch.confidences.gather(1, match.clamp(min=0))
     near = _near_ignored(_rows(batch.boxes_yxyx, batch.ignored, static), predicted, anchors_yxyx)
     match = torch.where((match == BACKGROUND) & near, IGNORED, match)
-    return targets_of_match(match, batch.boxes_yxyx, batch.classes, batch.weights, anchors_yxyx, num_classes, coder,
-                            quality)
+    return targets_of_match(
+        match, batch.boxes_yxyx, batch.classes, batch.weights, anchors_yxyx, num_classes, coder, quality
+    )
 
 
 def _rows(boxes_yxyx: Tensor, mask: Tensor, static: bool) -> _Rows:
@@ -115,8 +116,15 @@ def _rows(boxes_yxyx: Tensor, mask: Tensor, static: bool) -> _Rows:
     return _Rows(picture, column, boxes_yxyx[picture, column], torch.ones_like(picture, dtype=torch.bool))
 
 
-def _choices(rows: _Rows, classes: Tensor, predicted: Tensor, logits: Tensor, anchors_yxyx: Tensor, cells: Tensor,
-             spec: SimOtaSpec) -> tuple[Tensor, Tensor, Tensor]:
+def _choices(
+    rows: _Rows,
+    classes: Tensor,
+    predicted: Tensor,
+    logits: Tensor,
+    anchors_yxyx: Tensor,
+    cells: Tensor,
+    spec: SimOtaSpec,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Each object's best anchors: (anchor (N, q), cost (N, q), infinite where not chosen, IoU (N, q))."""
     boxes = rows.boxes_yxyx[:, None]  # (N, 1, 4)
     iou = matched_iou(boxes, predicted[rows.picture])  # (N, A)

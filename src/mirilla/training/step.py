@@ -138,8 +138,9 @@ def static_objective(spec: ObjectiveSpec, anchors: int) -> ObjectiveSpec | None:
     return replace(spec, matcher=replace(spec.matcher, static=True))
 
 
-def step_runner(trainer: Trainer, batches: Batches, data: TrainingSet, last: int | None,
-                on_device: bool | None) -> StepRunner:
+def step_runner(
+    trainer: Trainer, batches: Batches, data: TrainingSet, last: int | None, on_device: bool | None
+) -> StepRunner:
     """The fastest way to make the steps.
 
     Args:

@@ -90,8 +90,9 @@ def train(
         if group.any(finished is not None, place):
             return finished or Result(num_steps or pipeline.train_config.num_steps, model_dir, 0.0, 0.0, group.leads)
         with group.in_turn():
-            trainer, data, last, previous = _prepared(pipeline, model_dir, num_steps, place, group, precision,
-                                                      config_path)
+            trainer, data, last, previous = _prepared(
+                pipeline, model_dir, num_steps, place, group, precision, config_path
+            )
         metadata = {"seed": str(trainer.plan.seed), "config": _config_hash(pipeline), "data": data.key}
         if group.leads:
             if previous is not None:
@@ -132,8 +133,13 @@ def _finished(pipeline: config.Pipeline, model_dir: Path, num_steps: int | None)
 
 
 def _prepared(
-    pipeline: config.Pipeline, model_dir: Path, num_steps: int | None, place: torch.device, group: Group,
-    precision: str, config_path: Path | None
+    pipeline: config.Pipeline,
+    model_dir: Path,
+    num_steps: int | None,
+    place: torch.device,
+    group: Group,
+    precision: str,
+    config_path: Path | None,
 ) -> tuple[Trainer, TrainingSet, int | None, Path | None]:
     """A trainer, its data, the last step, and the checkpoint to go on from."""
     for finding in config.require(pipeline, ("model", "train"), config_path):
@@ -173,12 +179,29 @@ def _fine_tune(trainer: Trainer, pipeline: config.Pipeline, model_dir: Path) -> 
     console.say(f"{restoring.summary(made, options, note)}. All names: {model_dir / restoring.DETAILS}")
 
 
-def _loop(trainer: Trainer, data: TrainingSet, model_dir: Path, last: int | None, metadata: dict[str, str],
-          device_batches: bool | None) -> Result:
+def _loop(
+    trainer: Trainer,
+    data: TrainingSet,
+    model_dir: Path,
+    last: int | None,
+    metadata: dict[str, str],
+    device_batches: bool | None,
+) -> Result:
     plan, state, group = trainer.plan, trainer.state, trainer.group
     teacher = None if plan.distillation is None else distillation.load(plan.distillation, data.labels, trainer.spec)
-    batches = Batches(data.pictures, data.objects, trainer.spec, plan.batch_size, plan.augmentations, plan.seed,
-                      plan.shuffle, plan.input_recipe, last, group.part(plan.batch_size), teacher)
+    batches = Batches(
+        data.pictures,
+        data.objects,
+        trainer.spec,
+        plan.batch_size,
+        plan.augmentations,
+        plan.seed,
+        plan.shuffle,
+        plan.input_recipe,
+        last,
+        group.part(plan.batch_size),
+        teacher,
+    )
     log = Log(model_dir, state.step) if group.leads else None
     keeper = checkpoints.Keeper(model_dir, plan.keep_every_hours)
     runner = step_runner(trainer, batches, data, last, device_batches)

@@ -97,8 +97,9 @@ def save(model_dir: Path, checkpoint: Checkpoint, keep: int = KEEP, staying: Col
         MirillaError: the disk is full or the folder cannot be written; the older checkpoints are still there.
     """
     path = path_of(model_dir, checkpoint.step)
-    write_weights(path, checkpoint.variables | {"global_step": np.array(checkpoint.step, np.int64)},
-                  checkpoint.metadata)
+    write_weights(
+        path, checkpoint.variables | {"global_step": np.array(checkpoint.step, np.int64)}, checkpoint.metadata
+    )
     for old in [p for p in all_checkpoints(model_dir) if p not in staying][:-keep]:
         with explaining(old):
             old.unlink(missing_ok=True)

@@ -133,13 +133,11 @@ def check_variables(values: Mapping[str, NDArray], spec: ModelSpec, path: Path) 
                     "A detector can be trained from it: name it as train_config.fine_tune_checkpoint.",
                 )
             raise ModelError(
-                f"{path}: a checkpoint of another network (it holds '{min(values, default='nothing')}' and "
-                "the like).",
+                f"{path}: a checkpoint of another network (it holds '{min(values, default='nothing')}' and the like).",
                 "Give a checkpoint of an SSD on MobileNet v1.",
             )
         raise ModelError(
-            f"{path}: {len(missing)} of the network's {len(needed)} variables are missing, "
-            f"'{missing[0]}' first.",
+            f"{path}: {len(missing)} of the network's {len(needed)} variables are missing, '{missing[0]}' first.",
             "Give the pipeline.config that it was trained with (feature extractor, widths, input size).",
         )
     for predictor in table.predictors:
@@ -161,8 +159,7 @@ def check_variables(values: Mapping[str, NDArray], spec: ModelSpec, path: Path) 
     more = [name for name in plain if name.startswith(_NETWORK_SCOPES) and name not in needed]
     if more:
         raise ModelError(
-            f"{path}: it has {len(more)} variables that the network of pipeline.config lacks, "
-            f"'{min(more)}' first.",
+            f"{path}: it has {len(more)} variables that the network of pipeline.config lacks, '{min(more)}' first.",
             "Give the pipeline.config that it was trained with.",
         )
 

@@ -183,16 +183,12 @@ def _number(name: str) -> int:
 
 def _chosen(values: Mapping[str, NDArray], path: Path, wanted: bool) -> Weights:
     """Moving averages under their plain names, where there are any and they are wanted."""
-    floats = {
-        name: np.asarray(value, np.float32) for name, value in values.items() if value.dtype.kind == "f"
-    }
+    floats = {name: np.asarray(value, np.float32) for name, value in values.items() if value.dtype.kind == "f"}
     averages = averages_of(floats) if wanted else {}
     step = values.get("global_step")
     if not floats:
         raise ModelError(f"{path}: it holds no weights.", "Give a checkpoint of a training.")
-    return Weights(
-        {**floats, **averages}, None if step is None else int(step.reshape(-1)[0]), path, bool(averages)
-    )
+    return Weights({**floats, **averages}, None if step is None else int(step.reshape(-1)[0]), path, bool(averages))
 
 
 def averages_of(values: Mapping[str, NDArray]) -> dict[str, NDArray]:
@@ -213,9 +209,7 @@ def _npz(path: Path) -> dict[str, NDArray]:
         with explaining(path), np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (ValueError, EOFError, KeyError) as error:
-        raise ModelError(
-            f"{path}: not a file of arrays ({error}).", "Give an .npz of TensorFlow variables."
-        ) from None
+        raise ModelError(f"{path}: not a file of arrays ({error}).", "Give an .npz of TensorFlow variables.") from None
     except Exception as error:  # zipfile's own errors have no common class
         if type(error).__name__ == "BadZipFile":
             raise ModelError(f"{path}: not a whole .npz file ({error}).", "Copy it again.") from None

@@ -137,9 +137,7 @@ def apply(
     return result
 
 
-def restore(
-    fresh: Mapping[str, NDArray], options: Options
-) -> tuple[dict[str, NDArray[np.float32]], RestorePlan, str]:
+def restore(fresh: Mapping[str, NDArray], options: Options) -> tuple[dict[str, NDArray[np.float32]], RestorePlan, str]:
     """A network's variables, started from a checkpoint.
 
     Args:
@@ -226,22 +224,19 @@ def _nothing(made: RestorePlan, values: Mapping[str, NDArray], options: Options,
     if options.kind == "classification" and detection:
         return ModelError(
             f"{head}: it is a detection checkpoint, but is read as one of classification.",
-            'Set train_config { fine_tune_checkpoint_type: "detection" } '
-            "(or from_detection_checkpoint: true).",
+            'Set train_config { fine_tune_checkpoint_type: "detection" } (or from_detection_checkpoint: true).',
         )
     if options.kind == "detection" and classification:
         return ModelError(
             f"{head}: it is a classification checkpoint, but is read as one of detection.",
-            'Set train_config { fine_tune_checkpoint_type: "classification" } '
-            "(and from_detection_checkpoint: false).",
+            'Set train_config { fine_tune_checkpoint_type: "classification" } (and from_detection_checkpoint: false).',
         )
     if detection or classification:
         first = next((one for one in made.skipped if one.reason == "shape"), None)
         why = f"its MobileNet v1 has another width ({first})" if first else "it lacks them all"
         return ModelError(
             f"{head}: {why}.",
-            "Take the checkpoint's depth_multiplier and min_depth, or set "
-            "mirilla { fine_tune_slice_channels: true }.",
+            "Take the checkpoint's depth_multiplier and min_depth, or set mirilla { fine_tune_slice_channels: true }.",
         )
     names = [name for name in sorted(values) if values[name].ndim >= 1]
     example = f" (it holds '{names[0]}' and the like)" if names else " (it holds no variables)"

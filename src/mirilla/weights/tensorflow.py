@@ -326,6 +326,4 @@ def _masked_crc(content: bytes) -> int:
 
 
 def _broken(path: Path, why: str) -> ModelError:
-    return ModelError(
-        f"{path}: not a whole TensorFlow checkpoint: {why}.", "Copy its .index and .data files again."
-    )
+    return ModelError(f"{path}: not a whole TensorFlow checkpoint: {why}.", "Copy its .index and .data files again.")
