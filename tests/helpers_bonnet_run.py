@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -28,8 +29,8 @@ def constant(name: str, values: object) -> Constant:
 
 def model(
     ops: list[Op],
-    constants: list[Constant] = [],
-    outputs: tuple[str, ...] = (),  # noqa: B006
+    constants: Sequence[Constant] = (),
+    outputs: tuple[str, ...] = (),
     input_name: str = "x",
 ) -> Model:
     return Model(

@@ -282,7 +282,8 @@ def test_ssh_missing(monkeypatch, tmp_path):
             "algorithm",
         ),
         (
-            "@ WARNING: UNPROTECTED PRIVATE KEY FILE! @\nLoad key: bad permissions\npi@kit: Permission denied (publickey).",
+            "@ WARNING: UNPROTECTED PRIVATE KEY FILE! @\nLoad key: bad permissions\n"
+            "pi@kit: Permission denied (publickey).",
             "others can read",
         ),
         ("client_loop: send disconnect: Broken pipe", "was cut"),
