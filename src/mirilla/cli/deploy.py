@@ -192,7 +192,7 @@ def _agree(target: str, args: argparse.Namespace) -> None:
     """Ask whether the joy demo may be stopped; raises when it may not."""
     import sys
 
-    from mirilla.errors import DeviceError, UsageError
+    from mirilla.errors import BoardError, UsageError
 
     if args.yes:
         return
@@ -201,7 +201,7 @@ def _agree(target: str, args: argparse.Namespace) -> None:
         raise UsageError(f"{target}: the joy demo holds the camera and must be {for_good}.", "Give --yes to agree.")
     answer = input(f"{target}: the joy demo holds the camera. May it be {for_good}? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
-        raise DeviceError(
+        raise BoardError(
             f"{target}: the joy demo stays, so nothing was changed.", "Deploy without --service and --run to copy only."
         )
 
@@ -249,14 +249,14 @@ def _show(found: list[Finding]) -> None:
 
 def _show_state(link: Link, state: State | None) -> None:
     from mirilla.console import say
-    from mirilla.errors import DeviceError
+    from mirilla.errors import BoardError
 
     if state is None:
         return
     for line in state.log:
         say(f"  {line}")
     if state.state != "active":
-        raise DeviceError(
+        raise BoardError(
             f"{link.target}: the service does not run (systemd says '{state.state}'); its log is above.",
             f"mirilla deploy --rollback {link.target} goes back to the version before.",
         )
