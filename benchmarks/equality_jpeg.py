@@ -89,10 +89,10 @@ def main() -> None:
         [what, *(f"{v:.2g}" for v in (np.mean(values), np.percentile(values, 95), np.max(values)))]
         for what, values in differences.items()
     ]
-    console.table(f"{len(samples)} photos", ["difference", "mean of the photos", "95 %", "largest"], rows)
+    console.print_table(f"{len(samples)} photos", ["difference", "mean of the photos", "95 %", "largest"], rows)
     for name, one in found.items():
         for result in measure(one, samples, detector.card.labels, ["faces"]):
-            console.say(name + ": " + ", ".join(f"{f.name} {f.value:.4f}" for f in result.figures))
+            console.echo(name + ": " + ", ".join(f"{f.name} {f.value:.4f}" for f in result.figures))
 
 
 if __name__ == "__main__":

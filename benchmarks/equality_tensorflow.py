@@ -191,9 +191,9 @@ def main() -> None:
             )
             runs[way] = dict(np.load(path))
     golden = golden_run(GOLDENS)
-    console.table("from the original's arrays", COLUMNS, [[w, *distances(r, golden)] for w, r in runs.items()])
+    console.print_table("from the original's arrays", COLUMNS, [[w, *distances(r, golden)] for w, r in runs.items()])
     base, *others = runs
-    console.table(
+    console.print_table(
         f"from TensorFlow's own run with {base}", COLUMNS, [[w, *distances(runs[w], runs[base])] for w in others]
     )
 

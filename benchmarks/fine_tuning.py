@@ -115,9 +115,9 @@ def main() -> None:
             for seed, points in zip(args.seeds, seeds, strict=True)
         ]
         title = f"{name}, {len(photos)} photos of {args.eval_data}"
-        console.table(title, ("start", "seed", *(f"step {p['step']}" for p in first)), rows)
-        console.say()
-    console.say(f"({first[0]['protocol']})")
+        console.print_table(title, ("start", "seed", *(f"step {p['step']}" for p in first)), rows)
+        console.echo()
+    console.echo(f"({first[0]['protocol']})")
     draw(curves, "AP@0.5 >= 16 px", args)
 
 

@@ -71,7 +71,7 @@ def records(folder: Path) -> dict[str, Path]:
         whole = combine([read_dataset(FACES / s / "bbx_gt_ignore.txt", split="train") for s in SETS])
         half = whole.with_samples(map(halved, whole.samples))
         taught = teach(half, variants.YUNET, cache=folder / "yunet.jsonl")
-        console.say(f"{whole.boxes} boxes, {half.boxes} left. {taught.notes[-1]}")
+        console.echo(f"{whole.boxes} boxes, {half.boxes} left. {taught.notes[-1]}")
         sets: dict[str, Dataset] = {"all": whole, "half": half, "taught": taught}
         for name, path in paths.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -103,8 +103,8 @@ def main() -> None:
             with open(lines, "a") as file:
                 file.write(json.dumps(line) + "\n")
             figures = " / ".join(f"{resize} {line['figures'][resize][SIZES[1]]:.3f}" for resize in RESIZES)
-            console.say(f"{name}, seed {seed}: {SIZES[1]} {figures}, {line['cpu_s']:.0f} CPU s")
-    console.say(page.ablation_table(ablation.read_lines(lines)))
+            console.echo(f"{name}, seed {seed}: {SIZES[1]} {figures}, {line['cpu_s']:.0f} CPU s")
+    console.echo(page.ablation_table(ablation.read_lines(lines)))
 
 
 if __name__ == "__main__":
