@@ -179,7 +179,7 @@ def main() -> None:
     }
     if args.list:
         for name in known:
-            console.say(name)
+            console.echo(name)
         return
     wanted = args.only or list(known)
     if unknown := [name for name in (*wanted, *args.skip) if name not in known]:
@@ -196,7 +196,7 @@ def main() -> None:
             current.add((name, seed, key_of(pipeline)))
             if (name, seed, key_of(pipeline)) not in done:
                 tasks.append((known[name], seed, pipeline))
-    console.say(f"{len(tasks)} runs to do, {len(current) - len(tasks)} done before")
+    console.echo(f"{len(tasks)} runs to do, {len(current) - len(tasks)} done before")
 
     def task(one: tuple[variants.Variant, int, config.Pipeline]) -> None:
         variant, seed, pipeline = one
@@ -208,7 +208,7 @@ def main() -> None:
         with open(lines, "a") as file:
             file.write(json.dumps(line) + "\n")
         figures = " / ".join(f"{resize} {line['figures'][resize][SIZES[1]]:.3f}" for resize in RESIZES)
-        console.say(f"{variant.name}, seed {seed}: {SIZES[1]} {figures}, {line['cpu_s']:.0f} CPU s")
+        console.echo(f"{variant.name}, seed {seed}: {SIZES[1]} {figures}, {line['cpu_s']:.0f} CPU s")
 
     for one in tasks[:1]:  # alone: it decodes the photos for all
         task(one)
@@ -216,7 +216,7 @@ def main() -> None:
         list(pool.map(task, tasks[1:]))
     shown = [one for one in read_lines(lines) if (one["variant"], one["seed"], one["key"]) in current]
     if shown:
-        console.say(page.ablation_table(shown))
+        console.echo(page.ablation_table(shown))
 
 
 if __name__ == "__main__":

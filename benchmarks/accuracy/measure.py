@@ -166,7 +166,7 @@ def sheets(one: Measured, folder: Path, count: int) -> None:
         name = f"{one.subject.name}_{one.photos.name}_{what}.jpg".replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)
         sheet.save(folder / name, quality=88)
-        console.say(f"made {folder / name}")
+        console.echo(f"made {folder / name}")
 
 
 class _Decoded:
@@ -250,15 +250,15 @@ def _subject(text: str) -> subjects.Subject:
 
 def _show(content: dict[str, Any], sets: list[str]) -> None:
     for name in sets:
-        console.say(f"\n{name} eval, {content['photos'][name]} photos ({content['intervals']})\n")
-        console.say(page.accuracy_table(content, name))
-    console.say(page.cost_table(content))
-    console.say(page.differences_table(content))
+        console.echo(f"\n{name} eval, {content['photos'][name]} photos ({content['intervals']})\n")
+        console.echo(page.accuracy_table(content, name))
+    console.echo(page.cost_table(content))
+    console.echo(page.differences_table(content))
     if page.MAIN_SET in sets:
-        console.say(page.sizes_table(content))
+        console.echo(page.sizes_table(content))
     for one in content["models"]:
         for note in one["facts"]["notes"]:
-            console.say(f"{one['name']}: {note}")
+            console.echo(f"{one['name']}: {note}")
 
 
 def _plain(value: Any) -> Any:

@@ -46,7 +46,7 @@ def run(name: str, path: Path, args: argparse.Namespace) -> None:
         "cpu_s": round(cpu_s),
     }
     export_model(spec, found.variables, LABELS, args.out / name, pipeline=pipeline, training=training, name=name)
-    console.say(f"{name}: {cpu_s:.0f} CPU s")
+    console.echo(f"{name}: {cpu_s:.0f} CPU s")
 
 
 def main() -> None:
@@ -63,9 +63,8 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda name: run(name, path, args), wanted))
     models = " ".join(f"{name}={args.out / name}" for name in zoo.names() if (args.out / name / "model.json").is_file())
-    console.say(
-        f"Measure them: python -m benchmarks.accuracy.measure {models} --sets ilc2021 --out {args.out / 'accuracy'}"
-    )
+    out = args.out / "accuracy"
+    console.echo(f"Measure them: python -m benchmarks.accuracy.measure {models} --sets ilc2021 --out {out}")
 
 
 if __name__ == "__main__":

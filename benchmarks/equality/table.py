@@ -481,11 +481,11 @@ def main() -> None:
 
 def show(title: str, columns, rows: list[list[str]], markdown: bool) -> None:
     if not markdown:
-        console.table(title, columns, rows)
+        console.print_table(title, columns, rows)
         return
     for row in [list(columns), ["---"] * len(columns), *rows]:
-        console.say(f"| {' | '.join(row)} |")
-    console.say()
+        console.echo(f"| {' | '.join(row)} |")
+    console.echo()
 
 
 if __name__ == "__main__":
