@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import resources
 
 from mirilla.board.link import Link
-from mirilla.errors import DeviceError
+from mirilla.errors import BoardError
 from mirilla.findings import ERROR, NOTE, WARNING, Finding, Severity
 
 NODE = "/dev/vision_spicomm"
@@ -25,13 +25,13 @@ def probe(link: Link) -> dict[str, str]:
     """Facts of a kit, by key; a fact that could not be found out is missing or empty.
 
     Raises:
-        DeviceError: it cannot be reached, or what answers has no POSIX shell.
+        BoardError: it cannot be reached, or what answers has no POSIX shell.
     """
     result = link.run(probe_script(), timeout_s=120)
     facts = dict(line.split("=", 1) for line in result.out.splitlines() if re.match(r"[a-z_]+=", line))
     if "probe" not in facts:
         said = (result.err or result.out).strip().splitlines()
-        raise DeviceError(
+        raise BoardError(
             f"{link.target}: logged in, but the shell there does not run a script"
             + (f" ({said[-1][:200]})." if said else "."),
             "Give the account a POSIX shell, and see that its start-up files neither print nor exit.",
@@ -56,11 +56,11 @@ def findings(facts: Mapping[str, str], *, need_bytes: int = 0) -> list[Finding]:
 
 
 def require(found: list[Finding], target: str) -> None:
-    """Raise DeviceError for the errors among the findings."""
+    """Raise BoardError for the errors among the findings."""
     errors = [one for one in found if one.severity == ERROR]
     if errors:
         more = f" (and {len(errors) - 1} more, above)" if len(errors) > 1 else ""
-        raise DeviceError(f"{target}: {errors[0].what}{more}", errors[0].remedy or None)
+        raise BoardError(f"{target}: {errors[0].what}{more}", errors[0].remedy or None)
 
 
 def _about(severity: Severity, part: str, what: str, remedy: str = "") -> Finding:

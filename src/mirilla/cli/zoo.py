@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.bonnet.format import ARENA_BYTES
     from mirilla.config import zoo
     from mirilla.config.to_spec import model_spec
-    from mirilla.console import progress, say, table
+    from mirilla.console import echo, print_table, progress
     from mirilla.doctor.cost import cost
     from mirilla.doctor.rules import VERDICTS
 
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             found.append((zoo.find(name), cost(model_spec(pipeline))))
             bar.advance()
     if args.json:
-        say(json.dumps([_plain(one, price, zoo.ACCURACY.get(one.name, {})) for one, price in found], indent=1))
+        echo(json.dumps([_plain(one, price, zoo.ACCURACY.get(one.name, {})) for one, price in found], indent=1))
         return 0
     rows = [
         (
@@ -55,15 +55,15 @@ def run(args: argparse.Namespace) -> int:
         for one, price in found
     ]
     columns = ("model", "parameters", "MACs", "anchors", "arena, bytes", "file, bytes", "doctor")
-    table(f"{args.size}x{args.size} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
+    print_table(f"{args.size}x{args.size} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
     for one, price in found:
         against = "" if price.runs else f" ({VERDICTS[price.findings[0].severity]}: {price.findings[0].what})"
-        say(f"{one.name}: {one.description}{against}")
-    say(
+        echo(f"{one.name}: {one.description}{against}")
+    echo(
         f"The arena has {ARENA_BYTES:,} bytes. AP is that of equal, short trainings; longer ones reach more: "
         "benchmarks/accuracy.md."
     )
-    say("Train one: mirilla run DATASET --model NAME")
+    echo("Train one: mirilla run DATASET --model NAME")
     return 0
 
 
