@@ -16,7 +16,7 @@ from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
 from mirilla.bonnet.format import PADDING_SAME, POST_RELU6, Model, Op
 from mirilla.bonnet.shapes import Map, constant_dims, infer, input_map
-from mirilla.graph.rules import breach
+from mirilla.findings import breach
 
 PRODUCER = 24  # TensorFlow 1.4's: every later version reads it
 _SOFTMAX_RESHAPE = "/softmax_insert_reshape"

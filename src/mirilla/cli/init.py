@@ -128,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     echo(f"Classes: {', '.join(f'{item.id} {item.shown}' for item in list(labels)[:20])}")
     for finding in findings:
         if finding.severity == "warning":
-            warn(f"{finding} {finding.remedy or ''}".rstrip())
+            warn(f"{finding.where}: {finding.what} {finding.remedy}".rstrip())
     problems = sum(p.severity == "error" for part in (parts.train, parts.evaluation) for p in part.problems)
     if problems:
         warn(f"{problems} pictures or boxes cannot be used; 'mirilla data check' lists them.")
