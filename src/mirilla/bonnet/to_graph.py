@@ -13,7 +13,7 @@ import numpy as np
 
 from mirilla.bonnet.format import PADDING_SAME, POST_RELU6, Model, Op
 from mirilla.bonnet.shapes import Map, constant_dims, infer, input_map
-from mirilla.graph.rules import breach
+from mirilla.findings import breach
 from mirilla.protos import tensorflow_pb2
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mirilla.graph.rules import breach
+from mirilla.findings import breach
 from mirilla.protos import tensorflow_pb2
 from mirilla.protos.tensorflow_pb2 import NodeDef
 
