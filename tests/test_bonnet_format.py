@@ -115,10 +115,10 @@ def test_broken_wire_is_refused(raw):
     [
         ({"ops": ()}, "no ops"),
         ({"input": None}, "no input"),
-        ({"outputs": ("nothing",)}, "written by no op"),
+        ({"outputs": ("nothing",)}, "no op writes"),
         ({"constant_names": ()}, "differ"),
         ({"constants": ()}, "differ"),
-        ({"ops": SMALL.ops[1:]}, "nothing before it wrote"),
+        ({"ops": SMALL.ops[1:]}, "no earlier op writes"),
         ({"ops": SMALL.ops + SMALL.ops[:1]}, "second time"),
         (
             {"constants": (dataclasses.replace(SMALL.constants[0], d1=1 << 60), *SMALL.constants[1:])},

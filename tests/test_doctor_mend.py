@@ -155,7 +155,7 @@ def test_defaults_of_placeholders_take_their_place():
     graph.node("PlaceholderWithDefault", "fed", "pass")
     graph["Conv2d_2_depthwise/depthwise"].input[0] = "fed"
     found = doctor_graph.examine(graph.graph_def)
-    assert [(one.code, one.layer) for one in found.findings] == [("training-switch", "fed")]
+    assert [(one.code, one.where) for one in found.findings] == [("training-switch", "fed")]
     mended = mend(graph.graph_def)
     check_same(small_network(), mended)
     assert doctor_mend.marked(found.findings, mended)[0].fixable
@@ -214,7 +214,7 @@ def test_dropout_is_taken_out(form):
         dropped = graph.node("Mul", "dropout/mul", scaled, mask)
     graph["Conv2d_2_depthwise/depthwise"].input[0] = dropped
     found = doctor_graph.examine(graph.graph_def)
-    assert [(one.code, one.layer) for one in found.findings] == [("dropout", "dropout/uniform")]
+    assert [(one.code, one.where) for one in found.findings] == [("dropout", "dropout/uniform")]
     mended = mend(graph.graph_def)
     assert doctor_mend.marked(found.findings, mended)[0].fixable
     check_same(small_network(), mended)
@@ -243,7 +243,7 @@ def test_kernels_larger_than_their_map_lose_what_meets_padding_only(side, kernel
     one = next(
         one
         for one in doctor_mend.marked(found.findings, mended)
-        if (one.code, one.layer) == ("kernel-too-large", "large/BiasAdd")
+        if (one.code, one.where) == ("kernel-too-large", "large/BiasAdd")
     )
     assert one.fixable == (cropped is not None)
     assert constant_array(weights).shape[:2] == (cropped or (kernel, kernel))

@@ -17,9 +17,9 @@ from mirilla.bonnet.constant_order import arrange
 from mirilla.bonnet.legalise import Legal, legalise
 from mirilla.bonnet.memory_plan import plan_ops
 from mirilla.errors import ModelError
+from mirilla.findings import WARNING, Finding, RuleError
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
-from mirilla.findings import Finding, RuleError
 from mirilla.model import card as cards
 from mirilla.protos.graphdef import read_graph_def
 
@@ -138,9 +138,7 @@ def build(
     return model, _report(model, deploy_graph, legal, order, losses)
 
 
-def _report(
-    model: bf.Model, graph: DeployGraph, legal: Legal, order: str, losses: Sequence[fp16.Loss]
-) -> BuildReport:
+def _report(model: bf.Model, graph: DeployGraph, legal: Legal, order: str, losses: Sequence[fp16.Loss]) -> BuildReport:
     maps = shapes.infer(model.ops, shapes.constant_dims(model), graph.input, _source(graph))
     content = bf.serialise(model)
     in_use = {op.output or "": (op.plan and op.plan.in_use) or 0 for op in model.ops}
@@ -215,7 +213,7 @@ def _card(graph_path: str | os.PathLike[str], report: BuildReport) -> tuple[card
             f"compiled for {rows}x{cols}."
         )
         remedy = "Train and export for the input size that you compile for."
-    return None, [Finding("model-card", os.fspath(path), what, remedy)]
+    return None, [Finding(WARNING, "model-card", os.fspath(path), what, remedy)]
 
 
 def _deploy(

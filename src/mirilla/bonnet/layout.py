@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from mirilla.bonnet import format as bf
 from mirilla.bonnet.lower import LoweredOp, Lowering
+from mirilla.findings import INFERRED, breach
 from mirilla.graph import deploy
 from mirilla.graph.deploy import Layer
-from mirilla.findings import INFERRED, breach
 
 # Sides of a map: known files use the planar kernel from 28 on and the interleaved kernel up to 20.
 PLANAR_FROM, PLANAR_UNDECIDED_FROM = 28, 21

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from mirilla.bonnet import format as bf
 from mirilla.bonnet.layout import insert_layout_ops
 from mirilla.bonnet.lower import LoweredOp, Lowering, Weights, lower
-from mirilla.graph.deploy import DeployGraph
 from mirilla.findings import Finding, RuleError
+from mirilla.graph.deploy import DeployGraph
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import numpy as np
 
 from mirilla.bonnet import format as bf
 from mirilla.bonnet.shapes import Dims
+from mirilla.findings import ERROR, INFERRED, WARNING, Finding, Severity
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph, Layer, view
-from mirilla.findings import INFERRED, Finding
 
 _NO_OP_REMEDIES = {
     "add": "Use a network without residual sums (MobileNet v1).",
@@ -61,14 +61,10 @@ class Lowering:
         self.readers = self.graph.consumers()
 
     def error(self, code: str, layer: Layer, what: str, remedy: str) -> None:
-        self.errors.append(
-            Finding(code, layer.name, f"'{layer.name}' ({layer.op}): {what}", remedy, INFERRED, layer.op)
-        )
+        self.errors.append(_finding(ERROR, code, layer, what, remedy))
 
     def warn(self, code: str, layer: Layer, what: str, remedy: str) -> None:
-        self.warnings.append(
-            Finding(code, layer.name, f"'{layer.name}' ({layer.op}): {what}", remedy, INFERRED, layer.op)
-        )
+        self.warnings.append(_finding(WARNING, code, layer, what, remedy))
 
     def reads_input(self, layer: Layer) -> bool:
         """Whether the layer reads the graph's input."""
@@ -88,6 +84,10 @@ class Lowering:
         bias = np.zeros(channels, np.float32) if layer.bias is None else layer.bias
         name = f"{layer.linear_name}/{suffix}"
         return self.constant(name, bias.reshape(1, 1, 1, -1), layer.linear_position, is_bias=True)
+
+
+def _finding(severity: Severity, code: str, layer: Layer, what: str, remedy: str) -> Finding:
+    return Finding(severity, code, layer.name, f"'{layer.name}' ({layer.op}): {what}", remedy, INFERRED, op=layer.op)
 
 
 def lower(layer: Layer, lowering: Lowering) -> Sequence[LoweredOp]:
@@ -219,9 +219,7 @@ def _gemm(layer: deploy.Gemm, lowering: Lowering) -> list[LoweredOp]:
     return [LoweredOp(bf.Op("Gemm", inputs, layer.name), layer.position, layer)]
 
 
-def _kernel(
-    layer: deploy.Conv | deploy.Depthwise | deploy.Pool, lowering: Lowering, rows: int, cols: int
-) -> bf.Kernel:
+def _kernel(layer: deploy.Conv | deploy.Depthwise | deploy.Pool, lowering: Lowering, rows: int, cols: int) -> bf.Kernel:
     if layer.strides[0] != layer.strides[1]:
         lowering.error(
             "strides",

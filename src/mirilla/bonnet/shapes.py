@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mirilla.bonnet.format import PADDING_SAME, Kernel, Model, Op
+from mirilla.findings import breach
 from mirilla.graph.deploy import SAME, VALID, output_side
-from mirilla.findings import RuleError, breach
 
 BORDER = 2  # rows and columns of zeros on each side of a padded planar tensor
 CONSTANTS_READ = {"Conv": 2, "DepthwiseConv": 2, "Gemm": 2}  # weights and bias; all other ops read none
@@ -207,7 +207,8 @@ def _concat(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap
         shape[axis - 1] = output[axis - 1]
         if shape != output:
             raise ValueError(f"its inputs differ in a dimension other than axis {axis}")
-    return FeatureMap(*output)
+    rows, cols, depth = output
+    return FeatureMap(rows, cols, depth)
 
 
 def _same(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap:

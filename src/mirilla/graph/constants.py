@@ -13,7 +13,7 @@ import numpy as np
 from tensorboard.compat.proto import types_pb2
 from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
-from mirilla.graph.rules import breach
+from mirilla.findings import breach
 
 MAX_ELEMENTS = 1 << 24
 _CAST = {
