@@ -1,6 +1,6 @@
 """Training speed on the CPU: pictures, augmentation and step together; the step alone; TensorFlow's Keras beside it.
 
-    python benchmarks/train_speed.py TRAIN.tfrecord LABEL_MAP.pbtxt [--threads 1 2] [--layers fused torch]
+    python -m benchmarks.speed.train_speed TRAIN.tfrecord LABEL_MAP.pbtxt [--threads 1 2] [--layers fused torch]
                                      [--recipe tf1] [--tensorflow-python PYTHON] [--rounds 3] [--steps 10]
                                      [--size 256]
 
@@ -30,7 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from data_speed import WIDER_MEAN_BYTES, make
+from benchmarks.speed.data_speed import WIDER_MEAN_BYTES, make
 
 from mirilla import config, console
 from mirilla.data import read_dataset

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import PEER_FILES, PEER_PROTOCOLS, SHARED, cpu_ms, peer, peers
+from benchmarks.common import PEER_FILES, PEER_PROTOCOLS, SHARED, cpu_ms, peer, peers
 
 from mirilla import graph as graphs
 from mirilla.bonnet import compile as compiler

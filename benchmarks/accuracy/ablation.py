@@ -1,8 +1,8 @@
 """What each ingredient of the recipe is worth: one short training for each variant and seed.
 
-    python benchmarks/ablation.py --list
-    python benchmarks/ablation.py --out DIR --steps 3000 --seeds 0 1 2 [--only NAME ...] [--jobs 2]
-    python benchmarks/page.py --ablation DIR/ablation.jsonl
+    python -m benchmarks.accuracy.ablation --list
+    python -m benchmarks.accuracy.ablation --out DIR --steps 3000 --seeds 0 1 2 [--only NAME ...] [--jobs 2]
+    python -m benchmarks.accuracy.page --ablation DIR/ablation.jsonl
 
 Every run is a `mirilla train` of its own with one thread, on the same records, and is measured at its end, letterboxed
 and squashed, in float, by the protocol of accuracy.py. DIR/ablation.jsonl gets a line for each run; what is there
@@ -33,10 +33,9 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
     os.environ.setdefault(_variable, "1")  # before numpy is imported: figures are of one core
 
 # ruff: noqa: E402
-import page
-import variants
-from common import LABELS, SIZES, held_out, records
-from seeds import RESIZES
+from benchmarks.accuracy import page, variants
+from benchmarks.accuracy.seeds import RESIZES
+from benchmarks.common import LABELS, SIZES, held_out, records
 
 from mirilla import config, console
 from mirilla.data.images import decode_rgb
