@@ -29,10 +29,9 @@ def add_options(parser: argparse.ArgumentParser, options: type, names: Sequence[
     for name in names or [item.name for item in fields(options)]:
         item = field_named(options, name)
         declared = option_of(item)
-        target = parser
-        if declared.group:
-            target = groups.setdefault(declared.group, parser.add_mutually_exclusive_group())
-        _add(target, item, declared, hints[name])
+        if declared.group and declared.group not in groups:
+            groups[declared.group] = parser.add_mutually_exclusive_group()
+        _add(groups.get(declared.group, parser), item, declared, hints[name])
 
 
 def read_options(options: type[Options], args: argparse.Namespace) -> Options:
@@ -66,7 +65,9 @@ def _add(target: argparse._ActionsContainer, item: Field[Any], declared: Option,
         settings["default"] = item.default
         if item.default not in (None, "", ()):
             settings["help"] += " (default: %(default)s)"
-    target.add_argument(declared.flag, choices=declared.choices, **settings)
+    if declared.metavar is None:
+        settings["choices"] = declared.choices  # listed in the usage line
+    target.add_argument(declared.flag, **settings)
 
 
 def _value_type(hint: Any) -> tuple[type, bool]:

@@ -1,4 +1,4 @@
-"""Data sets of the command line, read and divided into training and evaluation: for `mirilla run` and `mirilla init`."""
+"""Read the data sets that `mirilla run` and `mirilla init` are given; divide them into training and evaluation."""
 
 from __future__ import annotations
 

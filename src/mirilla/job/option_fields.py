@@ -41,7 +41,7 @@ class Option:
         help: what it sets, without the default: the help text appends that.
         flag: "--size", or "" for a positional argument; None: the field's name with dashes.
         metavar: stands for the value in the help text.
-        choices: the only values.
+        choices: the only values; a metavar keeps them out of the usage line.
         rule: what its value must satisfy (None always passes).
         group: options of one group exclude each other.
     """
@@ -105,6 +105,6 @@ def check(options: Any) -> None:
         if value is None:
             continue
         if declared.choices is not None and value not in declared.choices:
-            raise UsageError(f"{declared.flag}: unknown value '{value}'. Choose from: {', '.join(declared.choices)}.")
+            raise UsageError(f"Unknown {item.name} '{value}'. Choose from: {', '.join(declared.choices)}.")
         if declared.rule is not None and not declared.rule.holds(value):
             raise UsageError(f"{declared.flag} {value}: it must {declared.rule.text}.", declared.rule.remedy)

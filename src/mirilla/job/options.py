@@ -1,5 +1,7 @@
 """The options of `mirilla run`, `demo` and `init`, each declared once: field, default, help and rule."""
 
+# ruff: noqa: RUF009 (option(), same() and required() make dataclass fields)
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from mirilla.job.option_fields import AT_LEAST_1, MORE_THAN_0, Rule, check, opti
 
 DEFAULT_STEPS = 12_000
 MIN_SIZE_PX = 32
+RECIPES = ("mirilla", "tf1")
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class JobOptions:
         "mirilla",
         "training recipe: mirilla, or tf1 for the matching, losses and augmentation of the TensorFlow original",
         metavar="NAME",
-        choices=("mirilla", "tf1"),
+        choices=RECIPES,
     )
     start: str = option(
         "shipped",
@@ -76,6 +79,7 @@ class JobOptions:
     )
     teacher_share: float = option(
         0.0,
+        # Its detections as labels bring as much, in less time (benchmarks/accuracy.md, "A teacher").
         "distillation: weight of the teacher's score against the label in the class target, from 0 (labels only) "
         "to 1; try 0.5",
         metavar="S",
@@ -87,9 +91,7 @@ class JobOptions:
         choices=("squash", "letterbox"),
     )
     device: str | None = option(None, "cpu, cuda, cuda:1 or mps (default: the fastest available)", metavar="D")
-    seed: int = option(
-        0, "random seed for initial values, order, augmentation and the held-out share", metavar="N"
-    )
+    seed: int = option(0, "random seed for initial values, order, augmentation and the held-out share", metavar="N")
     name: str | None = option(None, "name of the model (default: the name of DIR)")
     restart: bool = option(False, "delete what an earlier run wrote to DIR, and start from the beginning")
 
