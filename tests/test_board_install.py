@@ -367,10 +367,10 @@ def facts(**changes):
     ],
 )
 def test_each_finding_has_a_remedy(changes, level, what, remedy):
-    found = [one for one in checks.findings(facts(**changes), need_bytes=1_000_000) if one.level != "ok"]
+    found = [one for one in checks.findings(facts(**changes), need_bytes=1_000_000) if one.severity != "note"]
     match = [one for one in found if re.search(what, one.what)]
     assert len(match) == 1, found
-    assert match[0].level == level
+    assert match[0].severity == level
     assert remedy in match[0].remedy
     if level == "error":
         with pytest.raises(BoardError):
@@ -378,7 +378,7 @@ def test_each_finding_has_a_remedy(changes, level, what, remedy):
 
 
 def test_good_facts_give_no_complaint():
-    assert {one.level for one in checks.findings(facts())} == {"ok"}
+    assert {one.severity for one in checks.findings(facts())} == {"note"}
 
 
 def test_a_bonnet_at_work_is_not_disturbed(kit, link):
@@ -387,8 +387,8 @@ def test_a_bonnet_at_work_is_not_disturbed(kit, link):
     inference.write_text(inference.read_text().replace("return (1, 2)", "raise SystemExit('was asked')"))
     seen = checks.probe(link)
     assert seen["firmware"] == "busy"
-    firmware = next(one for one in checks.findings(seen) if one.name == "firmware")
-    assert (firmware.level, "at work" in firmware.what) == ("ok", True)
+    firmware = next(one for one in checks.findings(seen) if one.where == "firmware")
+    assert (firmware.severity, "at work" in firmware.what) == ("note", True)
 
 
 def test_the_probe_finds_what_is_wrong(kit, link):
@@ -400,7 +400,7 @@ def test_the_probe_finds_what_is_wrong(kit, link):
     seen = checks.probe(link)
     assert (seen["node"], seen["driver"], seen["joy"]) == ("no", "no", "active")
     assert seen["aiy"].startswith("no: No module named")
-    names = [one.name for one in checks.findings(seen) if one.level == "error"]
+    names = [one.where for one in checks.findings(seen) if one.severity == "error"]
     assert names == ["bonnet", "aiy", "camera"]
 
 

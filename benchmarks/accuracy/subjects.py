@@ -30,8 +30,8 @@ from mirilla.bonnet.to_graph import to_graph_def
 from mirilla.detect.detector import Detector
 from mirilla.detections import Detections
 from mirilla.errors import MirillaError
+from mirilla.findings import RuleError
 from mirilla.graph import deploy
-from mirilla.graph.rules import RuleError
 from mirilla.model import card as cards
 from mirilla.model.layers import architecture
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mirilla.findings import Finding
 
 from mirilla.cli.arguments import add_options
 from mirilla.job.options import JobOptions
@@ -151,6 +155,17 @@ def _read(args: argparse.Namespace):
     return dataset
 
 
+def _plain(finding: Finding) -> dict[str, str]:
+    """A finding as `--json` prints it."""
+    return {
+        "severity": finding.severity,
+        "code": finding.code,
+        "where": finding.where,
+        "text": finding.what,
+        "remedy": finding.remedy,
+    }
+
+
 def _list(findings, most: int = _SHOWN) -> None:
     from mirilla.console import echo
 
@@ -272,7 +287,6 @@ def _stats(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from collections import Counter
-    from dataclasses import asdict
 
     from mirilla.console import echo, print_table, progress
     from mirilla.data.check import check
@@ -299,7 +313,7 @@ def _check(args: argparse.Namespace) -> int:
         facts["labels"] = list(dataset.labels)
     counts = Counter(f.severity for f in findings)
     if args.json:
-        report = {**facts, "counts": counts, "findings": [asdict(f) for f in findings]}
+        report = {**facts, "counts": counts, "findings": [_plain(finding) for finding in findings]}
         echo(json.dumps(report, indent=1, ensure_ascii=False))
         return 1 if counts["error"] else 0
     for note in notes:

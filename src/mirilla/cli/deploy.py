@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mirilla.board.checks import Finding
     from mirilla.board.install import Payload
     from mirilla.board.link import Link
     from mirilla.board.service import State
+    from mirilla.findings import Finding
 
 NAME = "deploy"
 HELP = "put a compiled model on a Vision Kit over SSH, run it there, go back, remove it"
@@ -144,12 +144,13 @@ def _link(args: argparse.Namespace, host: str) -> Link:
 def _deploy(link: Link, pack: Payload, options: tuple[str, ...], args: argparse.Namespace) -> int:
     from mirilla.board import checks, install, service
     from mirilla.console import echo
+    from mirilla.findings import NOTE
 
     facts = checks.probe(link)
     found = checks.findings(facts, need_bytes=pack.size_bytes)
-    _show([one for one in found if one.level != "ok" and one.name != "joy demo"])
+    _show([one for one in found if one.severity != NOTE and one.where != "joy demo"])
     checks.require(found, link.target)
-    board = next(one.what for one in found if one.name == "board")
+    board = next(one.what for one in found if one.where == "board")
     echo(f"{link.target}: {board}; bonnet, aiy, camera and space looked at.")
 
     in_the_way = service.joy_in_the_way(facts) if args.service else args.run and facts.get("joy") == "active"
@@ -242,9 +243,13 @@ def _remove(link: Link) -> int:
 
 def _show(found: list[Finding]) -> None:
     from mirilla.console import echo
+    from mirilla.findings import NOTE
 
-    for one in found:
-        echo(str(one))
+    for finding in found:
+        level = "ok" if finding.severity == NOTE else finding.severity
+        echo(f"{level:7}  {finding.where:9}  {finding.what}")
+        if finding.remedy:
+            echo(f"{'':20}Remedy: {finding.remedy}")
 
 
 def _show_state(link: Link, state: State | None) -> None:

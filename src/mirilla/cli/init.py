@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     print_table("", ("part", "pictures", "boxes", "from"), rows)
     echo(f"Classes: {', '.join(f'{label.id} {label.shown}' for label in list(initialised.labels)[:20])}")
     for finding in initialised.warnings:
-        warn(f"{finding} {finding.remedy or ''}".rstrip())
+        warn(f"{finding.where}: {finding.what} {finding.remedy}".rstrip())
     unusable = sum(
         problem.severity == "error" for dataset in (split.train, split.evaluation) for problem in dataset.problems
     )

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from mirilla.cli.arguments import size
 
 if TYPE_CHECKING:
-    from tensorboard.compat.proto.graph_pb2 import GraphDef
-
     from mirilla.bonnet.format import Model
+    from mirilla.protos.tensorflow_pb2 import GraphDef
 
 NAME = "inspect"
 HELP = "show the layers, shapes and memory of a compiled model or frozen graph"
@@ -195,7 +194,7 @@ def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
         facts = graph_facts(graph)
         facts["ops_in_file"] = dict(Counter(node.op for node in graph_def.node).most_common())
         facts["bonnet"] = [
-            {"rule": one.rule, "layer": one.layer, "what": one.what, "remedy": one.remedy, "certainty": one.certainty}
+            {"rule": one.code, "layer": one.where, "what": one.what, "remedy": one.remedy, "certainty": one.certainty}
             for one in findings
         ]
         print(json.dumps(facts, indent=2))
@@ -230,7 +229,7 @@ def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
         echo(f"weights {sum(row.weights for row in rows)} values")
         echo("bonnet  compiles" if not findings else f"bonnet  {len(findings)} findings:")
         for finding in findings[:10]:
-            echo(f"  {finding.rule}: {finding.what} {finding.remedy}")
+            echo(f"  {finding.code}: {finding.what} {finding.remedy}")
     if args.picture:
         _draw(bonnet.build(graph)[0], args)
     return 0

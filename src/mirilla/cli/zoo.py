@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.config.to_spec import model_spec
     from mirilla.console import echo, print_table, progress
     from mirilla.doctor.cost import cost
+    from mirilla.doctor.rules import VERDICTS
 
     found = []
     with progress("Compiling", len(zoo.names()), "models") as bar:
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             f"{price.anchors:,}",
             "-" if price.peak_bytes is None else f"{price.peak_bytes:,}",
             "-" if price.file_bytes is None else f"{price.file_bytes:,}",
-            "runs" if price.runs else price.findings[0].severity,
+            "runs" if price.runs else VERDICTS[price.findings[0].severity],
             *(_figure(zoo.ACCURACY.get(one.name, {}).get(column)) for column in zoo.ACCURACY_COLUMNS),
         )
         for one, price in found
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     columns = ("model", "parameters", "MACs", "anchors", "arena, bytes", "file, bytes", "doctor")
     print_table(f"{args.size_px}x{args.size_px} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
     for one, price in found:
-        against = "" if price.runs else f" ({price.findings[0].severity}: {price.findings[0].what})"
+        against = "" if price.runs else f" ({VERDICTS[price.findings[0].severity]}: {price.findings[0].what})"
         echo(f"{one.name}: {one.description}{against}")
     echo(
         f"The arena has {ARENA_BYTES:,} bytes. AP is that of equal, short trainings; longer ones reach more: "
@@ -74,6 +75,8 @@ def _figure(value: float | None) -> str:
 
 
 def _plain(one, price, accuracy) -> dict:
+    from mirilla.doctor.rules import to_json
+
     return {
         "name": one.name,
         "description": one.description,
@@ -87,6 +90,6 @@ def _plain(one, price, accuracy) -> dict:
         "arena_peak_op": price.peak_op,
         "file_bytes": price.file_bytes,
         "runs": price.runs,
-        "findings": [finding.to_json() for finding in price.findings],
+        "findings": [to_json(finding) for finding in price.findings],
         "accuracy": accuracy,
     }

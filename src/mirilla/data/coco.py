@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from mirilla.data.dataset import FLAGS, Annotations, Entry, Finding, wanted
+from mirilla.data.dataset import FLAGS, Annotations, Entry, wanted
 from mirilla.data.sample import Sample
 from mirilla.data.split import part_name
 from mirilla.errors import DataError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 
 def find(folder: Path) -> list[Path]:

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from mirilla.data import coco, csv_table, filters, tfrecord, voc, widerface, yolo
-from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset, Finding, free_name
+from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset, free_name
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError, UsageError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 TARGETS = ("voc", "csv", "tfrecord", "coco", "yolo", "widerface")
 MARKER = "mirilla-data.json"

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mirilla.data.dataset import FLAGS, Annotations, Entry, Finding
+from mirilla.data.dataset import FLAGS, Annotations, Entry
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 COLUMNS = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
 _ALIASES = {

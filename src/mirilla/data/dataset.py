@@ -19,30 +19,10 @@ from numpy.typing import NDArray
 from mirilla.data import images
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
+from mirilla.findings import Finding
 
 TRAIN, EVAL, TEST = "train", "eval", "test"
 FLAGS = ("ignore", "difficult", "group_of", "is_crowd")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something about a data set that its owner should know.
-
-    severity: "error" (the picture or box cannot be used), "warning" (it can, but is probably wrong), "note".
-    code: short name of the kind, such as "missing-picture".
-    where: file and line, record number or picture.
-    text: what is wrong. remedy: what to do about it.
-    """
-
-    severity: str
-    code: str
-    where: str
-    text: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        line = f"{self.severity}: {self.where}: {self.text} [{self.code}]"
-        return f"{line} {self.remedy}" if self.remedy else line
 
 
 @dataclass(frozen=True)
@@ -271,7 +251,7 @@ def empty(source: Path, problems: list[Finding]) -> EmptyDatasetError:
             f"{source}: the data set is empty: its annotations name no picture.",
             "Check the path, and --from if you gave one.",
         )
-    first = "; ".join(f"{p.where}: {p.text}" for p in problems[:3])
+    first = "; ".join(f"{p.where}: {p.what}" for p in problems[:3])
     error = EmptyDatasetError(
         f"{source}: no picture of the data set can be used ({len(problems)} problems). First: {first}",
         "'mirilla data check' lists every problem.",

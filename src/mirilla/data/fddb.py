@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.data.dataset import Annotations, Entry, Finding
+from mirilla.data.dataset import Annotations, Entry
 from mirilla.errors import DataError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 LABEL = "face"
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from mirilla.data import coco, csv_table, fddb, records, tfrecord, voc, widerface, yolo
-from mirilla.data.dataset import EVAL, TEST, TRAIN, Annotations, Dataset, Finding, build, empty, wanted
+from mirilla.data.dataset import EVAL, TEST, TRAIN, Annotations, Dataset, build, empty, wanted
 from mirilla.data.split import part_name, read_split
 from mirilla.errors import DataError, UsageError
+from mirilla.findings import Finding
 
 FORMATS = ("widerface", "voc", "csv", "coco", "yolo", "tfrecord", "fddb")
 PARTS = (TRAIN, EVAL, TEST)

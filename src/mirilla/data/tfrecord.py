@@ -23,10 +23,11 @@ import numpy as np
 from PIL import Image
 
 from mirilla.data import images, records
-from mirilla.data.dataset import Dataset, Finding, empty, free_name
+from mirilla.data.dataset import Dataset, empty, free_name
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
 from mirilla.files import explaining, writing
+from mirilla.findings import Finding
 from mirilla.parallel import in_order
 from mirilla.protos import example
 

@@ -17,10 +17,11 @@ import numpy as np
 
 from mirilla.data import images
 from mirilla.data.csv_table import number
-from mirilla.data.dataset import EVAL, FLAGS, TEST, TRAIN, Annotations, Entry, Finding
+from mirilla.data.dataset import EVAL, FLAGS, TEST, TRAIN, Annotations, Entry
 from mirilla.data.sample import Sample
 from mirilla.data.split import part_name
 from mirilla.errors import DataError
+from mirilla.findings import Finding
 
 _ANNOTATIONS = ("Annotations", "annotations", "xml", "xmls", "labels")
 _PICTURES = ("JPEGImages", "images", "Images", "img", "imgs")

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import images
-from mirilla.data.dataset import EVAL, TRAIN, Annotations, Entry, Finding, wanted
+from mirilla.data.dataset import EVAL, TRAIN, Annotations, Entry, wanted
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError, MissingExtraError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 LABEL = "face"

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from mirilla.data import images
-from mirilla.data.dataset import EVAL, TEST, TRAIN, Annotations, Entry, Finding, wanted
+from mirilla.data.dataset import EVAL, TEST, TRAIN, Annotations, Entry, wanted
 from mirilla.data.sample import Sample
 from mirilla.data.split import part_name
 from mirilla.errors import DataError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 _KEYS = (("train", TRAIN), ("val", EVAL), ("valid", EVAL), ("test", TEST))
 

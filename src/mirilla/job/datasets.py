@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mirilla.data import Dataset, combine, read_dataset
-from mirilla.data.dataset import EVAL, TRAIN, Finding
+from mirilla.data.dataset import EVAL, TRAIN
 from mirilla.data.read import select
 from mirilla.data.split import read_split, split_share
 from mirilla.errors import DataError, UsageError
+from mirilla.findings import Finding
 
 Advance = Callable[[int], object]
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mirilla import config
-from mirilla.config import Finding
 from mirilla.console import progress
 from mirilla.data import combine, records
 from mirilla.data.convert import check_labels, convert
@@ -17,6 +16,7 @@ from mirilla.data.read import _part_by_file_name as part_of_file
 from mirilla.data.read import record_files, select
 from mirilla.data.tfrecord import label_ids
 from mirilla.errors import ConfigError, DataError, UsageError
+from mirilla.findings import WARNING, Finding
 from mirilla.job.datasets import Split, read_sources, split_sources
 from mirilla.job.options import InitOptions
 from mirilla.labels import LabelMap, load_label_map, save_label_map
@@ -79,7 +79,7 @@ def initialise(options: InitOptions) -> Initialised:
         _convert(split, options.records_folder, labels, options.force)
         made.append(options.records_folder)
     config.save(out, pipeline, f"Written by 'mirilla init' for {', '.join(options.datasets)}.")
-    warnings = tuple(finding for finding in findings if finding.severity == "warning")
+    warnings = tuple(finding for finding in findings if finding.severity == WARNING)
     return Initialised(split, are_records, labels, tuple(made), warnings)
 
 

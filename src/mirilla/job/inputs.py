@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mirilla.data import Dataset, Finding
+from mirilla.data import Dataset
 from mirilla.errors import ConfigError, DataError
+from mirilla.findings import SEVERITIES, Finding
 from mirilla.job.datasets import Advance, assign_parts, findings_of, notes_of, read_sources, split_sources
 from mirilla.job.options import JobOptions
 from mirilla.labels import LabelMap, load_label_map
@@ -71,9 +72,8 @@ def findings_summary(findings: Sequence[Finding]) -> list[tuple[str, str, int, s
     """(severity, code, count, first finding) of each kind: errors first, then by count."""
     counts = Counter((f.severity, f.code) for f in findings)
     first = {(f.severity, f.code): f for f in reversed(findings)}
-    order = {"error": 0, "warning": 1, "note": 2}
-    keys = sorted(counts, key=lambda key: (order.get(key[0], 3), -counts[key], key[1]))
-    return [(*key, counts[key], f"{first[key].where}: {first[key].text}") for key in keys]
+    keys = sorted(counts, key=lambda key: (SEVERITIES.index(key[0]), -counts[key], key[1]))
+    return [(*key, counts[key], f"{first[key].where}: {first[key].what}") for key in keys]
 
 
 def _labels(options: JobOptions, train: Dataset) -> tuple[LabelMap, str]:
