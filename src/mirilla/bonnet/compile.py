@@ -9,8 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-
 from mirilla.bonnet import format as bf
 from mirilla.bonnet import fp16, shapes
 from mirilla.bonnet.constant_order import arrange
@@ -22,6 +20,7 @@ from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
 from mirilla.model import card as cards
 from mirilla.protos.graphdef import read_graph_def
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 
 @dataclass(frozen=True)

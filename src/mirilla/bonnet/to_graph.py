@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tensorboard.compat.proto import types_pb2
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
 from mirilla.bonnet.format import PADDING_SAME, POST_RELU6, Kernel, Model, Op
 from mirilla.bonnet.legalise import distances
 from mirilla.bonnet.shapes import FeatureMap, constant_dims, infer, input_map
 from mirilla.findings import breach
+from mirilla.protos import tensorflow_pb2
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 PRODUCER = 24  # TensorFlow 1.4, which every later version reads
 _SOFTMAX_RESHAPE = "/softmax_insert_reshape"
@@ -45,7 +44,7 @@ class _Builder:
         self.names.add(name)
         node = self.graph.node.add(op=op, name=name, input=list(inputs))
         if typed:
-            node.attr["T"].type = types_pb2.DT_FLOAT
+            node.attr["T"].type = tensorflow_pb2.DT_FLOAT
         self.ranks[name] = rank
         return node
 
@@ -53,7 +52,7 @@ class _Builder:
         """The name of a Const node, which is added unless it exists."""
         if name not in self.names:
             node = self.node("Const", name, typed=False)
-            kind = types_pb2.DT_INT32 if values.dtype == np.int32 else types_pb2.DT_FLOAT
+            kind = tensorflow_pb2.DT_INT32 if values.dtype == np.int32 else tensorflow_pb2.DT_FLOAT
             node.attr["dtype"].type = kind
             tensor = node.attr["value"].tensor
             tensor.dtype = kind
@@ -69,7 +68,7 @@ class _Builder:
 
     def reshape(self, name: str, source: str, shape: Sequence[int]) -> None:
         new = self.constant(self.unused(f"{name}/shape"), np.array(shape, np.int32))
-        self.node("Reshape", name, (source, new), rank=len(shape)).attr["Tshape"].type = types_pb2.DT_INT32
+        self.node("Reshape", name, (source, new), rank=len(shape)).attr["Tshape"].type = tensorflow_pb2.DT_INT32
 
 
 def to_graph_def(model: Model, size: tuple[int, int] | None = None) -> GraphDef:
@@ -86,7 +85,7 @@ def to_graph_def(model: Model, size: tuple[int, int] | None = None) -> GraphDef:
     builder = _Builder(model, maps)
     source = model.input or ""
     placeholder = builder.node("Placeholder", source, typed=False)
-    placeholder.attr["dtype"].type = types_pb2.DT_FLOAT
+    placeholder.attr["dtype"].type = tensorflow_pb2.DT_FLOAT
     for side in (-1, *maps[source].shape):
         placeholder.attr["shape"].shape.dim.add(size=side)
     builder.nodes[source] = source
@@ -150,7 +149,7 @@ def _add_concat(op: Op, inputs: list[str], builder: _Builder) -> None:
     axis_name = builder.constant(f"{op.output}/axis", np.array(axis - (4 - rank), np.int32))
     node = builder.node("ConcatV2", op.output or "", (*inputs, axis_name), rank)
     node.attr["N"].i = len(inputs)
-    node.attr["Tidx"].type = types_pb2.DT_INT32
+    node.attr["Tidx"].type = tensorflow_pb2.DT_INT32
 
 
 def _kernel(op: Op) -> Kernel:

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING
 from mirilla.cli.arguments import size
 
 if TYPE_CHECKING:
-    from tensorboard.compat.proto.graph_pb2 import GraphDef
-
     from mirilla.bonnet.format import Model
+    from mirilla.protos.tensorflow_pb2 import GraphDef
 
 NAME = "inspect"
 HELP = "show the layers, shapes and memory of a compiled model or frozen graph"
