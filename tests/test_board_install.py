@@ -14,7 +14,7 @@ from helpers_board import Kit, ShellLink, is_whole, small_model
 from mirilla.board import bundle, checks, install, service
 from mirilla.cli import deploy
 from mirilla.cli.main import main
-from mirilla.errors import DeviceError, ModelError, UsageError
+from mirilla.errors import BoardError, ModelError, UsageError
 from mirilla.model import card as cards
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the kit's scripts need a POSIX shell")
@@ -77,7 +77,7 @@ def test_one_version_before_is_kept_and_rolled_back_to(link, kit, packs):
     assert kit.versions == [packs[1].name, packs[2].name]
     assert install.rollback(link) == packs[1].name
     assert kit.current.resolve().name == packs[1].name
-    with pytest.raises(DeviceError, match="version before is damaged or gone"):
+    with pytest.raises(BoardError, match="version before is damaged or gone"):
         install.rollback(link)
     assert kit.current.resolve().name == packs[1].name
 
@@ -91,10 +91,10 @@ def test_after_a_rollback_the_next_version_goes_back_to_the_good_one(link, kit, 
 
 
 def test_nothing_to_roll_back_to(link, packs):
-    with pytest.raises(DeviceError, match="nothing of Mirilla"):
+    with pytest.raises(BoardError, match="nothing of Mirilla"):
         install.rollback(link)
     install.install(link, packs[0])
-    with pytest.raises(DeviceError, match="no version before"):
+    with pytest.raises(BoardError, match="no version before"):
         install.rollback(link)
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_version_is_not_rolled_back_to(link, kit, packs):
     install.install(link, packs[0])
     install.install(link, packs[1])
     (kit.current.resolve().parent / packs[0].name / "mirilla_kit.py").write_text("")
-    with pytest.raises(DeviceError, match="damaged"):
+    with pytest.raises(BoardError, match="damaged"):
         install.rollback(link)
     assert kit.current.resolve().name == packs[1].name
 
@@ -113,7 +113,7 @@ def test_a_copy_cut_off_leaves_the_old_version(link, kit, packs, share):
     archive = install.archive(packs[1]).rstrip(b"\0")  # without the padding at its end
     script = install.install_script(packs[1], fetch='tar -xf - -C "$new"')
     result = link.run(script, stdin=archive[: int(len(archive) * share)])
-    with pytest.raises(DeviceError, match="What ran before still runs"):
+    with pytest.raises(BoardError, match="What ran before still runs"):
         install._explain(link, result)
     assert kit.versions == [packs[0].name]
     assert is_whole(kit.current)
@@ -138,14 +138,14 @@ def test_power_cut_at_each_step(link, kit, packs, after):
 def test_a_wrong_hash_is_seen_on_the_kit(link, kit, packs):
     install.install(link, packs[0])
     kit.program("tar", '#!/bin/sh\n/bin/tar "$@" && printf x >>"$4/face.binaryproto"\n')
-    with pytest.raises(DeviceError, match=r"SHA-256 differs.*still runs"):
+    with pytest.raises(BoardError, match=r"SHA-256 differs.*still runs"):
         install.install(link, packs[1])
     assert kit.versions == [packs[0].name]
 
 
 def test_no_space_is_told(link, kit, packs):
     kit.program("tar", '#!/bin/sh\necho "tar: x: Cannot write: No space left on device" >&2; exit 2\n')
-    with pytest.raises(DeviceError, match="no space left") as raised:
+    with pytest.raises(BoardError, match="no space left") as raised:
         install.install(link, packs[0])
     assert "du -xh" in raised.value.remedy
     assert kit.versions == []
@@ -160,7 +160,7 @@ def test_two_deployments_do_not_meet(link, kit, packs):
         stdout=subprocess.PIPE,
     )
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(DeviceError, match="under way"):
+    with pytest.raises(BoardError, match="under way"):
         install.install(link, packs[1])
     holder.communicate(b"\n")
     assert install.install(link, packs[1])
@@ -175,13 +175,13 @@ def test_removal_leaves_what_others_put_there(link, kit, packs):
     install.install(link, packs[0])
     assert install.remove(link) == ""
     assert os.listdir(kit.home) == []
-    with pytest.raises(DeviceError, match="nothing of Mirilla"):
+    with pytest.raises(BoardError, match="nothing of Mirilla"):
         install.remove(link)
 
 
 def test_a_file_in_the_folders_place(link, kit, packs):
     (kit.home / "mirilla").write_text("mine")
-    with pytest.raises(DeviceError, match="no folder"):
+    with pytest.raises(BoardError, match="no folder"):
         install.install(link, packs[0])
     assert (kit.home / "mirilla").read_text() == "mine"
 
@@ -294,7 +294,7 @@ def test_a_service_that_fails_is_told(link, kit, here, tmp_path, capsys):
 def test_without_sudo_the_unit_is_the_users_own(link, kit, packs):
     (kit.state / "no-sudo").touch()
     install.install(link, packs[0])
-    with pytest.raises(DeviceError, match="sudo asks for a password"):
+    with pytest.raises(BoardError, match="sudo asks for a password"):
         service.install(link, replace_joy=False)
     (kit.state / "user-systemd").touch()
     assert service.install(link, replace_joy=False).state == "active"
@@ -367,18 +367,18 @@ def facts(**changes):
     ],
 )
 def test_each_finding_has_a_remedy(changes, level, what, remedy):
-    found = [one for one in checks.findings(facts(**changes), need_bytes=1_000_000) if one.level != "ok"]
+    found = [one for one in checks.findings(facts(**changes), need_bytes=1_000_000) if one.severity != "note"]
     match = [one for one in found if re.search(what, one.what)]
     assert len(match) == 1, found
-    assert match[0].level == level
+    assert match[0].severity == level
     assert remedy in match[0].remedy
     if level == "error":
-        with pytest.raises(DeviceError):
+        with pytest.raises(BoardError):
             checks.require(found, "pi@kit")
 
 
 def test_good_facts_give_no_complaint():
-    assert {one.level for one in checks.findings(facts())} == {"ok"}
+    assert {one.severity for one in checks.findings(facts())} == {"note"}
 
 
 def test_a_bonnet_at_work_is_not_disturbed(kit, link):
@@ -387,8 +387,8 @@ def test_a_bonnet_at_work_is_not_disturbed(kit, link):
     inference.write_text(inference.read_text().replace("return (1, 2)", "raise SystemExit('was asked')"))
     seen = checks.probe(link)
     assert seen["firmware"] == "busy"
-    firmware = next(one for one in checks.findings(seen) if one.name == "firmware")
-    assert (firmware.level, "at work" in firmware.what) == ("ok", True)
+    firmware = next(one for one in checks.findings(seen) if one.where == "firmware")
+    assert (firmware.severity, "at work" in firmware.what) == ("note", True)
 
 
 def test_the_probe_finds_what_is_wrong(kit, link):
@@ -400,7 +400,7 @@ def test_the_probe_finds_what_is_wrong(kit, link):
     seen = checks.probe(link)
     assert (seen["node"], seen["driver"], seen["joy"]) == ("no", "no", "active")
     assert seen["aiy"].startswith("no: No module named")
-    names = [one.name for one in checks.findings(seen) if one.level == "error"]
+    names = [one.where for one in checks.findings(seen) if one.severity == "error"]
     assert names == ["bonnet", "aiy", "camera"]
 
 
@@ -416,7 +416,7 @@ def test_a_shell_that_is_none(kit):
         def run(self, script, **_):
             return super().run("echo This account is not available.")
 
-    with pytest.raises(DeviceError, match=r"does not run a script .This account is not available"):
+    with pytest.raises(BoardError, match=r"does not run a script .This account is not available"):
         checks.probe(Mute(kit))
 
 

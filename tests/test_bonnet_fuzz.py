@@ -8,7 +8,6 @@ import dataclasses
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from helpers_graph import small_network
 from mirilla.bonnet import compile as bonnet
@@ -19,6 +18,7 @@ from mirilla.bonnet.to_graph import to_graph_def
 from mirilla.errors import MirillaError
 from mirilla.graph import reader
 from mirilla.protos.graphdef import parse_graph_def
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 GRAPH = small_network().graph_def
 CONTENT = GRAPH.SerializeToString(deterministic=True)

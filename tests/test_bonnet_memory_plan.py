@@ -13,7 +13,7 @@ from mirilla.bonnet import format as bf
 from mirilla.bonnet import shapes
 from mirilla.bonnet.describe import plan_differences
 from mirilla.bonnet.memory_plan import ArenaOverflow, Block, gaps, lifetimes, place, plan_ops, replan, rounded
-from mirilla.graph import RuleError
+from mirilla.findings import RuleError
 
 FILES = {
     "card_detector": 256,
@@ -88,7 +88,7 @@ def test_overflow_names_the_op_and_what_is_alive():
     # 393216 (input) + 1048576 (output) fill the arena; the scratch of 262144 finds no place
     assert (error.index, error.needed, error.gap) == (0, 262144, 0)
     assert [(block.name, block.bytes) for block in error.alive] == [("input", 393216), ("wide", 1048576)]
-    assert error.findings[0].rule == "arena-overflow"
+    assert error.findings[0].code == "arena-overflow"
     assert "1703936 in all" in error.findings[0].what
 
 

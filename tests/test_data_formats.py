@@ -52,7 +52,7 @@ def test_wider_text_that_is_wrong_loses_that_picture_only(text, line, message):
     faces, found = widerface.parse_text(text, "gt.txt")
     assert len(found) == 1
     assert found[0].where == f"gt.txt, line {line}"
-    assert message in found[0].text
+    assert message in found[0].what
     assert [f.filename for f in faces] == (["b.jpg"] if "b.jpg" in text else [])
 
 
@@ -285,7 +285,7 @@ def test_voc_that_is_wrong_is_a_finding(tmp_path, size, box, message):
         (tmp_path / "JPEGImages" / f"{name}.jpg").write_bytes(picture())
     found = read_dataset(tmp_path)
     assert [s.filename for s in found.samples] == ["good.jpg"]
-    texts = {Path(p.where).name: p.text for p in found.problems}
+    texts = {Path(p.where).name: p.what for p in found.problems}
     assert message in texts["bad.xml"]
     assert "not well-formed" in texts["cut.xml"]
 
@@ -392,7 +392,7 @@ def test_coco_files_by_part(tmp_path):
 )
 def test_coco_that_is_wrong_is_a_finding(changes, message):
     _, found, _ = coco.parse(_coco(**changes), "x.json", Path("."))
-    assert any(message in f.text for f in found)
+    assert any(message in f.what for f in found)
 
 
 def test_coco_that_is_no_json(tmp_path):
@@ -444,7 +444,7 @@ def test_yolo_folders_as_exported(tmp_path):
     assert len(found.samples[1]) == 0
     (tmp_path / "train/labels/a.txt").write_text("2 0.5 0.5 0.2 0.4\n")
     (problem,) = read_dataset(tmp_path).problems
-    assert "class 2 is not in data.yaml's names" in problem.text
+    assert "class 2 is not in data.yaml's names" in problem.what
 
 
 def test_yolo_without_a_yaml(tmp_path):

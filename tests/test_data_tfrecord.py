@@ -245,7 +245,7 @@ def test_broken_file_in_a_data_set_keeps_what_stands_before(tmp_path):
     found = read_dataset(path)
     assert [s.filename for s in found.samples] == ["0.jpg", "1.jpg"]
     assert [p.code for p in found.problems] == ["broken-record"]
-    assert "record 2" in found.problems[0].text
+    assert "record 2" in found.problems[0].what
 
 
 def test_names_that_lead_out_of_the_folder_are_made_safe():

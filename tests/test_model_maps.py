@@ -52,7 +52,7 @@ def pictures(count: int = 1) -> np.ndarray:
 
 
 def errors(given) -> list[str]:
-    return [f"{one.field} | {one.text} | {one.remedy}" for one in config.check(given) if one.severity == "error"]
+    return [f"{one.where} | {one.what} | {one.remedy}" for one in config.check(given) if one.severity == "error"]
 
 
 def test_explicit_anchors_by_hand():
@@ -152,7 +152,7 @@ def test_config_anchors_must_have_sides():
         assert any(place in one for one in found)
     pixels = pipeline()
     pixels.mirilla.anchor_map[0].box[0].height = 20
-    assert any("shares" in one.text for one in config.check(pixels) if one.severity == "warning")
+    assert any("shares" in one.what for one in config.check(pixels) if one.severity == "warning")
 
 
 def test_levels_start_at_the_first_map():

@@ -25,7 +25,7 @@ from importlib import resources
 from pathlib import Path
 
 from mirilla.board.link import Link, Result
-from mirilla.errors import DeviceError, ModelError, UsageError
+from mirilla.errors import BoardError, ModelError, UsageError
 from mirilla.files import explaining
 
 PROGRAM = "mirilla_kit.py"
@@ -134,7 +134,7 @@ def install(link: Link, pack: Payload) -> bool:
         False when the same files are what runs already; nothing is changed then.
 
     Raises:
-        DeviceError: cut off, no space, a hash that is wrong there, another deployment under way. What ran
+        BoardError: cut off, no space, a hash that is wrong there, another deployment under way. What ran
             before still runs.
     """
     result = link.run(install_script(pack, fetch='tar -xf - -C "$new"'), stdin=archive(pack), timeout_s=COPY_S)
@@ -146,7 +146,7 @@ def rollback(link: Link) -> str:
     """Go back to the version that ran before the present one; returns its name.
 
     Raises:
-        DeviceError: nothing is installed, or there is none before it.
+        BoardError: nothing is installed, or there is none before it.
     """
     result = link.run(ROLLBACK, timeout_s=60)
     _explain(link, result)
@@ -279,19 +279,19 @@ def _explain(link: Link, result: Result) -> None:
     full = re.search(r"No space left|quota exceeded|File (size limit exceeded|too large)", result.err)
     reason = re.search(r"^mirilla: (\w+)$", result.err, re.M)
     if full or result.code == 153:  # 153: killed by SIGXFSZ
-        raise DeviceError(
+        raise BoardError(
             f"{link.target}: no space left there to copy the files." + _UNTOUCHED,
             "Free some: du -xh ~ | sort -h | tail shows what is large; sudo apt-get clean helps.",
         )
     if reason and reason[1] in _REASONS:
         what, remedy = _REASONS[reason[1]]
-        raise DeviceError(f"{link.target}: {what}" + (_UNTOUCHED if reason[1] in ("cut", "hash") else ""), remedy)
+        raise BoardError(f"{link.target}: {what}" + (_UNTOUCHED if reason[1] in ("cut", "hash") else ""), remedy)
     if reason and len(said) > 1:
         last = said[-2][:200]
     if "Read-only file system" in result.err:
-        raise DeviceError(
+        raise BoardError(
             f"{link.target}: the card there is read-only.", "Reboot the kit; a card that stays read-only is worn out."
         )
-    raise DeviceError(
+    raise BoardError(
         f"{link.target}: the copy failed there ({last}).{_UNTOUCHED}", "mirilla deploy --check " + link.target
     )

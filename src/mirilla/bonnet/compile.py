@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-
 from mirilla.bonnet import format as bf
 from mirilla.bonnet import fp16, order, shapes
 from mirilla.bonnet.legalise import legalise
 from mirilla.bonnet.memory_plan import ArenaOverflow, plan_ops
 from mirilla.errors import ModelError
+from mirilla.findings import WARNING, Finding, RuleError
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.rules import Finding, RuleError
 from mirilla.model import card as cards
 from mirilla.protos.graphdef import read_graph_def
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 
 @dataclass(frozen=True)
@@ -212,7 +211,7 @@ def _card(graph_path: str | os.PathLike[str], report: BuildReport) -> tuple[card
             f"was compiled for {report.input_shape[0]}x{report.input_shape[1]}."
         )
         remedy = "Train and export for the size you compile for."
-    return None, [Finding("model-card", os.fspath(found), what, remedy)]
+    return None, [Finding(WARNING, "model-card", os.fspath(found), what, remedy)]
 
 
 def _deploy(

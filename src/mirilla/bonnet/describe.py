@@ -12,9 +12,9 @@ import numpy as np
 from mirilla.bonnet import shapes
 from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, Model, Op, serialise
 from mirilla.bonnet.memory_plan import replan
+from mirilla.findings import RuleError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.rules import RuleError
 
 _PADDINGS = {PADDING_VALID: "VALID", PADDING_SAME: "SAME"}
 _POSTS = {POST_RELU6: "relu6", POST_PAD: "pad"}

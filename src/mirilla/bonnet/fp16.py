@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mirilla.graph.rules import breach
+from mirilla.findings import breach
 
 OVERFLOW = 65520.0  # the smallest magnitude that would round to infinity
 SMALLEST_NORMAL = 2.0**-14

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mirilla.bonnet import format as bf
+from mirilla.findings import ERROR, INFERRED, WARNING, Certainty, Finding, RuleError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph, Layer, Shape, view
-from mirilla.graph.rules import INFERRED, Finding, RuleError
 
 PLANAR_FROM, PLANAR_UNDECIDED_FROM = 28, 21  # sides: planar is proven from 28 on, brcd up to 20
 
@@ -54,14 +54,14 @@ class _Work:
     warnings: list[Finding] = field(default_factory=list)
     constants: dict[str, Weights] = field(default_factory=dict)
 
-    def breach(self, rule: str, layer: Layer, what: str, remedy: str, certainty: str = INFERRED) -> None:
+    def breach(self, rule: str, layer: Layer, what: str, remedy: str, certainty: Certainty = INFERRED) -> None:
         self.breaches.append(
-            Finding(rule, layer.name, f"'{layer.name}' ({layer.op}): {what}", remedy, certainty, layer.op)
+            Finding(ERROR, rule, layer.name, f"'{layer.name}' ({layer.op}): {what}", remedy, certainty, op=layer.op)
         )
 
     def warn(self, rule: str, layer: Layer, what: str, remedy: str) -> None:
         self.warnings.append(
-            Finding(rule, layer.name, f"'{layer.name}' ({layer.op}): {what}", remedy, INFERRED, layer.op)
+            Finding(WARNING, rule, layer.name, f"'{layer.name}' ({layer.op}): {what}", remedy, INFERRED, op=layer.op)
         )
 
     def constant(self, name: str, values: np.ndarray, position: int, is_bias: bool) -> str:
@@ -448,13 +448,14 @@ def _around_planar(fused: Sequence[_Fused], work: _Work) -> list[bf.Op]:
             raise RuleError(
                 [
                     Finding(
+                        ERROR,
                         "planar-output",
                         output,
                         f"The output '{output}' is what the first "
                         "convolution leaves, planar; no known file gives such a tensor back.",
                         "Name an output further on.",
                         INFERRED,
-                        layer.op,
+                        op=layer.op,
                     )
                 ]
             )

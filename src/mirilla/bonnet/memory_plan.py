@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from mirilla.bonnet.format import ARENA_BYTES, POST_PAD, Model, Op, Plan
 from mirilla.bonnet.shapes import Dims, Map, constant_dims, infer, input_map
-from mirilla.graph.rules import Finding, RuleError, breach
+from mirilla.findings import ERROR, Finding, RuleError, breach
 
 ALIGNMENT = 8
 SCRATCH_LIMIT = 262144  # proven for 1x1 convolutions, taken over for larger kernels
@@ -48,6 +48,7 @@ class ArenaOverflow(RuleError):
         super().__init__(
             [
                 Finding(
+                    ERROR,
                     "arena-overflow",
                     op.output or "",
                     f"Op {index} '{op.output}' ({op.kind}) needs {needed.bytes} bytes for '{needed.name}' beside "

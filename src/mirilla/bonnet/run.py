@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from mirilla.bonnet import format, run_ops, shapes
 from mirilla.bonnet.run_ops import Floats, Function, Shape
 from mirilla.errors import ModelError
-from mirilla.graph.rules import RuleError
+from mirilla.findings import RuleError
 from mirilla.resize import bilinear
 
 PROGRAMS_KEPT = 4  # input sizes for which the prepared steps are kept

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mirilla.bonnet.format import PADDING_SAME, Kernel, Model, Op
+from mirilla.findings import RuleError, breach
 from mirilla.graph.deploy import SAME, VALID, output_side
-from mirilla.graph.rules import RuleError, breach
 
 BORDER = 2  # rows and columns of zeros around a padded planar tensor
 Dims = Mapping[str, tuple[int, int, int, int]]

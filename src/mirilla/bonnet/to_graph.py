@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tensorboard.compat.proto import types_pb2
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
 from mirilla.bonnet.format import PADDING_SAME, POST_RELU6, Model, Op
 from mirilla.bonnet.shapes import Map, constant_dims, infer, input_map
-from mirilla.graph.rules import breach
+from mirilla.findings import breach
+from mirilla.protos import tensorflow_pb2
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 PRODUCER = 24  # TensorFlow 1.4's: every later version reads it
 _SOFTMAX_RESHAPE = "/softmax_insert_reshape"
@@ -43,14 +42,14 @@ class _Work:
         self.names.add(name)
         node = self.graph.node.add(op=op, name=name, input=list(inputs))
         if dtype:
-            node.attr["T"].type = types_pb2.DT_FLOAT
+            node.attr["T"].type = tensorflow_pb2.DT_FLOAT
         self.ranks[name] = rank
         return node
 
     def constant(self, name: str, values: np.ndarray) -> str:
         if name not in self.names:
             node = self.node("Const", name, dtype=False)
-            kind = types_pb2.DT_INT32 if values.dtype == np.int32 else types_pb2.DT_FLOAT
+            kind = tensorflow_pb2.DT_INT32 if values.dtype == np.int32 else tensorflow_pb2.DT_FLOAT
             node.attr["dtype"].type = kind
             tensor = node.attr["value"].tensor
             tensor.dtype = kind
@@ -66,7 +65,7 @@ class _Work:
 
     def reshape(self, name: str, source: str, shape: Sequence[int]) -> None:
         target = self.constant(self.unused(f"{name}/shape"), np.array(shape, np.int32))
-        self.node("Reshape", name, (source, target), rank=len(shape)).attr["Tshape"].type = types_pb2.DT_INT32
+        self.node("Reshape", name, (source, target), rank=len(shape)).attr["Tshape"].type = tensorflow_pb2.DT_INT32
 
 
 def to_graph_def(model: Model, size: tuple[int, int] | None = None) -> GraphDef:
@@ -83,7 +82,7 @@ def to_graph_def(model: Model, size: tuple[int, int] | None = None) -> GraphDef:
     work = _Work(model, maps)
     source = model.input or ""
     placeholder = work.node("Placeholder", source, dtype=False)
-    placeholder.attr["dtype"].type = types_pb2.DT_FLOAT
+    placeholder.attr["dtype"].type = tensorflow_pb2.DT_FLOAT
     for side in (-1, maps[source].rows, maps[source].cols, maps[source].depth):
         placeholder.attr["shape"].shape.dim.add(size=side)
     work.nodes[source] = source
@@ -135,7 +134,7 @@ def _emit(op: Op, work: _Work) -> None:
         where = work.constant(f"{name}/axis", np.array(axis - (4 - rank), np.int32))
         node = work.node("ConcatV2", name, (*inputs, where), rank)
         node.attr["N"].i = len(inputs)
-        node.attr["Tidx"].type = types_pb2.DT_INT32
+        node.attr["Tidx"].type = tensorflow_pb2.DT_INT32
     else:
         work.node("Softmax", name, inputs, work.ranks[inputs[0]])
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mirilla.findings import Finding
 
 NAME = "data"
 HELP = "convert, check, describe and fetch data sets; fit anchors to them"
@@ -148,20 +152,31 @@ def _read(args: argparse.Namespace):
     return dataset
 
 
+def _plain(finding: Finding) -> dict[str, str]:
+    """A finding as `--json` prints it."""
+    return {
+        "severity": finding.severity,
+        "code": finding.code,
+        "where": finding.where,
+        "text": finding.what,
+        "remedy": finding.remedy,
+    }
+
+
 def _list(findings, most: int = _SHOWN) -> None:
-    from mirilla.console import say
+    from mirilla.console import echo
 
     for finding in findings[:most]:
-        say(f"  {finding}")
+        echo(f"  {finding}")
     if len(findings) > most:
-        say(f"  ... and {len(findings) - most} more.")
+        echo(f"  ... and {len(findings) - most} more.")
 
 
 def _convert(args: argparse.Namespace) -> int:
     from dataclasses import replace
     from pathlib import Path
 
-    from mirilla.console import progress, say
+    from mirilla.console import echo, progress
     from mirilla.data.convert import check_destination, convert
     from mirilla.data.split import split_share
     from mirilla.data.tfrecord import SUFFIXES
@@ -179,7 +194,7 @@ def _convert(args: argparse.Namespace) -> int:
         parts = split_share(dataset, args.eval_share)
         dataset = replace(dataset, parts={n: p for one in parts for n, p in one.parts.items()})
     for note in dataset.notes:
-        say(note)
+        echo(note)
     with progress("Writing", len(dataset), "pictures") as bar:
         made = convert(
             dataset,
@@ -191,33 +206,33 @@ def _convert(args: argparse.Namespace) -> int:
             advance=bar.advance,
         )
     if dataset.problems:
-        say(f"{len(dataset.problems)} problems of the source ('mirilla data check {args.source}' lists them all):")
+        echo(f"{len(dataset.problems)} problems of the source ('mirilla data check {args.source}' lists them all):")
         _list(dataset.problems, 10)
     if made.changes:
-        say(f"{len(made.changes)} changes that the format made necessary:")
+        echo(f"{len(made.changes)} changes that the format made necessary:")
         _list(made.changes)
-    say(
+    echo(
         f"Wrote {made.pictures} pictures with {made.boxes} boxes ({', '.join(made.labels)}) as "
         f"{made.format} to "
         f"{made.destination}:"
     )
     for path in made.files[:20]:
-        say(f"  {path}")
-    say(f"Next: mirilla data stats {args.destination}, or train on it: mirilla run {args.destination} --out DIR")
+        echo(f"  {path}")
+    echo(f"Next: mirilla data stats {args.destination}, or train on it: mirilla run {args.destination} --out DIR")
     return 0
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from mirilla.console import say, table
+    from mirilla.console import echo, print_table
     from mirilla.data.statistics import statistics
 
     dataset = _read(args)
     found = statistics(dataset)
     if args.json:
-        say(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
+        echo(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
         return 0
     for note in dataset.notes:
-        say(note)
+        echo(note)
     rows = [
         ("format", found.format),
         ("pictures", found.pictures),
@@ -231,8 +246,8 @@ def _stats(args: argparse.Namespace) -> int:
     ]
     rows += [(f"pictures in '{part}'", count) for part, count in found.pictures_per_part.items()]
     rows += [(f"problems: {code}", count) for code, count in found.problems.items()]
-    table(found.name, ("what", "count"), rows)
-    table(
+    print_table(found.name, ("what", "count"), rows)
+    print_table(
         "Labels",
         ("label", "boxes", "pictures"),
         [(n, c, found.pictures_per_label.get(n, 0)) for n, c in found.boxes_per_label.items()],
@@ -246,13 +261,13 @@ def _stats(args: argparse.Namespace) -> int:
         ("box width / height", found.box_aspect),
     )
     columns = next((tuple(q) for _, q in lines if q), ())
-    table(
+    print_table(
         "Distributions (ignored boxes left out)",
         ("of", *columns),
         [(name, *(round(v, 2) for v in q.values())) for name, q in lines if q],
     )
     most = max((c for *_, c in found.size_histogram), default=0) or 1
-    table(
+    print_table(
         "Box size: square root of width x height, photo's long side at 256 px",
         ("px", "boxes", ""),
         [
@@ -269,9 +284,8 @@ def _stats(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from collections import Counter
-    from dataclasses import asdict
 
-    from mirilla.console import progress, say, table
+    from mirilla.console import echo, print_table, progress
     from mirilla.data.check import check
     from mirilla.data.dataset import EmptyDatasetError
 
@@ -296,17 +310,17 @@ def _check(args: argparse.Namespace) -> int:
         facts["labels"] = list(dataset.labels)
     counts = Counter(f.severity for f in findings)
     if args.json:
-        report = {**facts, "counts": counts, "findings": [asdict(f) for f in findings]}
-        say(json.dumps(report, indent=1, ensure_ascii=False))
+        report = {**facts, "counts": counts, "findings": [_plain(finding) for finding in findings]}
+        echo(json.dumps(report, indent=1, ensure_ascii=False))
         return 1 if counts["error"] else 0
     for note in notes:
-        say(note)
+        echo(note)
     for finding in findings:
-        say(str(finding))
+        echo(str(finding))
     if findings:
         kinds = Counter((f.severity, f.code) for f in findings)
-        table("Findings", ("severity", "kind", "count"), [(s, c, n) for (s, c), n in kinds.items()])
-    say(
+        print_table("Findings", ("severity", "kind", "count"), [(s, c, n) for (s, c), n in kinds.items()])
+    echo(
         f"{facts['pictures']} usable pictures, {facts['boxes']} boxes, {len(facts['labels'])} labels: "
         f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes."
     )
@@ -322,7 +336,7 @@ def _anchors(args: argparse.Namespace) -> int:
 def _label(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from mirilla.console import progress, say
+    from mirilla.console import echo, progress
     from mirilla.data import teacher
     from mirilla.data.convert import check_destination, convert
     from mirilla.data.read import recognise, select
@@ -355,20 +369,20 @@ def _label(args: argparse.Namespace) -> int:
             advance=bar.advance,
         )
     for note in dataset.notes:
-        say(note)
+        echo(note)
     made = convert(dataset, args.destination, args.to, force=args.force)
     if made.changes:
-        say(f"{len(made.changes)} changes that the format made necessary:")
+        echo(f"{len(made.changes)} changes that the format made necessary:")
         _list(made.changes)
-    say(f"Wrote {made.pictures} pictures with {made.boxes} boxes as {made.format} to {made.destination}.")
+    echo(f"Wrote {made.pictures} pictures with {made.boxes} boxes as {made.format} to {made.destination}.")
     return 0
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from mirilla.console import progress, say
+    from mirilla.console import echo, progress
     from mirilla.data.fetch import MIRRORS, fetch_widerface
 
-    say("WIDER FACE is for research; the photos' rights belong to their owners.")
+    echo("WIDER FACE is for research; the photos' rights belong to their owners.")
     made = fetch_widerface(
         args.destination,
         mirrors=(*(args.mirror or ()), *MIRRORS),
@@ -376,11 +390,11 @@ def _fetch(args: argparse.Namespace) -> int:
         checksum=not args.no_checksum,
         keep_archives=args.keep_archives,
         progress=progress,
-        say=say,
+        echo=echo,
     )
     for name, digest in made.items():
-        say(f"{name}: sha256 {digest}")
-    say(
+        echo(f"{name}: sha256 {digest}")
+    echo(
         f"WIDER FACE is in {args.destination}. Next: mirilla data stats {args.destination}, or "
         f"mirilla run {args.destination} --out DIR"
     )

@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             option is out of range; nothing is written then.
     """
     from mirilla import config
-    from mirilla.console import say, table, warn
+    from mirilla.console import echo, print_table, warn
     from mirilla.data.convert import check_labels
     from mirilla.data.tfrecord import label_ids
     from mirilla.labels import save_label_map
@@ -124,24 +124,24 @@ def run(args: argparse.Namespace) -> int:
         [name, len(part), part.boxes, part.source]
         for name, part in (("train", parts.train), ("evaluation", parts.evaluation))
     ]
-    table("", ["part", "pictures", "boxes", "from"], rows)
-    say(f"Classes: {', '.join(f'{item.id} {item.shown}' for item in list(labels)[:20])}")
+    print_table("", ["part", "pictures", "boxes", "from"], rows)
+    echo(f"Classes: {', '.join(f'{item.id} {item.shown}' for item in list(labels)[:20])}")
     for finding in findings:
         if finding.severity == "warning":
-            warn(f"{finding} {finding.remedy or ''}".rstrip())
+            warn(f"{finding.where}: {finding.what} {finding.remedy}".rstrip())
     problems = sum(p.severity == "error" for part in (parts.train, parts.evaluation) for p in part.problems)
     if problems:
         warn(f"{problems} pictures or boxes cannot be used; 'mirilla data check' lists them.")
     made = [out, *([] if own_map else [label_path])]
     if args.convert and not parts.are_records:
         made.append(records)
-    say(f"Made: {', '.join(map(str, made))}")
-    say("Next:")
+    echo(f"Made: {', '.join(map(str, made))}")
+    echo("Next:")
     if not parts.are_records and not args.convert:
-        say(f"  {_convert_command(args, parts, records, given)}")
+        echo(f"  {_convert_command(args, parts, records, given)}")
     steps = "" if args.steps else " --num-train-steps 10000"
     model = shlex.quote(str(out.with_name("model")))
-    say(f"  mirilla train --pipeline-config {shlex.quote(str(out))} --model-dir {model}{steps}")
+    echo(f"  mirilla train --pipeline-config {shlex.quote(str(out))} --model-dir {model}{steps}")
     return 0
 
 

@@ -26,8 +26,9 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.bonnet.format import ARENA_BYTES
     from mirilla.config import zoo
     from mirilla.config.to_spec import model_spec
-    from mirilla.console import progress, say, table
+    from mirilla.console import echo, print_table, progress
     from mirilla.doctor.cost import cost
+    from mirilla.doctor.rules import VERDICTS
 
     found = []
     with progress("Compiling", len(zoo.names()), "models") as bar:
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
             found.append((zoo.find(name), cost(model_spec(pipeline))))
             bar.advance()
     if args.json:
-        say(json.dumps([_plain(one, price, zoo.ACCURACY.get(one.name, {})) for one, price in found], indent=1))
+        echo(json.dumps([_plain(one, price, zoo.ACCURACY.get(one.name, {})) for one, price in found], indent=1))
         return 0
     rows = [
         (
@@ -48,21 +49,21 @@ def run(args: argparse.Namespace) -> int:
             f"{price.anchors:,}",
             "-" if price.peak_bytes is None else f"{price.peak_bytes:,}",
             "-" if price.file_bytes is None else f"{price.file_bytes:,}",
-            "runs" if price.runs else price.findings[0].severity,
+            "runs" if price.runs else VERDICTS[price.findings[0].severity],
             *(_figure(zoo.ACCURACY.get(one.name, {}).get(column)) for column in zoo.ACCURACY_COLUMNS),
         )
         for one, price in found
     ]
     columns = ("model", "parameters", "MACs", "anchors", "arena, bytes", "file, bytes", "doctor")
-    table(f"{args.size}x{args.size} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
+    print_table(f"{args.size}x{args.size} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
     for one, price in found:
-        against = "" if price.runs else f" ({price.findings[0].severity}: {price.findings[0].what})"
-        say(f"{one.name}: {one.description}{against}")
-    say(
+        against = "" if price.runs else f" ({VERDICTS[price.findings[0].severity]}: {price.findings[0].what})"
+        echo(f"{one.name}: {one.description}{against}")
+    echo(
         f"The arena has {ARENA_BYTES:,} bytes. AP is that of equal, short trainings; longer ones reach more: "
         "benchmarks/accuracy.md."
     )
-    say("Train one: mirilla run DATASET --model NAME")
+    echo("Train one: mirilla run DATASET --model NAME")
     return 0
 
 
@@ -71,6 +72,8 @@ def _figure(value: float | None) -> str:
 
 
 def _plain(one, price, accuracy) -> dict:
+    from mirilla.doctor.rules import to_json
+
     return {
         "name": one.name,
         "description": one.description,
@@ -84,6 +87,6 @@ def _plain(one, price, accuracy) -> dict:
         "arena_peak_op": price.peak_op,
         "file_bytes": price.file_bytes,
         "runs": price.runs,
-        "findings": [finding.to_json() for finding in price.findings],
+        "findings": [to_json(finding) for finding in price.findings],
         "accuracy": accuracy,
     }

@@ -13,8 +13,8 @@ from mirilla.bonnet.format import ARENA_BYTES, FP16, Model, Op
 from mirilla.bonnet.memory_plan import ArenaOverflow, Lifetime
 from mirilla.bonnet.shapes import Map
 from mirilla.doctor.network import constant_range, input_size, overflow
-from mirilla.doctor.rules import MAY_NOT, Finding, finding, from_rule, in_order, some
-from mirilla.graph.rules import RuleError
+from mirilla.doctor.rules import finding, in_order, some, with_rule
+from mirilla.findings import WARNING, Finding, RuleError
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def examine(model: Model, size: tuple[int, int] | None = None) -> ModelExaminati
         source = shapes.input_map(model, size)
         maps = shapes.infer(model.ops, shapes.constant_dims(model), model.input or "", source)
     except RuleError as error:
-        found += [from_rule(one) for one in error.findings]
+        found += [with_rule(one) for one in error.findings]
         return ModelExamination(in_order(found), {})
     found += input_size(model.input or "", source.rows, source.cols)
     found += _first(model, source)
@@ -156,7 +156,7 @@ def _plan(model: Model, size: tuple[int, int] | None) -> Iterator[Finding]:
         yield overflow(error)
         return
     except RuleError as error:
-        yield from (from_rule(one) for one in error.findings)
+        yield from (with_rule(one) for one in error.findings)
         return
     different = [old.output or "" for old, new in zip(model.ops, fresh.ops, strict=True) if _differ(old, new)]
     if different:
@@ -167,7 +167,7 @@ def _plan(model: Model, size: tuple[int, int] | None) -> Iterator[Finding]:
             "computed "
             f"afresh: {some(different)} ('mirilla inspect' shows the numbers).",
             again,
-            severity=MAY_NOT,
+            severity=WARNING,
         )
 
 

@@ -57,7 +57,7 @@ def run_demo(options: DemoOptions) -> Outcome:
         device=options.device,
         name="toy faces",
     )
-    with Workspace.open(options.out, console.say, restart=options.restart) as workspace:
+    with Workspace.open(options.out, console.echo, restart=options.restart) as workspace:
         folder = options.out / "toy"
 
         def draw() -> Done:
@@ -86,5 +86,5 @@ def detect_a_photo(path: Path) -> None:
     with files.writing(path) as file:
         pictures.draw(image, found, detector.labels).save(file, "JPEG", quality=90)
     scores = ", ".join(f"{score:.2f}" for score in found.scores)
-    console.say(f"The detector that ships with Mirilla, on a real photo ({shipped.PHOTO_SOURCE}):")
-    console.say(f"  {len(found)} found, score {scores or 'none'}: {path}")
+    console.echo(f"The detector that ships with Mirilla, on a real photo ({shipped.PHOTO_SOURCE}):")
+    console.echo(f"  {len(found)} found, score {scores or 'none'}: {path}")

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mirilla.data import Dataset, Finding, combine, read_dataset
+from mirilla.data import Dataset, combine, read_dataset
 from mirilla.data.dataset import EVAL, TRAIN
 from mirilla.data.read import select
 from mirilla.data.split import read_split, split_share
 from mirilla.errors import ConfigError, DataError, UsageError
+from mirilla.findings import SEVERITIES, Finding
 from mirilla.job.options import JobOptions
 from mirilla.labels import LabelMap, load_label_map
 
@@ -94,9 +95,8 @@ def findings_summary(findings: Sequence[Finding]) -> list[tuple[str, str, int, s
     """(severity, code, how many, the first of them), errors first, the most frequent first."""
     counts = Counter((f.severity, f.code) for f in findings)
     first = {(f.severity, f.code): f for f in reversed(findings)}
-    order = {"error": 0, "warning": 1, "note": 2}
-    keys = sorted(counts, key=lambda key: (order.get(key[0], 3), -counts[key], key[1]))
-    return [(*key, counts[key], f"{first[key].where}: {first[key].text}") for key in keys]
+    keys = sorted(counts, key=lambda key: (SEVERITIES.index(key[0]), -counts[key], key[1]))
+    return [(*key, counts[key], f"{first[key].where}: {first[key].what}") for key in keys]
 
 
 def _train_part(dataset: Dataset, whole: bool) -> Dataset | None:

@@ -1,6 +1,6 @@
 """A data set of WIDER FACE's size through `mirilla data`: conversion beside plain copying, check beside decoding.
 
-    python benchmarks/data_speed.py --work DIR [--pictures 12880] [--gigabytes 1.5] [--only convert|check]
+    python -m benchmarks.speed.data_speed --work DIR [--pictures 12880] [--gigabytes 1.5] [--only convert|check]
 
 In DIR (some 5 GB for the whole size; removed again at the end) the photos of ../shared are repeated, as hard links to
 one copy each, in WIDER's layout. Zeros behind a JPEG's end give each about WIDER's mean size.
@@ -25,7 +25,7 @@ from mirilla.data.images import decode_rgb
 from mirilla.parallel import cores, in_order
 
 WIDER_MEAN_BYTES = 1.5e9 / 12880
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 def make(folder: Path, count: int, size_bytes: int) -> int:

@@ -1,6 +1,6 @@
 """Training speed on the CPU: pictures, augmentation and step together; the step alone; TensorFlow's Keras beside it.
 
-    python benchmarks/train_speed.py TRAIN.tfrecord LABEL_MAP.pbtxt [--threads 1 2] [--layers fused torch]
+    python -m benchmarks.speed.train_speed TRAIN.tfrecord LABEL_MAP.pbtxt [--threads 1 2] [--layers fused torch]
                                      [--recipe tf1] [--tensorflow-python PYTHON] [--rounds 3] [--steps 10]
                                      [--size 256]
 
@@ -30,7 +30,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from data_speed import WIDER_MEAN_BYTES, make
+from benchmarks.speed.data_speed import WIDER_MEAN_BYTES, make
 
 from mirilla import config, console
 from mirilla.data import read_dataset
@@ -162,7 +162,7 @@ def speed(args: argparse.Namespace, folder: Path) -> None:
         wall = max(a["images"] / a["wall"] for a in answers)
         cpu = min(1000 * (a["user"] + a["system"]) / a["images"] for a in answers)
         rows.append((name, threads, what, round(wall, 1), round(cpu, 2), round(answers[-1]["peak_gib"], 2)))
-    console.table(
+    console.print_table(
         f"batch {args.batch}, {args.size} px, the best of {args.rounds} rounds of {args.steps} steps",
         ("what", "threads", "", "images/s by the clock", "CPU s per 1000 images", "peak GiB"),
         rows,
@@ -181,7 +181,7 @@ def allocator(args: argparse.Namespace, folder: Path) -> None:
             user, system = (round(1000 * best[k] / args.steps) for k in ("user", "system"))
             rows.append((layers, name, user + system, system, round(best["peak_gib"], 2)))
             print(rows[-1], file=sys.stderr, flush=True)
-    console.table(
+    console.print_table(
         "the step alone, one thread", ("layers", "setting", "CPU ms a step", "of it the system", "peak GiB"), rows
     )
 
@@ -236,7 +236,7 @@ def start(args: argparse.Namespace, folder: Path) -> None:
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         rows.append(("known" if known else "read", "there" if kernels else "compiled", round(wall, 1), round(cpu, 1)))
         print(rows[-1], file=sys.stderr, flush=True)
-    console.table("mirilla train, one step", ("records", "kernels", "s by the clock", "CPU s"), rows)
+    console.print_table("mirilla train, one step", ("records", "kernels", "s by the clock", "CPU s"), rows)
 
 
 if __name__ == "__main__":

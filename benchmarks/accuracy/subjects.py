@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import PEER_FILES, PEER_PROTOCOLS, SHARED, cpu_ms, peer, peers
+from benchmarks.common import PEER_FILES, PEER_PROTOCOLS, SHARED, cpu_ms, peer, peers
 
 from mirilla import graph as graphs
 from mirilla.bonnet import compile as compiler
@@ -30,8 +30,8 @@ from mirilla.bonnet.to_graph import to_graph_def
 from mirilla.detect.detector import Detector
 from mirilla.detections import Detections
 from mirilla.errors import MirillaError
+from mirilla.findings import RuleError
 from mirilla.graph import deploy
-from mirilla.graph.rules import RuleError
 from mirilla.model import card as cards
 from mirilla.model.layers import architecture
 

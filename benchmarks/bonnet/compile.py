@@ -1,6 +1,6 @@
 """How long compiling a frozen graph for the Vision Bonnet takes on one core.
 
-    python benchmarks/compile.py [GRAPH.pb] [--runs 20]
+    python -m benchmarks.bonnet.compile [GRAPH.pb] [--runs 20]
 
 Two figures: the compilation itself in a warm process (read the graph's file, compile, serialise), as wall
 clock and as processor time, which other programs on the machine hardly touch; and the whole command in a
@@ -25,7 +25,7 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before numpy is imported
 
-PAIR = Path(__file__).resolve().parents[2] / "shared/data/bonnet/PCK_frozen_inference_graph.pb"
+PAIR = Path(__file__).resolve().parents[3] / "shared/data/bonnet/PCK_frozen_inference_graph.pb"
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""The tables of accuracy.md, made from what accuracy.py and ablation.py measured.
+"""The tables of accuracy.md, made from what measure.py and ablation.py measured.
 
-    python benchmarks/page.py --accuracy DIR/accuracy.json ... --ablation DIR/ablation.jsonl ...
-                              --zoo DIR/accuracy.json --teacher DIR/ablation.jsonl
+    python -m benchmarks.accuracy.page --accuracy DIR/accuracy.json ... --ablation DIR/ablation.jsonl ...
+                                      --zoo DIR/accuracy.json
 
 Tables stand in the page between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced, all else is
 left as it is. A table without data keeps what it has.
@@ -15,13 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import error_sizes
-import seeds
-from common import SIZES, decimal, markdown
+from benchmarks.accuracy import error_sizes, seeds
+from benchmarks.common import SIZES, decimal, markdown
 
 from mirilla.files import write_text
 
-PAGE = Path(__file__).with_name("accuracy.md")
+PAGE = Path(__file__).resolve().parents[1] / "accuracy.md"
 MAIN_SET = "ilc2021"
 
 
@@ -210,7 +209,6 @@ def main() -> None:
     parser.add_argument("--accuracy", nargs="+", type=Path, default=[])
     parser.add_argument("--ablation", nargs="+", type=Path, default=[])
     parser.add_argument("--zoo", nargs="+", type=Path, default=[])
-    parser.add_argument("--teacher", nargs="+", type=Path, default=[])
     parser.add_argument("--page", type=Path, default=PAGE)
     args = parser.parse_args()
     tables: dict[str, str] = {}
@@ -224,10 +222,9 @@ def main() -> None:
             "other sets": other_sets_table(content),
             "protocols": "".join(f"- {line}\n" for line in protocols(content)),
         }
-    for name, paths in (("ablation", args.ablation), ("teacher", args.teacher)):
-        if paths:
-            lines = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
-            tables[name] = ablation_table(lines)
+    if args.ablation:
+        lines = [json.loads(line) for path in args.ablation for line in path.read_text().splitlines()]
+        tables["ablation"] = ablation_table(lines)
     if args.zoo:
         tables["zoo"] = zoo_table(load(args.zoo))
     write_text(args.page, fill(args.page.read_text(), tables))

@@ -1,6 +1,6 @@
 """AP against parameters, MACs and measured time, one picture from one or several accuracy.json.
 
-    python benchmarks/pareto.py ACCURACY.json ... [--out docs/images/pareto.svg] [--size ">= 16 px"]
+    python -m benchmarks.accuracy.pareto ACCURACY.json ... [--out docs/images/pareto.svg] [--size ">= 16 px"]
 
 A model stands where the bonnet's fp16 arithmetic puts it, at the resize that suits it better (peers: their own way, in
 float); the bar is the 95 % interval over photos. Lines join the models that none of the others beats in both.
@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import error_sizes
-import page
-from common import SIZES
+from benchmarks.accuracy import error_sizes, page
+from benchmarks.common import SIZES
 
-OUT = Path(__file__).resolve().parents[1] / "docs/images/pareto.svg"
+OUT = Path(__file__).resolve().parents[2] / "docs/images/pareto.svg"
 STRIDE_8 = "-s8"  # the zoo's models with one more head: their width's colour, another mark
 AXES = (
     ("parameters", "parameters", 1e-3, "thousand parameters"),

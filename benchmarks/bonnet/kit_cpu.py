@@ -1,6 +1,6 @@
 """Processor time of the kit's program for a frame: decoding and NMS alone, and the whole program with Google's client.
 
-    python benchmarks/kit_cpu.py FOLDER PICTURES --python kit/bin/python
+    python -m benchmarks.bonnet.kit_cpu FOLDER PICTURES --python kit/bin/python
 
 FOLDER is as `mirilla deploy` fills it; the Python is one with Google's client (docs/emulator.md), best a 3.7. Times
 are the program's own processor time (user and system), so the emulator and other programs hardly count.

@@ -3,7 +3,7 @@
 Every line says the largest difference, the tolerance and whether it holds. A line that ends in "missed" is over its
 tolerance for a reason that docs/equality.md gives; further than its bound it may not go. Needs PyTorch and SciPy:
 
-    python benchmarks/equality.py [--markdown]
+    python -m benchmarks.equality.table [--markdown]
 """
 
 from __future__ import annotations
@@ -16,7 +16,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from equality_steps import COLUMNS, STEPS, SUFFIXES, Run, distances, entries, golden_run, largest, nudged, relative
+from benchmarks.equality.steps import (
+    COLUMNS,
+    STEPS,
+    SUFFIXES,
+    Run,
+    distances,
+    entries,
+    golden_run,
+    largest,
+    nudged,
+    relative,
+)
 from scipy import stats
 
 from mirilla import console, postprocess, resize
@@ -33,7 +44,7 @@ from mirilla.training import losses, matching, mining, schedules
 from mirilla.training.optimizer import FlatParameters, RmsProp, TrainState
 from mirilla.weights import read as weights
 
-GOLDENS = Path(__file__).resolve().parents[2] / "shared/data/odapi"
+GOLDENS = Path(__file__).resolve().parents[3] / "shared/data/odapi"
 SPEC = ModelSpec()
 NETWORK = SsdNetwork(SPEC)
 SHAPES = NETWORK.table.feature_map_shapes
@@ -470,11 +481,11 @@ def main() -> None:
 
 def show(title: str, columns, rows: list[list[str]], markdown: bool) -> None:
     if not markdown:
-        console.table(title, columns, rows)
+        console.print_table(title, columns, rows)
         return
     for row in [list(columns), ["---"] * len(columns), *rows]:
-        console.say(f"| {' | '.join(row)} |")
-    console.say()
+        console.echo(f"| {' | '.join(row)} |")
+    console.echo()
 
 
 if __name__ == "__main__":

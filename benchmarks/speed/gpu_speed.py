@@ -1,7 +1,8 @@
 """Training speed on a GPU: the step as one captured graph and call by call, and the floors under both.
 
-    python benchmarks/gpu_speed.py TRAIN.tfrecord LABEL_MAP.pbtxt [--batch 24 512] [--precision float32 tf32 bfloat16]
-    python benchmarks/gpu_speed.py --floors
+    python -m benchmarks.speed.gpu_speed TRAIN.tfrecord LABEL_MAP.pbtxt [--batch 24 512]
+                                          [--precision float32 tf32 bfloat16]
+    python -m benchmarks.speed.gpu_speed --floors
 
 The second form needs no GPU. The first is end to end: pictures lie on the device, are augmented there, and every step
 is a real update; images/s by the clock around steps that end with a wait for the device. --device cpu runs the same
@@ -24,10 +25,11 @@ from mirilla.batches.dataset import open_training_set
 from mirilla.batches.gpu_batches import LEVELS, DeviceBatches
 from mirilla.batches.gpu_pictures import bytes_free, upload, upload_objects
 from mirilla.batches.input import Batches
+from mirilla.config.rules import PRECISIONS
 from mirilla.config.to_spec import model_spec
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.training.learner import PRECISIONS, Trainer
+from mirilla.training.learner import Trainer
 from mirilla.training.plan import training_plan
 from mirilla.training.step import DeviceSteps, set_precision, static_objective
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from common import LABELS, SHARED
+from benchmarks.common import LABELS, SHARED
 
 from mirilla import config
 from mirilla.config import zoo

@@ -1,6 +1,6 @@
 """How well models find faces: every way of running them, beside the peers, with intervals.
 
-    python benchmarks/accuracy.py [NAME=]MODEL ... --out DIR [--sets ilc2021 roboflow_gray caltech1999]
+    python -m benchmarks.accuracy.measure [NAME=]MODEL ... --out DIR [--sets ilc2021 roboflow_gray caltech1999]
 
 MODEL is a frozen graph (measured in float, and compiled in memory and run as the bonnet does), a compiled model, or a
 folder that holds one. Ours are run letterboxed and squashed. Protocol: the held-out photos of each set, ignored faces
@@ -29,12 +29,9 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
     os.environ.setdefault(_variable, "1")  # before numpy is imported: figures are of one core
 
 # ruff: noqa: E402
-import bootstrap
-import error_sizes
 import numpy as np
-import page
-import subjects
-from common import LABELS, PEER_FILES, SETS, SIZES, held_out
+from benchmarks.accuracy import bootstrap, error_sizes, page, subjects
+from benchmarks.common import LABELS, PEER_FILES, SETS, SIZES, held_out
 
 from mirilla import __version__, console
 from mirilla.data.images import decode_rgb
@@ -169,7 +166,7 @@ def sheets(one: Measured, folder: Path, count: int) -> None:
         name = f"{one.subject.name}_{one.photos.name}_{what}.jpg".replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)
         sheet.save(folder / name, quality=88)
-        console.say(f"made {folder / name}")
+        console.echo(f"made {folder / name}")
 
 
 class _Decoded:
@@ -195,7 +192,7 @@ def main() -> None:
     parser.add_argument("--no-timing", action="store_true")
     parser.add_argument("--name", default="accuracy", help="of the JSON file (default: accuracy)")
     args = parser.parse_args()
-    if args.out.resolve().is_relative_to(Path(__file__).resolve().parents[1]):
+    if args.out.resolve().is_relative_to(Path(__file__).resolve().parents[2]):
         sys.exit(f"--out {args.out} lies in the project; the sheets show photos that may not go there")
     sets = [photos_of(name, args.photos, args.resamples, args.seed) for name in args.sets]
     measuring = [_subject(text) for text in args.models] + [subjects.a_peer(name) for name in args.peers]
@@ -253,15 +250,15 @@ def _subject(text: str) -> subjects.Subject:
 
 def _show(content: dict[str, Any], sets: list[str]) -> None:
     for name in sets:
-        console.say(f"\n{name} eval, {content['photos'][name]} photos ({content['intervals']})\n")
-        console.say(page.accuracy_table(content, name))
-    console.say(page.cost_table(content))
-    console.say(page.differences_table(content))
+        console.echo(f"\n{name} eval, {content['photos'][name]} photos ({content['intervals']})\n")
+        console.echo(page.accuracy_table(content, name))
+    console.echo(page.cost_table(content))
+    console.echo(page.differences_table(content))
     if page.MAIN_SET in sets:
-        console.say(page.sizes_table(content))
+        console.echo(page.sizes_table(content))
     for one in content["models"]:
         for note in one["facts"]["notes"]:
-            console.say(f"{one['name']}: {note}")
+            console.echo(f"{one['name']}: {note}")
 
 
 def _plain(value: Any) -> Any:

@@ -1,6 +1,6 @@
 """Runs the kit's program against the emulator for a long time: does its memory grow, does it always come back?
 
-    python benchmarks/kit_soak.py FOLDER PICTURES --python kit/bin/python --minutes 30
+    python -m benchmarks.bonnet.kit_soak FOLDER PICTURES --python kit/bin/python --minutes 30
 
 FOLDER is as `mirilla deploy` fills it (model, model.json, mirilla_kit.py); the Python is one with Google's client
 (docs/emulator.md). Every few minutes the emulator is killed and started again, in turn with nothing, garbage or

@@ -1,8 +1,8 @@
 """What each ingredient of the recipe is worth: one short training for each variant and seed.
 
-    python benchmarks/ablation.py --list
-    python benchmarks/ablation.py --out DIR --steps 3000 --seeds 0 1 2 [--only NAME ...] [--jobs 2]
-    python benchmarks/page.py --ablation DIR/ablation.jsonl
+    python -m benchmarks.accuracy.ablation --list
+    python -m benchmarks.accuracy.ablation --out DIR --steps 3000 --seeds 0 1 2 [--only NAME ...] [--jobs 2]
+    python -m benchmarks.accuracy.page --ablation DIR/ablation.jsonl
 
 Every run is a `mirilla train` of its own with one thread, on the same records, and is measured at its end, letterboxed
 and squashed, in float, by the protocol of accuracy.py. DIR/ablation.jsonl gets a line for each run; what is there
@@ -33,10 +33,9 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
     os.environ.setdefault(_variable, "1")  # before numpy is imported: figures are of one core
 
 # ruff: noqa: E402
-import page
-import variants
-from common import LABELS, SIZES, held_out, records
-from seeds import RESIZES
+from benchmarks.accuracy import page, variants
+from benchmarks.accuracy.seeds import RESIZES
+from benchmarks.common import LABELS, SIZES, held_out, records
 
 from mirilla import config, console
 from mirilla.data.images import decode_rgb
@@ -180,7 +179,7 @@ def main() -> None:
     }
     if args.list:
         for name in known:
-            console.say(name)
+            console.echo(name)
         return
     wanted = args.only or list(known)
     if unknown := [name for name in (*wanted, *args.skip) if name not in known]:
@@ -197,7 +196,7 @@ def main() -> None:
             current.add((name, seed, key_of(pipeline)))
             if (name, seed, key_of(pipeline)) not in done:
                 tasks.append((known[name], seed, pipeline))
-    console.say(f"{len(tasks)} runs to do, {len(current) - len(tasks)} done before")
+    console.echo(f"{len(tasks)} runs to do, {len(current) - len(tasks)} done before")
 
     def task(one: tuple[variants.Variant, int, config.Pipeline]) -> None:
         variant, seed, pipeline = one
@@ -209,7 +208,7 @@ def main() -> None:
         with open(lines, "a") as file:
             file.write(json.dumps(line) + "\n")
         figures = " / ".join(f"{resize} {line['figures'][resize][SIZES[1]]:.3f}" for resize in RESIZES)
-        console.say(f"{variant.name}, seed {seed}: {SIZES[1]} {figures}, {line['cpu_s']:.0f} CPU s")
+        console.echo(f"{variant.name}, seed {seed}: {SIZES[1]} {figures}, {line['cpu_s']:.0f} CPU s")
 
     for one in tasks[:1]:  # alone: it decodes the photos for all
         task(one)
@@ -217,7 +216,7 @@ def main() -> None:
         list(pool.map(task, tasks[1:]))
     shown = [one for one in read_lines(lines) if (one["variant"], one["seed"], one["key"]) in current]
     if shown:
-        console.say(page.ablation_table(shown))
+        console.echo(page.ablation_table(shown))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Result (pikachu2_detector at 256x256, batches of one, medians of 50; one core of
 The aim is 20 pictures a second at 256 px. The time is the processor's, so other programs hardly count.
 Run it (it needs ../shared beside the project, or a model of your own):
 
-    python benchmarks/emulator.py [MODEL.binaryproto] [--count N]
+    python -m benchmarks.bonnet.emulator [MODEL.binaryproto] [--count N]
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np  # noqa: E402
 
 from mirilla.bonnet.run import CompiledModel  # noqa: E402
 
-MODEL = Path(__file__).resolve().parents[2] / "shared" / "data" / "bonnet" / "pikachu2_detector.binaryproto"
+MODEL = Path(__file__).resolve().parents[3] / "shared" / "data" / "bonnet" / "pikachu2_detector.binaryproto"
 AIM = 20.0
 
 

@@ -1,9 +1,9 @@
 """Every model of the zoo, trained alike: the same photos, recipe, length and seed.
 
-    python benchmarks/zoo.py --out DIR [--steps 3000] [--only NAME ...] [--jobs 1]
-    python benchmarks/accuracy.py kit=DIR/kit ... --sets ilc2021 --out DIR/accuracy     # the command it ends with
-    python benchmarks/page.py --zoo DIR/accuracy/accuracy.json
-    python benchmarks/pareto.py DIR/accuracy/accuracy.json
+    python -m benchmarks.accuracy.zoo --out DIR [--steps 3000] [--only NAME ...] [--jobs 1]
+    python -m benchmarks.accuracy.measure kit=DIR/kit ... --sets ilc2021 --out DIR/accuracy
+    python -m benchmarks.accuracy.page --zoo DIR/accuracy/accuracy.json
+    python -m benchmarks.accuracy.pareto DIR/accuracy/accuracy.json
 
 Each is a `mirilla train` of its own with one thread, by the recipe that `mirilla run` takes, from ImageNet's weights
 of a base network at width 0.25: sliced to a narrower model, and filled up with channels that nothing reads yet for a
@@ -22,9 +22,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
     os.environ.setdefault(_variable, "1")  # before numpy is imported: figures are of one core
 
 # ruff: noqa: E402
-import ablation
-import variants
-from common import LABELS, SETS, records
+from benchmarks.accuracy import ablation, variants
+from benchmarks.common import LABELS, SETS, records
 
 from mirilla import console
 from mirilla.config import zoo
@@ -47,7 +46,7 @@ def run(name: str, path: Path, args: argparse.Namespace) -> None:
         "cpu_s": round(cpu_s),
     }
     export_model(spec, found.variables, LABELS, args.out / name, pipeline=pipeline, training=training, name=name)
-    console.say(f"{name}: {cpu_s:.0f} CPU s")
+    console.echo(f"{name}: {cpu_s:.0f} CPU s")
 
 
 def main() -> None:
@@ -64,7 +63,8 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda name: run(name, path, args), wanted))
     models = " ".join(f"{name}={args.out / name}" for name in zoo.names() if (args.out / name / "model.json").is_file())
-    console.say(f"Measure them: python benchmarks/accuracy.py {models} --sets ilc2021 --out {args.out / 'accuracy'}")
+    out = args.out / "accuracy"
+    console.echo(f"Measure them: python -m benchmarks.accuracy.measure {models} --sets ilc2021 --out {out}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Detector against YuNet: from a decoded 640x480 picture to boxes, one CPU core, batch 1, in one process by turns.
 
-    OMP_NUM_THREADS=1 python benchmarks/inference.py MODEL [--rounds 60] [--pictures 8] [--threshold 0.3]
+    OMP_NUM_THREADS=1 python -m benchmarks.speed.inference MODEL [--rounds 60] [--pictures 8] [--threshold 0.3]
 
 MODEL is what `Detector.load` takes. YuNet (../shared/peers, 320 px) runs in onnxruntime as peers.py runs it, and in
 OpenCV's FaceDetectorYN; both with their own resize and NMS. Needs onnxruntime and opencv-python-headless; without
@@ -27,7 +27,7 @@ from mirilla.detect.detector import Detector
 from mirilla.detect.engine import ENGINES, ONNXRUNTIME, choose
 from mirilla.parallel import cores, in_order
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = Path(__file__).resolve().parents[3] / "shared"
 Job = Callable[[int], object]
 
 

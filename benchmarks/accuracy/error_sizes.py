@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import decimal
+from benchmarks.common import decimal
 from numpy.typing import NDArray
 from PIL import Image
 
