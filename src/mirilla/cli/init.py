@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mirilla.data import formats
+
 if TYPE_CHECKING:
     from mirilla.data import Dataset
     from mirilla.labels import LabelMap
 
 NAME = "init"
 HELP = "write a pipeline.config for a data set"
-
-_FORMATS = ("widerface", "voc", "csv", "coco", "yolo", "tfrecord", "fddb")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--eval-share", type=float, default=0.1, metavar="S", help="share of the pictures (default 0.1)"
     )
-    parser.add_argument("--from", dest="from_format", choices=_FORMATS, help="format (default: recognised)")
+    parser.add_argument("--from", dest="from_format", choices=formats.READABLE, help="format (default: recognised)")
     parser.add_argument("--label-map", metavar="P", help="label map to take (default: made from the data)")
     parser.add_argument("--steps", type=int, metavar="N", help="how long to train")
     parser.add_argument("--batch-size", type=int, default=24, metavar="B", help="pictures a step (default 24)")
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     from mirilla import config
     from mirilla.console import echo, print_table, warn
     from mirilla.data.convert import check_labels
-    from mirilla.data.tfrecord import label_ids
+    from mirilla.data.examples import label_ids
     from mirilla.labels import save_label_map
 
     out = Path(args.out)
@@ -213,9 +213,9 @@ def _labels(given: Path | None, parts: _Parts) -> LabelMap:
 
 def _record_files(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
     """The files of both parts: by the options, or by the files' names."""
-    from mirilla.data import records
+    from mirilla.data import records, tfrecord
     from mirilla.data.dataset import EVAL, TRAIN
-    from mirilla.data.read import record_files, select
+    from mirilla.data.read import select
     from mirilla.data.split import part_name
 
     def part_of(file: Path) -> str | None:
@@ -226,7 +226,7 @@ def _record_files(args: argparse.Namespace) -> tuple[list[Path], list[Path]]:
         found: list[Path] = []
         for path in paths:
             where, chosen = select(path)
-            inside = record_files(where) if where.is_dir() else records.expand(str(where))
+            inside = tfrecord.find(where) if where.is_dir() else records.expand(str(where))
             if all(part_of(file) for file in inside):
                 inside = [file for file in inside if part_of(file) == (chosen or part)] or inside
             found += inside

@@ -1,9 +1,9 @@
 """YOLO's data.yaml: which folders hold the pictures of each part, and the class names.
 
-    path: ../datasets/faces        # optional; other paths are relative to it
-    train: images/train            # a folder, a .txt file that lists pictures, or a list of these
-    val: images/val
-    names: {0: face, 1: mask}      # or a list
+path: ../datasets/faces        # optional; other paths are relative to it
+train: images/train            # a folder, a .txt file that lists pictures, or a list of these
+val: images/val
+names: {0: face, 1: mask}      # or a list
 """
 
 from __future__ import annotations
@@ -51,10 +51,7 @@ def read(path: Path) -> DataYaml:
     """
     entries = _entries(path, _document(path))
     places = tuple(
-        (place, part)
-        for key, part in _PART_KEYS.items()
-        if key in entries
-        for place in _texts(path, key, entries[key])
+        (place, part) for key, part in _PART_KEYS.items() if key in entries for place in _texts(path, key, entries[key])
     )
     root = _scalar(path, "path", entries["path"]) if "path" in entries else None
     return DataYaml(path, root or ".", places, _names(path, entries["names"]) if "names" in entries else {})

@@ -42,7 +42,9 @@ def label_ids(labels: Labels) -> dict[str, int]:
         return {str(name): int(number) for name, number in labels.items()}
     if isinstance(labels, LabelMap):
         ids = {item.name: item.id for item in labels}
-        return ids | {item.display_name: item.id for item in labels if item.display_name and item.display_name not in ids}
+        return ids | {
+            item.display_name: item.id for item in labels if item.display_name and item.display_name not in ids
+        }
     return {str(name): number for number, name in enumerate(labels, 1)}
 
 
@@ -129,10 +131,12 @@ def from_example(
     boxes, finding = _upright(boxes, declared, header, bool(features.all("image/orientation")), where)
     if finding and findings is not None:
         findings.append(finding)
-    flags = {flag: features.per_box(f"image/object/{flag}", len(boxes)).astype(bool) for flag in FLAGS}
+    ignore, difficult, group_of, is_crowd = (
+        features.per_box(f"image/object/{flag}", len(boxes)).astype(bool) for flag in FLAGS
+    )
     weight = features.per_box("image/object/weight", len(boxes))
-    if len(weight) and len(flags["ignore"]):
-        weight = np.where(flags["ignore"], 1.0, weight)
+    if len(weight) and len(ignore):
+        weight = np.where(ignore, 1.0, weight)
     filename = features.single("image/filename", b"") or features.single("image/source_id", b"") or b"record"
     return Sample(
         encoded,
@@ -140,9 +144,12 @@ def from_example(
         *header.upright_px,
         boxes,
         labels or ("object",) * len(boxes),
+        ignore,
+        difficult,
+        group_of,
+        is_crowd,
+        weight,
         where=where,
-        weight=weight,
-        **flags,
     )
 
 
@@ -222,7 +229,7 @@ def _upright(
     if header.orientation != 1 and (ours or square or declared_px != header.upright_px):
         boxes = images.to_upright(boxes, header.orientation)
         if header.orientation >= 5:
-            declared_px = declared_px[::-1]
+            declared_px = (declared_px[1], declared_px[0])
     if declared_px in ((0, 0), header.upright_px):
         return boxes, None
     (height, width), (upright_height, upright_width) = declared_px, header.upright_px

@@ -62,9 +62,7 @@ class Format:
         """The format's annotation files or folders in a folder; empty if it is not of this format."""
         return self._module().find(folder)
 
-    def load(
-        self, path: Path, split: str | None = None, advance: Callable[[int], object] | None = None
-    ) -> Dataset:
+    def load(self, path: Path, split: str | None = None, advance: Callable[[int], object] | None = None) -> Dataset:
         """Read a data set of this format.
 
         Raises:
