@@ -64,7 +64,15 @@ def test_no_objects_is_an_error():
 
 
 def sample(height_px: int, width_px: int, boxes_yxyx, ignore=()) -> Sample:
-    return Sample(b"", "a.jpg", height_px, width_px, np.array(boxes_yxyx), ("face",) * len(boxes_yxyx), ignore=np.array(ignore, bool))
+    return Sample(
+        b"",
+        "a.jpg",
+        height_px,
+        width_px,
+        np.array(boxes_yxyx),
+        ("face",) * len(boxes_yxyx),
+        ignore=np.array(ignore, bool),
+    )
 
 
 def test_sizes_as_the_network_sees_them():

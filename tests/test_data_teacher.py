@@ -19,7 +19,9 @@ from mirilla.errors import DataError
 
 
 def sample(*own, ignore=(), labels=None):
-    return Sample(b"", "a.jpg", 100, 100, np.array(own, float), labels or ("face",) * len(own), ignore=np.array(ignore, bool))
+    return Sample(
+        b"", "a.jpg", 100, 100, np.array(own, float), labels or ("face",) * len(own), ignore=np.array(ignore, bool)
+    )
 
 
 def finds(*rows):

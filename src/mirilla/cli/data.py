@@ -11,6 +11,9 @@ from mirilla.data import formats
 if TYPE_CHECKING:
     from mirilla.findings import Finding
 
+from mirilla.cli.arguments import add_options
+from mirilla.job.options import JobOptions
+
 NAME = "data"
 HELP = "convert, check, describe and fetch data sets; fit anchors to them"
 
@@ -68,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pipeline-config", metavar="P", help="the network (default: the sample's, or that of --model)"
     )
     anchors.add_argument("--model", metavar="NAME", help="a model of the zoo ('mirilla zoo' lists them)")
-    anchors.add_argument("--size", type=int, default=256, metavar="N", help="input side in px (default 256)")
+    add_options(anchors, JobOptions, ("size_px",))
     anchors.add_argument("--letterbox", action="store_true", help="photos keep their proportions")
     anchors.add_argument("--fit", action="store_true", help="fit anchors and report on them, too")
     anchors.add_argument(
