@@ -136,4 +136,4 @@ def text_of(names: Sequence[str], folders: Mapping[str, str]) -> str:
 
 
 def _quoted(name: str) -> str:
-    return yaml.safe_dump(name, default_style="'", allow_unicode=True, width=1 << 30).strip()
+    return yaml.safe_dump(name, default_style="'", allow_unicode=name.isprintable(), width=1 << 30).strip()
