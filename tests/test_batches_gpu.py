@@ -20,7 +20,7 @@ from mirilla.batches.crop import SSD_CROPS, draw_crop  # noqa: E402
 from mirilla.batches.dataset import open_training_set  # noqa: E402
 from mirilla.batches.framing import AspectMix, Framing, ObjectZoom, ZoomOut  # noqa: E402
 from mirilla.batches.gpu_batches import AHEAD, DeviceBatches, not_batched  # noqa: E402
-from mirilla.batches.gpu_framing import _windows, plain  # noqa: E402
+from mirilla.batches.gpu_framing import _fill, _windows, plain  # noqa: E402
 from mirilla.batches.gpu_photo_effects import jpeg_coded  # noqa: E402
 from mirilla.batches.gpu_pictures import upload, upload_objects  # noqa: E402
 from mirilla.batches.gpu_random import Draws, mixed  # noqa: E402
@@ -29,6 +29,7 @@ from mirilla.batches.gpu_views import RandomCrop, batched, whole  # noqa: E402
 from mirilla.batches.input import Arrays, Batches, Objects, render  # noqa: E402
 from mirilla.batches.input import whole as whole_view  # noqa: E402
 from mirilla.batches.mosaic import InputRecipe, Mosaic  # noqa: E402
+from mirilla.batches.paint import Fill  # noqa: E402
 from mirilla.batches.photo_effects import Blur, Finish, Grey, JpegTraces, Noise, Photometric  # noqa: E402
 from mirilla.config.to_spec import model_spec  # noqa: E402
 from mirilla.errors import MirillaError  # noqa: E402
@@ -166,6 +167,26 @@ def test_windows_of_the_recipe_are_distributed_as_the_hosts():
         )
         for i, name in enumerate(("top", "left", "height", "width")):
             assert scipy_stats.ks_2samp(mine[0][:, i].numpy(), theirs[:, i]).pvalue > 1e-3, (tile, name)
+
+
+def test_fills_are_distributed_as_documented():
+    """Mean colour 40 %, any colour 20 %, black 30 %, noise 10 %, on the host and on the device."""
+    count = 4000
+    picture = np.full((20, 20, 3), (200, 201, 202), np.uint8)
+    view = whole_view(picture, np.zeros((0, 4)), *np.zeros((3, 0)))
+    rng = np.random.default_rng(0)
+    fills = [Fill.random(rng, view) for _ in range(count)]
+    colours, noisy = np.array([f.colour for f in fills]), np.array([f.noise is not None for f in fills])
+    pictures = upload(Pictures([picture]), CPU)
+    empty = Objects(np.zeros((0, 4)), *(np.zeros(0, kind) for kind in (np.int64, float, bool)))
+    views = whole(pictures, upload_objects([empty], CPU), torch.zeros(count, dtype=torch.int64))
+    plain_fill = torch.zeros(count, dtype=torch.bool)
+    made = _fill(Draws(0, torch.tensor(0), torch.arange(count)), views, pictures, plain_fill)
+    for shown, noise in ((colours, noisy), (made[0].numpy(), made[1].numpy())):
+        mean = (shown == picture[0, 0]).all(1) & ~noise
+        black = (shown == 0).all(1) & ~noise
+        shares = [mean.mean(), 1 - (mean | black | noise).mean(), black.mean(), noise.mean()]
+        np.testing.assert_allclose(shares, [0.4, 0.2, 0.3, 0.1], atol=0.025)
 
 
 @pytest.mark.parametrize("recipe", [None, EVERYTHING])

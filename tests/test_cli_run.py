@@ -11,9 +11,10 @@ import pytest
 
 from mirilla.cli.main import main
 from mirilla.errors import DataError, UsageError
-from mirilla.job import JobOptions, inputs, recipe
+from mirilla.job import inputs, recipe
 from mirilla.job import steps as parts
 from mirilla.job.measure import best_threshold, examples
+from mirilla.job.options import JobOptions
 from mirilla.job.workspace import Done, Workspace, fingerprint
 from mirilla.model.layers import architecture
 from mirilla.toy import dataset as toy
@@ -314,7 +315,7 @@ def test_a_share_is_held_back_without_a_split(tmp_path):
     assert len(found.train) + len(found.evaluation) == 30
     assert 3 <= len(found.evaluation) <= 16
     assert not names(found.train) & names(found.evaluation)
-    assert any("Held back" in note for note in found.notes)
+    assert any("Held out" in note for note in found.notes)
 
 
 def test_an_evaluation_set_leaves_all_for_training(tmp_path):
@@ -342,13 +343,13 @@ def test_a_split_file_parts_the_sets(tmp_path):
     assert names(found.evaluation) == {"a2.png"}
     assert any("other.png" in note for note in found.notes)
     split.write_text("nothing.png,eval\n")
-    with pytest.raises(UsageError, match="not one of its 1 names"):
+    with pytest.raises(UsageError, match="none of its 1 names"):
         inputs.read_inputs(options(tmp_path / "a", split_file=split))
 
 
 def test_the_same_pictures_on_both_sides_are_refused(tmp_path):
     a = make(tmp_path, "a", 5)
-    with pytest.raises(DataError, match="5 pictures are for training and for evaluation"):
+    with pytest.raises(DataError, match="5 pictures are in both training and evaluation"):
         inputs.read_inputs(options(a, eval_dataset=str(a)))
 
 
@@ -454,7 +455,7 @@ def test_best_threshold_parts_right_from_wrong(toy_set):
     ("arguments", "message"),
     [
         (["--model", "mobile"], "There is no model 'mobile' in the zoo"),
-        (["--recipe", "old"], "--recipe old: it is one of mirilla, tf1"),
+        (["--recipe", "old"], "Unknown recipe 'old'. Choose from: mirilla, tf1."),
         (["--start", "nowhere.pb"], "nowhere.pb: there is no such checkpoint"),
         (["--teacher", "nowhere.onnx"], "--teacher nowhere.onnx: no such file"),
         (["--teacher-share", "1.5"], "--teacher-share 1.5: it must lie between 0 and 1"),

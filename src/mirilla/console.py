@@ -39,7 +39,7 @@ def _console():
     return Console(highlight=False, soft_wrap=True)
 
 
-def say(text: str = "") -> None:
+def echo(text: str = "") -> None:
     """One line (or several) on standard output; markup is not read."""
     if _muted:
         return
@@ -55,7 +55,7 @@ def warn(text: str) -> None:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """A table; columns whose cells are all numbers are set right."""
     cells = [["" if c is None else str(c) for c in row] for row in rows]
     numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]

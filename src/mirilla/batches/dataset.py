@@ -64,7 +64,7 @@ def open_training_set(pipeline: Pipeline, spec: ModelSpec, cache: Path) -> Train
         stored.save(cache, cached)
     free = memory_free()
     if free is not None and pictures.nbytes > SHARE_OF_FREE_MEMORY * free:
-        console.say(
+        console.echo(
             f"the decoded pictures take {pictures.nbytes / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free: "
             "they are read from the disk again and again, which can be slower"
         )
@@ -114,7 +114,7 @@ def _cached(source: _Source, folder: Path) -> tuple[stored.Cached, PictureCache]
             except (OSError, ValueError) as error:
                 why_not = f"{folder} is damaged ({error})"
     if why_not:
-        console.say(f"{why_not}: the pictures are decoded again")
+        console.echo(f"{why_not}: the pictures are decoded again")
     return None if cached is None or pictures is None else (cached, pictures)
 
 

@@ -18,7 +18,7 @@ from mirilla.batches.gpu_random import Draws, constant
 from mirilla.batches.gpu_sampling import QUARTERS, Fields
 from mirilla.batches.gpu_views import Views
 from mirilla.batches.mosaic import InputRecipe
-from mirilla.batches.paint import MOST_SKIPPED
+from mirilla.batches.paint import ANY_COLOUR, FILL_ENDS, MEAN_COLOUR, MOST_SKIPPED, NOISE
 from mirilla.model.spec import ModelSpec
 
 # Of a mosaic's objects so many are kept at most (or as many as one picture has, where that is more).
@@ -230,11 +230,13 @@ def _seen_through(views: Views, window: Tensor, is_tile: Tensor) -> Views:
 
 def _fill(draws: Draws, views: Views, pictures: DevicePictures, plain_fill: Tensor) -> tuple[Tensor, Tensor]:
     """The twin of `Fill.random`: colours (V, 3), and which are noise (V,)."""
-    kind = draws.uniform(1)
+    ends = constant(FILL_ENDS, plain_fill.device, torch.float64)
+    kind = (draws.uniform(1) >= ends).sum(1)  # (V,)
     drawn = torch.floor(draws.uniform(3) * 256).to(torch.float32)
-    colour = torch.where(kind < 0.4, pictures.mean[views.picture].floor(), torch.where(kind < 0.6, drawn, 0.0))
+    colour = torch.where((kind == ANY_COLOUR)[:, None], drawn, 0.0)
+    colour = torch.where((kind == MEAN_COLOUR)[:, None], pictures.mean[views.picture].floor(), colour)
     colour = torch.where(plain_fill[:, None], 0.0, colour)
-    return colour, (kind[:, 0] >= 0.85) & ~plain_fill
+    return colour, (kind == NOISE) & ~plain_fill
 
 
 def _together(views: Views) -> Views:

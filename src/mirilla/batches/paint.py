@@ -17,6 +17,10 @@ from mirilla.batches.crop import Window
 from mirilla.batches.example import View
 
 POOL_PX = 640  # side of the pools that random pixels are cut from
+# What surrounds a picture that does not fill its field, as shares of all fills.
+MEAN_COLOUR, ANY_COLOUR, BLACK, NOISE = range(4)
+FILL_SHARES = (0.4, 0.2, 0.3, 0.1)
+FILL_ENDS = tuple(np.cumsum(FILL_SHARES).tolist())
 MOST_SKIPPED = 4.0  # pixels are averaged where more than these would become one, even where it is not asked for
 
 
@@ -32,16 +36,16 @@ class Fill:
 
     @classmethod
     def random(cls, rng: np.random.Generator, view: View) -> Fill:
-        """Mean colour of the picture (about), any colour, black or noise."""
-        kind, noise = rng.random(), rng.integers(0, POOL_PX, 2)
-        if kind < 0.4:
+        """A fill of a kind drawn by FILL_SHARES; the mean colour is that of a sparse sample of the picture."""
+        kind, noise = int(np.searchsorted(FILL_ENDS, rng.random(), "right")), rng.integers(0, POOL_PX, 2)
+        if kind == MEAN_COLOUR:
             sample = view.picture[:: max(view.picture.shape[0] // 16, 1), :: max(view.picture.shape[1] // 16, 1)]
             red, green, blue = sample.reshape(-1, 3).mean(0)
             return cls((int(red), int(green), int(blue)))
-        if kind < 0.6:
+        if kind == ANY_COLOUR:
             red, green, blue = rng.integers(0, 256, 3)
             return cls((int(red), int(green), int(blue)))
-        return cls() if kind < 0.9 else cls(noise=(int(noise[0]), int(noise[1])))
+        return cls() if kind == BLACK else cls(noise=(int(noise[0]), int(noise[1])))
 
     def paint(self, field: NDArray[np.uint8]) -> None:
         if self.noise is None and self.colour == (0, 0, 0):

@@ -116,7 +116,7 @@ class PictureCache:
         if not mark or mark != _mark(picture):
             if mark and not self._told:
                 self._told = True
-                console.say(f"{self._path} is damaged, first in picture {i}: what is damaged is decoded again")
+                console.echo(f"{self._path} is damaged, first in picture {i}: what is damaged is decoded again")
             made = self._source[i]
             if made.shape != picture.shape:
                 raise DataError(

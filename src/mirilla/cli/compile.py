@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compile and say what was built."""
-    from mirilla.console import say
+    from mirilla.console import echo
     from mirilla.errors import UsageError
 
     given = [one for one in (args.graph, args.frozen_graph) if one]
@@ -79,35 +79,35 @@ def run(args: argparse.Namespace) -> int:
         from mirilla.cli.inspect import show_ops
 
         show_ops(model, args.input_size or report.input_shape[:2])
-        say()
+        echo()
     show_report(report, args.out)
     if card is not None:
-        say(f"model.json: {card}")
+        echo(f"model.json: {card}")
     return 0
 
 
 def show_report(report: BuildReport, out: str) -> None:
     """Print what was built."""
     from mirilla.bonnet.describe import short_names
-    from mirilla.console import say, table, warn
+    from mirilla.console import echo, print_table, warn
 
     for note in report.notes:
-        say(note)
+        echo(note)
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.ops.items(), key=lambda kv: -kv[1]))
     outputs = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in report.outputs)
     short = short_names([loss.name for loss in report.losses])
-    say(f"input   {report.input} {'x'.join(map(str, report.input_shape))}")
-    say(f"outputs {outputs} (rows x columns x depth)")
-    say(f"ops     {sum(report.ops.values())}: {kinds}")
-    say(f"weights {report.weight_bytes} bytes in {report.constants} constants (order {report.constant_order})")
-    say(
+    echo(f"input   {report.input} {'x'.join(map(str, report.input_shape))}")
+    echo(f"outputs {outputs} (rows x columns x depth)")
+    echo(f"ops     {sum(report.ops.values())}: {kinds}")
+    echo(f"weights {report.weight_bytes} bytes in {report.constants} constants (order {report.constant_order})")
+    echo(
         f"arena   at most {report.peak_bytes} of {report.arena_bytes} bytes "
         f"({report.peak_bytes / report.arena_bytes:.0%}), at {report.peak_op}"
     )
-    say(f"fp16    {report.underflowed} values became zero, {report.subnormal} lost bits below 6.1e-05")
+    echo(f"fp16    {report.underflowed} values became zero, {report.subnormal} lost bits below 6.1e-05")
     lossy = [loss for loss in report.losses if loss.underflowed or loss.subnormal or loss.worst_absolute > 1e-2]
     if lossy:
-        table(
+        print_table(
             "",
             ["constant", "values", "to zero", "short of bits", "worst error", "at"],
             [
@@ -123,10 +123,10 @@ def show_report(report: BuildReport, out: str) -> None:
             ],
         )
         if len(lossy) > 8:
-            say(f"and {len(lossy) - 8} constants that lost less")
+            echo(f"and {len(lossy) - 8} constants that lost less")
     for finding in report.warnings:
         warn(f"{finding.what} ({finding.certainty}) {finding.remedy}")
-    say(f"{out}: {report.file_bytes} bytes, sha256 {report.sha256}")
+    echo(f"{out}: {report.file_bytes} bytes, sha256 {report.sha256}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

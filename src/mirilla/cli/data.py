@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
+
+from mirilla.data import formats
+
+if TYPE_CHECKING:
+    from mirilla.findings import Finding
+
+from mirilla.cli.arguments import add_options
+from mirilla.job.options import JobOptions
 
 NAME = "data"
 HELP = "convert, check, describe and fetch data sets; fit anchors to them"
 
-_FORMATS = ("widerface", "voc", "csv", "coco", "yolo", "tfrecord", "fddb")
-_TARGETS = ("voc", "csv", "tfrecord", "coco", "yolo", "widerface")
 _SHOWN = 50
 
 
@@ -24,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _source(convert)
     convert.add_argument("destination", metavar="DST", help="folder to write (or NAME.tfrecord)")
-    convert.add_argument("--to", required=True, choices=_TARGETS, help="format to write")
+    convert.add_argument("--to", required=True, choices=formats.WRITABLE, help="format to write")
     convert.add_argument("--label-map", metavar="P", help="label_map.pbtxt that decides the class numbers")
     convert.add_argument("--shards", type=int, default=1, metavar="N", help="number of TFRecord files (default 1)")
     convert.add_argument(
@@ -64,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pipeline-config", metavar="P", help="the network (default: the sample's, or that of --model)"
     )
     anchors.add_argument("--model", metavar="NAME", help="a model of the zoo ('mirilla zoo' lists them)")
-    anchors.add_argument("--size", type=int, default=256, metavar="N", help="input side in px (default 256)")
+    add_options(anchors, JobOptions, ("size_px",))
     anchors.add_argument("--letterbox", action="store_true", help="photos keep their proportions")
     anchors.add_argument("--fit", action="store_true", help="fit anchors and report on them, too")
     anchors.add_argument(
@@ -81,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _source(label)
     label.add_argument("--teacher", required=True, metavar="P", help="a YuNet's ONNX file")
     label.add_argument("--out", dest="destination", required=True, metavar="DST", help="folder to write")
-    label.add_argument("--to", choices=_TARGETS, default="tfrecord", help="format to write (default: tfrecord)")
+    label.add_argument("--to", choices=formats.WRITABLE, default="tfrecord", help="format to write (default: tfrecord)")
     label.add_argument(
         "--confident", type=float, default=0.7, metavar="T", help="score of a face; below, it is ignored (0.7)"
     )
@@ -108,7 +115,7 @@ def _source(parser: argparse.ArgumentParser) -> None:
         metavar="SRC",
         help="folder, annotation file or TFRecord files; SRC@train and SRC@eval choose a part",
     )
-    parser.add_argument("--from", dest="from_format", choices=_FORMATS, help="its format (default: recognised)")
+    parser.add_argument("--from", dest="from_format", choices=formats.READABLE, help="its format (default: recognised)")
     parser.add_argument("--split", choices=("train", "eval", "test"), help="only this part, by its own split")
 
 
@@ -148,27 +155,35 @@ def _read(args: argparse.Namespace):
     return dataset
 
 
+def _plain(finding: Finding) -> dict[str, str]:
+    """A finding as `--json` prints it."""
+    return {
+        "severity": finding.severity,
+        "code": finding.code,
+        "where": finding.where,
+        "text": finding.what,
+        "remedy": finding.remedy,
+    }
+
+
 def _list(findings, most: int = _SHOWN) -> None:
-    from mirilla.console import say
+    from mirilla.console import echo
 
     for finding in findings[:most]:
-        say(f"  {finding}")
+        echo(f"  {finding}")
     if len(findings) > most:
-        say(f"  ... and {len(findings) - most} more.")
+        echo(f"  ... and {len(findings) - most} more.")
 
 
 def _convert(args: argparse.Namespace) -> int:
-    from dataclasses import replace
     from pathlib import Path
 
-    from mirilla.console import progress, say
+    from mirilla.console import echo, progress
     from mirilla.data.convert import check_destination, convert
-    from mirilla.data.split import split_share
-    from mirilla.data.tfrecord import SUFFIXES
+    from mirilla.data.split import with_eval_share
 
     destination = Path(args.destination)
-    if destination.suffix.lower() not in SUFFIXES:
-        check_destination(destination, args.force)  # before the work, not after it
+    check_destination(destination, args.to, force=args.force, shards=args.shards)  # before the work, not after it
     dataset = _read(args)
     labels = None
     if args.label_map:
@@ -176,10 +191,9 @@ def _convert(args: argparse.Namespace) -> int:
 
         labels = load_label_map(args.label_map)
     if args.eval_share is not None:
-        parts = split_share(dataset, args.eval_share)
-        dataset = replace(dataset, parts={n: p for one in parts for n, p in one.parts.items()})
+        dataset = with_eval_share(dataset, args.eval_share)
     for note in dataset.notes:
-        say(note)
+        echo(note)
     with progress("Writing", len(dataset), "pictures") as bar:
         made = convert(
             dataset,
@@ -191,33 +205,33 @@ def _convert(args: argparse.Namespace) -> int:
             advance=bar.advance,
         )
     if dataset.problems:
-        say(f"{len(dataset.problems)} problems of the source ('mirilla data check {args.source}' lists them all):")
+        echo(f"{len(dataset.problems)} problems of the source ('mirilla data check {args.source}' lists them all):")
         _list(dataset.problems, 10)
     if made.changes:
-        say(f"{len(made.changes)} changes that the format made necessary:")
+        echo(f"{len(made.changes)} changes that the format made necessary:")
         _list(made.changes)
-    say(
+    echo(
         f"Wrote {made.pictures} pictures with {made.boxes} boxes ({', '.join(made.labels)}) as "
         f"{made.format} to "
         f"{made.destination}:"
     )
     for path in made.files[:20]:
-        say(f"  {path}")
-    say(f"Next: mirilla data stats {args.destination}, or train on it: mirilla run {args.destination} --out DIR")
+        echo(f"  {path}")
+    echo(f"Next: mirilla data stats {args.destination}, or train on it: mirilla run {args.destination} --out DIR")
     return 0
 
 
 def _stats(args: argparse.Namespace) -> int:
-    from mirilla.console import say, table
+    from mirilla.console import echo, print_table
     from mirilla.data.statistics import statistics
 
     dataset = _read(args)
     found = statistics(dataset)
     if args.json:
-        say(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
+        echo(json.dumps(found.as_json(), indent=1, ensure_ascii=False))
         return 0
     for note in dataset.notes:
-        say(note)
+        echo(note)
     rows = [
         ("format", found.format),
         ("pictures", found.pictures),
@@ -231,8 +245,8 @@ def _stats(args: argparse.Namespace) -> int:
     ]
     rows += [(f"pictures in '{part}'", count) for part, count in found.pictures_per_part.items()]
     rows += [(f"problems: {code}", count) for code, count in found.problems.items()]
-    table(found.name, ("what", "count"), rows)
-    table(
+    print_table(found.name, ("what", "count"), rows)
+    print_table(
         "Labels",
         ("label", "boxes", "pictures"),
         [(n, c, found.pictures_per_label.get(n, 0)) for n, c in found.boxes_per_label.items()],
@@ -246,13 +260,13 @@ def _stats(args: argparse.Namespace) -> int:
         ("box width / height", found.box_aspect),
     )
     columns = next((tuple(q) for _, q in lines if q), ())
-    table(
+    print_table(
         "Distributions (ignored boxes left out)",
         ("of", *columns),
         [(name, *(round(v, 2) for v in q.values())) for name, q in lines if q],
     )
     most = max((c for *_, c in found.size_histogram), default=0) or 1
-    table(
+    print_table(
         "Box size: square root of width x height, photo's long side at 256 px",
         ("px", "boxes", ""),
         [
@@ -269,9 +283,8 @@ def _stats(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from collections import Counter
-    from dataclasses import asdict
 
-    from mirilla.console import progress, say, table
+    from mirilla.console import echo, print_table, progress
     from mirilla.data.check import check
     from mirilla.data.dataset import EmptyDatasetError
 
@@ -296,17 +309,17 @@ def _check(args: argparse.Namespace) -> int:
         facts["labels"] = list(dataset.labels)
     counts = Counter(f.severity for f in findings)
     if args.json:
-        report = {**facts, "counts": counts, "findings": [asdict(f) for f in findings]}
-        say(json.dumps(report, indent=1, ensure_ascii=False))
+        report = {**facts, "counts": counts, "findings": [_plain(finding) for finding in findings]}
+        echo(json.dumps(report, indent=1, ensure_ascii=False))
         return 1 if counts["error"] else 0
     for note in notes:
-        say(note)
+        echo(note)
     for finding in findings:
-        say(str(finding))
+        echo(str(finding))
     if findings:
         kinds = Counter((f.severity, f.code) for f in findings)
-        table("Findings", ("severity", "kind", "count"), [(s, c, n) for (s, c), n in kinds.items()])
-    say(
+        print_table("Findings", ("severity", "kind", "count"), [(s, c, n) for (s, c), n in kinds.items()])
+    echo(
         f"{facts['pictures']} usable pictures, {facts['boxes']} boxes, {len(facts['labels'])} labels: "
         f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes."
     )
@@ -322,29 +335,19 @@ def _anchors(args: argparse.Namespace) -> int:
 def _label(args: argparse.Namespace) -> int:
     from pathlib import Path
 
-    from mirilla.console import progress, say
+    from mirilla.console import echo, progress
     from mirilla.data import teacher
     from mirilla.data.convert import check_destination, convert
-    from mirilla.data.read import recognise, select
-    from mirilla.data.tfrecord import SUFFIXES
+    from mirilla.data.read import is_photo_folder, select
     from mirilla.data.yunet import YuNet
-    from mirilla.errors import DataError, UsageError
+    from mirilla.errors import UsageError
 
     if not 0 < args.confident <= 1:
         raise UsageError(f"--confident {args.confident}: a score lies between 0 and 1.", "Give 0.7, say.")
-    if Path(args.destination).suffix.lower() not in SUFFIXES:
-        check_destination(Path(args.destination), args.force)
+    check_destination(Path(args.destination), args.to, force=args.force)
     judge = YuNet.load(args.teacher)
-    source = select(args.source)[0]
-    try:
-        bare = False
-        if args.from_format is None:
-            recognise(source)
-    except DataError:
-        if not source.is_dir():
-            raise
-        bare = True
-    dataset = teacher.pictures(source) if bare else _read(args)
+    bare = args.from_format is None and is_photo_folder(args.source)
+    dataset = teacher.pictures(select(args.source)[0]) if bare else _read(args)
     with progress("Looking", len(dataset), "pictures") as bar:
         dataset = teacher.teach(
             dataset,
@@ -355,20 +358,20 @@ def _label(args: argparse.Namespace) -> int:
             advance=bar.advance,
         )
     for note in dataset.notes:
-        say(note)
+        echo(note)
     made = convert(dataset, args.destination, args.to, force=args.force)
     if made.changes:
-        say(f"{len(made.changes)} changes that the format made necessary:")
+        echo(f"{len(made.changes)} changes that the format made necessary:")
         _list(made.changes)
-    say(f"Wrote {made.pictures} pictures with {made.boxes} boxes as {made.format} to {made.destination}.")
+    echo(f"Wrote {made.pictures} pictures with {made.boxes} boxes as {made.format} to {made.destination}.")
     return 0
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from mirilla.console import progress, say
+    from mirilla.console import echo, progress
     from mirilla.data.fetch import MIRRORS, fetch_widerface
 
-    say("WIDER FACE is for research; the photos' rights belong to their owners.")
+    echo("WIDER FACE is for research; the photos' rights belong to their owners.")
     made = fetch_widerface(
         args.destination,
         mirrors=(*(args.mirror or ()), *MIRRORS),
@@ -376,11 +379,11 @@ def _fetch(args: argparse.Namespace) -> int:
         checksum=not args.no_checksum,
         keep_archives=args.keep_archives,
         progress=progress,
-        say=say,
+        echo=echo,
     )
     for name, digest in made.items():
-        say(f"{name}: sha256 {digest}")
-    say(
+        echo(f"{name}: sha256 {digest}")
+    echo(
         f"WIDER FACE is in {args.destination}. Next: mirilla data stats {args.destination}, or "
         f"mirilla run {args.destination} --out DIR"
     )

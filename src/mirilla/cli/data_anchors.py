@@ -24,7 +24,7 @@ def run(args: argparse.Namespace, dataset: Dataset) -> int:
     from mirilla import config
     from mirilla.config import anchor_fit
     from mirilla.config.to_spec import model_spec, write_anchors
-    from mirilla.console import say
+    from mirilla.console import echo
 
     pipeline = _pipeline(args)
     sizes = anchor_fit.training_sizes(dataset.samples, pipeline)
@@ -37,20 +37,20 @@ def run(args: argparse.Namespace, dataset: Dataset) -> int:
         config.require(pipeline, ("model",))
         config.save(args.write, pipeline, f"Anchors fitted to {dataset.source}.")
     if args.json:
-        say(json.dumps({"before": asdict(before), "after": after and asdict(after)}, indent=1))
+        echo(json.dumps({"before": asdict(before), "after": after and asdict(after)}, indent=1))
         return 0
     for note in dataset.notes:
-        say(note)
+        echo(note)
     spec = model_spec(pipeline)
     _show(before, "Anchors as they are", spec.height_px, spec.width_px)
     if after is not None:
         _show(after, "Anchors fitted", spec.height_px, spec.width_px)
-        say(
+        echo(
             f"IoU >= 0.5: {before.overall.reached:.1%} -> {after.overall.reached:.1%} of the objects; "
             f"mean best IoU {before.overall.mean_iou:.3f} -> {after.overall.mean_iou:.3f}"
         )
     if args.write:
-        say(f"Wrote {args.write}")
+        echo(f"Wrote {args.write}")
     return 0
 
 
@@ -58,6 +58,7 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
     from mirilla import config
     from mirilla.config import zoo
     from mirilla.errors import UsageError
+    from mirilla.job.options import JobOptions
 
     if args.pipeline_config:
         if args.model or args.letterbox:
@@ -67,18 +68,18 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
         return pipeline
     if args.write:
         raise UsageError("--write needs a pipeline.config to write anchors into.", "Give --pipeline-config P.")
-    side = args.size
+    side = args.size_px
     pipeline = config.sample(1, "", "", "", height=side, width=side, keep_aspect_ratio=args.letterbox)
-    zoo.apply(args.model or zoo.DEFAULT, pipeline)
+    zoo.apply(args.model or JobOptions.model, pipeline)
     config.require(pipeline, ("model",))
     return pipeline
 
 
 def _show(report: FitReport, title: str, height_px: int, width_px: int) -> None:
-    from mirilla.console import table
+    from mirilla.console import print_table
 
     columns = ("objects of", "count", "share", "IoU >= 0.5", "mean best IoU")
-    table(
+    print_table(
         f"{title}: objects by size in the input, sqrt(w h)",
         columns,
         [_cells(row) for row in (*report.by_size, report.overall)],
@@ -96,7 +97,7 @@ def _show(report: FitReport, title: str, height_px: int, width_px: int) -> None:
                 _figure(row.mean_iou, ".3f"),
             )
         )
-    table(
+    print_table(
         f"{title}: map by map",
         ("map", "stride, px", "anchors, height x width in px", "best for", "IoU >= 0.5 there", "mean IoU there"),
         rows,

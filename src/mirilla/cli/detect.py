@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if model is None:
         model = str(shipped.default_model())
         if not args.json:
-            console.say("Model: the face detector that ships with Mirilla (--model names another).")
+            console.echo("Model: the face detector that ships with Mirilla (--model names another).")
     options = Options(
         model=model,
         sources=photos,

@@ -11,7 +11,7 @@ from mirilla.cli.compile import size
 
 if TYPE_CHECKING:
     from mirilla.doctor.examine import Diagnosis
-    from mirilla.doctor.rules import Finding
+    from mirilla.findings import Finding
 
 NAME = "doctor"
 HELP = "tell whether a graph, compiled model or pipeline.config runs on the Vision Kit; mend graphs"
@@ -80,50 +80,52 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(diagnosis: Diagnosis, fix: str | None) -> None:
-    from mirilla.console import say
+    from mirilla.console import echo
+    from mirilla.doctor.rules import VERDICTS
 
     for one in diagnosis.findings:
         _show_finding(one)
     facts = diagnosis.facts
     if facts:
-        say(
+        echo(
             f"{facts['ops']} ops, at most {facts['peak_bytes']} of {facts['arena_bytes']} bytes of the "
             "arena in use "
             f"(at {facts['peak_op']})"
         )
-    counts = {one.severity: 0 for one in diagnosis.findings}
+    counts = {VERDICTS[one.severity]: 0 for one in diagnosis.findings}
     for one in diagnosis.findings:
-        counts[one.severity] += 1
+        counts[VERDICTS[one.severity]] += 1
     listed = ", ".join(f"{count} x {severity}" for severity, count in counts.items()) or "nothing found"
-    say(f"{diagnosis.path}: {diagnosis.verdict} ({listed})")
+    echo(f"{diagnosis.path}: {diagnosis.verdict} ({listed})")
     mended = diagnosis.mended
     if mended is None or not fix:
         fixable = sum(one.fixable for one in diagnosis.findings)
         if fixable:
-            say(f"--fix OUT.pb mends {fixable} of {len(diagnosis.findings)}")
+            echo(f"--fix OUT.pb mends {fixable} of {len(diagnosis.findings)}")
         return
     for change in mended.changes:
-        say(f"mended: {change}")
+        echo(f"mended: {change}")
     if mended.difference is not None:
-        say(f"outputs before and after differ by at most {mended.difference:.1e} on random pictures (numpy)")
+        echo(f"outputs before and after differ by at most {mended.difference:.1e} on random pictures (numpy)")
     else:
-        say("outputs before and after were not compared: the graph could not be run as it was")
+        echo("outputs before and after were not compared: the graph could not be run as it was")
     left = [one for one in diagnosis.findings if not one.fixable and one.severity != "note"]
     remain = "; nothing stands against it" if not left else f"; {len(left)} of the findings above remain"
-    say(f"{fix}: written{remain}")
+    echo(f"{fix}: written{remain}")
 
 
 def _show_finding(one: Finding) -> None:
-    from mirilla.console import say, table
+    from mirilla.console import echo, print_table
+    from mirilla.doctor.rules import VERDICTS
 
     fixable = ", --fix mends it" if one.fixable else ""
-    say(f"{one.severity.upper()}  {one.code}  {one.layer}  ({one.certainty}{fixable})")
-    say(f"  {one.what}")
+    echo(f"{VERDICTS[one.severity].upper()}  {one.code}  {one.where}  ({one.certainty}{fixable})")
+    echo(f"  {one.what}")
     if one.rule:
-        say(f"  Rule: {one.rule}")
-    say(f"  {'Shown by' if one.certainty == 'proven' else 'Inferred'}: {one.evidence}")
-    say(f"  Remedy: {one.remedy}")
+        echo(f"  Rule: {one.rule}")
+    echo(f"  {'Shown by' if one.certainty == 'proven' else 'Inferred'}: {one.evidence}")
+    echo(f"  Remedy: {one.remedy}")
     if one.alive:
         total = sum(count for _, count in one.alive)
-        table("", ["alive together", "bytes"], [*one.alive, ("together", total)])
-    say()
+        print_table("", ["alive together", "bytes"], [*one.alive, ("together", total)])
+    echo()

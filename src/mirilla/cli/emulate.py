@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from mirilla.bonnet.run import CompiledModel
-    from mirilla.console import say
+    from mirilla.console import echo
     from mirilla.emulator.camera import open_frames
     from mirilla.emulator.server import Server
     from mirilla.emulator.state import BUILT_IN, Device, Loaded
@@ -107,27 +107,27 @@ def run(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     device = Device(frames=frames, fps=args.fps, fp16_activations=args.fp16_activations, preloaded=preloaded)
     try:
-        with Server(device, args.host, args.port, on_request=say if args.verbose else None) as server:
+        with Server(device, args.host, args.port, on_request=echo if args.verbose else None) as server:
             for name, loaded in preloaded.items():
                 size, normaliser = f"{loaded.height}x{loaded.width}", f"({loaded.mean:g}, {loaded.stddev:g})"
                 outputs = ", ".join(loaded.model.output_names)
-                say(f"Model '{name}': input {size}, normalised with {normaliser}, outputs {outputs}.")
+                echo(f"Model '{name}': input {size}, normalised with {normaliser}, outputs {outputs}.")
             if not preloaded:
-                say("No model given: clients load theirs.")
+                echo("No model given: clients load theirs.")
             if frames is not None:
                 rate = f"{args.fps:g} frames a second" if args.fps else "each frame as it is asked for"
-                say(f"Camera: {len(frames)} pictures of {args.frames}, {rate}.")
+                echo(f"Camera: {len(frames)} pictures of {args.frames}, {rate}.")
             else:
-                say("Camera: none (give --frames for camera inference).")
-            say(f"Listening on {server.host} port {server.port}; Ctrl-C ends it.")
+                echo("Camera: none (give --frames for camera inference).")
+            echo(f"Listening on {server.host} port {server.port}; Ctrl-C ends it.")
             if args.host not in ("127.0.0.1", "localhost"):
-                say("Other machines can reach it, and nothing asks them for a password.")
+                echo("Other machines can reach it, and nothing asks them for a password.")
             shown = "127.0.0.1" if server.host == "0.0.0.0" else server.host
-            say("Use it with the kit's client, here for instance:")
-            say(f"  VISION_BONNET_HOST={shown} VISION_BONNET_PORT={server.port} python my_kit_program.py")
+            echo("Use it with the kit's client, here for instance:")
+            echo(f"  VISION_BONNET_HOST={shown} VISION_BONNET_PORT={server.port} python my_kit_program.py")
             server.wait()
     except KeyboardInterrupt:
-        say("Stopped.")
+        echo("Stopped.")
     return 0
 
 

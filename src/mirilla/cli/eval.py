@@ -221,19 +221,19 @@ def _measure(args: argparse.Namespace, detector, labels, dataset, metrics, model
 def _show(args: argparse.Namespace, results: list) -> None:
     import json
 
-    from mirilla.console import say, table
+    from mirilla.console import echo, print_table
     from mirilla.evaluation.measure import save_results
 
     files = save_results(args.out, results) if args.out else []
     if args.json:
-        say(json.dumps([r.as_json() for r in results], indent=2))
+        echo(json.dumps([r.as_json() for r in results], indent=2))
         return
     for result in results:
-        table(result.metric, ["figure", "value"], [[f.name, str(f)] for f in result.figures])
-        say(f"({result.protocol_text})")
-        say()
+        print_table(result.metric, ["figure", "value"], [[f.name, str(f)] for f in result.figures])
+        echo(f"({result.protocol_text})")
+        echo()
     for file in files:
-        say(f"wrote {file}")
+        echo(f"wrote {file}")
 
 
 def _part(args: argparse.Namespace) -> str:

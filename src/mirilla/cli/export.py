@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         training={"checkpoint": found.path.name, "steps": found.step, "averaged": found.averaged},
     )
     step = "" if found.step is None else f" of step {found.step}"
-    console.say(f"{found.path}{step}{' (moving averages)' if found.averaged else ''} -> {exported.folder}")
+    console.echo(f"{found.path}{step}{' (moving averages)' if found.averaged else ''} -> {exported.folder}")
     for path in exported.files:
-        console.say(f"  {path.name}  {path.stat().st_size:,} bytes")
+        console.echo(f"  {path.name}  {path.stat().st_size:,} bytes")
     return 0

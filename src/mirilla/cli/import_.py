@@ -65,16 +65,16 @@ def run(args: argparse.Namespace) -> int:
         console.warn(note)
     kind = "moving averages" if made.averaged else "plain weights"
     slots = f", {made.slots} slots of every trained variable" if made.slots else ", no optimiser slots"
-    console.say(f"{args.checkpoint} -> {made.checkpoint} (step {made.step}{slots})")
-    console.say(f"exported the {kind} to {made.exported.folder} (classes: {', '.join(labels.names)})")
+    console.echo(f"{args.checkpoint} -> {made.checkpoint} (step {made.step}{slots})")
+    console.echo(f"exported the {kind} to {made.exported.folder} (classes: {', '.join(labels.names)})")
     if made.difference is not None:
-        console.say(f"the old graph's outputs and the new one's differ by at most {made.difference:.2g}")
+        console.echo(f"the old graph's outputs and the new one's differ by at most {made.difference:.2g}")
     folder = shlex.quote(str(out))
-    console.say(
+    console.echo(
         f"next: mirilla eval {folder} DATASET, mirilla compile {shlex.quote(str(out / EXPORT))}/"
         "frozen_inference_graph.pb,"
     )
-    console.say(
+    console.echo(
         f"      mirilla train --pipeline-config {shlex.quote(str(out / 'pipeline.config'))} "
         f"--model-dir {folder} --num-train-steps {made.step + 1000}"
     )

@@ -6,14 +6,14 @@ import argparse
 import json
 import os
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mirilla.cli.arguments import size
 
 if TYPE_CHECKING:
-    from tensorboard.compat.proto.graph_pb2 import GraphDef
-
     from mirilla.bonnet.format import Model
+    from mirilla.protos.tensorflow_pb2 import GraphDef
 
 NAME = "inspect"
 HELP = "show the layers, shapes and memory of a compiled model or frozen graph"
@@ -80,27 +80,27 @@ def _read(path: str) -> tuple[Model | None, GraphDef | None]:
 
 def _inspect_model(model: Model, args: argparse.Namespace) -> int:
     from mirilla.bonnet.describe import model_facts
-    from mirilla.console import say, warn
+    from mirilla.console import echo, warn
 
     facts = model_facts(model, args.input_size)
     if args.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(asdict(facts), indent=2))
     else:
-        shape = "x".join(map(str, facts["input"]["shape"]))
+        shape = "x".join(map(str, facts.input.shape))
         show_ops(model, args.input_size)
-        say()
-        say(f"file    {args.model}: {facts['bytes']} bytes, sha256 {facts['sha256']}")
-        say(f"input   {model.input} {shape}")
-        for output in facts["outputs"]:
-            say(f"output  {output['name']} {'x'.join(map(str, output['shape']))}")
-        weights = sum(one["bytes"] for one in facts["constants"])
-        say(f"weights {weights} bytes in {len(model.constants)} constants")
-        say(
-            f"arena   at most {facts['peak']['bytes']} of {facts['arena_bytes']} bytes, at op "
-            f"{facts['peak']['op']} {facts['peak']['output']}"
+        echo()
+        echo(f"file    {args.model}: {facts.bytes} bytes, sha256 {facts.sha256}")
+        echo(f"input   {model.input} {shape}")
+        for output in facts.outputs:
+            echo(f"output  {output.name} {'x'.join(map(str, output.shape))}")
+        weights = sum(constant.bytes for constant in facts.constants)
+        echo(f"weights {weights} bytes in {len(model.constants)} constants")
+        echo(
+            f"arena   at most {facts.peak.bytes} of {facts.arena_bytes} bytes, at op "
+            f"{facts.peak.op} {facts.peak.output}"
         )
-        say(f"plan    computed afresh: {len(facts['plan_differences'])} differences")
-        for line in facts["plan_differences"][:10]:
+        echo(f"plan    computed again: {len(facts.plan_differences)} differences")
+        for line in facts.plan_differences[:10]:
             warn(line)
     _draw(model, args)
     if args.to_graph:
@@ -113,15 +113,15 @@ def _inspect_model(model: Model, args: argparse.Namespace) -> int:
 
 
 def _say(args: argparse.Namespace, text: str) -> None:
-    from mirilla.console import say
+    from mirilla.console import echo
 
     if not args.json:
-        say(text)
+        echo(text)
 
 
 def _draw(model: Model, args: argparse.Namespace) -> None:
     if args.picture:
-        from mirilla.bonnet.picture import save
+        from mirilla.bonnet.arena_plot import save
 
         save(args.picture, model, args.input_size)
         _say(args, f"picture {args.picture}")
@@ -130,7 +130,7 @@ def _draw(model: Model, args: argparse.Namespace) -> None:
 def show_ops(model: Model, input_size: tuple[int, int] | None) -> None:
     """The table of a compiled model's ops."""
     from mirilla.bonnet.describe import op_rows, short_names
-    from mirilla.console import table
+    from mirilla.console import print_table
 
     rows = op_rows(model, input_size)
     short = short_names([row.output for row in rows])
@@ -153,7 +153,7 @@ def show_ops(model: Model, input_size: tuple[int, int] | None) -> None:
                 row.in_use,
             )
         )
-    table(
+    print_table(
         "",
         [
             "#",
@@ -176,7 +176,7 @@ def show_ops(model: Model, input_size: tuple[int, int] | None) -> None:
 def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
     from mirilla.bonnet import compile as bonnet
     from mirilla.bonnet.describe import graph_facts, layer_rows, short_names
-    from mirilla.console import say, table
+    from mirilla.console import echo, print_table
     from mirilla.graph import reader
 
     if args.nodes:
@@ -187,24 +187,24 @@ def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps(nodes, indent=2))
         else:
-            table("", ["#", "op", "name"], [(one["index"], one["op"], one["name"]) for one in nodes])
+            print_table("", ["#", "op", "name"], [(one["index"], one["op"], one["name"]) for one in nodes])
         return 0
     graph = reader.read(graph_def, args.input_tensor, args.output_tensors, args.input_size)
     findings = bonnet.check(graph)
     if args.json:
-        facts = graph_facts(graph)
+        facts = asdict(graph_facts(graph))
         facts["ops_in_file"] = dict(Counter(node.op for node in graph_def.node).most_common())
         facts["bonnet"] = [
-            {"rule": one.rule, "layer": one.layer, "what": one.what, "remedy": one.remedy, "certainty": one.certainty}
+            {"rule": one.code, "layer": one.where, "what": one.what, "remedy": one.remedy, "certainty": one.certainty}
             for one in findings
         ]
         print(json.dumps(facts, indent=2))
     else:
         for note in graph.notes:
-            say(note)
+            echo(note)
         rows = layer_rows(graph)
         short = short_names([row.output for row in rows])
-        table(
+        print_table(
             "",
             ["#", "layer", "output", "shape", "kernel", "then", "weights"],
             [
@@ -222,15 +222,15 @@ def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
                 for row in rows
             ],
         )
-        say()
-        say(
+        echo()
+        echo(
             f"nodes   {len(graph_def.node)} in the file, {len(rows)} layers from {graph.input} "
             f"{'x'.join(map(str, graph.input_shape))} to {', '.join(graph.outputs)}"
         )
-        say(f"weights {sum(row.weights for row in rows)} values")
-        say("bonnet  compiles" if not findings else f"bonnet  {len(findings)} findings:")
+        echo(f"weights {sum(row.weights for row in rows)} values")
+        echo("bonnet  compiles" if not findings else f"bonnet  {len(findings)} findings:")
         for finding in findings[:10]:
-            say(f"  {finding.rule}: {finding.what} {finding.remedy}")
+            echo(f"  {finding.code}: {finding.what} {finding.remedy}")
     if args.picture:
         _draw(bonnet.build(graph)[0], args)
     return 0

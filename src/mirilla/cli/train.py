@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
     if not result.is_main:
         return 0
     if result.seconds:
-        console.say(f"made {result.checkpoint} ({result.images_per_s:.0f} images/s)")
-    console.say(f"next: mirilla eval --pipeline-config {args.pipeline_config} --model-dir {args.model_dir}")
-    console.say(
+        console.echo(f"made {result.checkpoint} ({result.images_per_s:.0f} images/s)")
+    console.echo(f"next: mirilla eval --pipeline-config {args.pipeline_config} --model-dir {args.model_dir}")
+    console.echo(
         f"      mirilla export --pipeline-config {args.pipeline_config} --model-dir {args.model_dir} --out exported"
     )
     return 0

@@ -81,7 +81,7 @@ def fetch_widerface(
     keep_archives: bool = False,
     attempts: int = 5,
     progress: ProgressMaker = _no_progress,
-    say: Callable[[str], object] = lambda text: None,
+    echo: Callable[[str], object] = lambda text: None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> dict[str, str]:
     """Bring WIDER FACE into `folder`: WIDER_train/, WIDER_val/, wider_face_split/.
@@ -112,12 +112,12 @@ def fetch_widerface(
     done = _read_marker(folder)
     for archive in archives:
         if archive.name in done and (folder / archive.name.removesuffix(".zip")).is_dir():
-            say(f"{archive.name}: unpacked already.")
+            echo(f"{archive.name}: unpacked already.")
             continue
         own = Path(from_dir) / archive.name if from_dir is not None else None
         downloaded = folder / archive.name
         if own is not None and own.is_file():
-            say(f"{archive.name}: taken from {own.parent}.")
+            echo(f"{archive.name}: taken from {own.parent}.")
             if problem := wrong_with(own, archive, checksum):
                 raise DownloadError(
                     f"{own}: {problem}.",
@@ -134,7 +134,7 @@ def fetch_widerface(
                 checksum=checksum,
                 attempts=attempts,
                 progress=progress,
-                say=say,
+                echo=echo,
                 sleep=sleep,
             )
         digest = sha256(path)
@@ -177,7 +177,7 @@ def download(
     checksum: bool = True,
     attempts: int = 5,
     progress: ProgressMaker = _no_progress,
-    say: Callable[[str], object] = lambda text: None,
+    echo: Callable[[str], object] = lambda text: None,
     sleep: Callable[[float], object] = time.sleep,
 ) -> Path:
     """Fetch one archive to `path`; meanwhile it is called `path` + '.part', and a later call goes on with
@@ -203,7 +203,7 @@ def download(
                 if attempt == attempts:
                     reasons.append(f"{url}: {error} ({attempts} attempts)")
                 else:
-                    say(f"{url}: {error}; going on in a moment (attempt {attempt + 1} of {attempts}).")
+                    echo(f"{url}: {error}; going on in a moment (attempt {attempt + 1} of {attempts}).")
                     sleep(min(2.0 ** (attempt - 1), 30.0))
                 continue
             problem = wrong_with(part, archive, checksum)
@@ -214,7 +214,7 @@ def download(
             part.unlink(missing_ok=True)  # not what was published: nothing of it can be used
             reasons.append(f"{url}: {problem}")
             break
-        say(f"{reasons[-1]}.")
+        echo(f"{reasons[-1]}.")
     kept = (
         f" {part.stat().st_size:,} bytes are kept in {part.name}; the same command goes on with them."
         if part.exists()

@@ -185,7 +185,7 @@ class _Work:
         where = entry["source"] + (f" frame {entry['frame']}" if "frame" in entry else "")
         found = ", ".join(f"{one['label']} {one['score']:.2f}" for one in entry["detections"][:8])
         more = len(entry["detections"]) - 8
-        console.say(f"{where}: {found or 'nothing'}{f' and {more} more' if more > 0 else ''}")
+        console.echo(f"{where}: {found or 'nothing'}{f' and {more} more' if more > 0 else ''}")
 
     def draw(self, image: NDArray[np.uint8], found: Detections):
         from mirilla.report.pictures import draw
@@ -215,7 +215,7 @@ class _Work:
             write_text(self.out / RESULTS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         if not self.options.json_lines:
             count = sum(len(one["detections"]) for one in self.results)
-            console.say(
+            console.echo(
                 f"{count} found in {len(self.results)} pictures, scores >= {self.threshold:g}."
                 + (f" Results: {self.out}" if self.out else "")
             )

@@ -157,7 +157,7 @@ def steps_of(
 
     speed = workspace.stage("speed", fingerprint(lasting, options.batch_size, options.minutes, options.device), stage)
     steps = max(1, int(speed["images_per_s"] * 60 * (options.minutes or 0) / options.batch_size))
-    console.say(f"  {speed['images_per_s']:.0f} pictures/s: {steps} steps in {options.minutes:g} min")
+    console.echo(f"  {speed['images_per_s']:.0f} pictures/s: {steps} steps in {options.minutes:g} min")
     return steps
 
 
@@ -178,10 +178,10 @@ def configure(
         return Done((path,))
 
     workspace.stage("configure", fingerprint(lasting, config.dump(pipeline)), stage)
-    console.say(
+    console.echo(
         f"  {steps} steps of {options.batch_size} pictures; "
         f"{recipe.for_steps(steps, options.batch_size, options.recipe).describe()}"
     )
     for line in anchor_lines(pipeline, found):
-        console.say(f"  {line}")
+        console.echo(f"  {line}")
     return pipeline

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mirilla import console, files, shipped
 from mirilla.data.images import decode_rgb
 from mirilla.detect.detector import Detector
-from mirilla.errors import ModelError, UsageError
+from mirilla.errors import ModelError
 from mirilla.job import steps as parts
-from mirilla.job.options import JobOptions
+from mirilla.job.options import DemoOptions, JobOptions
 from mirilla.job.run import Outcome, work
 from mirilla.job.workspace import Done, Workspace, fingerprint
 from mirilla.report import pictures
 from mirilla.toy import dataset as toy
 
-# Fitted so that the whole takes some minutes on two cores: at half the usual side a step costs a third.
-DEFAULT_STEPS, SIZE_PX = 3000, 128
-TRAIN_PICTURES, EVAL_PICTURES = 600, 80
-_DRAWING = 3  # counts up when the drawing changes, so that old pictures are drawn again
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """Options of `mirilla demo`.
-
-    pictures: how many are drawn for training.
-    """
-
-    out: Path
-    steps: int = DEFAULT_STEPS
-    seed: int = 1
-    pictures: int = TRAIN_PICTURES
-    device: str | None = None
-    restart: bool = False
-
-    def __post_init__(self):
-        if self.pictures < 24:
-            raise UsageError(f"--pictures {self.pictures}: one step takes 24 pictures, so draw at least 24.")
+SIZE_PX, EVAL_PICTURES = 128, 80  # at half the usual side a step costs a third
+_DRAWING_VERSION = 3  # of the drawing code: a new version draws the pictures again
 
 
 def run_demo(options: DemoOptions) -> Outcome:
@@ -57,7 +35,7 @@ def run_demo(options: DemoOptions) -> Outcome:
         device=options.device,
         name="toy faces",
     )
-    with Workspace.open(options.out, console.say, restart=options.restart) as workspace:
+    with Workspace.open(options.out, console.echo, restart=options.restart) as workspace:
         folder = options.out / "toy"
 
         def draw() -> Done:
@@ -65,7 +43,7 @@ def run_demo(options: DemoOptions) -> Outcome:
                 toy.write(folder, train=options.pictures, val=EVAL_PICTURES, seed=options.seed, drawn=bar.advance)
             return Done(sorted(p for p in folder.rglob("*") if p.is_file()))
 
-        workspace.stage("draw", fingerprint(_DRAWING, options.seed, options.pictures, EVAL_PICTURES), draw)
+        workspace.stage("draw", fingerprint(_DRAWING_VERSION, options.seed, options.pictures, EVAL_PICTURES), draw)
         outcome = work(job, workspace)
     detect_a_photo(options.out / "photo.jpg")
     return outcome
@@ -86,5 +64,5 @@ def detect_a_photo(path: Path) -> None:
     with files.writing(path) as file:
         pictures.draw(image, found, detector.labels).save(file, "JPEG", quality=90)
     scores = ", ".join(f"{score:.2f}" for score in found.scores)
-    console.say(f"The detector that ships with Mirilla, on a real photo ({shipped.PHOTO_SOURCE}):")
-    console.say(f"  {len(found)} found, score {scores or 'none'}: {path}")
+    console.echo(f"The detector that ships with Mirilla, on a real photo ({shipped.PHOTO_SOURCE}):")
+    console.echo(f"  {len(found)} found, score {scores or 'none'}: {path}")

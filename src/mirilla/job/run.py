@@ -55,7 +55,7 @@ def run_job(options: JobOptions) -> Outcome:
         MirillaError: one of its classes, for whatever the user can mend.
     """
     parts.require_training()
-    with Workspace.open(options.out, console.say, restart=options.restart) as workspace:
+    with Workspace.open(options.out, console.echo, restart=options.restart) as workspace:
         return work(options, workspace)
 
 
@@ -63,13 +63,13 @@ def work(options: JobOptions, workspace: Workspace) -> Outcome:
     """The stages, in a workspace that is open."""
     out = workspace.out
     configure.require(options)
-    console.say("[read]")
+    console.echo("[read]")
     with console.progress("reading", unit="pictures") as bar:
         found = reading.read_inputs(options, bar.advance)
     if options.teacher is not None:
         found = _taught(workspace, found, options.teacher)
     for line in (*found.sources, *found.notes):
-        console.say(f"  {line}")
+        console.echo(f"  {line}")
     checked = _check(workspace, found)
     found = _without_useless(found, checked["useless"])
     data_print = fingerprint(samples_fingerprint(found.train.samples, times=False), label_map_text(found.labels))
@@ -115,9 +115,9 @@ def _check(workspace: Workspace, found: Inputs) -> Mapping[str, Any]:
 
     facts = workspace.stage("check", key, stage)
     for severity, code, count, first in facts["summary"][:8]:
-        console.say(f"  {severity}: {count} x {code}, such as {first}")
+        console.echo(f"  {severity}: {count} x {code}, such as {first}")
     if facts["summary"]:
-        console.say(f"  all findings: {path}")
+        console.echo(f"  all findings: {path}")
     return facts
 
 
@@ -136,7 +136,7 @@ def _without_useless(found: Inputs, useless: Sequence[str]) -> Inputs:
             )
         return replace(dataset, samples=samples)
 
-    console.say(f"  {len(useless)} pictures that cannot be decoded are left out")
+    console.echo(f"  {len(useless)} pictures that cannot be decoded are left out")
     return replace(found, train=rest(found.train), evaluation=rest(found.evaluation))
 
 
@@ -193,7 +193,7 @@ def _train(
     def stage() -> Done:
         before = parts.trained_step(folder)
         if before:
-            console.say(f"  goes on from step {before}")
+            console.echo(f"  goes on from step {before}")
         parts.train(pipeline, folder, steps, options.device)
         reached = parts.trained_step(folder)
         if reached is None or reached < steps:
@@ -239,7 +239,7 @@ def _evaluate(
 
     facts = workspace.stage("evaluate", key, stage)
     first = facts["results"][0]
-    console.table(
+    console.print_table(
         f"  {first['metric']}: {found.evaluation.name}",
         ("figure", "value"),
         [(name, tables.value_text(value)) for name, value in first["figures"].items()],

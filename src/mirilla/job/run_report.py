@@ -110,13 +110,13 @@ def all_files(workspace: Workspace) -> list[tuple[str, int]]:
 
 def finish(out: Path, files: Sequence[tuple[str, int]]) -> None:
     """Say what was made and what to do next."""
-    console.say()
+    console.echo()
     rows = [(str(out / name), size, what) for name, size, what in tables.file_rows(files)]
-    console.table("Files made", ("file", "size", "what it is"), rows)
-    console.say()
-    console.say("What to do next")
+    console.print_table("Files made", ("file", "size", "what it is"), rows)
+    console.echo()
+    console.echo("What to do next")
     for what, command in (
         ("Look at the report:", str(out / "report.html")),
         *next_commands(out),
     ):
-        console.say(f"  {what}\n      {command}")
+        console.echo(f"  {what}\n      {command}")

@@ -54,15 +54,15 @@ class Done:
 class Workspace:
     """A job's folder. Make one with `Workspace.open`."""
 
-    def __init__(self, out: Path, state: dict[str, Any], say: Callable[[str], None]):
+    def __init__(self, out: Path, state: dict[str, Any], echo: Callable[[str], None]):
         self.out = out
         self.state = state
-        self.say = say
+        self.echo = echo
         self.stages: dict[str, dict[str, Any]] = state["stages"]
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, out: Path, say: Callable[[str], None], *, restart: bool = False) -> Iterator[Workspace]:
+    def open(cls, out: Path, echo: Callable[[str], None], *, restart: bool = False) -> Iterator[Workspace]:
         """Make the folder, or take up the job in it; only one process may have it open.
 
         Raises:
@@ -91,7 +91,7 @@ class Workspace:
                     with explaining(out / name):
                         _remove(out / name)
             state = _load(out / STATE)
-            workspace = cls(out, state, say)
+            workspace = cls(out, state, echo)
             workspace.save()  # at once: a folder that cannot be written is found out here
             yield workspace
 
@@ -106,9 +106,9 @@ class Workspace:
         """
         before = self.stages.get(name)
         if before and before["fingerprint"] == fingerprint and self._intact(before["outputs"]):
-            self.say(f"[{name}] done before, nothing has changed")
+            self.echo(f"[{name}] done before, nothing has changed")
             return before["facts"]
-        self.say(f"[{name}]")
+        self.echo(f"[{name}]")
         start = time.monotonic()
         done = work()
         self.stages[name] = {

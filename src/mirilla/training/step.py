@@ -154,7 +154,7 @@ def step_runner(
     if batches.teacher is not None:
         missing = "a teacher's soft labels"
     if missing is not None:
-        console.say(f"the host makes the batches: the device cannot make {missing}")
+        console.echo(f"the host makes the batches: the device cannot make {missing}")
         return HostSteps(learner, batches, data.pictures, last)
     levels, room = LEVELS if batches.recipe is not None else 1, bytes_free(learner.device)
     if room is None or bytes_needed(data.pictures, levels) <= room:
@@ -164,7 +164,7 @@ def step_runner(
             pictures = upload(data.pictures, learner.device, levels, room, bar.advance)
             bar.note("ready")
     except MirillaError as error:
-        console.say(f"the host makes the batches: {error.what}")
+        console.echo(f"the host makes the batches: {error.what}")
         return HostSteps(learner, batches, data.pictures, last)
     made = DeviceBatches(pictures, upload_objects(data.objects, learner.device), batches)
     static = static_objective(learner.plan.objective, len(learner.anchors))

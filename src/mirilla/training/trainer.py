@@ -99,15 +99,15 @@ def train(
                 saved = checkpoints.load(previous)
                 _warn_of_changes(saved, metadata)
                 learner.restore(saved)
-                console.say(f"going on from {previous.name}")
+                console.echo(f"going on from {previous.name}")
             config.save(model_dir / "pipeline.config", pipeline)
         learner.broadcast_from_main()
         step = learner.state.step
         if last is not None and step and step >= last:
-            console.say(f"step {step} of {last}: nothing left to do")
+            console.echo(f"step {step} of {last}: nothing left to do")
             return Result(step, previous or checkpoints.path_of(model_dir, step), 0.0, 0.0, group.is_main)
         shared = f", batches shared by {group.size} processes" if group.size > 1 else ""
-        console.say(
+        console.echo(
             f"training {learner.spec.feature_extractor} x{learner.spec.depth_multiplier:g} at "
             f"{learner.spec.height_px}x{learner.spec.width_px} on {place}{shared}: {len(data.objects)} pictures, "
             f"{sum(p.numel() for p in learner.network.parameters()):,} parameters, "
@@ -128,7 +128,7 @@ def _finished(pipeline: config.Pipeline, model_dir: Path, num_steps: int | None)
         return None
     _warn_of_changes(saved, {"config": _config_hash(pipeline)})
     config.save(model_dir / "pipeline.config", pipeline)
-    console.say(f"step {saved.step} of {last}: nothing left to do")
+    console.echo(f"step {saved.step} of {last}: nothing left to do")
     return Result(saved.step, path, 0.0, 0.0)
 
 
@@ -176,7 +176,7 @@ def _fine_tune(learner: Learner, pipeline: config.Pipeline, model_dir: Path) -> 
     variables, made, note = restoring.restore(learner.network.get_weights(), options)
     learner.restore(Checkpoint(0, variables, {}))
     write_text(model_dir / restoring.DETAILS, restoring.details(made, options, note))
-    console.say(f"{restoring.summary(made, options, note)}. All names: {model_dir / restoring.DETAILS}")
+    console.echo(f"{restoring.summary(made, options, note)}. All names: {model_dir / restoring.DETAILS}")
 
 
 def _loop(
@@ -250,7 +250,7 @@ def _loop(
     done = state.step - start_step
     path = checkpoints.path_of(model_dir, state.step)
     if stopped:
-        console.say(f"stopped at step {state.step}; {path} holds everything. The same command goes on from there.")
+        console.echo(f"stopped at step {state.step}; {path} holds everything. The same command goes on from there.")
         raise KeyboardInterrupt
     return Result(state.step, path, done * plan.batch_size / max(seconds, 1e-9), seconds, group.is_main)
 
