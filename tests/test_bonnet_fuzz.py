@@ -93,9 +93,9 @@ def _damaged(data: st.DataObject) -> bf.Model:
         if what == "kernel":
             op = dataclasses.replace(op, kernel=bf.Kernel(*[data.draw(number) for _ in range(4)]))
         elif what == "target":
-            op = dataclasses.replace(op, target=bf.Target(*[data.draw(number) for _ in range(3)]))
+            op = dataclasses.replace(op, reshape=bf.Reshape(*[data.draw(number) for _ in range(3)]))
         elif what == "join":
-            op = dataclasses.replace(op, join=bf.Join(data.draw(number)))
+            op = dataclasses.replace(op, concat=bf.Concat(data.draw(number)))
         elif what == "plan":
             op = dataclasses.replace(op, plan=data.draw(st.none() | st.builds(bf.Plan, *[number] * 10)))
         elif what == "kind":

@@ -107,7 +107,7 @@ def test_models_with_any_numbers_in_them(data):
         small = st.one_of(st.none(), st.integers(0, 9))
         op = replace(op, kernel=bf.Kernel(*(data.draw(small) for _ in range(4))))
     elif what == "target":
-        op = replace(op, target=bf.Target(*(data.draw(number) for _ in range(3))))
+        op = replace(op, reshape=bf.Reshape(*(data.draw(number) for _ in range(3))))
     else:
         op = replace(op, plan=None)
     ops[index] = op

@@ -233,10 +233,10 @@ def test_bonnet_takes_it_and_computes_what_the_reference_computes(multiplier, pe
 
 def test_arena_keeps_the_fine_map_until_its_predictors_have_run():
     """Conv2d_5_pointwise (32 * 32 * 32 fp16) lies in the arena from its op to the last that reads it."""
-    from mirilla.bonnet.memory_plan import lifetimes
+    from mirilla.bonnet.memory_plan import live_ranges
 
     model, _ = bonnet_compile.build(frozen_graph.build(SPEC, random_weights(SPEC)), input_size=(256, 256))
-    found = {one.block.name: one for one in lifetimes(model)}
+    found = {one.block.name: one for one in live_ranges(model)}
     kept = found["FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_5_pointwise/Relu6"]
     names = [op.output for op in model.ops]
     readers = [i for i, op in enumerate(model.ops) if kept.block.name in op.inputs]
