@@ -60,7 +60,7 @@ def test_the_shipped_detector_looks_at_the_real_photo(tmp_path, capsys, monkeypa
     if not (shipped.FOLDER / shipped.FROZEN_GRAPH).is_file():
         pytest.skip("no weights are in the package yet")
     detect_shipped_photo(path)
-    assert "1 found" in capsys.readouterr().out
+    assert "faces found: 1" in capsys.readouterr().out
     drawn, plain = decode_rgb(path).astype(int), decode_rgb(shipped.PHOTO).astype(int)
     assert drawn.shape == plain.shape
     assert abs(drawn - plain).max() > 100

@@ -68,6 +68,6 @@ def detect_shipped_photo(path: Path) -> None:
     found = detector(image).above(detector.card.threshold)
     with files.writing(path) as file:
         pictures.draw(image, found, detector.labels).save(file, "JPEG", quality=90)
-    scores = ", ".join(f"{score:.2f}" for score in found.scores) or "none"
+    scores = ", ".join(f"{score:.2f}" for score in found.scores)
     echo(f"The detector that ships with Mirilla, on a real photo ({shipped.PHOTO_SOURCE}):")
-    echo(f"  {len(found)} detections, scores {scores}: {path}")
+    echo(f"  faces found: {len(found)}, scores: {scores or 'none'}; {path}")
