@@ -17,7 +17,7 @@ from mirilla import postprocess
 from mirilla.bonnet.run import CompiledModel
 from mirilla.boxes import Letterbox
 from mirilla.detections import Detections
-from mirilla.emulator import sparse as server_sparse
+from mirilla.emulator import sparse
 from mirilla.labels import LabelMap
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.box_coder import encode
@@ -56,8 +56,8 @@ def kit_dense(model, codes: np.ndarray, logits: np.ndarray, threshold: float, sc
 def kit_sparse(model, codes: np.ndarray, logits: np.ndarray, threshold: float) -> list:
     """As the bonnet would thin the outputs."""
     least = program.least_logit(model, max(threshold, model.score_threshold))
-    values, places = server_sparse.threshold(logits.ravel(), logits.shape, least, logits.size, ((1, 0),))
-    few, rows = server_sparse.from_sparse(codes.ravel(), (len(codes),), places, (1,))
+    values, places = sparse.threshold(logits.ravel(), logits.shape, least, logits.size, ((1, 0),))
+    few, rows = sparse.from_sparse(codes.ravel(), (len(codes),), places, (1,))
     where = {int(row[0]): 4 * i for i, row in enumerate(rows)}
     found = program.candidates_sparse(model, [tuple(one) for one in places.tolist()], values.tolist(), threshold)
     flat = few.tolist()
