@@ -308,7 +308,7 @@ def test_another_programs_leftovers(start, deployed: Path, photos: Path):
         kit = start(server.port, "--once")
         assert kit.wait() == 0, kit.said
         assert any("left running" in line for line in kit.said)
-        assert len(device._models) == 1
+        assert len(bonnet._models) == 1
         assert "mirilla-0123456789abcdef" not in bonnet._models
 
 
