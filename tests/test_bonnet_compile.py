@@ -13,8 +13,8 @@ import pytest
 
 from helpers_graph import Graph, small_network
 from mirilla.bonnet import compile as bonnet
+from mirilla.bonnet import constant_order as order
 from mirilla.bonnet import format as bf
-from mirilla.bonnet import order
 from mirilla.bonnet.to_graph import to_graph_def
 from mirilla.cli import compile as command
 from mirilla.cli.main import main
@@ -172,7 +172,7 @@ def test_softmax_gets_its_reshape():
     gemm, reshape, softmax = model.ops[-3:]
     assert gemm.inputs == ("pool", "add/matmul/transpose_weights/transpose", "add/matmul_bias")
     assert model.constant("add/matmul/transpose_weights/transpose").dims == (5, 16, 1, 1)
-    assert (reshape.output, reshape.target) == ("final_result/softmax_insert_reshape", bf.Target(1, 1, 5))
+    assert (reshape.output, reshape.reshape) == ("final_result/softmax_insert_reshape", bf.Reshape(1, 1, 5))
     assert (softmax.output, softmax.softmax) == ("final_result", bf.Softmax(1.0))
     again, _ = bonnet.build(to_graph_def(model), output_tensors=model.outputs)
     assert again.ops == model.ops

@@ -6,7 +6,6 @@ import hashlib
 
 import numpy as np
 import pytest
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from helpers_graph import Graph, small_network
 from mirilla.bonnet import compile as bonnet
@@ -16,6 +15,7 @@ from mirilla.doctor.fix import Mended
 from mirilla.graph import read_graph_def, reader
 from mirilla.graph.reference import run
 from mirilla.protos.graphdef import constant_array
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 PAIR = "data/bonnet/PCK_frozen_inference_graph.pb"
 PAIR_SHA256 = "5ace9ab3404c12121048a1017ec27c7c9e00fd5ddf26d24e59ac96711b57ad0d"

@@ -1,17 +1,17 @@
-"""What each ingredient of the recipe is worth: one short training for each variant and seed.
+"""Ablation of the recipe: one short training per variant and seed.
 
     python -m benchmarks.accuracy.ablation --list
     python -m benchmarks.accuracy.ablation --out DIR --steps 3000 --seeds 0 1 2 [--only NAME ...] [--jobs 2]
     python -m benchmarks.accuracy.page --ablation DIR/ablation.jsonl
 
-Every run is a `mirilla train` of its own with one thread, on the same records, and is measured at its end, letterboxed
-and squashed, in float, by the protocol of accuracy.py. DIR/ablation.jsonl gets a line for each run; what is there
-already (same pipeline, seed and steps) is not run again, and a run that was stopped goes on. The cost is processor
-time of the training alone. A variant of your own is an overlay in the text form of pipeline.config:
+Every run is a separate `mirilla train` with one thread, on the same records. It is measured at its end, letterboxed and
+squashed, in float, with the protocol of measure.py. DIR/ablation.jsonl gets a line per run. Runs that are already there
+(same pipeline, seed and steps) are skipped, and interrupted runs are resumed. The cost is CPU time of the training
+alone. Add a variant as an overlay in the text form of pipeline.config:
 
     --overlay "rate 0.004=train_config { optimizer { adam_optimizer { ... } } }"
 
-Short runs favour what learns fast; a variant's place after 3,000 steps need not be its place after 40,000.
+Short runs favor what learns fast; the ranking after 3,000 steps may differ from that after 40,000.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-    os.environ.setdefault(_variable, "1")  # before numpy is imported: figures are of one core
+    os.environ.setdefault(_variable, "1")  # before numpy is imported: measure one core
 
 # ruff: noqa: E402
 from benchmarks.accuracy import page, variants
@@ -49,14 +49,14 @@ LINES = "ablation.jsonl"
 
 
 def train(pipeline: config.Pipeline, folder: Path, cache: Path, device: str | None) -> float:
-    """`mirilla train` as a process of its own with one thread; the processor time that it has taken in all.
+    """Run `mirilla train` in a separate process with one thread; return its total CPU time.
 
     Raises:
-        RuntimeError: it failed; its last words are in the message, all of them in train.log.
+        RuntimeError: training failed; the end of its output is in the message, all of it in train.log.
     """
     folder.mkdir(parents=True, exist_ok=True)
     cache.mkdir(parents=True, exist_ok=True)
-    if not (folder / "cache").exists():  # decoded photos are the same for all
+    if not (folder / "cache").exists():  # all runs share the decoded photos
         (folder / "cache").symlink_to(cache.resolve(), target_is_directory=True)
     asked, spent = folder / "asked.config", folder / "cpu_s.json"
     before = json.loads(spent.read_text()) if spent.is_file() else 0.0
@@ -86,23 +86,23 @@ def train(pipeline: config.Pipeline, folder: Path, cache: Path, device: str | No
 
 
 def measure(folder: Path, photos: Sequence[Any]) -> tuple[dict[str, dict[str, float]], str]:
-    """Figures of a trained folder, {resize: {size: AP}}, and their protocol."""
+    """Metrics of a training folder, {resize: {size: AP}}, and their protocol."""
     detector = Detector.load(folder)
     truths = ground_truths_of(photos, LABELS, one_class=True)
     figures, protocol = {}, ""
     for resize in RESIZES:
         spec = replace(detector.card.spec, keep_aspect_ratio=resize == "letterbox")
-        one = replace(detector, card=replace(detector.card, spec=spec))
-        result = Faces().evaluate(truths, [one(decode_rgb(sample.image)) for sample in photos])
+        resized = replace(detector, card=replace(detector.card, spec=spec))
+        result = Faces().evaluate(truths, [resized(decode_rgb(sample.image)) for sample in photos])
         figures[resize] = {size: f.value for size, f in zip(SIZES, result.figures, strict=False)}
-        protocol = protocol or result.with_protocol({"run": one.protocol}).protocol_text
+        protocol = protocol or result.with_protocol({"run": resized.protocol}).protocol_text
     return figures, protocol
 
 
 def run(
     variant: variants.Variant, seed: int, pipeline: config.Pipeline, args: argparse.Namespace, photos: Sequence[Any]
 ) -> dict[str, Any]:
-    """Train and measure one variant with one seed: its line."""
+    """Train and measure one variant with one seed; return its line."""
     folder = args.out / "runs" / f"{_safe(variant.name)}-{seed}-{key_of(pipeline)[:8]}"
     cpu_s = train(pipeline, folder, args.out / "cache", args.device)
     figures, protocol = measure(folder, photos)
@@ -127,7 +127,7 @@ def run(
 
 
 def key_of(pipeline: config.Pipeline) -> str:
-    """Names a pipeline: all of it but where its files lie."""
+    """A key for a pipeline that ignores the paths of its files."""
     plain = config.Pipeline()
     plain.CopyFrom(pipeline)
     for part in ("train_input_reader", "eval_input_reader"):
@@ -154,19 +154,21 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=24)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--size", type=int, default=256, metavar="PX", help="side of the input (default: 256)")
-    parser.add_argument("--model", default="kit", help="of the zoo, for the base (default: kit)")
-    parser.add_argument("--start", choices=("initial", "imagenet"), default="imagenet", help="of the base")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants (default: all)")
+    parser.add_argument("--model", default="kit", help="model of the zoo for the base (default: kit)")
+    parser.add_argument(
+        "--start", choices=("initial", "imagenet"), default="imagenet", help="first weights of the base"
+    )
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="run only these variants (default: all)")
     parser.add_argument("--skip", nargs="+", default=[], metavar="NAME")
-    parser.add_argument("--overlay", nargs="+", default=[], metavar="NAME=TEXT", help="further variants of the base")
-    parser.add_argument("--data", nargs="+", default=["ilc2021", "roboflow_gray"], help="sets to learn from")
+    parser.add_argument("--overlay", nargs="+", default=[], metavar="NAME=TEXT", help="additional variants of the base")
+    parser.add_argument("--data", nargs="+", default=["ilc2021", "roboflow_gray"], help="training sets")
     parser.add_argument("--eval-data", default="ilc2021")
-    parser.add_argument("--train-photos", type=int, help="the first so many only, to try it")
-    parser.add_argument("--eval-photos", type=int, help="the first so many only, to try it")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, a core each")
+    parser.add_argument("--train-photos", type=int, help="use only the first N photos, for a trial")
+    parser.add_argument("--eval-photos", type=int, help="use only the first N photos, for a trial")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, one core each")
     parser.add_argument("--device")
-    parser.add_argument("--keep", action="store_true", help="keep all checkpoints, not the last alone")
-    parser.add_argument("--list", action="store_true", help="name the variants and end")
+    parser.add_argument("--keep", action="store_true", help="keep all checkpoints, not only the last")
+    parser.add_argument("--list", action="store_true", help="list the variants and exit")
     args = parser.parse_args()
 
     path = records(args.out, args.data, args.train_photos) if not args.list else args.out / "train.tfrecord"
@@ -186,9 +188,9 @@ def main() -> None:
         sys.exit(f"no such variant: {', '.join(unknown)}; --list names them")
     photos = held_out(args.eval_data, args.eval_photos)
     lines = args.out / LINES
-    done = {(one["variant"], one["seed"], one["key"]): one for one in read_lines(lines)}
+    done = {(line["variant"], line["seed"], line["key"]): line for line in read_lines(lines)}
     tasks, current = [], set()
-    for seed in args.seeds:  # seed by seed, so that a run cut short has all variants
+    for seed in args.seeds:  # seed by seed, so that an interrupted run has all variants
         for name in wanted:
             if name in args.skip:
                 continue
@@ -198,11 +200,11 @@ def main() -> None:
                 tasks.append((known[name], seed, pipeline))
     console.echo(f"{len(tasks)} runs to do, {len(current) - len(tasks)} done before")
 
-    def task(one: tuple[variants.Variant, int, config.Pipeline]) -> None:
-        variant, seed, pipeline = one
+    def task(item: tuple[variants.Variant, int, config.Pipeline]) -> None:
+        variant, seed, pipeline = item
         try:
             line = run(variant, seed, pipeline, args, photos)
-        except (RuntimeError, MirillaError) as error:  # the others go on
+        except (RuntimeError, MirillaError) as error:  # continue with the others
             console.warn(f"{variant.name}, seed {seed}: {error}")
             return
         with open(lines, "a") as file:
@@ -210,11 +212,11 @@ def main() -> None:
         figures = " / ".join(f"{resize} {line['figures'][resize][SIZES[1]]:.3f}" for resize in RESIZES)
         console.echo(f"{variant.name}, seed {seed}: {SIZES[1]} {figures}, {line['cpu_s']:.0f} CPU s")
 
-    for one in tasks[:1]:  # alone: it decodes the photos for all
-        task(one)
+    for item in tasks[:1]:  # alone, because it decodes the photos for all
+        task(item)
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(task, tasks[1:]))
-    shown = [one for one in read_lines(lines) if (one["variant"], one["seed"], one["key"]) in current]
+    shown = [line for line in read_lines(lines) if (line["variant"], line["seed"], line["key"]) in current]
     if shown:
         console.echo(page.ablation_table(shown))
 

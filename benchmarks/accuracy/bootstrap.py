@@ -1,9 +1,9 @@
-"""Bootstrap over photos: how much a figure would change with other photos of the same kind.
+"""Bootstrap over photos: how much a metric would change with other photos of the same kind.
 
-A resample draws as many photos as there are, with replacement, and the AP is computed anew from the stored matches of
-the drawn ones. Drawing a photo w times is the same as counting each of its detections and faces w times, so a
-resample is a row of weights, and all of them are computed in two matrix products. Two models measured on the same
-photos with the same weights give the interval of their difference.
+A resample draws as many photos as there are, with replacement, and its AP is computed from their stored matches.
+Drawing a photo w times is the same as counting each of its detections and faces w times, so a resample is a row of
+weights, and all resamples are computed with two matrix products. Two models measured on the same photos with the same
+weights give the interval of their difference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHARE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the range that holds 95 % of the resamples."""
+    """A value and the range of 95 % of the resamples."""
 
     value: float
     low: float
@@ -33,7 +33,7 @@ class Interval:
 
 
 def weights(photos: int, count: int = 1000, seed: int = 0) -> NDArray[np.int64]:
-    """How often each photo is drawn: (count, photos)."""
+    """How often each photo is drawn, (count, photos)."""
     return np.random.default_rng(seed).multinomial(photos, np.full(photos, 1 / photos), size=count)
 
 
@@ -42,18 +42,18 @@ def average_precisions(matches: Sequence[Matched], drawn: NDArray) -> Floats:
 
     Args:
         matches: one entry per photo, at one bound.
-        drawn: (R, photos), how often each photo counts; a row of ones gives the AP itself.
+        drawn: (R, photos), weights of the photos; a row of ones gives the AP itself.
     """
     photo = np.concatenate([np.full(int(m.counts.sum()), i) for i, m in enumerate(matches)])
     scores = np.concatenate([m.scores[m.counts] for m in matches])
     right = np.concatenate([m.right[m.counts] for m in matches])
     order = np.argsort(-scores, kind="stable")
     photo, right = photo[order], right[order]
-    hits = np.flatnonzero(right)  # recall grows, and the envelope turns, at hits alone
-    # before[p, k]: detections of photo p that are no worse than the k-th hit
+    hits = np.flatnonzero(right)  # recall and the envelope change at true positives only
+    # before[p, k]: detections of photo p that score at least as high as the k-th hit
     before = np.stack([np.searchsorted(np.flatnonzero(photo == p), hits, "right") for p in range(len(matches))])
     drawn = np.asarray(drawn, np.float64)
-    share = drawn[:, photo[hits]]  # (R, H): what each hit counts
+    share = drawn[:, photo[hits]]  # (R, H): weight of each hit
     seen = drawn @ before.astype(np.float64)
     precision = np.cumsum(share, 1) / np.maximum(seen, 1)
     envelope = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
@@ -63,6 +63,6 @@ def average_precisions(matches: Sequence[Matched], drawn: NDArray) -> Floats:
 
 
 def interval(value: float, resampled: Floats) -> Interval:
-    """The value with the middle 95 % of the resamples."""
+    """The value and the central 95 % interval of the resamples."""
     low, high = np.nanquantile(resampled, [(1 - SHARE) / 2, (1 + SHARE) / 2])
     return Interval(float(value), float(low), float(high))

@@ -1,7 +1,7 @@
-"""Errors by the size of the face: tables, a chart, and sheets of the worst misses and false alarms.
+"""Errors by face size: tables, a chart, and contact sheets of the worst misses and false positives.
 
-Everything is counted at the score where a model raises one false alarm in ten photos, so that models whose scores mean
-different things can be compared. The chart holds no photo; the sheets do and belong outside the project.
+Everything is counted at the score threshold that gives one false positive in ten photos, so that models with
+differently calibrated scores can be compared. The sheets show photos and must be written outside the project.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMES = tuple(
 
 
 def threshold(matches: Sequence[Matched], per_photo: float = ALARMS_PER_PHOTO) -> float:
-    """The lowest score at which there are at most so many false alarms per photo."""
+    """The lowest score threshold with at most so many false positives per photo."""
     alarms = np.sort(np.concatenate([m.scores[m.counts & ~m.right] for m in matches]))[::-1]
     most = int(per_photo * len(matches))
     scores = np.concatenate([m.scores for m in matches])
@@ -41,7 +41,7 @@ def threshold(matches: Sequence[Matched], per_photo: float = ALARMS_PER_PHOTO) -
 
 
 def by_size(matches: Sequence[Matched], drawn: NDArray) -> dict[str, Any]:
-    """Faces, recall (with its interval over photos) and false alarms in every bin of sizes.
+    """Faces, recall (with its interval over photos) and false positives per size bin.
 
     Args:
         matches: one entry per photo, at bound 0.
@@ -50,13 +50,13 @@ def by_size(matches: Sequence[Matched], drawn: NDArray) -> dict[str, Any]:
     least = threshold(matches)
     shape = (len(matches), len(NAMES))
     faces, found, reached, alarms = (np.zeros(shape) for _ in range(4))
-    for i, one in enumerate(matches):
-        surely = _found_from(one, least)
-        bins = _bin(one.truth_sizes_px)
-        np.add.at(faces[i], bins[one.expected], 1)
+    for i, match in enumerate(matches):
+        surely = _found_from(match, least)
+        bins = _bin(match.truth_sizes_px)
+        np.add.at(faces[i], bins[match.expected], 1)
         np.add.at(found[i], bins[surely], 1)
-        np.add.at(reached[i], bins[one.found], 1)
-        np.add.at(alarms[i], _bin(one.sizes_px)[one.counts & ~one.right & (one.scores >= least)], 1)
+        np.add.at(reached[i], bins[match.found], 1)
+        np.add.at(alarms[i], _bin(match.sizes_px)[match.counts & ~match.right & (match.scores >= least)], 1)
     rows = []
     for b, name in enumerate(NAMES):
         count = faces[:, b].sum()
@@ -78,7 +78,7 @@ def by_size(matches: Sequence[Matched], drawn: NDArray) -> dict[str, Any]:
 
 
 def rows_of(sizes: Mapping[str, Any]) -> list[tuple[object, ...]]:
-    """Table rows: size, faces, recall with interval, false alarms."""
+    """Table rows: size, faces, recall with interval, false positives."""
     return [
         (
             b["size_px"],
@@ -92,7 +92,7 @@ def rows_of(sizes: Mapping[str, Any]) -> list[tuple[object, ...]]:
 
 
 def chart(models: Mapping[str, Mapping[str, Any]], path: Path, title: str = "") -> None:
-    """Recall and false alarms against size, a line for each model; .svg or .png by the name's ending."""
+    """Plot recall and false positives against size, one line per model, as .svg or .png."""
     plt = pyplot()
     figure, (above, below) = plt.subplots(
         2, 1, figsize=(7.2, 5.2), sharex=True, height_ratios=(2, 1), layout="constrained"
@@ -126,7 +126,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6
 
 
 def pyplot():
-    """matplotlib without a screen, with plain axes and text that stays text in an SVG."""
+    """matplotlib without a display, with plain axes, and with text as text in SVG files."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -146,7 +146,7 @@ def pyplot():
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a figure without the date, so that the same data give the same file."""
+    """Write a figure without a date, so that the same data give the same file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
     pyplot().close(figure)
@@ -160,12 +160,12 @@ def worst_misses(
     count: int = 24,
     heading: str = "",
 ) -> Image.Image:
-    """The largest faces that were not found, each with what lies around it."""
+    """The largest missed faces, each with its surroundings."""
     least = threshold(matches)
     missed = [
-        (float(one.truth_sizes_px[t]), i, truths[i].boxes_yxyx[t])
-        for i, one in enumerate(matches)
-        for t in np.flatnonzero(one.expected & ~_found_from(one, least))
+        (float(match.truth_sizes_px[t]), i, truths[i].boxes_yxyx[t])
+        for i, match in enumerate(matches)
+        for t in np.flatnonzero(match.expected & ~_found_from(match, least))
     ]
     missed.sort(key=lambda m: -m[0])
     cells = [
@@ -183,12 +183,12 @@ def worst_false_alarms(
     count: int = 24,
     heading: str = "",
 ) -> Image.Image:
-    """The false alarms with the highest scores, each with what lies around it."""
+    """The false positives with the highest scores, each with its surroundings."""
     least = threshold(matches)
     alarms = [
-        (float(one.scores[d]), i, found[i].boxes_yxyx[one.order[d]], float(one.sizes_px[d]))
-        for i, one in enumerate(matches)
-        for d in np.flatnonzero(one.counts & ~one.right)
+        (float(match.scores[d]), i, found[i].boxes_yxyx[match.order[d]], float(match.sizes_px[d]))
+        for i, match in enumerate(matches)
+        for d in np.flatnonzero(match.counts & ~match.right)
     ]
     alarms.sort(key=lambda a: -a[0])
     cells = [
@@ -205,16 +205,16 @@ def worst_false_alarms(
     return _sheet(cells, f"{heading}: the false alarms with the highest scores")
 
 
-def _found_from(one: Matched, least: float) -> NDArray[np.bool_]:
-    """The faces found by a detection of at least that score: matching goes best score first."""
-    kept = one.scores >= least
-    taken = np.zeros(len(one.expected), bool)
-    taken[one.face[one.right & kept]] = True
+def _found_from(match: Matched, least: float) -> NDArray[np.bool_]:
+    """The faces matched by a detection of at least that score; matching starts with the best score."""
+    kept = match.scores >= least
+    taken = np.zeros(len(match.expected), bool)
+    taken[match.face[match.right & kept]] = True
     return taken
 
 
 def _around(photo: NDArray, truth: GroundTruth, found: Detections, box: NDArray, least: float, title: str) -> Shown:
-    """A square of three times the box's longer side, in which boxes are moved to where they lie."""
+    """A square crop of three times the box's longer side, with the boxes shifted into it."""
     height, width = photo.shape[:2]
     size = np.array([height, width] * 2)
     top, left, bottom, right = np.asarray(box, float) * size
@@ -232,7 +232,7 @@ def _around(photo: NDArray, truth: GroundTruth, found: Detections, box: NDArray,
     faces, detected = moved(truth.boxes_yxyx), moved(found.boxes_yxyx)
     near = inside(detected) & (found.scores >= least)
     ignored = truth.ignore | truth.difficult | truth.is_crowd | truth.group_of
-    # a face cut by the edge keeps its box beyond the crop, so it is judged as in the whole photo
+    # a face cut by the edge keeps its box beyond the crop, so that it is matched as in the whole photo
     return Shown(
         photo[y : y + side, x : x + side],
         Detections(detected[near].astype(np.float32), found.scores[near], found.classes[near]),

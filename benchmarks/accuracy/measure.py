@@ -1,15 +1,15 @@
-"""How well models find faces: every way of running them, beside the peers, with intervals.
+"""Detection accuracy of models and peers, in every way to run them, with intervals.
 
     python -m benchmarks.accuracy.measure [NAME=]MODEL ... --out DIR [--sets ilc2021 roboflow_gray caltech1999]
 
-MODEL is a frozen graph (measured in float, and compiled in memory and run as the bonnet does), a compiled model, or a
-folder that holds one. Ours are run letterboxed and squashed. Protocol: the held-out photos of each set, ignored faces
-neither right nor wrong, IoU 0.5, all-point AP over all faces, those of at least 16 px and at least 24 px, a face's
-size being sqrt(w*h) with the photo's long side at 256. Intervals: 95 % of 1,000 bootstrap resamples of the photos;
-differences are paired, both models on the same resamples.
+MODEL is a frozen graph (measured in float, and compiled and run in the emulator), a compiled model, or a folder with
+one. Our models are run letterboxed and squashed. Protocol: the held-out photos of each set, ignored faces count neither
+way, IoU 0.5, all-point AP over all faces, those of at least 16 px and at least 24 px; a face's size is sqrt(w*h) with
+the photo's long side at 256. Intervals: 95 % of 1,000 bootstrap resamples of the photos. Differences are paired: both
+models on the same resamples.
 
-DIR gets accuracy.json, errors_by_size.svg, and sheets of the worst misses and false alarms. The sheets show the
-photos: DIR must lie outside the project. Detections are kept in DIR/detections, so that a model is run once only.
+DIR gets accuracy.json, errors_by_size.svg, and contact sheets of the worst misses and false positives. The sheets show
+photos, so DIR must be outside the project. Detections are kept in DIR/detections, so that a model runs only once.
 Needs ../shared beside the project, onnxruntime, onnx, opencv-python-headless and matplotlib.
 """
 
@@ -21,17 +21,19 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-    os.environ.setdefault(_variable, "1")  # before numpy is imported: figures are of one core
+    os.environ.setdefault(_variable, "1")  # before numpy is imported: measure one core
 
 # ruff: noqa: E402
 import numpy as np
 from benchmarks.accuracy import bootstrap, error_sizes, page, subjects
 from benchmarks.common import LABELS, PEER_FILES, SETS, SIZES, held_out
+from numpy.typing import NDArray
 
 from mirilla import __version__, console
 from mirilla.data.images import decode_rgb
@@ -66,14 +68,14 @@ def photos_of(name: str, limit: int | None, resamples: int, seed: int) -> Photos
 
 
 def detections(subject: subjects.Subject, way: subjects.Way, photos: Photos, folder: Path) -> list[Detections]:
-    """Detections on every photo, read again where this model has been run so before."""
+    """Detections on every photo, read from the cache if this model has already been run this way."""
     count = len(photos.samples)
     path = folder / f"{subject.key[:16]}-{way.resize}-{way.arithmetic}-{photos.name}-{count}.npz"
     if path.is_file():
         held = np.load(path)
         ends = np.cumsum(held["counts"])[:-1]
         parts = (np.split(held[key], ends) for key in ("boxes", "scores", "classes"))
-        return [Detections(*one) for one in zip(*parts, strict=True)]
+        return [Detections(*arrays) for arrays in zip(*parts, strict=True)]
     found = []
     with console.progress(f"{subject.name} {way.resize} {way.arithmetic} {photos.name}", count, "photos") as bar:
         for sample in photos.samples:
@@ -104,7 +106,7 @@ class Measured:
         }
         self.resampled = {s: bootstrap.average_precisions(m, photos.drawn) for s, m in self.matches.items()}
         self.values = {s: f.value for s, f in zip(SIZES, result.figures, strict=False)}
-        for size, matches in self.matches.items():  # two computations of one figure
+        for size, matches in self.matches.items():  # two computations of the same metric
             again = bootstrap.average_precisions(matches, np.ones((1, len(pairs))))[0]
             assert np.isclose(again, self.values[size], atol=1e-9, equal_nan=True), (size, again, self.values)
         self.protocol = result.with_protocol(
@@ -137,7 +139,7 @@ def differences(measured: list[Measured]) -> list[dict[str, Any]]:
         if a.subject is b.subject:
             if (a.way.arithmetic == b.way.arithmetic) != (a.way.resize == b.way.resize):
                 pairs.append((b, a))
-        elif _stands_for(a, measured) and _stands_for(b, measured):
+        elif _is_main_way(a, measured) and _is_main_way(b, measured):
             pairs.append((a, b))
     return [
         {
@@ -151,31 +153,34 @@ def differences(measured: list[Measured]) -> list[dict[str, Any]]:
     ]
 
 
-def _stands_for(one: Measured, measured: list[Measured]) -> bool:
-    """Whether this way is the one by which its model is compared with others: see `page.main_way`."""
-    ways = [m for m in measured if m.subject is one.subject]
+def _is_main_way(way: Measured, measured: list[Measured]) -> bool:
+    """Whether the model is compared with others in this way; see `page.main_way`."""
+    ways = [m for m in measured if m.subject is way.subject]
     halves = [m for m in ways if m.way.arithmetic == "fp16"] or ways
-    return one is max(halves, key=lambda m: m.values[">= 16 px"])
+    return way is max(halves, key=lambda m: m.values[">= 16 px"])
 
 
-def sheets(one: Measured, folder: Path, count: int) -> None:
-    """The worst misses and false alarms of one model, as pictures to look at."""
-    photos = _Decoded(one.photos.samples)
+def sheets(way: Measured, folder: Path, count: int) -> None:
+    """Contact sheets of the worst misses and false positives of one model."""
+    photos = _Decoded(way.photos.samples)
     for what, draw in (("misses", error_sizes.worst_misses), ("false_alarms", error_sizes.worst_false_alarms)):
-        sheet = draw(photos, one.photos.truths, one.found, one.matches["all"], count, one.name)  # type: ignore[arg-type]
-        name = f"{one.subject.name}_{one.photos.name}_{what}.jpg".replace("/", "_")
+        sheet = draw(photos, way.photos.truths, way.found, way.matches["all"], count, way.name)
+        name = f"{way.subject.name}_{way.photos.name}_{what}.jpg".replace("/", "_")
         folder.mkdir(parents=True, exist_ok=True)
         sheet.save(folder / name, quality=88)
         console.echo(f"made {folder / name}")
 
 
-class _Decoded:
-    """Photos decoded when they are asked for."""
+class _Decoded(Sequence[NDArray[np.uint8]]):
+    """Photos that are decoded on access."""
 
     def __init__(self, samples: list[Sample]):
         self.samples = samples
 
-    def __getitem__(self, number: int) -> np.ndarray:
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, number: int) -> NDArray[np.uint8]:  # type: ignore[override]  # no slices
         return decode_rgb(self.samples[number].image)
 
 
@@ -185,24 +190,24 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--peers", nargs="*", choices=tuple(PEER_FILES), default=["yunet_n_320", "ultra_rfb320"])
     parser.add_argument("--sets", nargs="+", choices=SETS, default=["ilc2021"])
-    parser.add_argument("--photos", type=int, metavar="N", help="the first so many of each set only, to try it")
+    parser.add_argument("--photos", type=int, metavar="N", help="use only the first N photos of each set, for a trial")
     parser.add_argument("--resamples", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0, help="of the resamples")
-    parser.add_argument("--sheet", type=int, default=24, metavar="N", help="photos on a sheet; 0 for no sheets")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the resamples")
+    parser.add_argument("--sheet", type=int, default=24, metavar="N", help="photos per sheet; 0 for no sheets")
     parser.add_argument("--no-timing", action="store_true")
-    parser.add_argument("--name", default="accuracy", help="of the JSON file (default: accuracy)")
+    parser.add_argument("--name", default="accuracy", help="name of the JSON file (default: accuracy)")
     args = parser.parse_args()
     if args.out.resolve().is_relative_to(Path(__file__).resolve().parents[2]):
         sys.exit(f"--out {args.out} lies in the project; the sheets show photos that may not go there")
     sets = [photos_of(name, args.photos, args.resamples, args.seed) for name in args.sets]
-    measuring = [_subject(text) for text in args.models] + [subjects.a_peer(name) for name in args.peers]
+    measuring = [_subject(text) for text in args.models] + [subjects.peer_subject(name) for name in args.peers]
     if not measuring:
         sys.exit("give a model, or --peers")
     content: dict[str, Any] = {
         "made_by": f"mirilla {__version__}",
         "machine": platform.processor() or platform.machine(),
         "sets": args.sets,
-        "photos": {one.name: len(one.samples) for one in sets},
+        "photos": {photos.name: len(photos.samples) for photos in sets},
         "intervals": f"95 % of {args.resamples} bootstrap resamples of the photos, seed {args.seed}",
         "models": [],
         "differences": [],
@@ -229,15 +234,15 @@ def main() -> None:
     content["differences"] = differences(main_set)
     write_text(args.out / f"{args.name}.json", json.dumps(_plain(content), indent=1) + "\n")
     _show(content, args.sets)
-    best = [m for m in main_set if _stands_for(m, main_set)]
+    best = [m for m in main_set if _is_main_way(m, main_set)]
     error_sizes.chart(
         {m.subject.name: m.by_size() for m in best},
         args.out / "errors_by_size.svg",
         f"{sets[0].name} eval, {error_sizes.ALARMS_PER_PHOTO:g} false alarms a photo",
     )
     if args.sheet:
-        for one in best:
-            sheets(one, args.out, args.sheet)
+        for way in best:
+            sheets(way, args.out, args.sheet)
 
 
 def _subject(text: str) -> subjects.Subject:
@@ -256,17 +261,17 @@ def _show(content: dict[str, Any], sets: list[str]) -> None:
     console.echo(page.differences_table(content))
     if page.MAIN_SET in sets:
         console.echo(page.sizes_table(content))
-    for one in content["models"]:
-        for note in one["facts"]["notes"]:
-            console.echo(f"{one['name']}: {note}")
+    for model in content["models"]:
+        for note in model["facts"]["notes"]:
+            console.echo(f"{model['name']}: {note}")
 
 
 def _plain(value: Any) -> Any:
-    """JSON has no NaN: null."""
+    """Replace NaN, which JSON does not have, by None."""
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value

@@ -1,10 +1,10 @@
-"""The tables of accuracy.md, made from what measure.py and ablation.py measured.
+"""Write the tables of accuracy.md from the results of measure.py and ablation.py.
 
     python -m benchmarks.accuracy.page --accuracy DIR/accuracy.json ... --ablation DIR/ablation.jsonl ...
                                       --zoo DIR/accuracy.json
 
-Tables stand in the page between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced, all else is
-left as it is. A table without data keeps what it has.
+A table is between `<!-- table: NAME -->` and `<!-- end -->` in the page; everything else stays as it is. Tables without
+new data are not changed.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ MAIN_SET = "ilc2021"
 
 
 def load(paths: Iterable[Path]) -> dict[str, Any]:
-    """Several accuracy.json as one; a model measured twice is taken from the last."""
+    """Merge several accuracy.json; for a model measured twice the last one counts."""
     models: dict[str, dict] = {}
     differences: dict[tuple, dict] = {}
     first: dict[str, Any] = {}
     for path in paths:
         content = json.loads(path.read_text())
         first = first or content
-        models |= {one["name"]: one for one in content["models"]}
+        models |= {model["name"]: model for model in content["models"]}
         differences |= {(d["a"], d["b"], d["figure"]): d for d in content["differences"]}
     ordered = sorted(models.values(), key=lambda m: m["is_peer"])  # ours first
     return {**first, "models": ordered, "differences": list(differences.values())}
 
 
 def accuracy_table(content: Mapping[str, Any], photos: str = MAIN_SET) -> str:
-    """Every way of running every model: the three figures with their intervals."""
+    """The three metrics with their intervals, for every model and way to run it."""
     rows = [
-        (one["name"], way["arithmetic"], way["resize"], *(ranged(way["figures"][size]) for size in SIZES))
-        for one in content["models"]
-        for way in one["measured"]
+        (model["name"], way["arithmetic"], way["resize"], *(ranged(way["figures"][size]) for size in SIZES))
+        for model in content["models"]
+        for way in model["measured"]
         if way["set"] == photos
     ]
     return markdown(("model", "arithmetic", "input", *SIZES), rows)
@@ -55,25 +55,25 @@ def other_sets_table(content: Mapping[str, Any]) -> str:
     if not sets:
         return ""
     rows = []
-    for one in content["models"]:
+    for model in content["models"]:
         ways: dict[tuple, dict] = {}
-        for way in one["measured"]:
+        for way in model["measured"]:
             ways.setdefault((way["arithmetic"], way["resize"]), {})[way["set"]] = way["figures"]
         for (arithmetic, resize), figures in ways.items():
             cells = [ranged(figures[s][size]) if s in figures else "-" for s in sets for size in SIZES[:2]]
-            rows.append((one["name"], arithmetic, resize, *cells))
+            rows.append((model["name"], arithmetic, resize, *cells))
     return markdown(("model", "arithmetic", "input", *(f"{s}, {z}" for s in sets for z in SIZES[:2])), rows)
 
 
 def cost_table(content: Mapping[str, Any]) -> str:
-    """What each model costs."""
+    """The cost of each model."""
     rows = []
-    for one in content["models"]:
-        facts, ms = one["facts"], one["ms"]
+    for model in content["models"]:
+        facts, ms = model["facts"], model["ms"]
         peak, size = facts["arena_peak_bytes"], facts["file_bytes"]
         rows.append(
             (
-                one["name"],
+                model["name"],
                 "x".join(map(str, facts["input_px"][::-1])),
                 f"{facts['parameters']:,}",
                 f"{facts['macs'] / 1e6:.1f} M",
@@ -89,20 +89,20 @@ def cost_table(content: Mapping[str, Any]) -> str:
 
 
 def zoo_table(content: Mapping[str, Any]) -> str:
-    """The zoo's models as the bonnet computes them: what they cost, and what equal training makes of them."""
+    """The zoo's models in the bonnet's arithmetic: their cost and their AP after equal trainings."""
     rows = []
-    for one in content["models"]:
+    for model in content["models"]:
         halves = {
             way["resize"]: way["figures"]
-            for way in one["measured"]
+            for way in model["measured"]
             if way["set"] == MAIN_SET and way["arithmetic"] == "fp16"
         }
-        if not halves or "cpu_s" not in one["facts"].get("training", {}):
+        if not halves or "cpu_s" not in model["facts"].get("training", {}):
             continue
-        facts = one["facts"]
+        facts = model["facts"]
         rows.append(
             (
-                one["name"],
+                model["name"],
                 f"{facts['parameters']:,}",
                 f"{facts['macs'] / 1e6:.1f} M",
                 f"{facts['arena_peak_bytes']:,}",
@@ -118,8 +118,8 @@ def zoo_table(content: Mapping[str, Any]) -> str:
 def differences_table(content: Mapping[str, Any]) -> str:
     """Paired differences with their intervals."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
-    for one in content["differences"]:
-        rows.setdefault((one["a"], one["b"]), {})[one["figure"]] = ranged(one, sign=True)
+    for difference in content["differences"]:
+        rows.setdefault((difference["a"], difference["b"]), {})[difference["figure"]] = ranged(difference, sign=True)
     return markdown(
         ("first", "minus second", *SIZES),
         [(a, b, *(figures.get(size, "-") for size in SIZES)) for (a, b), figures in rows.items()],
@@ -127,8 +127,8 @@ def differences_table(content: Mapping[str, Any]) -> str:
 
 
 def sizes_table(content: Mapping[str, Any]) -> str:
-    """Recall and false alarms by size, of each model's main way."""
-    named = {one["name"]: way["by_size"] for one in content["models"] if (way := main_way(one)) is not None}
+    """Recall and false positives by size, for each model's main way."""
+    named = {model["name"]: way["by_size"] for model in content["models"] if (way := main_way(model)) is not None}
     if not named:
         return ""
     columns = ["size, px", "faces", *(f"{name}: {what}" for name in named for what in ("recall", "false alarms"))]
@@ -142,9 +142,9 @@ def sizes_table(content: Mapping[str, Any]) -> str:
     return markdown(columns, rows)
 
 
-def main_way(one: Mapping[str, Any], photos: str = MAIN_SET, size: str = ">= 16 px") -> dict[str, Any] | None:
-    """The way that stands for a model: as the bonnet computes, at the resize that suits it better."""
-    ways = [way for way in one["measured"] if way["set"] == photos]
+def main_way(model: Mapping[str, Any], photos: str = MAIN_SET, size: str = ">= 16 px") -> dict[str, Any] | None:
+    """The main way to run a model: the bonnet's arithmetic, with the better of the two resizes."""
+    ways = [way for way in model["measured"] if way["set"] == photos]
     halves = [way for way in ways if way["arithmetic"] == "fp16"]
     return max(halves or ways, key=lambda way: way["figures"][size]["value"], default=None)
 
@@ -152,27 +152,27 @@ def main_way(one: Mapping[str, Any], photos: str = MAIN_SET, size: str = ">= 16 
 def ablation_table(lines: Sequence[Mapping[str, Any]], size: str = ">= 16 px") -> str:
     """Mean over seeds, their range, the paired difference to the base, and the cost."""
     rows = []
-    kinds = ("base", "without", "with", "tf1")  # and variants of one's own last
-    for one in sorted(
+    kinds = ("base", "without", "with", "tf1")  # the user's variants last
+    for variant in sorted(
         seeds.summary(lines, size), key=lambda o: (*kinds, o["variant"].split()[0]).index(o["variant"].split()[0])
     ):
         rows.append(
             (
-                one["variant"],
-                one["seeds"],
+                variant["variant"],
+                variant["seeds"],
                 *(
-                    f"{decimal(one[r]['mean'])} ({decimal(one[r]['least'])}-{decimal(one[r]['most'])})"
+                    f"{decimal(variant[r]['mean'])} ({decimal(variant[r]['least'])}-{decimal(variant[r]['most'])})"
                     for r in ("letterbox", "squash")
                 ),
                 "-"
-                if one["difference"] is None
-                else decimal(one["difference"], sign=True)
+                if variant["difference"] is None
+                else decimal(variant["difference"], sign=True)
                 + (
                     ""
-                    if one["low"] is None
-                    else f" ({decimal(one['low'], sign=True)} to {decimal(one['high'], sign=True)})"
+                    if variant["low"] is None
+                    else f" ({decimal(variant['low'], sign=True)} to {decimal(variant['high'], sign=True)})"
                 ),
-                f"{one['cpu_s']:,.0f}",
+                f"{variant['cpu_s']:,.0f}",
             )
         )
     return markdown(
@@ -189,7 +189,7 @@ def ranged(figure: Mapping[str, Any], sign: bool = False) -> str:
 
 
 def fill(text: str, tables: Mapping[str, str]) -> str:
-    """The page with the tables put between their marks.
+    """The page with new tables between their marks.
 
     Raises:
         ValueError: the page has no such mark, or one that does not end.
@@ -231,12 +231,12 @@ def main() -> None:
 
 
 def protocols(content: Mapping[str, Any]) -> list[str]:
-    """One line for each model and way: the part of its figures' protocol that is its own."""
+    """One line per model and way: the part of the protocol that is specific to it."""
     return [
-        f"{one['name']}, {way['arithmetic']}, {way['resize']}: "
+        f"{model['name']}, {way['arithmetic']}, {way['resize']}: "
         + way["protocol"].partition("run: ")[2].partition("; photos:")[0]
-        for one in content["models"]
-        for way in one["measured"]
+        for model in content["models"]
+        for way in model["measured"]
         if way["set"] == MAIN_SET
     ]
 

@@ -1,9 +1,9 @@
-"""AP against parameters, MACs and measured time, one picture from one or several accuracy.json.
+"""Plot AP against parameters, MACs and measured time, from one or several accuracy.json.
 
     python -m benchmarks.accuracy.pareto ACCURACY.json ... [--out docs/images/pareto.svg] [--size ">= 16 px"]
 
-A model stands where the bonnet's fp16 arithmetic puts it, at the resize that suits it better (peers: their own way, in
-float); the bar is the 95 % interval over photos. Lines join the models that none of the others beats in both.
+Models are measured in the bonnet's fp16 arithmetic with the better of the two resizes, peers in float in their own way.
+Bars are 95 % intervals over photos. Lines join the Pareto front.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from benchmarks.accuracy import error_sizes, page
 from benchmarks.common import SIZES
 
 OUT = Path(__file__).resolve().parents[2] / "docs/images/pareto.svg"
-STRIDE_8 = "-s8"  # the zoo's models with one more head: their width's colour, another mark
+STRIDE_8 = "-s8"  # zoo models with one more head: the color of their width, another marker
 AXES = (
     ("parameters", "parameters", 1e-3, "thousand parameters"),
     ("macs", "MACs", 1e-6, "million multiplications a picture"),
@@ -28,7 +28,7 @@ AXES = (
 
 @dataclass(frozen=True)
 class Point:
-    """A model in one panel: what it costs, its AP with the interval."""
+    """A model in one panel: its cost and its AP with the interval."""
 
     name: str
     cost: float
@@ -39,33 +39,33 @@ class Point:
 
 
 def points(models: Sequence[Mapping[str, Any]], axis: str, size: str) -> list[Point]:
-    """The models whose cost on that axis is known."""
+    """The models with a known cost on that axis."""
     found = []
-    for one in models:
-        way = page.main_way(one, size=size)
-        cost = (one["ms"] or {}).get("network") if axis == "ms" else one["facts"].get(axis)
+    for model in models:
+        way = page.main_way(model, size=size)
+        cost = (model["ms"] or {}).get("network") if axis == "ms" else model["facts"].get(axis)
         if way is None or not cost:
             continue
         figure = way["figures"][size]
-        found.append(Point(one["name"], cost, figure["value"], figure["low"], figure["high"], one["is_peer"]))
+        found.append(Point(model["name"], cost, figure["value"], figure["low"], figure["high"], model["is_peer"]))
     return found
 
 
 def front(all_points: Sequence[Point]) -> list[Point]:
-    """Those that no other beats in cost and AP, cheapest first."""
+    """The Pareto front, cheapest first."""
     best, kept = float("-inf"), []
-    for one in sorted(all_points, key=lambda p: (p.cost, -p.ap)):
-        if one.ap > best:
-            best = one.ap
-            kept.append(one)
+    for point in sorted(all_points, key=lambda p: (p.cost, -p.ap)):
+        if point.ap > best:
+            best = point.ap
+            kept.append(point)
     return kept
 
 
 def draw(models: Sequence[Mapping[str, Any]], path: Path, size: str, photos: str) -> None:
-    """Three panels side by side, written to an .svg or .png."""
+    """Write three panels side by side to an .svg or .png file."""
     plt = error_sizes.pyplot()
     figure, panels = plt.subplots(1, 3, figsize=(11, 3.9), sharey=True, layout="constrained")
-    families = list(dict.fromkeys(one["name"].removesuffix(STRIDE_8) for one in models))
+    families = list(dict.fromkeys(model["name"].removesuffix(STRIDE_8) for model in models))
     colours = dict(zip(families, error_sizes.COLOURS * len(families), strict=False))
     for axes, (key, title, factor, unit) in zip(panels, AXES, strict=True):
         shown = points(models, key, size)
@@ -102,7 +102,7 @@ def draw(models: Sequence[Mapping[str, Any]], path: Path, size: str, photos: str
 
 
 def _plain_ticks(axes: Any, values: Sequence[float]) -> None:
-    """Few round numbers on a logarithmic axis, written out."""
+    """Label a logarithmic axis with a few round numbers."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     low, high = min(values) / 1.5, max(values) * 1.5

@@ -1,14 +1,14 @@
-"""What is measured: a model in every form in which it may run, and the peers, each with its size and its time.
+"""The models to measure, in every form in which they run, and the peers, with size and time.
 
     form                arithmetic    how it is run
     frozen graph        float32       the numpy reference
     compiled model      fp16          the emulator, weights and activations rounded to fp16
     peer                float32       onnxruntime
 
-Each of ours is run letterboxed and squashed, whatever it was trained for. Milliseconds are processor time of one core
-per photo: `network` the network alone, in onnxruntime for all, so that they can be compared; `total` from the
-decoded photo to boxes with scores from 0.5. Parameters are those that were trained (batch norm's gamma and beta too)
-where the model says what it is, else all numbers of the folded graph. MACs are those of convolutions and products.
+Our models are run letterboxed and squashed, however they were trained. Milliseconds are CPU time of one core per photo:
+`network` is the network alone, in onnxruntime for all models; `total` is from the decoded photo to boxes with scores
+from 0.5. Parameters are the trained ones (including batch norm's gamma and beta) if the model has a model.json,
+otherwise all numbers of the folded graph. MACs are those of convolutions and matrix products.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from mirilla.model import card as cards
 from mirilla.model.layers import architecture
 
 Photo = np.ndarray
-TIMED = 40  # photos that are timed
-SHOWN_FROM = 0.5  # score from which boxes are reported while timing: the very low one of evaluation costs time in NMS
+TIMED = 40  # number of timed photos
+SHOWN_FROM = 0.5  # score threshold while timing: the very low one of evaluation costs time in NMS
 
 
 @dataclass(frozen=True)
 class Way:
-    """One way of running a subject.
+    """One way to run a subject.
 
-    resize: 'letterbox', 'squash', or 'own' of a peer. arithmetic: 'float32' or 'fp16'.
+    resize: 'letterbox', 'squash', or 'own' for a peer. arithmetic: 'float32' or 'fp16'.
     """
 
     resize: str
@@ -55,9 +55,9 @@ class Way:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model with its ways and what it costs.
+    """A model with the ways to run it, and its cost.
 
-    facts: parameters, macs, arena_peak_bytes, file_bytes and the like; None where it is not known.
+    facts: parameters, macs, arena_peak_bytes, file_bytes and the like; None if unknown.
     time_ms: photos -> {"network", "total", "runtime"}.
     """
 
@@ -70,7 +70,7 @@ class Subject:
 
 
 def model(name: str, path: Path) -> Subject:
-    """A frozen graph (in float, and compiled in memory) or a compiled model (as it is)."""
+    """A frozen graph (in float, and compiled in memory) or a compiled model."""
     path = _file(path)
     if path.suffix == ".binaryproto":
         detector, compiled = Detector.load(path), bonnet_format.read(path)
@@ -87,8 +87,8 @@ def model(name: str, path: Path) -> Subject:
     if compiled is not None:
         forms.append(("fp16", replace(detector, network=_emulated(compiled, card, path))))
     ways = tuple(
-        _way(replace(one, card=replace(card, spec=replace(card.spec, keep_aspect_ratio=letterbox))), arithmetic)
-        for arithmetic, one in forms
+        _way(replace(detector, card=replace(card, spec=replace(card.spec, keep_aspect_ratio=letterbox))), arithmetic)
+        for arithmetic, detector in forms
         for letterbox in (True, False)
     )
     facts = {
@@ -105,7 +105,7 @@ def model(name: str, path: Path) -> Subject:
     return Subject(name, digest, ways, facts, lambda photos: _time_ours(detector, read, photos))
 
 
-def a_peer(name: str) -> Subject:
+def peer_subject(name: str) -> Subject:
     """One of the peers."""
     file, (width, height) = PEER_FILES[name]
     path = SHARED / "peers" / file
@@ -116,7 +116,7 @@ def a_peer(name: str) -> Subject:
 
 
 def macs(read: deploy.DeployGraph) -> int:
-    """Multiplications of one picture in convolutions and matrix products."""
+    """Multiplications in convolutions and matrix products for one picture."""
     total = 0
     for layer in read:
         if isinstance(layer, deploy.Conv):
@@ -169,13 +169,15 @@ def _way(detector: Detector, arithmetic: str) -> Way:
 
 def _parameters(card: cards.ModelCard, read: deploy.DeployGraph, graph: bool) -> int:
     folded = sum(
-        one.weights.size + (0 if one.bias is None else one.bias.size) for one in read if isinstance(one, deploy.Linear)
+        layer.weights.size + (0 if layer.bias is None else layer.bias.size)
+        for layer in read
+        if isinstance(layer, deploy.Linear)
     )
     try:
         trained = sum(int(np.prod(shape)) for _, shape, train in architecture(card.spec).variables() if train)
     except MirillaError:
         return folded
-    # batch norm has two numbers per channel where the folded graph has one; much else means another network
+    # batch norm has two numbers per channel, the folded graph one; a larger difference means another network
     return trained if folded <= trained <= 1.1 * folded else folded
 
 
@@ -191,7 +193,7 @@ def _time_ours(detector: Detector, read: deploy.DeployGraph, photos: list[Photo]
 
 
 def _fast_network(read: deploy.DeployGraph, detector: Detector):
-    """The network in onnxruntime as the peers run; in the numpy reference where that is not there."""
+    """The network in onnxruntime, like the peers, or in the numpy reference if onnxruntime is not installed."""
     try:
         import onnxruntime
 
@@ -228,9 +230,9 @@ def _onnx_facts(path: Path, height: int, width: int) -> dict[str, Any]:
     for number, size in zip((0, 2, 3), (1, height, width), strict=True):
         content.graph.input[0].type.tensor_type.shape.dim[number].dim_value = size
     del content.graph.value_info[:]
-    for one in content.graph.output:  # their sizes were written for another input
-        one.type.tensor_type.ClearField("shape")
-    held = {one.name: numpy_helper.to_array(one) for one in content.graph.initializer}
+    for tensor in content.graph.output:  # the stored sizes are for another input
+        tensor.type.tensor_type.ClearField("shape")
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in content.graph.initializer}
     inferred = shape_inference.infer_shapes(content).graph
     values = {v.name: v.type.tensor_type.shape.dim for v in (*inferred.value_info, *inferred.output)}
     sides = {name: [d.dim_value for d in dims] for name, dims in values.items()}

@@ -1,7 +1,7 @@
-"""The recipes that the ablation compares: Mirilla's without each of its ingredients, and tf1's with each.
+"""The recipes that the ablation compares: the default recipe without each ingredient, and tf1 with each.
 
-An ingredient is a few fields of pipeline.config. Taking it from one recipe means giving these fields the values that
-they have in the other, so nothing is said twice: `mirilla.job.recipe` alone knows the recipes.
+An ingredient is a few fields of pipeline.config. A variant takes the values of these fields from the other recipe, so
+the recipes themselves are defined in `mirilla.job.recipe` only.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ OURS, TF1 = "mirilla", "tf1"
 class Ingredient:
     """Fields that belong together.
 
-    needs: further fields that come along when it is added. goes_with: that go when it is removed.
-    opposite: what a recipe without it is called, where "without NAME" would mislead.
+    needs: more fields to add with it. goes_with: fields to remove with it.
+    opposite: the name of a recipe without it, if "without NAME" would be misleading.
     """
 
     name: str
@@ -57,18 +57,18 @@ INGREDIENTS = (
         "Adam", (f"{_OPTIMIZER}.rms_prop_optimizer", f"{_OPTIMIZER}.adam_optimizer", f"{_OPTIMIZER}.momentum_optimizer")
     ),
     Ingredient("longer moving average", (f"{_OPTIMIZER}.moving_average_decay",)),
-    Ingredient("batch norm measured anew", ("mirilla.recalibration_batches",)),
+    Ingredient("batch-norm recalibration", ("mirilla.recalibration_batches",)),
     Ingredient("flips alone for SSD crops", ("train_config.data_augmentation_options",), opposite="with SSD crops"),
 )
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One recipe to be trained.
+    """One recipe to train.
 
     recipe: OURS or TF1. model: a name of the zoo. fitted: anchors fitted to the training photos.
     start: '' for initial values, or the file to start from. changes: fields to take from the other recipe, and kinds
-    of augmentation as 'augmentation KIND'. overlay: text of a pipeline.config put over all.
+    of augmentation as 'augmentation KIND'. overlay: text of a pipeline.config that is merged last.
     """
 
     name: str
@@ -81,13 +81,13 @@ class Variant:
 
 
 def variants(base: Variant, ours: config.Pipeline) -> dict[str, Variant]:
-    """All that are known, by name.
+    """All known variants by name.
 
     Args:
-        base: what ingredients are taken from.
-        ours: a pipeline of Mirilla's recipe, which tells the augmentations.
+        base: the variant to change.
+        ours: a pipeline of the default recipe, for its list of augmentations.
     """
-    kinds = [one.WhichOneof("step") for one in ours.mirilla.augmentation]
+    kinds = [variant.WhichOneof("step") for variant in ours.mirilla.augmentation]
     parts = [*INGREDIENTS, *(Ingredient(kind.replace("_", " "), (f"augmentation {kind}",)) for kind in kinds)]
     found = [base]
     found += [replace(base, name=p.without, changes=p.fields + p.goes_with) for p in parts]
@@ -108,7 +108,7 @@ def variants(base: Variant, ours: config.Pipeline) -> dict[str, Variant]:
     found.append(replace(old, name="tf1 with fitted anchors", fitted=True))
     found.append(replace(old, name="tf1 with ImageNet start", start=str(IMAGENET)))
     found.append(replace(old, name="tf1 with stride-8 head", model="kit-s8"))
-    return {one.name: one for one in found}
+    return {variant.name: variant for variant in found}
 
 
 def pipeline(
@@ -120,11 +120,11 @@ def pipeline(
     recipes: Mapping[str, Callable[[int, int], config.Pipeline]] | None = None,
     size_px: int = 256,
 ) -> config.Pipeline:
-    """The variant's pipeline.config, photos letterboxed where nothing mixes both.
+    """The variant's pipeline.config; photos are letterboxed unless the recipe mixes both resizes.
 
     Args:
         size_px: side of the input.
-        recipes: other makers of the two recipes (steps, batch size -> pipeline), instead of `mirilla.job.recipe`.
+        recipes: functions (steps, batch size) -> pipeline to use instead of `mirilla.job.recipe`.
     """
     labels = records.with_name("label_map.pbtxt")
 
@@ -150,9 +150,9 @@ def pipeline(
 
 
 def take(field: str, source: config.Pipeline, target: config.Pipeline) -> None:
-    """Give a field (a path with dots, or 'augmentation KIND') of `target` the value, or the absence, it has in source.
+    """Copy a field (a dotted path, or 'augmentation KIND') from source to target, or clear it if source lacks it.
 
-    Of an augmentation that the target lacks, the source's comes in the order of the source.
+    An augmentation that the target lacks is inserted in the source's order.
     """
     if field.startswith("augmentation "):
         _take_augmentation(field.split()[1], source, target)
@@ -175,10 +175,10 @@ def take(field: str, source: config.Pipeline, target: config.Pipeline) -> None:
 
 
 def _take_augmentation(kind: str, source: config.Pipeline, target: config.Pipeline) -> None:
-    kept = [one for one in target.mirilla.augmentation if one.WhichOneof("step") != kind]
-    kept += [one for one in source.mirilla.augmentation if one.WhichOneof("step") == kind]
-    order = [one.WhichOneof("step") for one in (*source.mirilla.augmentation, *target.mirilla.augmentation)]
-    kept.sort(key=lambda one: order.index(one.WhichOneof("step")))
-    copies = [type(one).FromString(one.SerializeToString()) for one in kept]
+    kept = [step for step in target.mirilla.augmentation if step.WhichOneof("step") != kind]
+    kept += [step for step in source.mirilla.augmentation if step.WhichOneof("step") == kind]
+    order = [step.WhichOneof("step") for step in (*source.mirilla.augmentation, *target.mirilla.augmentation)]
+    kept.sort(key=lambda step: order.index(step.WhichOneof("step")))
+    copies = [type(step).FromString(step.SerializeToString()) for step in kept]
     del target.mirilla.augmentation[:]
     target.mirilla.augmentation.extend(copies)

@@ -1,14 +1,13 @@
-"""Every model of the zoo, trained alike: the same photos, recipe, length and seed.
+"""Train every model of the zoo with the same photos, recipe, length and seed.
 
     python -m benchmarks.accuracy.zoo --out DIR [--steps 3000] [--only NAME ...] [--jobs 1]
     python -m benchmarks.accuracy.measure kit=DIR/kit ... --sets ilc2021 --out DIR/accuracy
     python -m benchmarks.accuracy.page --zoo DIR/accuracy/accuracy.json
     python -m benchmarks.accuracy.pareto DIR/accuracy/accuracy.json
 
-Each is a `mirilla train` of its own with one thread, by the recipe that `mirilla run` takes, from ImageNet's weights
-of a base network at width 0.25: sliced to a narrower model, and filled up with channels that nothing reads yet for a
-wider one. A run that was stopped goes on; what is exported already is not trained again. The processor time of each
-stands in its model.json, under `training`.
+Each training is a separate `mirilla train` with one thread and `mirilla run`'s default recipe. It starts from ImageNet
+weights of a base network at width 0.25: sliced for narrower models, padded with unused channels for wider ones.
+Interrupted runs are resumed; exported models are skipped. The CPU time is in each model.json under `training`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-    os.environ.setdefault(_variable, "1")  # before numpy is imported: figures are of one core
+    os.environ.setdefault(_variable, "1")  # before numpy is imported: measure one core
 
 # ruff: noqa: E402
 from benchmarks.accuracy import ablation, variants
@@ -56,7 +55,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=list(zoo.names()), metavar="NAME", choices=zoo.names())
-    parser.add_argument("--jobs", type=int, default=1, help="runs at the same time, a core each")
+    parser.add_argument("--jobs", type=int, default=1, help="parallel runs, one core each")
     args = parser.parse_args()
     path = records(args.out, SETS)
     wanted = [name for name in args.only if not (args.out / name / "model.json").is_file()]

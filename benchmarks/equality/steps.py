@@ -1,6 +1,6 @@
-"""Ten training steps of some implementation beside the original's; `equality.py` and `equality_tensorflow.py` share it.
+"""Ten training steps of an implementation, compared with the original's; used by `table.py`.
 
-A run is a dict of arrays: `losses` (10, 3: total with regularisation, localization, classification), `codes` and
+A run is a dict of arrays: `losses` (10, 3: total with regularization, localization, classification), `codes` and
 `logits` of the first forward pass, `gradient|VARIABLE` of the first step with L2 in it, and `after1|ENTRY`,
 `after2|ENTRY`, `after10|ENTRY` for every variable, slot and average, all in TensorFlow's layouts.
 """
@@ -61,13 +61,13 @@ def relative(a: Run, b: Run, names: list[str]) -> float:
 
 
 def entries(run: Run, step: int, suffix: str | None) -> list[str]:
-    """Names after a step: of the variables themselves (suffix None), or of one kind of slot or of the averages."""
+    """Entries after a step: the variables (suffix None), or one kind of slot or the averages."""
     names = [n for n in run if n.startswith(f"after{step}|")]
     return [n for n in names if (n.rpartition("/")[2] == suffix if suffix else n.rpartition("/")[2] not in SUFFIXES)]
 
 
 def distances(a: Run, b: Run) -> list[str]:
-    """How far two runs are apart, one figure per column of COLUMNS but the first."""
+    """The distances of two runs, one per column of COLUMNS except the first."""
     apart = np.abs(a["losses"] - b["losses"])
     figures = [apart[0].max(), apart[1].max(), apart.max()]
     figures.append(largest(a, b, ["codes", "logits"])[0])
@@ -78,7 +78,7 @@ def distances(a: Run, b: Run) -> list[str]:
 
 
 def nudged(weights: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
-    """The kernels moved by one unit in the last place of float32, up or down at random."""
+    """The kernels changed by one unit in the last place of float32, up or down at random."""
     rng = np.random.default_rng(seed)
     result = dict(weights)
     for name in weights:

@@ -1,7 +1,7 @@
-"""One table of equality: this package beside the arrays that the original API made (`../shared/data/odapi`).
+"""Compare this package with the arrays that the original API made (`../shared/data/odapi`).
 
-Every line says the largest difference, the tolerance and whether it holds. A line that ends in "missed" is over its
-tolerance for a reason that docs/equality.md gives; further than its bound it may not go. Needs PyTorch and SciPy:
+Every line has the largest difference, the tolerance and the result. "missed" means above the tolerance, for a reason
+given in docs/equality.md, but below a second bound. Needs PyTorch and SciPy:
 
     python -m benchmarks.equality.table [--markdown]
 """
@@ -58,7 +58,7 @@ OBJECTIVE = losses.ObjectiveSpec(
 
 @dataclass(frozen=True)
 class Line:
-    """One row. bound: how far a line over its tolerance may be. at_least: the figure must be above, not below."""
+    """One row. bound: the limit for a line above its tolerance. at_least: the value must be above, not below."""
 
     what: str
     figure: float
@@ -80,7 +80,7 @@ class Line:
 
 
 def apart(a: object, b: object) -> float:
-    """Largest difference of two arrays; of two empty ones 0."""
+    """Largest difference of two arrays; 0 for empty arrays."""
     first = np.asarray(a, np.float64)
     return float(np.abs(first - np.asarray(b, np.float64).reshape(first.shape)).max(initial=0))
 
@@ -94,7 +94,7 @@ def objects_of(golden) -> list[np.ndarray]:
 
 
 def targets_of(boxes: list[np.ndarray], kind: type = np.float32) -> matching.Targets:
-    """Targets of a batch with one class."""
+    """Targets of a one-class batch."""
     padded = np.zeros((len(boxes), max(len(b) for b in boxes), 4), kind)
     valid = torch.zeros(padded.shape[:2], dtype=torch.bool)
     for i, b in enumerate(boxes):
@@ -187,7 +187,7 @@ def objectives() -> Iterator[Line]:
         yield Line(f"{name}gradient of logits", apart(logits.grad, golden["grad_class_predictions"]), 1e-6)
 
 
-# ---- the network in inference, and what follows it
+# ---- inference and post-processing
 
 
 def inference() -> Iterator[Line]:
@@ -304,7 +304,7 @@ def crops() -> Iterator[Line]:
         golden = load(f"ssd_random_crop_dist_{case}")
         rng = np.random.default_rng(7)
         drawn, kept = [], []
-        for _ in range(20_000):  # many, so that the figure says little about the seed
+        for _ in range(20_000):  # many, so that the result hardly depends on the seed
             window, _, keep = draw_crop(rng, 300, 400, golden["boxes"].astype(np.float64))
             drawn.append(window)
             kept.append(int(keep.sum()))
@@ -336,7 +336,7 @@ def jpeg() -> Iterator[Line]:
 
 
 class Training:
-    """The original's fixed batch, and a network with its optimiser at some point of the original's run."""
+    """The original's fixed batch, and a network with its optimizer at some step of the original's run."""
 
     def __init__(self, start: dict[str, np.ndarray], double: bool = False):
         kind = torch.float64 if double else torch.float32
@@ -366,7 +366,7 @@ class Training:
         )
 
     def run(self, steps: int, first: int = 1) -> dict[str, np.ndarray]:
-        """Steps `first` to `first + steps - 1`, as a run of `equality_steps`; losses of other steps are NaN."""
+        """Steps `first` to `first + steps - 1`, as a `Run`; losses of other steps are NaN."""
         values = np.full((10, 3), np.nan)
         result: dict[str, np.ndarray] = {}
         for step in range(first, first + steps):
@@ -392,7 +392,7 @@ class Training:
 
 
 def training(runs: dict[str, Run]) -> Iterator[Line]:
-    """One step from each of the original's own states, and the ten steps in one go."""
+    """One step from each of the original's states, and ten consecutive steps."""
     golden = golden_run(GOLDENS)
     ours = Training(dict(load("ckpt0_values"))).run(10)
     runs["Mirilla"] = ours
@@ -418,15 +418,15 @@ def training(runs: dict[str, Run]) -> Iterator[Line]:
             squares = suffix == "RMSProp"
             note = f"; its values go up to {np.abs(golden[name]).max():.0f}" if squares else ""
             yield Line(f"training step {step}: {suffix}", figure, 1e-4, worst(name) + note, 5.0 if squares else 1e-3)
-    yield Line("ten steps in one go: losses", apart(ours["losses"], golden["losses"]), 1e-4, "all ten", 0.3)
+    yield Line("ten consecutive steps: losses", apart(ours["losses"], golden["losses"]), 1e-4, "all ten", 0.3)
     for step in (2, 10):
         for what, suffix, bound in (("variables", None, 0.6), ("averages", "ExponentialMovingAverage", 1e-3)):
             figure, name = largest(ours, golden, entries(golden, step, suffix))
-            yield Line(f"ten steps in one go: {what} after {step}", figure, 1e-4, worst(name), bound)
+            yield Line(f"ten consecutive steps: {what} after {step}", figure, 1e-4, worst(name), bound)
 
 
 def worst(name: str) -> str:
-    """An entry's name without what all share."""
+    """An entry's name without the common parts."""
     name = name.partition("|")[2].removeprefix("FeatureExtractor/MobilenetV1/")
     for suffix in SUFFIXES:
         name = name.removesuffix(f"/{suffix}")
@@ -435,12 +435,7 @@ def worst(name: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--markdown", action="store_true", help="print tables as docs/equality.md has them")
-    parser.add_argument(
-        "--float64",
-        type=Path,
-        help="what equality_tensorflow.py --way '1 thread, float64' --out FILE wrote, to compare with",
-    )
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables, as in docs/equality.md")
     args = parser.parse_args()
     torch.set_num_threads(1)
     runs: dict[str, Run] = {}
@@ -460,16 +455,9 @@ def main() -> None:
     rows = [line.cells() for part in parts for line in part()]
     show("", ["what", "largest difference", "tolerance", "", "note"], rows, args.markdown)
     start = dict(load("ckpt0_values"))
-    runs["Mirilla, kernels moved by one last bit"] = Training(nudged({n: start[n] for n in NETWORK.tensors()})).run(10)
+    moved = nudged({name: start[name] for name in NETWORK.tensors()})
+    runs["Mirilla, kernels changed by one unit in the last place"] = Training(moved).run(10)
     runs["Mirilla in float64"] = Training(start, double=True).run(10)
-    if args.float64:
-        other = dict(np.load(args.float64))
-        show(
-            "",
-            COLUMNS,
-            [["Mirilla in float64 from the other run", *distances(runs["Mirilla in float64"], other)]],
-            args.markdown,
-        )
     golden = golden_run(GOLDENS)
     show("from the original's arrays", COLUMNS, [[n, *distances(r, golden)] for n, r in runs.items()], args.markdown)
     base, *others = runs

@@ -1,10 +1,10 @@
-"""A data set of WIDER FACE's size through `mirilla data`: conversion beside plain copying, check beside decoding.
+"""Speed of `mirilla data` on a set of WIDER FACE's size: conversion beside plain copies, check beside decoding.
 
     python -m benchmarks.speed.data_speed --work DIR [--pictures 12880] [--gigabytes 1.5] [--only convert|check]
 
-In DIR (some 5 GB for the whole size; removed again at the end) the photos of ../shared are repeated, as hard links to
-one copy each, in WIDER's layout. Zeros behind a JPEG's end give each about WIDER's mean size.
-Every figure has wall and CPU seconds (children included). Results: README.md beside this file.
+The photos of ../shared are repeated in DIR in WIDER's layout, as hard links to one copy each (5 GB for the full size;
+removed at the end). Zeros after the end of each JPEG give it about WIDER's mean size. Every result has wall and CPU
+seconds (child processes included). Results: benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 def make(folder: Path, count: int, size_bytes: int) -> int:
-    """The data set; returns its bytes."""
+    """Make the data set; return its size in bytes."""
     source = SHARED / "data/faces/ilc2021"
     lines = (source / "bbx_gt.txt").read_text().splitlines()
     faces, at = [], 0
@@ -71,7 +71,7 @@ def measure(name: str, count: int, size: int, work: Callable[[], object]) -> Non
 
 
 def one_file(files: list[Path], target: Path) -> None:
-    """The same bytes into one file, by the system's own copying, and on the disk at the end."""
+    """Copy the same bytes into one file with the system's copy call, and flush it to the disk."""
     with open(target, "wb") as out:
         for file in files:
             with open(file, "rb") as content:
@@ -81,7 +81,7 @@ def one_file(files: list[Path], target: Path) -> None:
 
 
 def many_files(files: list[Path], target: Path) -> None:
-    """Every file for itself, as `cp -r` does it."""
+    """Copy file by file, as `cp -r` does."""
     target.mkdir()
     for number, file in enumerate(files):
         shutil.copyfile(file, target / f"{number}.jpg")

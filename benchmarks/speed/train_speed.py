@@ -35,7 +35,7 @@ from benchmarks.speed.data_speed import WIDER_MEAN_BYTES, make
 from mirilla import config, console
 from mirilla.data import read_dataset
 from mirilla.data.convert import convert
-from mirilla.job import recipe
+from mirilla.job.options import RECIPES
 from mirilla.training.allocator import SETTINGS
 
 HERE = Path(__file__).resolve().parent
@@ -80,7 +80,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--recipe", choices=recipe.NAMES, default="tf1", help="default: the original's")
+    parser.add_argument("--recipe", choices=RECIPES, default="tf1", help="default: the original's")
     parser.add_argument("--layers", nargs="+", choices=("fused", "torch"), default=["fused"])
     parser.add_argument("--tensorflow-python", type=Path)
     parser.add_argument("--pictures", type=int)

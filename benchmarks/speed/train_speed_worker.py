@@ -19,6 +19,7 @@ from mirilla.batches.dataset import open_training_set
 from mirilla.batches.input import Batches
 from mirilla.config.to_spec import model_spec
 from mirilla.job import recipe
+from mirilla.job.options import RECIPES
 from mirilla.model import fused
 from mirilla.training.allocator import SETTINGS, keep_freed_memory
 from mirilla.training.learner import Trainer
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--recipe", choices=recipe.NAMES, default="tf1")
+    parser.add_argument("--recipe", choices=RECIPES, default="tf1")
     parser.add_argument("--layers", choices=("fused", "torch"), default="fused")
     parser.add_argument("--allocator", nargs="*", default=list(SETTINGS))
     parser.add_argument("--growth", type=int, default=0)

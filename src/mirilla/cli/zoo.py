@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 
+from mirilla.cli.arguments import add_options
+from mirilla.job.options import JobOptions
+
 NAME = "zoo"
 HELP = "list the named models: parameters, multiplications, memory on the bonnet, accuracy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "'mirilla run DATASET --model NAME' trains one."
-    parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the input in px (default: 256)")
+    add_options(parser, JobOptions, ("size_px",))
     parser.add_argument("--classes", type=int, default=1, metavar="N", help="number of classes (default: 1)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -33,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     found = []
     with progress("Compiling", len(zoo.names()), "models") as bar:
         for name in zoo.names():
-            pipeline = config.sample(args.classes, "train", "eval", "labels", height=args.size, width=args.size)
+            pipeline = config.sample(args.classes, "train", "eval", "labels", height=args.size_px, width=args.size_px)
             zoo.apply(name, pipeline)
             config.require(pipeline, ("model",))
             found.append((zoo.find(name), cost(model_spec(pipeline))))
@@ -55,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         for one, price in found
     ]
     columns = ("model", "parameters", "MACs", "anchors", "arena, bytes", "file, bytes", "doctor")
-    print_table(f"{args.size}x{args.size} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
+    print_table(f"{args.size_px}x{args.size_px} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
     for one, price in found:
         against = "" if price.runs else f" ({VERDICTS[price.findings[0].severity]}: {price.findings[0].what})"
         echo(f"{one.name}: {one.description}{against}")

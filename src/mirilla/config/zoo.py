@@ -58,7 +58,6 @@ _MODELS = (
     *_pair("kit-widest", 0.375, "three times as wide: the widest that fits the arena at 256 px"),
 )
 MODELS: Mapping[str, ZooModel] = {model.name: model for model in _MODELS}
-DEFAULT = "kit"
 
 # name -> {column: AP} on ilc2021, letterboxed, compiled for the bonnet; all trained in the same short way (on 28,800
 # images): benchmarks/accuracy.md, "The zoo"

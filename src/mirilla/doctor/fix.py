@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from mirilla.doctor import graph as doctor_graph
 from mirilla.doctor import region as doctor_region
@@ -22,6 +21,7 @@ from mirilla.findings import Finding
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.reference import Runner
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 PICTURES = 2  # of random numbers, on which both graphs are run
 

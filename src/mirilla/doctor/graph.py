@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
-
 from mirilla.doctor import network as doctor_network
 from mirilla.doctor import region as doctor_region
 from mirilla.doctor import rewrite as doctor_rewrite
@@ -22,6 +19,7 @@ from mirilla.findings import Finding, RuleError
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.lowering import VARIABLES, check_ops, data_inputs
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 REFUSED = frozenset({"Tile", "Max", "Prod", "Unpack"})
 TAKEN = frozenset({"dilations"})  # newer than TensorFlow 1.4, but the golden pair's graph has it

@@ -10,8 +10,8 @@ import numpy as np
 from mirilla.bonnet import memory_plan as planner
 from mirilla.bonnet import shapes
 from mirilla.bonnet.format import ARENA_BYTES, FP16, Model, Op
-from mirilla.bonnet.memory_plan import ArenaOverflow, Lifetime
-from mirilla.bonnet.shapes import Map
+from mirilla.bonnet.memory_plan import ArenaOverflow, LiveRange
+from mirilla.bonnet.shapes import FeatureMap
 from mirilla.doctor.network import constant_range, input_size, overflow
 from mirilla.doctor.rules import finding, in_order, some, with_rule
 from mirilla.findings import WARNING, Finding, RuleError
@@ -22,7 +22,7 @@ class ModelExamination:
     """What was found in a compiled model; `maps` holds every tensor's shape where they can be told."""
 
     findings: tuple[Finding, ...]
-    maps: dict[str, Map]
+    maps: dict[str, FeatureMap]
 
 
 def examine(model: Model, size: tuple[int, int] | None = None) -> ModelExamination:
@@ -71,7 +71,7 @@ def _missing_plans(model: Model) -> Iterator[Finding]:
         )
 
 
-def _first(model: Model, source: Map) -> Iterator[Finding]:
+def _first(model: Model, source: FeatureMap) -> Iterator[Finding]:
     name = model.ops[0].output or ""
     if source.depth != 3:
         yield finding(
@@ -90,7 +90,7 @@ def _first(model: Model, source: Map) -> Iterator[Finding]:
         )
 
 
-def _kernels(model: Model, maps: dict[str, Map]) -> Iterator[Finding]:
+def _kernels(model: Model, maps: dict[str, FeatureMap]) -> Iterator[Finding]:
     for op in model.ops:
         x, kernel = maps[op.inputs[0]], op.kernel
         if (
@@ -108,7 +108,7 @@ def _kernels(model: Model, maps: dict[str, Map]) -> Iterator[Finding]:
             )
 
 
-def _depths(model: Model, maps: dict[str, Map]) -> Iterator[Finding]:
+def _depths(model: Model, maps: dict[str, FeatureMap]) -> Iterator[Finding]:
     readers: dict[str, list[str]] = {}
     for op in model.ops:
         name = op.inputs[0]
@@ -127,7 +127,7 @@ def _depths(model: Model, maps: dict[str, Map]) -> Iterator[Finding]:
 
 def _plan(model: Model, size: tuple[int, int] | None) -> Iterator[Finding]:
     again = "Compile the graph with 'mirilla compile'."
-    blocks = planner.lifetimes(model, size)
+    blocks = planner.live_ranges(model, size)
     for one in blocks:
         if one.block.address + one.block.bytes > ARENA_BYTES:
             together = [other for other in blocks if other.first <= one.first <= other.last]
@@ -175,7 +175,7 @@ def _differ(old: Op, new: Op) -> bool:
     return old.plan != new.plan
 
 
-def _overlaps(blocks: list[Lifetime]) -> Iterator[tuple[Lifetime, Lifetime]]:
+def _overlaps(blocks: list[LiveRange]) -> Iterator[tuple[LiveRange, LiveRange]]:
     for index, one in enumerate(blocks):
         for other in blocks[index + 1 :]:
             together = one.first <= other.last and other.first <= one.last

@@ -128,7 +128,7 @@ def constant_range(name: str, values: np.ndarray) -> Iterator[Finding]:
 
 def _memory(graph: DeployGraph, legal: Legal) -> Iterator[Finding]:
     dims = {one.name: _four(one.values.shape) for one in legal.constants}
-    source = shapes.Map(*graph.input_shape, planar=True)
+    source = shapes.FeatureMap(*graph.input_shape, planar=True)
     try:
         plan_ops(legal.ops, dims, graph.input, source, graph.outputs)
     except ArenaOverflow as error:

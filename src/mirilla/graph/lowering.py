@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
 from mirilla.findings import ERROR, Finding, RuleError, breach
 from mirilla.graph import deploy
 from mirilla.graph.constants import FOLDED_OPS, evaluate, reciprocal_root
 from mirilla.protos.graphdef import constant_array
+from mirilla.protos.tensorflow_pb2 import NodeDef
 
 IDENTITIES = frozenset({"Identity", "StopGradient", "CheckNumerics", "Snapshot", "PreventGradient"})
 VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "ReadVariableOp"})

@@ -1,8 +1,8 @@
-"""In what order a compiled file lists its constants.
+"""The order in which a compiled file lists its constants.
 
-A loader cannot depend on it, but five orders are known from files, and byte-identity needs them. They follow
-from a hash map's history that is not fully understood, so they are kept as tables of short tokens
-(docs/bonnet-format.md, order of constants).
+A loader cannot depend on this order, but five orders are known from files, and byte-identical output needs them.
+They result from the history of a hash map that is not fully understood, so they are stored as tables of short tokens
+(docs/bonnet-format.md, The order of constants).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from mirilla.bonnet.legalise import Weights
+from mirilla.bonnet.lower import Weights
 from mirilla.errors import UsageError
 
-_EXTRA = {  # token -> the SSD's extra layers
+_EXTRA_LAYERS = {  # token -> the SSD's extra layer
     "x12": "Conv2d_13_pointwise_1_Conv2d_2_1x1_32",
     "x22": "Conv2d_13_pointwise_2_Conv2d_2_3x3_s2_64",
     "x13": "Conv2d_13_pointwise_1_Conv2d_3_1x1_16",
@@ -24,7 +24,8 @@ _EXTRA = {  # token -> the SSD's extra layers
 _FUSED, _UNFUSED = "BatchNorm/FusedBatchNorm", "BatchNorm/batchnorm/add_1"
 _SSD, _CLASSIFIER = "FeatureExtractor/MobilenetV1", "MobilenetV1"
 
-# name -> (batch norm's suffix, scope, tokens: w weights, B bias; c0 dN pN xMN layers, bN box, kN class)
+# name -> (suffix of the batch norm, scope, tokens). A token is w (weights) or B (bias) and a layer: c0, dN (depthwise),
+# pN (pointwise), xMN (extra layer), bN (box predictor), kN (class predictor), gemm or logits.
 _TABLES = {
     "O1": (
         _FUSED,
@@ -75,26 +76,30 @@ CHOICES = ("auto", *TABLES, "graph")
 
 
 def _expand(token: str, suffix: str, scope: str) -> str:
-    """A token's whole name."""
-    what, layer = token[0], token[1:]
-    bias = what == "B"
+    """The full name of a token's constant."""
+    is_bias, layer = token[0] == "B", token[1:]
     if layer == "gemm":
-        return "final_training_ops/Wx_plus_b/add/" + ("matmul_bias" if bias else "matmul/transpose_weights/transpose")
-    if layer == "logits" or layer[0] in "bk":
-        name = (
-            "MobilenetV1/Logits/Conv2d_1c_1x1"
-            if layer == "logits"
-            else f"BoxPredictor_{layer[1:]}/" + ("BoxEncodingPredictor" if layer[0] == "b" else "ClassPredictor")
+        return "final_training_ops/Wx_plus_b/add/" + (
+            "matmul_bias" if is_bias else "matmul/transpose_weights/transpose"
         )
-        return f"{name}/BiasAdd/conv_bias" if bias else f"{name}/weights"
+    if layer == "logits" or layer[0] in "bk":
+        name = _predictor(layer)
+        return f"{name}/BiasAdd/conv_bias" if is_bias else f"{name}/weights"
     if layer[0] == "x":
-        name, inner = _EXTRA[layer], scope
+        name, inner = _EXTRA_LAYERS[layer], scope
     else:
         kind = {"c": "", "d": "_depthwise", "p": "_pointwise"}[layer[0]]
         name, inner = f"Conv2d_{layer[1:]}{kind}", f"{scope}/MobilenetV1"
-    if bias:
+    if is_bias:
         return f"{inner}/{name}/{suffix}/conv_bias"
     return f"{scope}/{name}/" + ("depthwise_weights" if layer[0] == "d" else "weights")
+
+
+def _predictor(layer: str) -> str:
+    """Scope of a layer that predicts: the classifier's logits, or an SSD's boxes or classes."""
+    if layer == "logits":
+        return "MobilenetV1/Logits/Conv2d_1c_1x1"
+    return f"BoxPredictor_{layer[1:]}/" + ("BoxEncodingPredictor" if layer[0] == "b" else "ClassPredictor")
 
 
 @cache
@@ -105,7 +110,7 @@ def table(name: str) -> tuple[str, ...]:
 
 
 def arrange(constants: Sequence[Weights], choice: str = "auto") -> tuple[str, tuple[Weights, ...]]:
-    """Put constants in the order of a file.
+    """Sort constants into the order of a file.
 
     Args:
         constants: in any order.
@@ -113,23 +118,23 @@ def arrange(constants: Sequence[Weights], choice: str = "auto") -> tuple[str, tu
             the first table with the same names, else 'graph'.
 
     Returns:
-        The order taken, and the constants in it.
+        The order used, and the constants in that order.
 
     Raises:
-        UsageError: a table whose names are others than the model's, or no such choice.
+        UsageError: an unknown choice, or a table for other names than the model's.
     """
     by_name = {constant.name: constant for constant in constants}
     if choice not in CHOICES:
-        raise UsageError(f"There is no constant order '{choice}'.", f"Choose among {', '.join(CHOICES)}.")
-    for name in TABLES if choice == "auto" else () if choice == "graph" else (choice,):
+        raise UsageError(f"Unknown constant order '{choice}'.", f"Choose from: {', '.join(CHOICES)}.")
+    if choice in TABLES and set(table(choice)) != by_name.keys():
+        different = sorted(set(table(choice)) ^ by_name.keys())
+        raise UsageError(
+            f"The constant order {choice} is for a model with other names than this one ({len(different)} differ, "
+            f"the first is '{different[0]}').",
+            "Leave --constant-order at auto: any order works on the kit.",
+        )
+    candidates = TABLES if choice == "auto" else () if choice == "graph" else (choice,)
+    for name in candidates:
         if set(table(name)) == by_name.keys():
-            return name, tuple(by_name[one] for one in table(name))
-        if choice == name:
-            different = sorted(set(table(name)) ^ by_name.keys())
-            raise UsageError(
-                f"The constant order {name} is for models with other names than this one "
-                f"({len(different)} differ, '{different[0]}' first).",
-                "Leave --constant-order at auto: any order works on the kit.",
-            )
-    ordered = sorted(constants, key=lambda one: (not one.is_bias, -one.position))
-    return "graph", tuple(ordered)
+            return name, tuple(by_name[constant] for constant in table(name))
+    return "graph", tuple(sorted(constants, key=lambda constant: (not constant.is_bias, -constant.position)))
