@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mirilla.model import sync_batch_norm as synchronised
 from mirilla.model.layers import Layer, Predictor
+from mirilla.padding import same_padding
 
 
 class ConvBatchNormRelu6(nn.Module):
@@ -81,9 +82,3 @@ class BoxAndClassPredictor(nn.Module):
         if self.dropout:
             x = F.dropout(x, self.dropout, self.training)
         return boxes, self.classes(x).permute(0, 2, 3, 1).reshape(batch, -1, self.columns)
-
-
-def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """(before, after) of TensorFlow's SAME padding along one side."""
-    total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-    return total // 2, total - total // 2
