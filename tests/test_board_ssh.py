@@ -17,6 +17,7 @@ import pytest
 from helpers_board import Kit, is_whole, small_model, sshd, sshd_program
 from mirilla.board import install
 from mirilla.board.link import SshLink, explain
+from mirilla.board.payload import read_payload
 from mirilla.cli.main import main
 from mirilla.errors import BoardError
 
@@ -191,7 +192,7 @@ def test_a_wrong_hash(server, kit, models, capsys):
     old = kit.current.resolve()
     kit.program("tar", '#!/bin/sh\n/bin/tar "$@" && printf x >>"$4/face.binaryproto"\n')
     assert deploy(server, models[1], server.target) == 1
-    assert "SHA-256 differs" in capsys.readouterr().err
+    assert "SHA-256 of the copied files differs" in capsys.readouterr().err
     assert kit.current.resolve() == old
     assert kit.versions == [old.name]
 
@@ -202,7 +203,7 @@ def test_a_connection_cut_in_the_middle_of_the_copy(server, kit, models, tmp_pat
     """Half the archive has arrived and been unpacked there when one side is killed."""
     assert deploy(server, models[0], server.target) == 0
     old = kit.current.resolve()
-    pack = install.payload(models[1])
+    pack = read_payload(models[1])
     archive = install.archive(pack)
     script = install.install_script(pack, fetch='tar -xf - -C "$new"')
     # A tar that writes its process ids down, so that the right server process can be killed.

@@ -15,8 +15,9 @@ from helpers_data import dataset, picture, sample, wider_folder
 from mirilla.cli.main import main
 from mirilla.data import read_dataset
 from mirilla.data.check import check, check_boxes
-from mirilla.data.convert import MARKER, TARGETS, convert
+from mirilla.data.convert import MARKER, convert
 from mirilla.data.dataset import combine
+from mirilla.data.formats import WRITABLE
 from mirilla.data.statistics import box_sizes, statistics
 from mirilla.errors import DataError, MirillaError, UsageError
 
@@ -127,7 +128,7 @@ def test_combine_keeps_every_picture():
 # --- conversion refuses, and leaves nothing half-written
 
 
-@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("to", WRITABLE)
 def test_a_picture_that_vanishes_leaves_nothing(to, tmp_path):
     source = wider_folder(tmp_path / "src")
     found = read_dataset(source)

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mirilla.board.checks import JOY
-from mirilla.board.install import PROGRAM
 from mirilla.board.link import Link, Result
+from mirilla.board.payload import PROGRAM
 from mirilla.errors import BoardError, UsageError
 
 UNIT = "mirilla.service"

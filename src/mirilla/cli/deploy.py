@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mirilla.board.install import Payload
     from mirilla.board.link import Link
+    from mirilla.board.payload import Payload
     from mirilla.board.service import State
     from mirilla.findings import Finding
 
@@ -72,20 +72,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mirilla.board import bundle, checks, install, service
+    from mirilla.board.payload import read_payload
     from mirilla.console import echo
 
     options = service.parse_options(args.options)
     model, host = _items(args)
     if args.bundle:
-        pack = install.payload(model)
+        pack = read_payload(model)
         bundle.write(pack, args.bundle, options)
         echo(f"{args.bundle}: {pack.model}, version {pack.name}. Unpack it on the kit: sh mirilla-bundle/install.sh")
         return 0
     link = _link(args, host)
     if args.files_only:
-        return _files_only(link, install.payload(model, bonnet=False))
+        return _files_only(link, read_payload(model, bonnet=False))
     if args.check:
-        found = checks.findings(checks.probe(link), need_bytes=install.payload(model).size_bytes if model else 0)
+        found = checks.findings(checks.probe(link), need_bytes=read_payload(model).size_bytes if model else 0)
         _show(found)
         checks.require(found, host)
         echo(f"{host}: a model can run there.")
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.remove:
         return _remove(link)
-    return _deploy(link, install.payload(model), options, args)
+    return _deploy(link, read_payload(model), options, args)
 
 
 def _items(args: argparse.Namespace) -> tuple[str, str]:
@@ -211,7 +212,7 @@ def _files_only(link: Link, pack: Payload) -> int:
     import tempfile
     from pathlib import Path
 
-    from mirilla.board.install import SUMS
+    from mirilla.board.payload import SUMS
     from mirilla.console import echo
 
     # scp makes no folders above the one that it copies, so the whole tree is built here.

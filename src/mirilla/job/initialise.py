@@ -9,12 +9,12 @@ from pathlib import Path
 
 from mirilla import config
 from mirilla.console import progress
-from mirilla.data import combine, records
+from mirilla.data import combine, records, tfrecord
 from mirilla.data.convert import check_labels, convert
 from mirilla.data.dataset import EVAL, TRAIN
-from mirilla.data.read import _part_by_file_name as part_of_file
-from mirilla.data.read import record_files, select
-from mirilla.data.tfrecord import label_ids
+from mirilla.data.examples import label_ids
+from mirilla.data.read import select
+from mirilla.data.split import part_in_name
 from mirilla.errors import ConfigError, DataError, UsageError
 from mirilla.findings import WARNING, Finding
 from mirilla.job.datasets import Split, read_sources, split_sources
@@ -140,9 +140,9 @@ def _files_of_part(paths: Sequence[str], part: str) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         where, chosen = select(path)
-        files = record_files(where) if where.is_dir() else records.expand(str(where))
-        if all(part_of_file(file.name) for file in files):
-            files = [file for file in files if part_of_file(file.name) == (chosen or part)] or files
+        files = tfrecord.find(where) if where.is_dir() else records.expand(str(where))
+        if all(part_in_name(file.name) for file in files):
+            files = [file for file in files if part_in_name(file.name) == (chosen or part)] or files
         found += files
     return found
 

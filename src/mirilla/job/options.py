@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirilla.data import FORMATS
+from mirilla.data import formats
 from mirilla.errors import UsageError
 from mirilla.job.option_fields import AT_LEAST_1, MORE_THAN_0, Rule, check, option, required, same
 
@@ -143,7 +143,7 @@ class InitOptions:
     )
     eval_share: float = same(JobOptions, "eval_share")
     from_format: str | None = option(
-        None, "format of the data sets (default: recognised)", flag="--from", choices=FORMATS
+        None, "format of the data sets (default: recognised)", flag="--from", choices=formats.READABLE
     )
     label_map: Path | None = same(JobOptions, "label_map")
     steps: int | None = same(JobOptions, "steps", help="training steps", group="")
