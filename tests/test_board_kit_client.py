@@ -28,10 +28,10 @@ from PIL import Image
 
 from helpers_kit_program import kit_folder
 from mirilla.detect.detector import Detector
+from mirilla.emulator.bonnet import EmulatedBonnet
 from mirilla.emulator.camera import open_frames
 from mirilla.emulator.pixels import decode_jpeg
 from mirilla.emulator.server import Server
-from mirilla.emulator.state import Device
 
 pytestmark = pytest.mark.slow  # making the environment may take a while
 
@@ -116,7 +116,7 @@ def deployed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(photos: Path) -> Iterator[Server]:
-    with Server(Device(frames=open_frames(photos), fps=0), port=0) as one:
+    with Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=0) as one:
         yield one
 
 
@@ -227,9 +227,9 @@ def test_camera_gives_what_the_detector_gives(start, server: Server, deployed: P
     frames = [dict(frame, file=names[i % len(names)]) for i, frame in enumerate(kit.frames())][: len(names) + 1]
     assert assert_equals_detector(frames, deployed, photos) >= 8
     deadline = time.monotonic() + 10
-    while server.device._camera is not None and time.monotonic() < deadline:
+    while server.bonnet._camera is not None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert server.device._camera is None  # it ended its camera inference
+    assert server.bonnet._camera is None  # it ended its camera inference
 
 
 def test_sparse_saves_most_of_the_transfer(start, server: Server, photos: Path, monkeypatch: pytest.MonkeyPatch):
@@ -252,15 +252,15 @@ def test_sparse_saves_most_of_the_transfer(start, server: Server, photos: Path, 
 
 
 def test_firmware_without_sparse_outputs(start, photos: Path, deployed: Path, monkeypatch: pytest.MonkeyPatch):
-    from mirilla.emulator import sparse as server_sparse
+    from mirilla.emulator import sparse
 
     def refuse(outputs, configs):
         if configs:
             raise ValueError("no such thing as sparse configs")
         return {}
 
-    monkeypatch.setattr(server_sparse, "apply", refuse)
-    with Server(Device(frames=open_frames(photos), fps=0), port=0) as server:
+    monkeypatch.setattr(sparse, "to_sparse", refuse)
+    with Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=0) as server:
         kit = start(server.port, "--source", photos, "--once")
         assert kit.wait() == 0
         assert_equals_detector(kit.frames(), deployed, photos)
@@ -293,23 +293,23 @@ def test_another_programs_leftovers(start, deployed: Path, photos: Path):
     """A camera inference that still runs, and an older model, are cleared away."""
     from mirilla.protos import kit as protocol
 
-    device = Device(frames=open_frames(photos), fps=0)
+    bonnet = EmulatedBonnet(frames=open_frames(photos), fps=0)
     request = protocol.Request()
     request.load_model.model_name = "mirilla-0123456789abcdef"
     request.load_model.compute_graph = (deployed / "pikachu2_detector.binaryproto").read_bytes()
     shape = request.load_model.input_shape
     shape.batch, shape.height, shape.width, shape.depth = 1, 256, 256, 3
     request.load_model.input_normalizer.mean = request.load_model.input_normalizer.stddev = 128
-    assert device.answer(request).status.code == 0
+    assert bonnet.handle(request).status.code == 0
     request = protocol.Request()
     request.start_camera_inference.model_name = "mirilla-0123456789abcdef"
-    assert device.answer(request, "somebody else").status.code == 0
-    with Server(device, port=0) as server:
+    assert bonnet.handle(request, "somebody else").status.code == 0
+    with Server(bonnet, port=0) as server:
         kit = start(server.port, "--once")
         assert kit.wait() == 0, kit.said
         assert any("left running" in line for line in kit.said)
-        assert len(device._models) == 1
-        assert "mirilla-0123456789abcdef" not in device._models
+        assert len(bonnet._models) == 1
+        assert "mirilla-0123456789abcdef" not in bonnet._models
 
 
 def test_nobody_there(start, photos: Path):
@@ -347,7 +347,7 @@ def impostor(port: int, answer: bytes) -> Iterator[None]:
 @pytest.mark.parametrize("source", ["camera", "pictures"])
 def test_recovers_from_everything_in_turn(start, photos: Path, source: str):
     def emulator(port: int = 0) -> Server:
-        return Server(Device(frames=open_frames(photos), fps=0), port=port).start()
+        return Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=port).start()
 
     server = emulator()
     port = server.port
