@@ -11,7 +11,7 @@ from mirilla import boxes, files, shipped
 from mirilla.data.images import decode_rgb
 from mirilla.detect.detector import Detector
 from mirilla.errors import ModelError
-from mirilla.weights import read as weights
+from mirilla.weights import load as weights
 
 there = pytest.mark.skipif(
     not (shipped.FOLDER / shipped.FROZEN_GRAPH).is_file(), reason="no weights are in the package yet"
@@ -64,7 +64,7 @@ def test_compiled_for_the_bonnet_it_finds_the_same_face(tmp_path):
 def test_training_can_start_from_every_one_of_the_weights():
     from mirilla.model.layers import architecture
 
-    start = weights.load(shipped.default_weights()).variables
+    start = weights.load_weights(shipped.default_weights()).variables
     spec = Detector.load().card.spec
     for name, shape, _ in architecture(spec).variables():
         assert start[name].shape == tuple(shape), name
