@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from mirilla.board.service import State
     from mirilla.findings import Finding
 
-NAME = "deploy"
-HELP = "deploy a compiled model to a Vision Kit over SSH; run it there, roll back, remove"
 
 EXAMPLE = """examples:
   mirilla deploy --check pi@raspberrypi.local
