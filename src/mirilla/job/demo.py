@@ -16,7 +16,7 @@ from mirilla.report import pictures
 from mirilla.toy import dataset as toy
 
 SIZE_PX, EVAL_PICTURES = 128, 80  # at half the usual side a step costs a third
-_DRAWING_VERSION = 3  # of the drawing code: a new version draws the pictures again
+_DRAWING_VERSION = 4  # of the drawing code: a new version draws the pictures again
 
 
 def run_demo(options: DemoOptions) -> Outcome:
