@@ -22,9 +22,9 @@ from PIL import Image
 
 from mirilla import boxes as geometry
 from mirilla.bonnet.run import CompiledModel
+from mirilla.emulator.bonnet import EmulatedBonnet
 from mirilla.emulator.camera import open_frames
 from mirilla.emulator.server import Server
-from mirilla.emulator.state import Device
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.box_coder import decode
 from mirilla.model.spec import AnchorSpec, BoxCoderSpec
@@ -104,7 +104,7 @@ def kit_models(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask(environment: Path, photos: Path, kit_models: Path) -> Iterator[Ask]:
     """Run a job of helpers_kit_client.py against a fresh emulator; gives what it prints."""
     script = Path(__file__).with_name("helpers_kit_client.py")
-    with Server(Device(frames=open_frames(photos), fps=0), port=0) as server:
+    with Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=0) as server:
 
         def run(job: str, **arguments: object) -> Any:
             variables = {

@@ -25,10 +25,11 @@ from helpers_bonnet_run import conv, pixels_model
 from helpers_process import heed_ctrl_c
 from mirilla.bonnet import format
 from mirilla.bonnet.run import CompiledModel
-from mirilla.emulator import sparse as server_sparse
+from mirilla.emulator import sparse
+from mirilla.emulator.bonnet import MAX_MODELS, EmulatedBonnet
 from mirilla.emulator.camera import Clock, FolderFrames, open_frames
+from mirilla.emulator.models import LoadedModel
 from mirilla.emulator.server import Server
-from mirilla.emulator.state import MOST_MODELS, Device, Loaded
 from mirilla.errors import DataError, MirillaError
 from mirilla.protos import kit as protocol
 from mirilla.protos.kit_pb2 import FloatTensor, Request, Response
@@ -93,7 +94,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[Server]:
-    with Server(Device(frames=open_frames(folder), fps=0), port=0, message_s=1.0) as one:
+    with Server(EmulatedBonnet(frames=open_frames(folder), fps=0), port=0, message_s=1.0) as one:
         yield one
 
 
@@ -181,8 +182,8 @@ def test_bad_pictures_are_refused_and_the_connection_lives(server: Server):
     with Kit(server) as kit:
         kit.load()
         whole = jpeg(np.zeros((64, 64, 3), np.uint8))
-        assert failed(kit.look(b"no picture"), "ImageInference: not a whole JPEG")
-        assert failed(kit.look(whole[: len(whole) // 2]), "ImageInference: not a whole JPEG")
+        assert failed(kit.look(b"no picture"), "ImageInference: not a complete JPEG")
+        assert failed(kit.look(whole[: len(whole) // 2]), "ImageInference: not a complete JPEG")
         assert failed(kit.look(b""), "no data")
         assert failed(kit.look(bytes(191), (8, 8, 3)), "192 are needed")
         assert failed(kit.look(bytes(192), (8, 8, 2)), "depth")
@@ -190,7 +191,7 @@ def test_bad_pictures_are_refused_and_the_connection_lives(server: Server):
         assert failed(kit.look(b"x", (1 << 30, 1 << 30, 3)), "32000000 pixels")
         png = io.BytesIO()
         Image.new("RGB", (8, 8)).save(png, "PNG")
-        assert failed(kit.look(png.getvalue()), "not a whole JPEG")
+        assert failed(kit.look(png.getvalue()), "not a complete JPEG")
         bomb = bytearray(whole)
         at = bomb.index(b"\xff\xc0") + 5
         for side in (6000, 65535):
@@ -243,7 +244,7 @@ def test_a_model_that_asks_for_too_much(server: Server):
 
 def test_only_so_many_models(server: Server):
     with Kit(server) as kit:
-        for index in range(MOST_MODELS):
+        for index in range(MAX_MODELS):
             assert fine(kit.load(str(index)))
         assert failed(kit.load("more"), "unload one first")
         assert fine(kit.load("0"))  # the same name again takes no more place
@@ -263,8 +264,8 @@ def test_firmware_system_and_unknown_requests(server: Server):
 
 
 def test_reset_forgets_what_clients_loaded():
-    loaded = Loaded(CompiledModel(pixels_model()), 8, 8, 0.0, 1.0)
-    with Server(Device(preloaded={"mine": loaded}), port=0) as server, Kit(server) as kit:
+    loaded = LoadedModel(CompiledModel(pixels_model()), 8, 8, 0.0, 1.0)
+    with Server(EmulatedBonnet(preloaded={"mine": loaded}), port=0) as server, Kit(server) as kit:
         kit.load("other")
         assert sorted(kit.state().loaded_models) == ["mine", "other"]
         assert fine(kit.ask(unload_model={"model_name": "mine"}))
@@ -325,7 +326,7 @@ def test_camera_stops_when_its_client_goes(server: Server):
 
 
 def test_stop_ends_a_waiting_camera_request(folder: Path):
-    with Server(Device(frames=open_frames(folder), fps=0.01), port=0) as server, Kit(server) as one:
+    with Server(EmulatedBonnet(frames=open_frames(folder), fps=0.01), port=0) as server, Kit(server) as one:
         one.load()
         one.ask(start_camera_inference={"model_name": "m"})
         assert fine(one.ask(camera_inference={}))  # the first frame is there at once, the second in 100 s
@@ -340,7 +341,7 @@ def test_stop_ends_a_waiting_camera_request(folder: Path):
 
 
 def test_no_camera():
-    with Server(Device(), port=0) as server, Kit(server) as kit:
+    with Server(EmulatedBonnet(), port=0) as server, Kit(server) as kit:
         kit.load()
         assert failed(kit.ask(start_camera_inference={"model_name": "m"}), "There is no camera")
         assert kit.ask(get_camera_state={}).camera_state.width == 0
@@ -386,23 +387,23 @@ def test_frames_of_folders_and_videos(folder: Path, tmp_path: Path):
 
 def test_threshold_by_hand():
     data = np.array([9, 1, 5, 9, 7, 2, 8, 3], np.float32)  # as (2, 4)
-    values, places = server_sparse.threshold(data, (2, 4), 2, 10, ((1, 0),))
+    values, places = sparse.threshold(data, (2, 4), 2, 10, ((1, 0),))
     assert values.tolist() == [9, 8, 5, 3]  # 9 and 7 in column 0 are ignored; 2 is not above 2
     assert places.tolist() == [[0, 3], [1, 2], [0, 2], [1, 3]]
-    values, places = server_sparse.threshold(data, (8,), 2, 2)
+    values, places = sparse.threshold(data, (8,), 2, 2)
     assert values.tolist() == [9, 9]
     assert places.tolist() == [[0], [3]]
-    assert server_sparse.threshold(data, (8,), 100, 5)[1].shape == (0, 1)
-    assert len(server_sparse.threshold(np.full(4, np.nan, np.float32), (4,), 0, 4)[0]) == 0
+    assert sparse.threshold(data, (8,), 100, 5)[1].shape == (0, 1)
+    assert len(sparse.threshold(np.full(4, np.nan, np.float32), (4,), 0, 4)[0]) == 0
 
 
 def test_from_sparse_by_hand():
     data = np.arange(12, dtype=np.float32)  # 3 places of 4 values
     kept = np.array([[2, 1], [0, 1], [2, 3]])
-    values, places = server_sparse.from_sparse(data, (3,), kept, (1,))
+    values, places = sparse.from_sparse(data, (3,), kept, (1,))
     assert places.tolist() == [[2], [0]]
     assert values.tolist() == [8, 9, 10, 11, 0, 1, 2, 3]
-    values, places = server_sparse.from_sparse(data, (3,), np.zeros((0, 2), np.int64), (1,))
+    values, places = sparse.from_sparse(data, (3,), np.zeros((0, 2), np.int64), (1,))
     assert (values.tolist(), places.shape) == ([], (0, 1))
 
 
@@ -413,7 +414,7 @@ def test_from_sparse_by_hand():
     st.lists(st.tuples(st.integers(0, 1), st.integers(0, 2)), max_size=2),
 )
 def test_threshold_matches_plain_python(data, above, top_k, ignored):
-    values, places = server_sparse.threshold(np.array(data, np.float32), (2, 3), above, top_k, tuple(ignored))
+    values, places = sparse.threshold(np.array(data, np.float32), (2, 3), above, top_k, tuple(ignored))
     kept = [
         (-v, i)
         for i, v in enumerate(data)
@@ -547,7 +548,7 @@ def test_a_client_that_sends_for_ever_and_never_reads(server: Server):
 
 
 def test_too_many_connections(folder: Path):
-    with Server(Device(), port=0, most_connections=2) as server:
+    with Server(EmulatedBonnet(), port=0, max_connections=2) as server:
         with Kit(server) as one, Kit(server) as two:
             assert fine(one.ask(get_system_info={}))
             assert fine(two.ask(get_system_info={}))
@@ -563,7 +564,7 @@ def test_too_many_connections(folder: Path):
 
 
 def test_idle_connections_are_closed():
-    with Server(Device(), port=0, idle_s=0.2) as server:
+    with Server(EmulatedBonnet(), port=0, idle_s=0.2) as server:
         with Kit(server) as kit:
             assert fine(kit.ask(get_system_info={}))
             assert kit.closed()
@@ -594,25 +595,25 @@ def test_several_clients_at_once(server: Server):
 
 
 def test_stop_closes_connections_and_frees_the_port():
-    server = Server(Device(), port=0).start()
+    server = Server(EmulatedBonnet(), port=0).start()
     with Kit(server) as kit:
         kit.ask(get_system_info={})
         server.stop()
         assert kit.closed()
-    with Server(Device(), port=server.port) as again:
+    with Server(EmulatedBonnet(), port=server.port) as again:
         assert answers(again)
 
 
 def test_address_that_cannot_be_used(server: Server):
     with pytest.raises(MirillaError, match="Cannot listen"):
-        Server(Device(), port=server.port)
+        Server(EmulatedBonnet(), port=server.port)
 
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     photos = tmp_path_factory.mktemp("photos")
     Image.new("RGB", (8, 8)).save(photos / "0.png")
-    with Server(Device(frames=open_frames(photos), fps=0), port=0, message_s=0.3, idle_s=5) as one:
+    with Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=0, message_s=0.3, idle_s=5) as one:
         yield one
 
 

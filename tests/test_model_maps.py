@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers_kit_program import program
 from mirilla import config, graph
+from mirilla.board.kit.decode import decode_box
+from mirilla.board.kit.model import Model
 from mirilla.bonnet import compile as bonnet_compile
 from mirilla.bonnet import format as bonnet_format
 from mirilla.bonnet.run import CompiledModel
@@ -23,7 +24,7 @@ from mirilla.model.card import ModelCard, dumps, loads
 from mirilla.model.layers import MAP_LAYERS, architecture, first_maps, map_stride
 from mirilla.model.spec import AnchorSpec, ModelSpec
 from mirilla.targets import frozen_graph
-from mirilla.targets.anchor_graph import evaluate_anchors
+from mirilla.targets.foreign import evaluate_anchors
 from test_targets_frozen_graph import random_weights
 
 STRIDE_8 = ("Conv2d_5_pointwise", "Conv2d_11_pointwise", "Conv2d_13_pointwise")
@@ -119,7 +120,7 @@ def test_config_with_other_maps_than_anchors_is_refused():
     del short.mirilla.anchor_map[5:]
     (only,) = errors(short)
     assert "anchor_map" in only
-    assert "there are 5" in only
+    assert "has 5 entries" in only
     assert "6 feature maps" in only
     short.model.ssd.anchor_generator.ssd_anchor_generator.num_layers = 5
     assert any("num_layers" in one and "6" in one for one in errors(short))
@@ -252,9 +253,9 @@ def test_arena_keeps_the_fine_map_until_its_predictors_have_run():
 
 
 def test_kits_decoder_takes_them():
-    kit = program.Model(json.loads(dumps(ModelCard(SPEC, FACE))), b"graph", "model.json")
+    kit = Model(json.loads(dumps(ModelCard(SPEC, FACE))), b"graph", "model.json")
     assert len(kit.anchors) == len(ModelCard(SPEC, FACE).anchors_yxyx)
-    box = program.decode(kit, 2 * 33, [0.0] * 4)  # two anchors a place, 32 places a row: row 1, column 1
+    box = decode_box(kit, 2 * 33, [0.0] * 4)  # two anchors a place, 32 places a row: row 1, column 1
     centre, (h, w) = 1.5 / 32, BOXES[0][0]
     np.testing.assert_allclose(box, (centre - h / 2, centre - w / 2, centre + h / 2, centre + w / 2), atol=1e-6)
 

@@ -25,7 +25,7 @@ from mirilla.model import fused
 from mirilla.training import distillation, distributed
 from mirilla.training.allocator import keep_freed_memory
 from mirilla.training.distributed import Group
-from mirilla.training.learner import Trainer
+from mirilla.training.learner import Learner
 from mirilla.training.log import Log
 from mirilla.training.losses import Losses
 from mirilla.training.plan import training_plan
@@ -42,14 +42,14 @@ LOG_EVERY_STEPS = 20
 class Result:
     """What a run came to. `images_per_s` is the mean of this run, 0 when there was nothing left to do.
 
-    leads: whether this process is the one of several that writes and speaks.
+    is_main: whether this process is rank 0, the one that writes files and prints.
     """
 
     step: int
     checkpoint: Path
     images_per_s: float
     seconds: float
-    leads: bool = True
+    is_main: bool = True
 
 
 def train(
@@ -84,37 +84,37 @@ def train(
     precision = precision or pipeline.mirilla.precision
     if precision not in PRECISIONS:
         raise UsageError(f"precision '{precision}' is not known.", f"Use one of: {', '.join(PRECISIONS)}.")
-    place = pick_device(distributed.own_device(device or pipeline.mirilla.device))
-    with distributed.joined(str(place)) as group, console.muted(not group.leads):
-        finished = _finished(pipeline, model_dir, num_steps) if group.leads else None
+    place = pick_device(distributed.device_of_rank(device or pipeline.mirilla.device))
+    with distributed.process_group(str(place)) as group, console.muted(not group.is_main):
+        finished = _finished(pipeline, model_dir, num_steps) if group.is_main else None
         if group.any(finished is not None, place):
-            return finished or Result(num_steps or pipeline.train_config.num_steps, model_dir, 0.0, 0.0, group.leads)
-        with group.in_turn():
-            trainer, data, last, previous = _prepared(
+            return finished or Result(num_steps or pipeline.train_config.num_steps, model_dir, 0.0, 0.0, group.is_main)
+        with group.main_process_first():
+            learner, data, last, previous = _prepared(
                 pipeline, model_dir, num_steps, place, group, precision, config_path
             )
-        metadata = {"seed": str(trainer.plan.seed), "config": _config_hash(pipeline), "data": data.key}
-        if group.leads:
+        metadata = {"seed": str(learner.plan.seed), "config": _config_hash(pipeline), "data": data.key}
+        if group.is_main:
             if previous is not None:
                 saved = checkpoints.load(previous)
                 _warn_of_changes(saved, metadata)
-                trainer.restore(saved)
+                learner.restore(saved)
                 console.echo(f"going on from {previous.name}")
             config.save(model_dir / "pipeline.config", pipeline)
-        trainer.copy_leaders()
-        step = trainer.state.step
+        learner.broadcast_from_main()
+        step = learner.state.step
         if last is not None and step and step >= last:
             console.echo(f"step {step} of {last}: nothing left to do")
-            return Result(step, previous or checkpoints.path_of(model_dir, step), 0.0, 0.0, group.leads)
+            return Result(step, previous or checkpoints.path_of(model_dir, step), 0.0, 0.0, group.is_main)
         shared = f", batches shared by {group.size} processes" if group.size > 1 else ""
         console.echo(
-            f"training {trainer.spec.feature_extractor} x{trainer.spec.depth_multiplier:g} at "
-            f"{trainer.spec.height_px}x{trainer.spec.width_px} on {place}{shared}: {len(data.objects)} pictures, "
-            f"{sum(p.numel() for p in trainer.network.parameters()):,} parameters, "
+            f"training {learner.spec.feature_extractor} x{learner.spec.depth_multiplier:g} at "
+            f"{learner.spec.height_px}x{learner.spec.width_px} on {place}{shared}: {len(data.objects)} pictures, "
+            f"{sum(p.numel() for p in learner.network.parameters()):,} parameters, "
             f"steps {step} to {last if last is not None else 'until stopped'}"
         )
-        with fused.taking_threads(place.type == "cpu" and trainer.network.fused):
-            return _loop(trainer, data, model_dir, last, metadata, device_batches)
+        with fused.threads_for_kernels(place.type == "cpu" and learner.network.use_kernels):
+            return _loop(learner, data, model_dir, last, metadata, device_batches)
 
 
 def _finished(pipeline: config.Pipeline, model_dir: Path, num_steps: int | None) -> Result | None:
@@ -140,8 +140,8 @@ def _prepared(
     group: Group,
     precision: str,
     config_path: Path | None,
-) -> tuple[Trainer, TrainingSet, int | None, Path | None]:
-    """A trainer, its data, the last step, and the checkpoint to go on from."""
+) -> tuple[Learner, TrainingSet, int | None, Path | None]:
+    """A learner, its data, the last step, and the checkpoint to go on from."""
     for finding in config.require(pipeline, ("model", "train"), config_path):
         if finding.severity == "warning":
             console.warn(str(finding))
@@ -152,9 +152,9 @@ def _prepared(
     with explaining(model_dir):
         model_dir.mkdir(parents=True, exist_ok=True)
     previous = checkpoints.newest(model_dir)
-    trainer = Trainer(spec, plan, place, group, precision)
-    if previous is None and group.leads:  # before the data, whose reading may take minutes
-        _fine_tune(trainer, pipeline, model_dir)
+    learner = Learner(spec, plan, place, group, precision)
+    if previous is None and group.is_main:  # before the data, whose reading may take minutes
+        _fine_tune(learner, pipeline, model_dir)
     data = open_training_set(pipeline, spec, model_dir / "cache")
     if plan.num_epochs is not None:
         end = plan.num_epochs * len(data.objects) // plan.batch_size
@@ -165,46 +165,46 @@ def _prepared(
                 "Remove num_epochs, or lower train_config.batch_size.",
             )
         last = end if last is None else min(last, end)
-    return trainer, data, last, previous
+    return learner, data, last, previous
 
 
-def _fine_tune(trainer: Trainer, pipeline: config.Pipeline, model_dir: Path) -> None:
+def _fine_tune(learner: Learner, pipeline: config.Pipeline, model_dir: Path) -> None:
     """Start from train_config.fine_tune_checkpoint, where it is set."""
     options = restoring.options_of(pipeline)
     if options is None:
         return
-    variables, made, note = restoring.restore(trainer.network.get_weights(), options)
-    trainer.restore(Checkpoint(0, variables, {}))
+    variables, made, note = restoring.restore(learner.network.get_weights(), options)
+    learner.restore(Checkpoint(0, variables, {}))
     write_text(model_dir / restoring.DETAILS, restoring.details(made, options, note))
     console.echo(f"{restoring.summary(made, options, note)}. All names: {model_dir / restoring.DETAILS}")
 
 
 def _loop(
-    trainer: Trainer,
+    learner: Learner,
     data: TrainingSet,
     model_dir: Path,
     last: int | None,
     metadata: dict[str, str],
     device_batches: bool | None,
 ) -> Result:
-    plan, state, group = trainer.plan, trainer.state, trainer.group
-    teacher = None if plan.distillation is None else distillation.load(plan.distillation, data.labels, trainer.spec)
+    plan, state, group = learner.plan, learner.state, learner.group
+    teacher = None if plan.distillation is None else distillation.load(plan.distillation, data.labels, learner.spec)
     batches = Batches(
         data.pictures,
         data.objects,
-        trainer.spec,
+        learner.spec,
         plan.batch_size,
         plan.augmentations,
         plan.seed,
         plan.shuffle,
         plan.input_recipe,
         last,
-        group.part(plan.batch_size),
+        group.shard(plan.batch_size),
         teacher,
     )
-    log = Log(model_dir, state.step) if group.leads else None
+    log = Log(model_dir, state.step) if group.is_main else None
     keeper = checkpoints.Keeper(model_dir, plan.keep_every_hours)
-    runner = step_runner(trainer, batches, data, last, device_batches)
+    runner = step_runner(learner, batches, data, last, device_batches)
     start_step, started = state.step, time.monotonic()
     saved_at, logged_at, logged_step = started, started, state.step
     remaining = None if last is None else last - state.step
@@ -217,31 +217,31 @@ def _loop(
                     losses = runner.step()
                 except DataError:  # of a picture, maybe the last to be decoded: the steps before it are not lost
                     if log is not None and state.step > start_step:
-                        keeper.save(trainer.checkpoint(metadata))
+                        keeper.save(learner.checkpoint(metadata))
                     raise
-                if state.step % LOG_EVERY_STEPS == 0 or trainer.device.type == "cpu" or state.step == last:
+                if state.step % LOG_EVERY_STEPS == 0 or learner.device.type == "cpu" or state.step == last:
                     _check(losses, state.step, rate)
-                    stopped = group.any(stop.is_set(), trainer.device)  # all stop at the same step
+                    stopped = group.any(stop.is_set(), learner.device)  # all stop at the same step
                 bar.advance(1)
                 now = time.monotonic()
                 if state.step % LOG_EVERY_STEPS == 0 or state.step == last:
                     speed = (state.step - logged_step) * plan.batch_size / max(now - logged_at, 1e-9)
                     logged_at, logged_step = now, state.step
-                    entry = _entry(trainer, losses, rate, speed)
+                    entry = _entry(learner, losses, rate, speed)
                     if log is not None:
                         log.write(entry)
-                    note = _summary(entry, trainer.state.step, last, now - started, state.step - start_step)
+                    note = _summary(entry, learner.state.step, last, now - started, state.step - start_step)
                     there, count = data.pictures.there, len(data.pictures)
                     bar.note(note if there == count else f"{note}, {there} of {count} pictures decoded")
                 every = plan.checkpoint_every_steps
                 due = state.step % every == 0 if every else now - saved_at > CHECKPOINT_EVERY_S
                 ends = state.step == last or stopped
-                statistics = trainer.average_statistics(batches) if ends else {}
+                statistics = learner.average_statistics(batches) if ends else {}
                 if log is not None and (due or ends):
-                    keeper.save(trainer.checkpoint(metadata, statistics))
+                    keeper.save(learner.checkpoint(metadata, statistics))
                     log.flush()
                     saved_at = now
-            group.wait()  # until the last checkpoint is there
+            group.barrier()  # until the last checkpoint is there
         finally:
             runner.close()
             if log is not None:
@@ -252,7 +252,7 @@ def _loop(
     if stopped:
         console.echo(f"stopped at step {state.step}; {path} holds everything. The same command goes on from there.")
         raise KeyboardInterrupt
-    return Result(state.step, path, done * plan.batch_size / max(seconds, 1e-9), seconds, group.leads)
+    return Result(state.step, path, done * plan.batch_size / max(seconds, 1e-9), seconds, group.is_main)
 
 
 def _check(losses: Losses, step: int, rate: float) -> None:
@@ -268,10 +268,10 @@ def _check(losses: Losses, step: int, rate: float) -> None:
     )
 
 
-def _entry(trainer: Trainer, losses: Losses, rate: float, speed: float) -> dict:
-    regularization = float(trainer.parameters.regularization())
+def _entry(learner: Learner, losses: Losses, rate: float, speed: float) -> dict:
+    regularization = float(learner.parameters.regularization())
     return {
-        "step": trainer.state.step,
+        "step": learner.state.step,
         "loss": round(float(losses.localization + losses.classification) + regularization, 6),
         "localization_loss": round(float(losses.localization), 6),
         "classification_loss": round(float(losses.classification), 6),

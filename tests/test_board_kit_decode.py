@@ -12,12 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers_kit_program import program
 from mirilla import postprocess
+from mirilla.board.kit.decode import dense_candidates, detections, min_logit, sparse_candidates
+from mirilla.board.kit.errors import Fault
+from mirilla.board.kit.model import Model
+from mirilla.board.kit.result import is_sparse, read_result
 from mirilla.bonnet.run import CompiledModel
 from mirilla.boxes import Letterbox
 from mirilla.detections import Detections
-from mirilla.emulator import sparse as server_sparse
+from mirilla.emulator import sparse
 from mirilla.labels import LabelMap
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.box_coder import encode
@@ -31,7 +34,7 @@ def kit_model(spec: ModelSpec, anchors: np.ndarray | None = None, threshold: flo
     """The kit's model, by way of the text of a model.json."""
     labels = LabelMap.from_names([f"thing{i}" for i in range(spec.num_classes)])
     card = ModelCard(spec, labels, anchors, threshold=threshold)
-    return program.Model(json.loads(dumps(card)), b"graph", "model.json")
+    return Model(json.loads(dumps(card)), b"graph", "model.json")
 
 
 def random_outputs(seed: int, anchors: np.ndarray, classes: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -49,23 +52,23 @@ def random_outputs(seed: int, anchors: np.ndarray, classes: int, spread: float) 
 
 def kit_dense(model, codes: np.ndarray, logits: np.ndarray, threshold: float, scale=(1.0, 1.0)) -> list:
     flat = codes.ravel().tolist()
-    found = program.candidates_dense(model, logits.ravel().tolist(), threshold)
-    return program.detections(model, found, lambda anchor: flat[4 * anchor : 4 * anchor + 4], scale)
+    found = dense_candidates(model, logits.ravel().tolist(), threshold)
+    return detections(model, found, lambda anchor: flat[4 * anchor : 4 * anchor + 4], scale)
 
 
 def kit_sparse(model, codes: np.ndarray, logits: np.ndarray, threshold: float) -> list:
     """As the bonnet would thin the outputs."""
-    least = program.least_logit(model, max(threshold, model.score_threshold))
-    values, places = server_sparse.threshold(logits.ravel(), logits.shape, least, logits.size, ((1, 0),))
-    few, rows = server_sparse.from_sparse(codes.ravel(), (len(codes),), places, (1,))
+    least = min_logit(model, max(threshold, model.score_threshold))
+    values, places = sparse.threshold(logits.ravel(), logits.shape, least, logits.size, ((1, 0),))
+    few, rows = sparse.from_sparse(codes.ravel(), (len(codes),), places, (1,))
     where = {int(row[0]): 4 * i for i, row in enumerate(rows)}
-    found = program.candidates_sparse(model, [tuple(one) for one in places.tolist()], values.tolist(), threshold)
+    found = sparse_candidates(model, [tuple(one) for one in places.tolist()], values.tolist(), threshold)
     flat = few.tolist()
-    return program.detections(model, found, lambda anchor: flat[where[anchor] : where[anchor] + 4])
+    return detections(model, found, lambda anchor: flat[where[anchor] : where[anchor] + 4])
 
 
 def assert_same(ours: list, wanted: Detections) -> None:
-    assert [one.kind for one in ours] == wanted.classes.tolist()
+    assert [one.class_id for one in ours] == wanted.classes.tolist()
     np.testing.assert_allclose([one.score for one in ours], wanted.scores, atol=3e-7)
     boxes = np.array([one.box_yxyx for one in ours]).reshape(-1, 4)
     np.testing.assert_allclose(boxes, wanted.boxes_yxyx, atol=2e-6)
@@ -148,27 +151,56 @@ def test_extreme_outputs():
 def test_garbage_is_a_fault():
     model = kit_model(ModelSpec(num_classes=1))
     for places, values in (([(0, 1)], []), ([(1278, 1)], [1.0]), ([(0, 2)], [1.0]), ([(-1, 1)], [1.0])):
-        with pytest.raises(program.Fault):
-            program.candidates_sparse(model, places, values, 0.5)
-    with pytest.raises(program.Fault, match="2555 logits"):
-        program.candidates_dense(model, [0.0] * 2555, 0.5)
+        with pytest.raises(Fault):
+            sparse_candidates(model, places, values, 0.5)
+    with pytest.raises(Fault, match="2555 logits"):
+        dense_candidates(model, [0.0] * 2555, 0.5)
+
+
+def result(codes, logits, window=(0, 0, 400, 200), size=(400, 200)) -> SimpleNamespace:
+    """A result as Google's client returns it. Outputs are (values, indices)."""
+    tensors = {
+        name: SimpleNamespace(data=values, indices=[SimpleNamespace(values=index) for index in indices])
+        for name, (values, indices) in (("concat", codes), ("concat_1", logits))
+    }
+    x, y, width, height = window
+    window = SimpleNamespace(x=x, y=y, width=width, height=height)
+    return SimpleNamespace(tensors=tensors, window=window, width=size[0], height=size[1])
 
 
 def test_window_of_a_result():
     model = kit_model(ModelSpec(num_classes=1))
-    bonnet = object.__new__(program.Bonnet)
-    bonnet._model, bonnet._threshold, bonnet.sparse, bonnet._proven = model, 0.5, True, False
-    tensors = {
-        "concat": SimpleNamespace(data=[0.0] * 4, indices=[SimpleNamespace(values=[1277])]),
-        "concat_1": SimpleNamespace(data=[3.0], indices=[SimpleNamespace(values=[1277, 1])]),
-    }
-    whole = SimpleNamespace(x=0, y=0, width=400, height=200)
-    part = SimpleNamespace(x=100, y=50, width=200, height=100)
-    (a,), (b,) = (
-        bonnet.detections(SimpleNamespace(tensors=tensors, window=window, width=400, height=200))
-        for window in (whole, part)
-    )
-    np.testing.assert_allclose(np.array(b.box_yxyx), np.array(a.box_yxyx) / 2 + 0.25)
+    codes, logits = ([0.0] * 4, [[1277]]), ([3.0], [[1277, 1]])
+    (whole,) = read_result(model, result(codes, logits), True, 0.5)
+    (part,) = read_result(model, result(codes, logits, (100, 50, 200, 100)), True, 0.5)
+    np.testing.assert_allclose(np.array(part.box_yxyx), np.array(whole.box_yxyx) / 2 + 0.25)
+
+
+def test_sparse_and_whole_results():
+    model = kit_model(ModelSpec(num_classes=1))
+    whole = result(([0.0] * 5112, []), ([0.0, 3.0] * 1278, []))
+    assert not is_sparse(model, whole, requested=True)  # a firmware that ignores the request
+    assert len(read_result(model, whole, False, 0.5)) > 0
+    nothing = result(([], []), ([], []))
+    assert is_sparse(model, nothing, requested=True)
+    assert not is_sparse(model, nothing, requested=False)
+    assert read_result(model, nothing, True, 0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("codes", "logits", "sparse", "message"),
+    [
+        (([0.0] * 4, [[1277]]), ([3.0], [[1277, 1, 0]]), True, "number of dimensions"),
+        (([0.0] * 4, [[1277, 0]]), ([3.0], [[1277, 1]]), True, "number of dimensions"),
+        (([0.0] * 3, [[1277]]), ([3.0], [[1277, 1]]), True, "3 box codes for 1 anchors"),
+        (([0.0] * 4, [[1276]]), ([3.0], [[1277, 1]]), True, "without its box codes"),
+        (([0.0] * 4, []), ([3.0, 3.0] * 1278, []), False, "4 box codes, but model.json has 1278"),
+        (([], []), ([], []), False, "0 box codes"),
+    ],
+)
+def test_results_that_do_not_fit(codes, logits, sparse: bool, message: str):
+    with pytest.raises(Fault, match=message):
+        read_result(kit_model(ModelSpec(num_classes=1)), result(codes, logits), sparse, 0.5)
 
 
 @pytest.mark.parametrize("name", ["pikachu2_detector", "card_detector"])
