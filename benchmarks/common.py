@@ -1,6 +1,6 @@
-"""What several benchmarks share: the photos beside the project, the peers, records to learn from, tables.
+"""Code that several benchmarks share: photos, peers, training records, tables.
 
-Photos, peers and ImageNet weights lie in ../shared beside the project and are not part of it.
+Photos, peers and ImageNet weights are read from ../shared beside the project and are not part of it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 FACES = SHARED / "data" / "faces"
 LABELS = LabelMap.from_names(["face"])
 SETS = ("ilc2021", "roboflow_gray", "caltech1999")
-SIZES = ("all", ">= 16 px", ">= 24 px")  # the columns of the faces figures, as mirilla.evaluation.Faces has them
+SIZES = ("all", ">= 16 px", ">= 24 px")  # columns of the face metrics, as in mirilla.evaluation.Faces
 
 PEER_PROTOCOLS = {
     "yunet_n_320": "long side scaled to 320, NMS IoU 0.4, scores >= 0.02",
@@ -32,26 +32,26 @@ PEER_PROTOCOLS = {
     "yunet_n_640": "long side scaled to 640, NMS IoU 0.4, scores >= 0.02",
 }
 PEER_FILES = {
-    "yunet_n_320": ("yunet_n.onnx", (320, 256)),  # the network's (width, height) on a photo of 4:3
+    "yunet_n_320": ("yunet_n.onnx", (320, 256)),  # the network's input (width, height) for a 4:3 photo
     "ultra_rfb320": ("ultra_rfb320.onnx", (320, 240)),
     "yunet_n_640": ("yunet_n.onnx", (640, 480)),
 }
 
 
 def require_shared() -> None:
-    """End with a message where the photos are missing."""
+    """Exit with a message if the photos are missing."""
     if not SHARED.is_dir():
         sys.exit("the folder ../shared with the photos and the peers is missing")
 
 
 def held_out(name: str, limit: int | None = None) -> list[Sample]:
-    """The eval part of one of the face sets, its unlabelled faces marked ignore."""
+    """The eval part of one of the face sets; unlabeled faces are marked ignore."""
     require_shared()
     return list(read_dataset(FACES / name / "bbx_gt_ignore.txt", split="eval").samples[:limit])
 
 
 def records(folder: Path, sets: Sequence[str], limit: int | None = None) -> Path:
-    """The sets' training parts as one file, made once, and a label map beside it."""
+    """The training parts of the sets in one record file, made once, with a label map beside it."""
     path = folder / "train.tfrecord"
     if not path.is_file():
         require_shared()
@@ -88,7 +88,7 @@ def peer(name: str) -> Callable[[np.ndarray], Detections]:
 
 
 def cpu_ms(function: Callable[[Any], object], items: Iterable[Any], warm_up: int = 3) -> float:
-    """Median processor time of a call, in milliseconds, after some calls that do not count."""
+    """Median CPU time of a call in milliseconds, after some warm-up calls."""
     times = []
     for number, item in enumerate(items):
         if number == 0:
@@ -101,16 +101,16 @@ def cpu_ms(function: Callable[[Any], object], items: Iterable[Any], warm_up: int
 
 
 def markdown(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; every column after the first is set right."""
+    """A Markdown table; every column after the first is right-aligned."""
     lines = [list(columns), ["---", *["---:"] * (len(columns) - 1)]]
     lines += [["" if cell is None else str(cell) for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def decimal(value: float | None, digits: int = 3, sign: bool = False) -> str:
-    """.817 as the tables write it; a missing value is a dash."""
+    """Format a number as in the tables, .817; a missing value is a dash."""
     if value is None or np.isnan(value):
         return "-"
-    value = round(float(value), digits) + 0.0  # no minus zero
+    value = round(float(value), digits) + 0.0  # avoid -0
     text = f"{value:{'+' if sign else ''}.{digits}f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 and "0." in text[:3] else text

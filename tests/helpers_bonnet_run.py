@@ -10,15 +10,15 @@ import numpy as np
 from mirilla.bonnet.format import (
     PADDING_SAME,
     PADDING_VALID,
+    Concat,
     Constant,
-    Join,
+    Depthwise,
     Kernel,
     Model,
-    Multiplier,
     Op,
     Plan,
+    Reshape,
     Softmax,
-    Target,
 )
 
 
@@ -58,7 +58,7 @@ def depthwise(name: str, source: str, window: Kernel, output: str | None = None,
         "DepthwiseConv",
         (source, f"{name}_w", f"{name}_b"),
         output or name,
-        multiplier=Multiplier(1),
+        depthwise=Depthwise(1),
         kernel=window,
         plan=Plan(),
     )
@@ -66,11 +66,11 @@ def depthwise(name: str, source: str, window: Kernel, output: str | None = None,
 
 
 def reshape(name: str, source: str, rows: int, cols: int, depth: int) -> Op:
-    return Op("Reshape", (source,), name, target=Target(rows, cols, depth))
+    return Op("Reshape", (source,), name, reshape=Reshape(rows, cols, depth))
 
 
 def concat(name: str, sources: tuple[str, ...], axis: int) -> Op:
-    return Op("Concat", sources, name, join=Join(axis))
+    return Op("Concat", sources, name, concat=Concat(axis))
 
 
 def softmax(name: str, source: str) -> Op:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from tensorboard.compat.proto import types_pb2
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
+
+from mirilla.protos import tensorflow_pb2
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 
 class Graph:
@@ -19,7 +19,7 @@ class Graph:
     def node(self, op: str, name: str, *inputs: str, **attributes) -> str:
         node = self.graph_def.node.add(op=op, name=name, input=inputs)
         if op not in ("Placeholder", "Const"):
-            node.attr["T"].type = types_pb2.DT_FLOAT
+            node.attr["T"].type = tensorflow_pb2.DT_FLOAT
         for key, value in attributes.items():
             if isinstance(value, bool):
                 node.attr[key].b = value
@@ -38,7 +38,7 @@ class Graph:
 
     def placeholder(self, name: str = "input", shape=(-1, 32, 32, 3)) -> str:
         self.node("Placeholder", name)
-        self[name].attr["dtype"].type = types_pb2.DT_FLOAT
+        self[name].attr["dtype"].type = tensorflow_pb2.DT_FLOAT
         for side in shape:
             self[name].attr["shape"].shape.dim.add(size=side)
         return name
@@ -47,7 +47,7 @@ class Graph:
         value = np.asarray(value)
         value = value.astype(np.int32 if value.dtype.kind == "i" else np.float32)
         self.node("Const", name)
-        kind = types_pb2.DT_INT32 if value.dtype == np.int32 else types_pb2.DT_FLOAT
+        kind = tensorflow_pb2.DT_INT32 if value.dtype == np.int32 else tensorflow_pb2.DT_FLOAT
         self[name].attr["dtype"].type = kind
         tensor = self[name].attr["value"].tensor
         tensor.dtype = kind

@@ -1,19 +1,15 @@
-"""What the tests of the kit's program share: the program as a module, and a folder as `mirilla deploy` fills it."""
+"""What the tests of the kit's program share: a folder as `mirilla deploy` fills it."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from types import ModuleType
 
-from mirilla.board import kit_program
+from mirilla.board.payload import PROGRAM, program
 from mirilla.bonnet.run import CompiledModel
 from mirilla.labels import LabelMap
 from mirilla.model import card as cards
 from mirilla.model.spec import ModelSpec
-
-SCRIPT = Path(kit_program.__file__)
-program: ModuleType = kit_program
 
 
 def kit_folder(folder: Path, model: Path, threshold: float = 0.3) -> Path:
@@ -27,5 +23,13 @@ def kit_folder(folder: Path, model: Path, threshold: float = 0.3) -> Path:
     spec = ModelSpec(height_px=compiled.input_size[0], width_px=compiled.input_size[1], num_classes=classes)
     labels = LabelMap.from_names([f"thing{i}" for i in range(1, classes + 1)])
     cards.save(cards.ModelCard(spec, labels, name=copied.stem, target="bonnet", threshold=threshold), copied)
-    shutil.copy(SCRIPT, folder / "mirilla_kit.py")
+    (folder / PROGRAM).write_bytes(program())
+    return folder
+
+
+def plain_folder(folder: Path) -> Path:
+    """A model's folder whose compiled model is not valid; the tests that use it never load it."""
+    (folder / "face.binaryproto").write_bytes(b"not a model")
+    card = cards.ModelCard(ModelSpec(), LabelMap.from_names(["face"]), name="face", target="bonnet")
+    cards.save(card, folder / "face.binaryproto")
     return folder

@@ -21,8 +21,8 @@ def part(monkeypatch):
     """A module of benchmarks/ by its name."""
     if not BENCHMARKS.is_dir():
         pytest.skip("the folder benchmarks is not beside the tests")
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module
+    monkeypatch.syspath_prepend(str(BENCHMARKS.parent))
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
 def random_photos(count: int, seed: int = 0) -> tuple[list[GroundTruth], list[Detections]]:
@@ -58,12 +58,12 @@ def test_weights_of_one_give_the_evaluators_own_figure(part):
     figures = faces.evaluate(truths, found).figures
     for figure, bound in zip(figures, BOUNDS, strict=False):
         matches = [faces.match(t, f, bound) for t, f in zip(truths, found, strict=True)]
-        again = part("bootstrap").average_precisions(matches, np.ones((1, 40)))
+        again = part("accuracy.bootstrap").average_precisions(matches, np.ones((1, 40)))
         assert again[0] == pytest.approx(figure.value, abs=1e-12)
 
 
 def test_a_resample_is_what_evaluating_the_drawn_photos_gives(part):
-    bootstrap = part("bootstrap")
+    bootstrap = part("accuracy.bootstrap")
     truths, found = random_photos(25, seed=3)
     found, faces = unique_scores(found), Faces()
     drawn = bootstrap.weights(25, 8, seed=5)
@@ -78,7 +78,7 @@ def test_a_resample_is_what_evaluating_the_drawn_photos_gives(part):
 
 def test_by_size_by_hand(part):
     """Ten photos: a 10 px and a 40 px face each; the large one is found with .9, the small one in three with .8."""
-    sizes = part("error_sizes")
+    sizes = part("accuracy.error_sizes")
     large, small, away = [0, 0, 40 / 256, 40 / 256], [0.5, 0.5, 0.5 + 10 / 256, 0.5 + 10 / 256], [0.8, 0, 0.9, 0.1]
     truths, found = [], []
     for i in range(10):
@@ -116,7 +116,7 @@ def test_seeds_are_compared_with_the_base_of_the_same_seed(part):
         line("tf1 with x", 0, 0.2, 0.3),
         line("x", 2, 0.9, 0.9, cpu_s=40),
     ]
-    found = {one["variant"]: one for one in part("seeds").summary(lines)}
+    found = {one["variant"]: one for one in part("accuracy.seeds").summary(lines)}
     assert found["base"]["difference"] is None
     assert found["x"]["difference"] == pytest.approx((-0.1 - 0.09) / 2)  # seed 2 has no partner
     # all that is left: +-.0025 of each run, one degree of freedom, so .005 * 12.706
@@ -125,7 +125,7 @@ def test_seeds_are_compared_with_the_base_of_the_same_seed(part):
     assert found["x"]["cpu_s"] == 20
     assert found["tf1"]["difference"] == pytest.approx(-0.3)
     assert found["tf1 with x"]["difference"] == pytest.approx(0.1)
-    alone = part("seeds").summary([line("base", 0, 0.5, 0.4), line("x", 0, 0.4, 0.3)])[1]
+    alone = part("accuracy.seeds").summary([line("base", 0, 0.5, 0.4), line("x", 0, 0.4, 0.3)])[1]
     assert alone["difference"] == pytest.approx(-0.1)
     assert alone["low"] is None  # one seed tells nothing of chance
 
@@ -138,7 +138,7 @@ def test_intervals_have_the_size_that_was_drawn(part):
         for s in range(3)
         for value in [0.3 + 0.01 * v + 0.05 * s + 0.004 * rng.standard_normal()]
     ]
-    found = part("seeds").summary(runs)[1:]
+    found = part("accuracy.seeds").summary(runs)[1:]
     half = found[0]["high"] - found[0]["difference"]
     assert half == pytest.approx(2.02 * 0.004 * (2 / 3) ** 0.5, rel=0.25)
     hits = sum(one["low"] <= 0.01 * v <= one["high"] for v, one in enumerate(found, 1))
@@ -146,7 +146,7 @@ def test_intervals_have_the_size_that_was_drawn(part):
 
 
 def test_tables_are_put_between_their_marks(part):
-    page = part("page")
+    page = part("accuracy.page")
     text = "a\n<!-- table: x -->\nold\n<!-- end -->\nb\n<!-- table: y -->\n<!-- end -->\n"
     once = page.fill(text, {"x": "| new |\n", "y": "| other |\n"})
     assert once == "a\n<!-- table: x -->\n| new |\n<!-- end -->\nb\n<!-- table: y -->\n| other |\n<!-- end -->\n"
@@ -170,7 +170,7 @@ def test_the_zoos_table_has_what_was_trained_alike_as_the_bonnet_computes_it(par
     }
     other = {**kit, "name": "other", "facts": {**facts, "training": {}}}
     peer = {"name": "peer", "facts": {}, "measured": [way("own", "float32", 0.8)]}
-    rows = part("page").zoo_table({"models": [kit, other, peer]}).splitlines()
+    rows = part("accuracy.page").zoo_table({"models": [kit, other, peer]}).splitlines()
     assert len(rows) == 3
     assert [cell.strip() for cell in rows[2].split("|")[1:-1]] == [
         "kit",
@@ -184,8 +184,8 @@ def test_the_zoos_table_has_what_was_trained_alike_as_the_bonnet_computes_it(par
 
 
 def test_the_page_has_a_place_for_every_table(part):
-    page = part("page")
-    names = ("accuracy", "cost", "differences", "other sets", "sizes", "ablation", "protocols", "zoo", "teacher")
+    page = part("accuracy.page")
+    names = ("accuracy", "cost", "differences", "other sets", "sizes", "ablation", "protocols", "zoo")
     page.fill(page.PAGE.read_text(), dict.fromkeys(names, ""))
 
 
@@ -198,14 +198,14 @@ def test_decimals(part, value, text):
 
 
 def test_pareto_front(part):
-    pareto = part("pareto")
+    pareto = part("accuracy.pareto")
     costs = (("a", 1, 0.5), ("b", 2, 0.4), ("c", 3, 0.7), ("d", 3, 0.6))
     made = [pareto.Point(name, cost, ap, ap, ap, False) for name, cost, ap in costs]
     assert [p.name for p in pareto.front(made)] == ["a", "c"]
 
 
 def test_variants_take_and_add_one_ingredient(part):
-    variants = part("variants")
+    variants = part("accuracy.variants")
     base = variants.Variant("base", fitted=False)
     path = Path("train.tfrecord")
 
@@ -239,8 +239,16 @@ def test_variants_take_and_add_one_ingredient(part):
 
 
 def test_an_ablation_line_is_found_again_wherever_its_files_lie(part):
-    ablation, variants = part("ablation"), part("variants")
+    ablation, variants = part("accuracy.ablation"), part("accuracy.variants")
     one = variants.Variant("base", fitted=False)
     keys = {ablation.key_of(variants.pipeline(one, Path(p), 100, 24, 0)) for p in ("a/t.tfrecord", "b/t.tfrecord")}
     assert len(keys) == 1
     assert keys != {ablation.key_of(variants.pipeline(one, Path("a/t.tfrecord"), 100, 24, 1))}
+
+
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.py")), ids=lambda path: path.stem)
+def test_every_script_can_be_imported(path, part):
+    if path.stem == "train_speed_tensorflow":
+        pytest.skip("runs in an environment of its own, without PyTorch")
+    pytest.importorskip("torch")
+    part(".".join(path.relative_to(BENCHMARKS).with_suffix("").parts))

@@ -12,9 +12,10 @@ import pytest
 
 from helpers_board import Kit, ShellLink, is_whole, small_model
 from mirilla.board import bundle, checks, install, service
+from mirilla.board.payload import Payload, program, read_payload
 from mirilla.cli import deploy
 from mirilla.cli.main import main
-from mirilla.errors import DeviceError, ModelError, UsageError
+from mirilla.errors import BoardError, ModelError, UsageError
 from mirilla.model import card as cards
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="the kit's scripts need a POSIX shell")
@@ -34,7 +35,7 @@ def link(kit):
 def packs(tmp_path):
     """Three versions of different content, in the order of their making."""
     return [
-        install.payload(small_model(tmp_path / f"m{i}", threshold=0.3 + i / 10), stamp=f"20180704T12000{i}")
+        read_payload(small_model(tmp_path / f"m{i}", threshold=0.3 + i / 10), stamp=f"20180704T12000{i}")
         for i in range(3)
     ]
 
@@ -56,14 +57,14 @@ def test_a_version_holds_the_model_its_card_and_the_program(link, kit, packs):
         "model.json",
     ]
     assert is_whole(version)
-    assert (version / "mirilla_kit.py").read_bytes() == install.program()
+    assert (version / "mirilla_kit.py").read_bytes() == program()
     card = cards.load(version / "model.json", version / "face.binaryproto")
     assert card.threshold == pytest.approx(0.3)
 
 
 def test_the_same_files_are_not_copied_twice(link, kit, packs, tmp_path):
     install.install(link, packs[0])
-    again = install.Payload("20190101T000000-" + packs[0].digest, "face", packs[0].files)
+    again = Payload("20190101T000000-" + packs[0].digest, "face", packs[0].files)
     assert not install.install(link, again)
     assert kit.versions == [packs[0].name]
     (kit.current / "model.json").write_text("{}")  # damaged there: then they are
@@ -77,7 +78,7 @@ def test_one_version_before_is_kept_and_rolled_back_to(link, kit, packs):
     assert kit.versions == [packs[1].name, packs[2].name]
     assert install.rollback(link) == packs[1].name
     assert kit.current.resolve().name == packs[1].name
-    with pytest.raises(DeviceError, match="version before is damaged or gone"):
+    with pytest.raises(BoardError, match="previous version is damaged or missing"):
         install.rollback(link)
     assert kit.current.resolve().name == packs[1].name
 
@@ -91,18 +92,35 @@ def test_after_a_rollback_the_next_version_goes_back_to_the_good_one(link, kit, 
 
 
 def test_nothing_to_roll_back_to(link, packs):
-    with pytest.raises(DeviceError, match="nothing of Mirilla"):
+    with pytest.raises(BoardError, match="Mirilla is not installed"):
         install.rollback(link)
     install.install(link, packs[0])
-    with pytest.raises(DeviceError, match="no version before"):
+    with pytest.raises(BoardError, match="no previous version"):
         install.rollback(link)
+
+
+def test_a_version_from_before_the_program_had_modules(link, kit, packs):
+    """There mirilla_kit.py is a script; the same unit and the same command start it after a rollback."""
+    script = b"print('usage: the old script')\n"
+    old = Payload("20170101T000000-01234567", "face", dict(packs[0].files, **{"mirilla_kit.py": script}))
+    install.install(link, old)
+    install.install(link, packs[1])
+    unit = service.unit_text(["--help"]).replace("@HOME@", str(kit.home))
+    command = re.search("^ExecStart=/usr/bin/(.*)$", unit, re.M)[1]
+
+    def start():
+        return subprocess.run(["sh", "-c", command], env=kit.variables, capture_output=True, text=True).stdout
+
+    assert "usage: mirilla_kit.py" in start()
+    install.rollback(link)
+    assert "usage: the old script" in start()
 
 
 def test_a_damaged_version_is_not_rolled_back_to(link, kit, packs):
     install.install(link, packs[0])
     install.install(link, packs[1])
     (kit.current.resolve().parent / packs[0].name / "mirilla_kit.py").write_text("")
-    with pytest.raises(DeviceError, match="damaged"):
+    with pytest.raises(BoardError, match="damaged"):
         install.rollback(link)
     assert kit.current.resolve().name == packs[1].name
 
@@ -113,7 +131,7 @@ def test_a_copy_cut_off_leaves_the_old_version(link, kit, packs, share):
     archive = install.archive(packs[1]).rstrip(b"\0")  # without the padding at its end
     script = install.install_script(packs[1], fetch='tar -xf - -C "$new"')
     result = link.run(script, stdin=archive[: int(len(archive) * share)])
-    with pytest.raises(DeviceError, match="What ran before still runs"):
+    with pytest.raises(BoardError, match="The current version is unchanged"):
         install._explain(link, result)
     assert kit.versions == [packs[0].name]
     assert is_whole(kit.current)
@@ -138,14 +156,14 @@ def test_power_cut_at_each_step(link, kit, packs, after):
 def test_a_wrong_hash_is_seen_on_the_kit(link, kit, packs):
     install.install(link, packs[0])
     kit.program("tar", '#!/bin/sh\n/bin/tar "$@" && printf x >>"$4/face.binaryproto"\n')
-    with pytest.raises(DeviceError, match=r"SHA-256 differs.*still runs"):
+    with pytest.raises(BoardError, match=r"SHA-256 of the copied files differs.*unchanged"):
         install.install(link, packs[1])
     assert kit.versions == [packs[0].name]
 
 
 def test_no_space_is_told(link, kit, packs):
     kit.program("tar", '#!/bin/sh\necho "tar: x: Cannot write: No space left on device" >&2; exit 2\n')
-    with pytest.raises(DeviceError, match="no space left") as raised:
+    with pytest.raises(BoardError, match="no space left") as raised:
         install.install(link, packs[0])
     assert "du -xh" in raised.value.remedy
     assert kit.versions == []
@@ -160,7 +178,7 @@ def test_two_deployments_do_not_meet(link, kit, packs):
         stdout=subprocess.PIPE,
     )
     assert holder.stdout.readline() == b"held\n"
-    with pytest.raises(DeviceError, match="under way"):
+    with pytest.raises(BoardError, match="another deployment"):
         install.install(link, packs[1])
     holder.communicate(b"\n")
     assert install.install(link, packs[1])
@@ -175,13 +193,13 @@ def test_removal_leaves_what_others_put_there(link, kit, packs):
     install.install(link, packs[0])
     assert install.remove(link) == ""
     assert os.listdir(kit.home) == []
-    with pytest.raises(DeviceError, match="nothing of Mirilla"):
+    with pytest.raises(BoardError, match="Mirilla is not installed"):
         install.remove(link)
 
 
 def test_a_file_in_the_folders_place(link, kit, packs):
     (kit.home / "mirilla").write_text("mine")
-    with pytest.raises(DeviceError, match="no folder"):
+    with pytest.raises(BoardError, match="not a folder"):
         install.install(link, packs[0])
     assert (kit.home / "mirilla").read_text() == "mine"
 
@@ -190,20 +208,20 @@ def test_payload_refuses_what_would_not_run(tmp_path):
     path = small_model(tmp_path / "a")
     (tmp_path / "a/model.json").rename(tmp_path / "elsewhere.json")
     with pytest.raises(ModelError, match=r"no model\.json"):
-        install.payload(path)
+        read_payload(path)
     (tmp_path / "elsewhere.json").rename(tmp_path / "a/model.json")
     path.write_bytes(path.read_bytes() + b"\x0a")
     with pytest.raises(ModelError):
-        install.payload(path)
+        read_payload(path)
     (tmp_path / "graph.pb").write_bytes(b"")
     with pytest.raises(UsageError) as raised:
-        install.payload(tmp_path / "graph.pb")
+        read_payload(tmp_path / "graph.pb")
     assert "mirilla compile" in raised.value.remedy
     other = small_model(tmp_path / "b")
     text = (tmp_path / "b/model.json").read_text()
     (tmp_path / "b/face.model.json").write_text(text.replace('"face.binaryproto"', '"../../.bashrc"'))
-    with pytest.raises(ModelError, match="cannot be a model's file name"):
-        install.payload(other)
+    with pytest.raises(ModelError, match="cannot be the name of a model file"):
+        read_payload(other)
 
 
 def test_the_unit(tmp_path):
@@ -294,7 +312,7 @@ def test_a_service_that_fails_is_told(link, kit, here, tmp_path, capsys):
 def test_without_sudo_the_unit_is_the_users_own(link, kit, packs):
     (kit.state / "no-sudo").touch()
     install.install(link, packs[0])
-    with pytest.raises(DeviceError, match="sudo asks for a password"):
+    with pytest.raises(BoardError, match="sudo asks for a password"):
         service.install(link, replace_joy=False)
     (kit.state / "user-systemd").touch()
     assert service.install(link, replace_joy=False).state == "active"
@@ -367,18 +385,18 @@ def facts(**changes):
     ],
 )
 def test_each_finding_has_a_remedy(changes, level, what, remedy):
-    found = [one for one in checks.findings(facts(**changes), need_bytes=1_000_000) if one.level != "ok"]
+    found = [one for one in checks.findings(facts(**changes), need_bytes=1_000_000) if one.severity != "note"]
     match = [one for one in found if re.search(what, one.what)]
     assert len(match) == 1, found
-    assert match[0].level == level
+    assert match[0].severity == level
     assert remedy in match[0].remedy
     if level == "error":
-        with pytest.raises(DeviceError):
+        with pytest.raises(BoardError):
             checks.require(found, "pi@kit")
 
 
 def test_good_facts_give_no_complaint():
-    assert {one.level for one in checks.findings(facts())} == {"ok"}
+    assert {one.severity for one in checks.findings(facts())} == {"note"}
 
 
 def test_a_bonnet_at_work_is_not_disturbed(kit, link):
@@ -387,8 +405,8 @@ def test_a_bonnet_at_work_is_not_disturbed(kit, link):
     inference.write_text(inference.read_text().replace("return (1, 2)", "raise SystemExit('was asked')"))
     seen = checks.probe(link)
     assert seen["firmware"] == "busy"
-    firmware = next(one for one in checks.findings(seen) if one.name == "firmware")
-    assert (firmware.level, "at work" in firmware.what) == ("ok", True)
+    firmware = next(one for one in checks.findings(seen) if one.where == "firmware")
+    assert (firmware.severity, "at work" in firmware.what) == ("note", True)
 
 
 def test_the_probe_finds_what_is_wrong(kit, link):
@@ -400,7 +418,7 @@ def test_the_probe_finds_what_is_wrong(kit, link):
     seen = checks.probe(link)
     assert (seen["node"], seen["driver"], seen["joy"]) == ("no", "no", "active")
     assert seen["aiy"].startswith("no: No module named")
-    names = [one.name for one in checks.findings(seen) if one.level == "error"]
+    names = [one.where for one in checks.findings(seen) if one.severity == "error"]
     assert names == ["bonnet", "aiy", "camera"]
 
 
@@ -416,7 +434,7 @@ def test_a_shell_that_is_none(kit):
         def run(self, script, **_):
             return super().run("echo This account is not available.")
 
-    with pytest.raises(DeviceError, match=r"does not run a script .This account is not available"):
+    with pytest.raises(BoardError, match=r"does not run a script .This account is not available"):
         checks.probe(Mute(kit))
 
 

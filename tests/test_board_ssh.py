@@ -17,8 +17,9 @@ import pytest
 from helpers_board import Kit, is_whole, small_model, sshd, sshd_program
 from mirilla.board import install
 from mirilla.board.link import SshLink, explain
+from mirilla.board.payload import read_payload
 from mirilla.cli.main import main
-from mirilla.errors import DeviceError
+from mirilla.errors import BoardError
 
 needs_server = pytest.mark.skipif(
     os.name == "nt" or sshd_program() is None or shutil.which("ssh") is None,
@@ -81,7 +82,7 @@ def test_the_program_ends_when_nobody_listens(server, kit, models):
         "print('running', flush=True)\n"
         "time.sleep(60)\n"
     )
-    code = f"from mirilla.device import link, service; service.run(link.SshLink({server.target!r}, ('-F', "
+    code = f"from mirilla.board import link, service; service.run(link.SshLink({server.target!r}, ('-F', "
     code += f"{str(server.config)!r})))"
     client = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, start_new_session=True
@@ -191,7 +192,7 @@ def test_a_wrong_hash(server, kit, models, capsys):
     old = kit.current.resolve()
     kit.program("tar", '#!/bin/sh\n/bin/tar "$@" && printf x >>"$4/face.binaryproto"\n')
     assert deploy(server, models[1], server.target) == 1
-    assert "SHA-256 differs" in capsys.readouterr().err
+    assert "SHA-256 of the copied files differs" in capsys.readouterr().err
     assert kit.current.resolve() == old
     assert kit.versions == [old.name]
 
@@ -202,7 +203,7 @@ def test_a_connection_cut_in_the_middle_of_the_copy(server, kit, models, tmp_pat
     """Half the archive has arrived and been unpacked there when one side is killed."""
     assert deploy(server, models[0], server.target) == 0
     old = kit.current.resolve()
-    pack = install.payload(models[1])
+    pack = read_payload(models[1])
     archive = install.archive(pack)
     script = install.install_script(pack, fetch='tar -xf - -C "$new"')
     # A tar that writes its process ids down, so that the right server process can be killed.
@@ -260,14 +261,14 @@ def test_a_kit_that_stops_in_the_middle_is_a_clear_error(server, kit, models, ca
 @needs_server
 def test_an_answer_that_does_not_come(server, kit):
     link = SshLink(server.target, ("-F", str(server.config)))
-    with pytest.raises(DeviceError, match="no answer within 1 second"):
+    with pytest.raises(BoardError, match="no answer within 1 second"):
         link.run("sleep 30", timeout_s=1)
     assert link.run("cat; echo err >&2; exit 7", stdin=b"a\0b").code == 7
 
 
 def test_ssh_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DeviceError, match="'ssh' is not installed"):
+    with pytest.raises(BoardError, match="'ssh' is not installed"):
         SshLink("pi@kit").run("true")
 
 

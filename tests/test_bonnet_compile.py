@@ -13,13 +13,14 @@ import pytest
 
 from helpers_graph import Graph, small_network
 from mirilla.bonnet import compile as bonnet
+from mirilla.bonnet import constant_order as order
 from mirilla.bonnet import format as bf
-from mirilla.bonnet import order
 from mirilla.bonnet.to_graph import to_graph_def
 from mirilla.cli import compile as command
 from mirilla.cli.main import main
 from mirilla.errors import UsageError
-from mirilla.graph import RuleError, read_graph_def, write_graph_def
+from mirilla.findings import RuleError
+from mirilla.graph import read_graph_def, write_graph_def
 
 PAIR = "data/bonnet/PCK_frozen_inference_graph.pb"
 PAIR_SHA256 = "5ace9ab3404c12121048a1017ec27c7c9e00fd5ddf26d24e59ac96711b57ad0d"
@@ -134,7 +135,7 @@ def test_small_network_is_legalised_as_the_rules_say():
 def test_undecided_planar_threshold_is_told():
     _, report = bonnet.build(small_network(side=48).graph_def)
     warning = report.warnings[0]
-    assert (warning.rule, warning.layer, warning.certainty) == (
+    assert (warning.code, warning.where, warning.certainty) == (
         "planar-threshold",
         "Conv2d_1_depthwise/Relu6",
         "inferred",
@@ -148,7 +149,7 @@ def test_planar_start_followed_by_something_else_is_padded_and_cropped():
     graph.bias("b", graph.conv("b", x, (1, 1, 16, 8)), 8)
     model, report = bonnet.build(graph.graph_def)
     assert [op.kind for op in model.ops] == ["Conv", "PadMyriad", "ReorderBdrcToBrcdMyriad", "Conv"]
-    assert [finding.rule for finding in report.warnings] == ["planar-reader"]
+    assert [finding.code for finding in report.warnings] == ["planar-reader"]
 
 
 def test_softmax_gets_its_reshape():
@@ -171,7 +172,7 @@ def test_softmax_gets_its_reshape():
     gemm, reshape, softmax = model.ops[-3:]
     assert gemm.inputs == ("pool", "add/matmul/transpose_weights/transpose", "add/matmul_bias")
     assert model.constant("add/matmul/transpose_weights/transpose").dims == (5, 16, 1, 1)
-    assert (reshape.output, reshape.target) == ("final_result/softmax_insert_reshape", bf.Target(1, 1, 5))
+    assert (reshape.output, reshape.reshape) == ("final_result/softmax_insert_reshape", bf.Reshape(1, 1, 5))
     assert (softmax.output, softmax.softmax) == ("final_result", bf.Softmax(1.0))
     again, _ = bonnet.build(to_graph_def(model), output_tensors=model.outputs)
     assert again.ops == model.ops
@@ -287,10 +288,10 @@ def test_what_the_bonnet_cannot_do_is_refused_and_found_by_check(rule):
     graph_def = _bad(rule).graph_def
     with pytest.raises(RuleError) as caught:
         bonnet.build(graph_def)
-    assert rule in [finding.rule for finding in caught.value.findings]
-    found = [finding for finding in bonnet.check(graph_def) if finding.rule == rule]
+    assert rule in [finding.code for finding in caught.value.findings]
+    found = [finding for finding in bonnet.check(graph_def) if finding.code == rule]
     assert found
-    assert found[0].layer in found[0].what
+    assert found[0].where in found[0].what
     assert found[0].remedy
 
 
@@ -315,7 +316,7 @@ def test_all_breaches_are_named_at_once():
     )
     with pytest.raises(RuleError) as caught:
         bonnet.build(graph.graph_def)
-    assert [finding.rule for finding in caught.value.findings][:2] == ["relu", "max-pool"]
+    assert [finding.code for finding in caught.value.findings][:2] == ["relu", "max-pool"]
 
 
 def test_orders_that_do_not_fit_are_refused():

@@ -33,7 +33,7 @@ def test_bytes_of_messages_by_hand():
     assert wire.serialise(kernel).hex() == "1002180228033003"
     plan = bf.Plan(917504, 393216, 262144, 524288, 1, 1, 0, 1, 0, 1179648)
     assert wire.serialise(plan).hex() == "108080381880801820808010288080203001380140004801680070808048"
-    op = bf.Op("Reshape", ("a",), "b", target=bf.Target(768, 1, 4), plan=bf.Plan(24, output_bytes=6144))
+    op = bf.Op("Reshape", ("a",), "b", reshape=bf.Reshape(768, 1, 4), plan=bf.Plan(24, output_bytes=6144))
     assert wire.serialise(op).hex() == (
         "0a07526573686170651201611a0162d2c8a4a2020708800610011804cab68d8803051018288030"
     )
@@ -63,7 +63,7 @@ def models(draw):
         draw(names),
         (labels[2],),
         labels[3],
-        join=bf.Join(draw(numbers)),
+        concat=bf.Concat(draw(numbers)),
         softmax=bf.Softmax(draw(st.none() | st.floats(width=32, allow_nan=False))),
     )
     return bf.Model(
@@ -115,10 +115,10 @@ def test_broken_wire_is_refused(raw):
     [
         ({"ops": ()}, "no ops"),
         ({"input": None}, "no input"),
-        ({"outputs": ("nothing",)}, "written by no op"),
+        ({"outputs": ("nothing",)}, "no op writes"),
         ({"constant_names": ()}, "differ"),
         ({"constants": ()}, "differ"),
-        ({"ops": SMALL.ops[1:]}, "nothing before it wrote"),
+        ({"ops": SMALL.ops[1:]}, "no earlier op writes"),
         ({"ops": SMALL.ops + SMALL.ops[:1]}, "second time"),
         (
             {"constants": (dataclasses.replace(SMALL.constants[0], d1=1 << 60), *SMALL.constants[1:])},

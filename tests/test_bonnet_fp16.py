@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mirilla.bonnet import fp16
-from mirilla.graph import RuleError
+from mirilla.findings import RuleError
 
 
 def bits_of(value: float) -> int:
@@ -80,7 +80,7 @@ def test_rounds_to_the_nearest_and_away_from_zero_on_ties(value):
 def test_what_fp16_cannot_hold_is_refused_by_name(value):
     with pytest.raises(RuleError, match="layer/weights") as caught:
         fp16.to_bits(np.array([1, value, 2], np.float32), "layer/weights")
-    assert caught.value.findings[0].rule == "fp16-overflow"
+    assert caught.value.findings[0].code == "fp16-overflow"
 
 
 def test_shape_and_loss():

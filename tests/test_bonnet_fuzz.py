@@ -8,7 +8,6 @@ import dataclasses
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from helpers_graph import small_network
 from mirilla.bonnet import compile as bonnet
@@ -19,6 +18,7 @@ from mirilla.bonnet.to_graph import to_graph_def
 from mirilla.errors import MirillaError
 from mirilla.graph import reader
 from mirilla.protos.graphdef import parse_graph_def
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 GRAPH = small_network().graph_def
 CONTENT = GRAPH.SerializeToString(deterministic=True)
@@ -93,9 +93,9 @@ def _damaged(data: st.DataObject) -> bf.Model:
         if what == "kernel":
             op = dataclasses.replace(op, kernel=bf.Kernel(*[data.draw(number) for _ in range(4)]))
         elif what == "target":
-            op = dataclasses.replace(op, target=bf.Target(*[data.draw(number) for _ in range(3)]))
+            op = dataclasses.replace(op, reshape=bf.Reshape(*[data.draw(number) for _ in range(3)]))
         elif what == "join":
-            op = dataclasses.replace(op, join=bf.Join(data.draw(number)))
+            op = dataclasses.replace(op, concat=bf.Concat(data.draw(number)))
         elif what == "plan":
             op = dataclasses.replace(op, plan=data.draw(st.none() | st.builds(bf.Plan, *[number] * 10)))
         elif what == "kind":

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from helpers_graph import small_network
+from mirilla.bonnet import arena_plot, describe
 from mirilla.bonnet import compile as bonnet
-from mirilla.bonnet import describe, picture
 from mirilla.bonnet import format as bf
 from mirilla.bonnet.to_graph import to_graph_def
 from mirilla.cli.main import main
@@ -106,20 +106,20 @@ def test_pictures_show_every_block(small, tmp_path):
         assert any(title.startswith(f"{op.output}: {op.plan.address} + ") for title in titles)
     assert main(["inspect", str(model), "--picture", str(tmp_path / "arena.png")]) == 0
     image = Image.open(tmp_path / "arena.png")
-    assert image.size == (picture.WIDTH, picture.HEIGHT)
+    assert image.size == (arena_plot.WIDTH, arena_plot.HEIGHT)
     assert len(image.convert("RGB").getcolors(1 << 20)) > 8
-    assert picture.to_png(picture.draw(read)) == (tmp_path / "arena.png").read_bytes()
+    assert arena_plot.to_png(arena_plot.draw(read)) == (tmp_path / "arena.png").read_bytes()
 
 
 def test_blocks_are_drawn_inside_the_frame(shared):
     model = bf.read(shared / "data/bonnet/rps_160.binaryproto")
-    for shape in picture.draw(model):
-        assert 0 <= shape.x <= picture.WIDTH
-        assert 0 <= shape.y <= picture.HEIGHT
-        if isinstance(shape, picture.Box):
-            assert shape.x + shape.width <= picture.WIDTH
-            assert shape.y + shape.height <= picture.HEIGHT
-    assert io.StringIO(picture.to_svg(picture.draw(model))).readline().startswith("<svg")
+    for shape in arena_plot.draw(model):
+        assert 0 <= shape.x <= arena_plot.WIDTH
+        assert 0 <= shape.y <= arena_plot.HEIGHT
+        if isinstance(shape, arena_plot.Box):
+            assert shape.x + shape.width <= arena_plot.WIDTH
+            assert shape.y + shape.height <= arena_plot.HEIGHT
+    assert io.StringIO(arena_plot.to_svg(arena_plot.draw(model))).readline().startswith("<svg")
 
 
 def test_short_names_stay_unique():

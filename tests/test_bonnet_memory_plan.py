@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from mirilla.bonnet import format as bf
 from mirilla.bonnet import shapes
 from mirilla.bonnet.describe import plan_differences
-from mirilla.bonnet.memory_plan import ArenaOverflow, Block, gaps, lifetimes, place, plan_ops, replan, rounded
-from mirilla.graph import RuleError
+from mirilla.bonnet.memory_plan import ArenaOverflow, Block, gaps, live_ranges, place, plan_ops, replan, rounded
+from mirilla.findings import RuleError
 
 FILES = {
     "card_detector": 256,
@@ -40,7 +40,7 @@ def test_plans_of_known_files_are_recomputed_without_a_difference(shared, name, 
     for old, new in zip(model.ops, again.ops, strict=True):
         assert new == old
     assert bf.serialise(again) == bf.serialise(model)
-    assert shapes.input_map(model) == shapes.Map(side, side, 3, planar=True)
+    assert shapes.input_map(model) == shapes.FeatureMap(side, side, 3, planar=True)
 
 
 def test_differences_are_told(shared):
@@ -77,7 +77,7 @@ def _chain(*ops: tuple[str, str, tuple[int, int, int, int] | None, bf.Kernel | N
             inputs += [f"{output}/w", f"{output}/b"]
         made.append(bf.Op(kind, tuple(inputs), output, kernel=kernel))
         source = output
-    return made, dims, shapes.Map(side, side, 3, planar=True), source
+    return made, dims, shapes.FeatureMap(side, side, 3, planar=True), source
 
 
 def test_overflow_names_the_op_and_what_is_alive():
@@ -88,7 +88,7 @@ def test_overflow_names_the_op_and_what_is_alive():
     # 393216 (input) + 1048576 (output) fill the arena; the scratch of 262144 finds no place
     assert (error.index, error.needed, error.gap) == (0, 262144, 0)
     assert [(block.name, block.bytes) for block in error.alive] == [("input", 393216), ("wide", 1048576)]
-    assert error.findings[0].rule == "arena-overflow"
+    assert error.findings[0].code == "arena-overflow"
     assert "1703936 in all" in error.findings[0].what
 
 
@@ -148,7 +148,7 @@ def networks(draw):
 @given(networks(), st.sampled_from([1 << 15, 1 << 17, bf.ARENA_BYTES]))
 def test_nothing_overlaps_and_all_lies_in_the_arena(network, arena):
     made, dims, outputs = network
-    source = shapes.Map(32, 32, 3, planar=True)
+    source = shapes.FeatureMap(32, 32, 3, planar=True)
     try:
         done = plan_ops(made, dims, "input", source, outputs, arena)
     except ArenaOverflow:
@@ -163,7 +163,7 @@ def test_nothing_overlaps_and_all_lies_in_the_arena(network, arena):
         arena=bf.Arena(arena),
         constants=tuple(bf.Constant(*one, name=name) for name, one in dims.items()),
     )
-    blocks = lifetimes(model, (32, 32))
+    blocks = live_ranges(model, (32, 32))
     for index, op in enumerate(done):
         alive = sorted((one.block for one in blocks if one.first <= index <= one.last), key=lambda b: b.address)
         assert all(block.address % 8 == 0 and block.end <= arena for block in alive)

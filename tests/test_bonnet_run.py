@@ -293,7 +293,7 @@ def refused(one: format.Model, shape: tuple[int, ...] = (1, 4, 4, 3), limits: Li
 @pytest.mark.parametrize(
     ("ops", "constants", "says"),
     [
-        ([Op("Tile", ("x",), "y")], [], "not known"),
+        ([Op("Tile", ("x",), "y")], [], "unknown type"),
         ([conv("y", "x", kernel(5))], [constant("y_w", np.zeros((1, 5, 5, 3))), constant("y_b", [0])], "exceeds"),
         ([conv("y", "x", kernel(1))], [constant("y_w", np.zeros((2, 1, 1, 3))), constant("y_b", [0])], "bias"),
         ([conv("y", "x", kernel(3))], [constant("y_w", np.zeros((1, 1, 1, 3))), constant("y_b", [0])], "weights"),

@@ -46,21 +46,21 @@ def test_demo_makes_everything_and_goes_on(tmp_path, capsys, monkeypatch):
     assert metrics["results"][0]["figures"].keys() >= {"AP@0.5", "AP@0.5 >= 16 px"}
     assert (out / "photo.jpg").exists() == (shipped.FOLDER / shipped.FROZEN_GRAPH).is_file()
     assert main(command) == 0
-    assert "[train] done before" in capsys.readouterr().out
+    assert "[train] up to date" in capsys.readouterr().out
 
 
 def test_the_shipped_detector_looks_at_the_real_photo(tmp_path, capsys, monkeypatch):
-    from mirilla.job.demo import detect_a_photo
+    from mirilla.job.demo import detect_shipped_photo
 
     path = tmp_path / "photo.jpg"
     with monkeypatch.context() as without:
         without.setattr(shipped, "FOLDER", tmp_path)
-        detect_a_photo(path)
+        detect_shipped_photo(path)
         assert not path.exists()
     if not (shipped.FOLDER / shipped.FROZEN_GRAPH).is_file():
         pytest.skip("no weights are in the package yet")
-    detect_a_photo(path)
-    assert "1 found" in capsys.readouterr().out
+    detect_shipped_photo(path)
+    assert "faces found: 1" in capsys.readouterr().out
     drawn, plain = decode_rgb(path).astype(int), decode_rgb(shipped.PHOTO).astype(int)
     assert drawn.shape == plain.shape
     assert abs(drawn - plain).max() > 100

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from mirilla.cli.main import main
+from mirilla.config.to_spec import model_spec
 from mirilla.errors import DataError, UsageError
-from mirilla.job import JobOptions, inputs, recipe
-from mirilla.job import steps as parts
-from mirilla.job.measure import best_threshold, examples
-from mirilla.job.workspace import Done, Workspace, fingerprint
+from mirilla.job import evaluate, inputs, prepare, recipe, training
+from mirilla.job.evaluate import best_threshold
+from mirilla.job.export import choose_examples
+from mirilla.job.options import JobOptions
+from mirilla.job.workspace import Done, NoFacts, Workspace, fingerprint
 from mirilla.model.layers import architecture
 from mirilla.toy import dataset as toy
 
@@ -40,7 +43,7 @@ class FakeTrainer:
         reached = min(steps, self.stop_at) if self.stop_at else steps
         folder.mkdir(exist_ok=True)
         rng = np.random.default_rng(reached)
-        spec = parts.model_spec(pipeline)
+        spec = model_spec(pipeline)
         weights = {
             name: (np.ones(shape) if name.endswith(("gamma", "moving_variance")) else rng.normal(0, 0.05, shape))
             for name, shape, _ in architecture(spec).variables()
@@ -55,21 +58,21 @@ class FakeTrainer:
         if reached < steps:
             raise KeyboardInterrupt
 
-    def trained(self, folder: Path, averages: bool = True) -> parts.Trained:
+    def trained(self, folder: Path, averages: bool = True) -> training.Trained:
         step = self.step(folder)
         assert step is not None
         with np.load(folder / f"ckpt-{step}.npz") as file:
-            return parts.Trained({n: file[n].astype(np.float32) for n in file.files}, step)
+            return training.Trained({n: file[n].astype(np.float32) for n in file.files}, step)
 
 
 @pytest.fixture
 def trainer(monkeypatch) -> FakeTrainer:
     fake = FakeTrainer()
-    monkeypatch.setattr(parts, "require_training", lambda: None)
-    monkeypatch.setattr(parts, "train", fake.train)
-    monkeypatch.setattr(parts, "trained_step", fake.step)
-    monkeypatch.setattr(parts, "newest_checkpoint", lambda folder: folder / f"ckpt-{fake.step(folder)}.npz")
-    monkeypatch.setattr(parts, "trained", fake.trained)
+    monkeypatch.setattr(training, "require_training", lambda: None)
+    monkeypatch.setattr(training, "train", fake.train)
+    monkeypatch.setattr(training, "trained_step", fake.step)
+    monkeypatch.setattr(training, "newest_checkpoint", lambda folder: folder / f"ckpt-{fake.step(folder)}.npz")
+    monkeypatch.setattr(training, "trained", fake.trained)
     return fake
 
 
@@ -127,19 +130,20 @@ def test_goes_on_where_training_was_stopped(toy_set, tmp_path, trainer, capsys):
     assert trainer.calls == [(50, None), (50, 30)]
 
 
-@pytest.mark.parametrize("stage", ["check", "write_tfrecords", "write_text"])
-def test_goes_on_after_dying_anywhere(toy_set, tmp_path, trainer, monkeypatch, stage):
-    from mirilla.job import run
+@pytest.mark.parametrize(
+    ("module", "function"), [(prepare, "check"), (prepare, "write_tfrecords"), (evaluate, "write_text")]
+)
+def test_goes_on_after_dying_anywhere(toy_set, tmp_path, trainer, monkeypatch, module, function):
 
     command = ["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "50"]
-    real = getattr(run, stage)
+    real = getattr(module, function)
 
     def die(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, stage, die)
+    monkeypatch.setattr(module, function, die)
     assert main(command) == 130
-    monkeypatch.setattr(run, stage, real)
+    monkeypatch.setattr(module, function, real)
     assert main(command) == 0
     assert (tmp_path / "job" / "report.html").exists()
 
@@ -270,18 +274,24 @@ def test_restart_removes_only_its_own(tmp_path):
         assert (out / "mine.txt").exists()
 
 
+@dataclass(frozen=True)
+class Count:
+    n: int
+
+
 def test_a_stage_is_done_again_when_its_input_changes(tmp_path):
     with Workspace.open(tmp_path, lambda _: None) as workspace:
         done = []
 
-        def work() -> Done:
+        def work() -> Done[Count]:
             done.append(1)
             (tmp_path / "metrics.json").write_text("x" * len(done))
-            return Done((tmp_path / "metrics.json",), {"n": len(done)})
+            return Done((tmp_path / "metrics.json",), Count(len(done)))
 
-        assert workspace.stage("a", fingerprint(1), work) == {"n": 1}
-        assert workspace.stage("a", fingerprint(1), work) == {"n": 1}
-        assert workspace.stage("a", fingerprint(2), work) == {"n": 2}
+        assert workspace.stage("a", fingerprint(1), Count, work) == Count(1)
+        assert workspace.stage("a", fingerprint(1), Count, work) == Count(1)
+        assert workspace.stage("a", fingerprint(2), Count, work) == Count(2)
+        assert workspace.stage("a", fingerprint(2), NoFacts, lambda: Done((), NoFacts())) == NoFacts()  # other facts
 
 
 def csv_set(folder: Path, rows: list[str], pictures: list[str]) -> Path:
@@ -314,7 +324,7 @@ def test_a_share_is_held_back_without_a_split(tmp_path):
     assert len(found.train) + len(found.evaluation) == 30
     assert 3 <= len(found.evaluation) <= 16
     assert not names(found.train) & names(found.evaluation)
-    assert any("Held back" in note for note in found.notes)
+    assert any("Held out" in note for note in found.notes)
 
 
 def test_an_evaluation_set_leaves_all_for_training(tmp_path):
@@ -342,13 +352,13 @@ def test_a_split_file_parts_the_sets(tmp_path):
     assert names(found.evaluation) == {"a2.png"}
     assert any("other.png" in note for note in found.notes)
     split.write_text("nothing.png,eval\n")
-    with pytest.raises(UsageError, match="not one of its 1 names"):
+    with pytest.raises(UsageError, match="none of its 1 names"):
         inputs.read_inputs(options(tmp_path / "a", split_file=split))
 
 
 def test_the_same_pictures_on_both_sides_are_refused(tmp_path):
     a = make(tmp_path, "a", 5)
-    with pytest.raises(DataError, match="5 pictures are for training and for evaluation"):
+    with pytest.raises(DataError, match="5 pictures are in both training and evaluation"):
         inputs.read_inputs(options(a, eval_dataset=str(a)))
 
 
@@ -413,7 +423,6 @@ def test_recipe_is_read_back_by_the_trainer(tmp_path):
     from mirilla import config
 
     pytest.importorskip("torch")
-    from mirilla.config.to_spec import model_spec
     from mirilla.training.plan import training_plan
 
     pipeline = config.sample(1, "a", "b", "c")
@@ -447,14 +456,14 @@ def test_best_threshold_parts_right_from_wrong(toy_set):
         )
     assert best_threshold(samples, found, {1: "face"}) == 0.8
     assert best_threshold(samples, [Detections.none()] * len(samples), {1: "face"}) == 0.5
-    assert len(examples(samples, 4)) == 4
+    assert len(choose_examples(samples, 4)) == 4
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--model", "mobile"], "There is no model 'mobile' in the zoo"),
-        (["--recipe", "old"], "--recipe old: it is one of mirilla, tf1"),
+        (["--recipe", "old"], "Unknown recipe 'old'. Choose from: mirilla, tf1."),
         (["--start", "nowhere.pb"], "nowhere.pb: there is no such checkpoint"),
         (["--teacher", "nowhere.onnx"], "--teacher nowhere.onnx: no such file"),
         (["--teacher-share", "1.5"], "--teacher-share 1.5: it must lie between 0 and 1"),

@@ -63,8 +63,16 @@ def test_no_objects_is_an_error():
         anchor_fit.report(np.zeros((0, 2)), ModelSpec())
 
 
-def sample(height_px: int, width_px: int, boxes_yxyx, ignore=None) -> Sample:
-    return Sample(b"", "a.jpg", height_px, width_px, np.array(boxes_yxyx), ("face",) * len(boxes_yxyx), ignore=ignore)
+def sample(height_px: int, width_px: int, boxes_yxyx, ignore=()) -> Sample:
+    return Sample(
+        b"",
+        "a.jpg",
+        height_px,
+        width_px,
+        np.array(boxes_yxyx),
+        ("face",) * len(boxes_yxyx),
+        ignore=np.array(ignore, bool),
+    )
 
 
 def test_sizes_as_the_network_sees_them():

@@ -42,11 +42,11 @@ def test_every_step_with_its_defaults_is_fine():
 )
 def test_values_out_of_range_are_said(steps, field):
     (finding,) = found(steps)
-    assert finding.field == f"mirilla.augmentation.{field}"
+    assert finding.where == f"mirilla.augmentation.{field}"
 
 
 def test_a_step_that_is_there_twice_or_empty_is_said():
     (finding,) = found("grey {} grey {}")
-    assert finding.field == "mirilla.augmentation[1].grey"
+    assert finding.where == "mirilla.augmentation[1].grey"
     (finding,) = findings(config.loads("mirilla { augmentation {} }"), ())
-    assert "empty" in finding.text
+    assert "empty" in finding.what

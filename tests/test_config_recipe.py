@@ -9,7 +9,7 @@ from mirilla import config
 def errors(text: str) -> dict[str, str]:
     pipeline = config.sample(1, "train.tfrecord", "eval.tfrecord", "labels.pbtxt")
     text_format.Merge(text, pipeline)
-    return {f.field: f.text for f in config.check(pipeline) if f.severity == "error"}
+    return {f.where: f.what for f in config.check(pipeline) if f.severity == "error"}
 
 
 def test_the_recipes_settings_pass():

@@ -10,13 +10,14 @@ from mirilla import config
 from mirilla.config import support
 from mirilla.config.support import ACTS, NO_EFFECT, REFUSED
 from mirilla.errors import ConfigError
+from mirilla.findings import Finding
 
 
 def sample() -> config.Pipeline:
     return config.sample(1, "train.record", "eval.record", "label_map.pbtxt", steps=100_000)
 
 
-def errors(pipeline: config.Pipeline, **options) -> list[config.Finding]:
+def errors(pipeline: config.Pipeline, **options) -> list[Finding]:
     return [f for f in config.check(pipeline, **options) if f.severity == "error"]
 
 
@@ -167,9 +168,9 @@ def test_the_sample_passes():
     ],
 )
 def test_refused_by_name(overlay, field, words):
-    found = {f.field: f for f in errors(with_text(overlay))}
+    found = {f.where: f for f in errors(with_text(overlay))}
     assert field in found
-    assert words in found[field].text
+    assert words in found[field].what
     with pytest.raises(ConfigError) as caught:
         config.require(with_text(overlay))
     assert field in caught.value.what
@@ -197,7 +198,7 @@ def test_every_refused_field_is_refused():
             setattr(message, last, not field.default_value)
         else:
             setattr(message, last, field.default_value + 1)
-        assert path in {f.field for f in errors(pipeline)}, path
+        assert path in {f.where for f in errors(pipeline)}, path
         count += 1
     assert count > 40
 
@@ -207,7 +208,7 @@ def test_every_refused_augmentation_is_refused():
     taken = set()
     for step in steps:
         pipeline = with_text(f"train_config {{ data_augmentation_options {{ {step.name} {{}} }} }}")
-        found = {f.field for f in errors(pipeline)}
+        found = {f.where for f in errors(pipeline)}
         if f"train_config.data_augmentation_options.{step.name}" not in found:
             taken.add(step.name)
     acting = {
@@ -230,14 +231,14 @@ def test_a_default_that_is_refused_must_be_changed():
     pipeline = sample()
     pipeline.model.ssd.feature_extractor.conv_hyperparams.ClearField("activation")
     (found,) = errors(pipeline)
-    assert found.field == "model.ssd.feature_extractor.conv_hyperparams.activation"
-    assert "is not set, and its default, 'RELU', is refused" in found.text
+    assert found.where == "model.ssd.feature_extractor.conv_hyperparams.activation"
+    assert "is not set, and its default, 'RELU', is refused" in found.what
     assert found.remedy == "Set activation: RELU_6."
 
 
 def test_no_effect_is_a_note():
-    (found,) = [f for f in config.check(with_text("train_input_reader { num_readers: 3 }")) if "train" in f.field]
-    assert (found.field, found.severity) == ("train_input_reader.num_readers", "note")
+    (found,) = [f for f in config.check(with_text("train_input_reader { num_readers: 3 }")) if "train" in f.where]
+    assert (found.where, found.severity) == ("train_input_reader.num_readers", "note")
 
 
 def test_only_the_parts_asked_for():
@@ -293,7 +294,7 @@ def test_require_names_the_lines(tmp_path):
     ],
 )
 def test_ranges(path, value, words):
-    found = {f.field: f.text for f in errors(config.override(sample(), path, value))}
+    found = {f.where: f.what for f in errors(config.override(sample(), path, value))}
     assert words in found.get(path, ""), found
 
 
@@ -325,7 +326,7 @@ def test_learning_rates(rate, field):
         pipeline, f"train_config {{ optimizer {{ momentum_optimizer {{ learning_rate {{ {rate} }} }} }} }}"
     )
     base = "train_config.optimizer.momentum_optimizer.learning_rate"
-    assert f"{base}.{field}".rstrip(".") in {f.field for f in errors(pipeline)}
+    assert f"{base}.{field}".rstrip(".") in {f.where for f in errors(pipeline)}
 
 
 @pytest.mark.parametrize(
@@ -343,17 +344,17 @@ def test_learning_rates(rate, field):
 def test_missing_parts_of_the_model(name):
     pipeline = sample()
     pipeline.model.ssd.ClearField(name)
-    assert f"model.ssd.{name}" in {f.field for f in errors(pipeline)}
+    assert f"model.ssd.{name}" in {f.where for f in errors(pipeline)}
 
 
 def test_letterbox_must_be_square_and_padded():
     pipeline = config.sample(1, "a", "b", "l", keep_aspect_ratio=True)
     assert errors(pipeline) == []
     path = "model.ssd.image_resizer.keep_aspect_ratio_resizer"
-    assert {f.field for f in errors(config.override(pipeline, f"{path}.min_dimension", 128))} == {
+    assert {f.where for f in errors(config.override(pipeline, f"{path}.min_dimension", 128))} == {
         f"{path}.min_dimension"
     }
-    assert {f.field for f in errors(config.override(pipeline, f"{path}.pad_to_max_dimension", False))} == {
+    assert {f.where for f in errors(config.override(pipeline, f"{path}.pad_to_max_dimension", False))} == {
         f"{path}.pad_to_max_dimension"
     }
     with pytest.raises(ConfigError, match="256x128"):
@@ -363,7 +364,7 @@ def test_letterbox_must_be_square_and_padded():
 def test_short_runs_are_warned_of():
     """0.9999^600 = 0.942, 0.9997^600 = 0.835: a run of 600 steps exports its initial values."""
     short = config.override(sample(), "train_config.num_steps", 600)
-    warnings = {f.field: f.text for f in config.check(short) if f.severity == "warning"}
+    warnings = {f.where: f.what for f in config.check(short) if f.severity == "warning"}
     assert set(warnings) == {
         "train_config.optimizer.moving_average_decay",
         "mirilla.base_batch_norm_decay",
@@ -396,7 +397,7 @@ def test_the_samples_of_other_families_are_refused_by_name(shared):
             "model.ssd.image_resizer.keep_aspect_ratio_resizer.pad_to_max_dimension",
         ),
     ):
-        assert field in {f.field for f in errors(config.load(folder / f"{file}.config"))}, file
+        assert field in {f.where for f in errors(config.load(folder / f"{file}.config"))}, file
 
 
 FAMILY = (
@@ -427,7 +428,7 @@ def test_the_samples_of_our_family_pass(shared, name):
 
 def test_every_blank_of_a_sample_is_named(shared):
     pipeline = config.load(shared / "data/odapi/samples/ssd_mobilenet_v1_pets.config")
-    assert {f.field for f in errors(pipeline)} == {
+    assert {f.where for f in errors(pipeline)} == {
         "train_config.fine_tune_checkpoint",
         "train_input_reader.label_map_path",
         "train_input_reader.tf_record_input_reader.input_path",
@@ -443,7 +444,7 @@ def test_every_other_sample_parses_and_is_refused_by_name(shared):
     for path in files:
         if path.stem in FAMILY:
             continue
-        names = {f.field.rpartition(".")[2] for f in errors(filled_in(path))}
+        names = {f.where.rpartition(".")[2] for f in errors(filled_in(path))}
         assert names & set(missing), path.stem
 
 
@@ -477,4 +478,4 @@ def test_every_other_sample_parses_and_is_refused_by_name(shared):
 def test_values_of_augmentations(step, field):
     found = errors(with_text(f"train_config {{ data_augmentation_options {{ {step} }} }}"))
     kind = step.split()[0]
-    assert f"train_config.data_augmentation_options.{kind}.{field}" in {f.field for f in found}
+    assert f"train_config.data_augmentation_options.{kind}.{field}" in {f.where for f in found}

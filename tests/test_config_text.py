@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -249,64 +247,3 @@ def test_what_is_written_reads_back(decay, weight, steps, seed, string, ratios, 
     pipeline.mirilla.seed = seed
     pipeline.train_input_reader.label_map_path = string
     assert config.loads(config.dump(pipeline)) == pipeline
-
-
-def test_the_checked_in_module_is_that_of_the_proto(tmp_path):
-    protoc = pytest.importorskip("grpc_tools.protoc", reason="grpcio-tools is not installed")
-    from importlib.resources import files
-    from pathlib import Path
-
-    from google.protobuf import descriptor_pb2
-
-    source = Path(str(files("mirilla"))).parent
-    out = tmp_path / "set"
-    assert protoc.main(["protoc", f"-I{source}", f"--descriptor_set_out={out}", "mirilla/protos/pipeline.proto"]) == 0
-    fresh = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes()).file[0]
-    ours = descriptor_pb2.FileDescriptorProto()
-    pipeline_pb2.DESCRIPTOR.CopyToProto(ours)
-    for file in (fresh, ours):
-        for message in file.message_type:
-            _normalise(message)
-    assert ours == fresh
-
-
-def _normalise(message):
-    """Compiler and runtime differ in whether they state JSON names, and in how they write float defaults."""
-    for field in message.field:
-        field.ClearField("json_name")
-        if field.type == field.TYPE_FLOAT and field.HasField("default_value"):
-            field.default_value = f"{float(field.default_value):.6g}"
-    for inner in message.nested_type:
-        _normalise(inner)
-
-
-def test_the_proto_names_every_message_of_the_module():
-    """A check of the checked-in module that needs no compiler: names and numbers as in the file's text."""
-    from importlib.resources import files
-
-    source = (files("mirilla") / "protos/pipeline.proto").read_text()
-    plain = "\n".join(line.split("//")[0] for line in source.splitlines())
-    fields = sorted((name, int(number)) for name, number in re.findall(r"(\w+)\s*=\s*(\d+)\s*(?:\[|;)", plain))
-    assert fields == sorted(_names_and_numbers(pipeline_pb2.DESCRIPTOR))
-
-
-def _names_and_numbers(file):
-    def of_message(message):
-        if message.GetOptions().map_entry:
-            return
-        for field in message.fields:
-            yield field.name, field.number
-        for enum in message.enum_types:
-            yield from ((value.name, value.number) for value in enum.values)
-        for inner in message.nested_types:
-            yield from of_message(inner)
-
-    for enum in file.enum_types_by_name.values():
-        yield from ((value.name, value.number) for value in enum.values)
-    for message in file.message_types_by_name.values():
-        yield from of_message(message)
-
-
-def test_our_schema_can_live_beside_the_apis():
-    assert pipeline_pb2.DESCRIPTOR.package == "mirilla.config"
-    assert pipeline_pb2.DESCRIPTOR.name == "mirilla/config/pipeline.proto"

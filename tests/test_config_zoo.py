@@ -12,6 +12,7 @@ from mirilla.config import zoo
 from mirilla.config.to_spec import model_spec
 from mirilla.doctor.cost import cost
 from mirilla.errors import UsageError
+from mirilla.job.options import JobOptions
 from mirilla.model.layers import FIRST_MAPS, architecture
 from mirilla.model.spec import ModelSpec
 
@@ -27,7 +28,7 @@ def made(name: str):
 
 def test_the_first_is_the_sample_itself():
     assert config.dump(made("kit")) == config.dump(config.sample(1, "a", "b", "c"))
-    assert model_spec(made(zoo.DEFAULT)) == ModelSpec()
+    assert model_spec(made(JobOptions.model)) == ModelSpec()
 
 
 def test_applying_another_leaves_nothing_of_the_first():

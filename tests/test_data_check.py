@@ -15,8 +15,9 @@ from helpers_data import dataset, picture, sample, wider_folder
 from mirilla.cli.main import main
 from mirilla.data import read_dataset
 from mirilla.data.check import check, check_boxes
-from mirilla.data.convert import MARKER, TARGETS, convert
+from mirilla.data.convert import MARKER, convert
 from mirilla.data.dataset import combine
+from mirilla.data.formats import WRITABLE
 from mirilla.data.statistics import box_sizes, statistics
 from mirilla.errors import DataError, MirillaError, UsageError
 
@@ -36,7 +37,7 @@ from mirilla.errors import DataError, MirillaError, UsageError
 def test_boxes_that_are_wrong(box, severity, code):
     (found,) = check_boxes(sample("a.jpg", [(1, 1, 2, 2), box], where="gt.txt, line 5"))
     assert (found.severity, found.code, found.where) == (severity, code, "gt.txt, line 5")
-    assert "a.jpg, box 2 (face" in found.text
+    assert "a.jpg, box 2 (face" in found.what
     if severity == "error" and code != "box-not-finite":
         (found,) = check_boxes(sample("a.jpg", [box], ignore=[True]))
         assert found.severity == "warning"
@@ -45,7 +46,7 @@ def test_boxes_that_are_wrong(box, severity, code):
 def test_boxes_that_are_right_or_twice():
     assert not check_boxes(sample("a.jpg", [(0, 0, 30, 20), (3, 2, 9, 12)]))
     (found,) = check_boxes(sample("a.jpg", [(3, 2, 9, 12), (1, 1, 4, 4), (3, 2, 9, 12)]))
-    assert (found.code, "box 3" in found.text, "box 1" in found.text) == ("box-twice", True, True)
+    assert (found.code, "box 3" in found.what, "box 1" in found.what) == ("box-twice", True, True)
     assert not check_boxes(sample("a.jpg", [(3, 2, 9, 12)] * 2, ["cat", "dog"]))
 
 
@@ -67,10 +68,10 @@ def test_labels_duplicates_and_broken_pictures():
         ("warning", "similar-labels"),
         ("warning", "duplicate-picture"),
     ]
-    assert "'cow'" in found[0].text
-    assert "c.jpg" in found[1].text
+    assert "'cow'" in found[0].what
+    assert "c.jpg" in found[1].what
     assert (
-        "byte for byte, as a.jpg, and they are in different parts (eval and train); their boxes differ" in found[3].text
+        "byte for byte, as a.jpg, and they are in different parts (eval and train); their boxes differ" in found[3].what
     )
     quick = check(dataset(sample("c.jpg", image=picture(200, 300)[:3000], height=200, width=300)), decode=False)
     assert quick == []
@@ -127,7 +128,7 @@ def test_combine_keeps_every_picture():
 # --- conversion refuses, and leaves nothing half-written
 
 
-@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("to", WRITABLE)
 def test_a_picture_that_vanishes_leaves_nothing(to, tmp_path):
     source = wider_folder(tmp_path / "src")
     found = read_dataset(source)

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers_data import dataset, picture, rotated, sample, wider_folder
-from mirilla.data import coco, csv_table, fddb, filters, read_dataset, voc, widerface, yolo
-from mirilla.data.convert import TARGETS, convert
+from mirilla.data import coco, csv_table, data_yaml, fddb, filters, read_dataset, voc, widerface, yolo
+from mirilla.data.convert import convert
+from mirilla.data.formats import WRITABLE
 from mirilla.data.split import read_split, share_of, split_share
 from mirilla.errors import DataError, UsageError
 
@@ -39,9 +40,9 @@ def test_wider_layout(tmp_path):
 @pytest.mark.parametrize(
     ("text", "line", "message"),
     [
-        ("a.jpg\nx\n", 1, "line 2 should be the number of faces"),
-        ("a.jpg\n2\n1 2 3 4 0 0 0 0 0 0\nb.jpg\n0\n", 1, "line 4 should be face 2 of 2"),
-        ("a.jpg\n1\n1 2 x 4\nb.jpg\n0\n", 1, "no number"),
+        ("a.jpg\nx\n", 1, "line 2 must be the number of faces"),
+        ("a.jpg\n2\n1 2 3 4 0 0 0 0 0 0\nb.jpg\n0\n", 1, "line 4 must be face 2 of 2"),
+        ("a.jpg\n1\n1 2 x 4\nb.jpg\n0\n", 1, "something other than numbers"),
         ("a.jpg\n1\n1 2 nan 4\nb.jpg\n0\n", 1, "not finite"),
         ("what\nb.jpg\n0\n", 1, "a picture's name is expected"),
         ("b.jpg\n0\na.jpg\n1", 3, "face 1 of 1"),
@@ -49,15 +50,15 @@ def test_wider_layout(tmp_path):
     ],
 )
 def test_wider_text_that_is_wrong_loses_that_picture_only(text, line, message):
-    faces, found = widerface.parse_text(text, "gt.txt")
+    faces, found = widerface.parse(text, "gt.txt")
     assert len(found) == 1
     assert found[0].where == f"gt.txt, line {line}"
-    assert message in found[0].text
+    assert message in found[0].what
     assert [f.filename for f in faces] == (["b.jpg"] if "b.jpg" in text else [])
 
 
 def test_wider_zero_faces_with_and_without_the_line_of_zeros():
-    faces, found = widerface.parse_text(
+    faces, found = widerface.parse(
         "a.jpg\n0\n0 0 0 0 0 0 0 0 0 0 \nb.jpg\n0\nc.jpg\n1\n1 2 3 4\n\nd.jpg\n1\n0 0 0 0 0 0 0 0 0 0\n", "x"
     )
     assert not found
@@ -68,7 +69,7 @@ def test_wider_zero_faces_with_and_without_the_line_of_zeros():
 def test_wider_text_and_mat_say_the_same(shared, part, pictures, boxes, bare):
     pytest.importorskip("scipy")
     folder = shared / "data/wider_eval"
-    text, found = widerface.read_text(folder / f"wider_face_{part}_bbx_gt.txt")
+    text, found = widerface.read_file(folder / f"wider_face_{part}_bbx_gt.txt")
     mat, _ = widerface.read_mat(folder / f"wider_face_{part}.mat")
     assert not found
     assert (len(text), len(mat)) == (pictures, pictures)
@@ -181,7 +182,7 @@ def _datasets(draw, labels):
     return dataset(*samples, parts=parts if draw(st.booleans()) else None, labels=labels)
 
 
-@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("to", WRITABLE)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_round_trip(to, tmp_path_factory, data):
@@ -220,7 +221,7 @@ def test_round_trip(to, tmp_path_factory, data):
         assert [c.code for c in made.changes].count("ignored-left-out") >= 1
 
 
-@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("to", WRITABLE)
 def test_a_turned_photo_keeps_its_bytes_and_boxes(to, tmp_path):
     content = rotated(6, 40, 60)
     before = dataset(sample("a.jpg", [(5, 10, 15, 30)], height=60, width=40, image=content))
@@ -234,10 +235,10 @@ def test_a_turned_photo_keeps_its_bytes_and_boxes(to, tmp_path):
 def test_whole_numbers_are_written_whole():
     one = sample("a.jpg", [(3, 2, 9, 12.5)])
     assert csv_table.text_of([one]) == "filename,width,height,class,xmin,ymin,xmax,ymax\na.jpg,30,20,face,3,2,9,12.5\n"
-    assert "<xmin>3</xmin>" in voc.xml_of(one, "a.jpg")
-    assert coco.content_of([one], ["a.jpg"], {"face": 1})["annotations"][0]["bbox"] == [3, 2, 6, 10.5]
+    assert "<xmin>3</xmin>" in voc.xml_of(one)
+    assert coco.content_of([one], {"face": 1})["annotations"][0]["bbox"] == [3, 2, 6, 10.5]
     assert widerface.text_of([one]) == "a.jpg\n1\n3 2 6 10.5 0 0 0 0 0 0\n"
-    assert yolo.text_of(sample("a.jpg", [(3, 2, 9, 12)]), {"face": 0}) == "0 0.200000 0.350000 0.200000 0.500000\n"
+    assert yolo.label_text(sample("a.jpg", [(3, 2, 9, 12)]), {"face": 0}) == "0 0.200000 0.350000 0.200000 0.500000\n"
 
 
 # --- VOC, CSV, COCO, YOLO
@@ -272,7 +273,7 @@ def test_voc_parts_and_a_picture_of_another_name(tmp_path):
 @pytest.mark.parametrize(
     ("size", "box", "message"),
     [
-        ("", "3,2,x,12", "<xmax> in <bndbox> is 'x', no number"),
+        ("", "3,2,x,12", "<xmax> in <bndbox> is 'x', not a number"),
         ("", "3,2,inf,12", "not finite"),
         ("<width>w</width><height>3</height>", "3,2,9,12", "<width>"),
     ],
@@ -285,7 +286,7 @@ def test_voc_that_is_wrong_is_a_finding(tmp_path, size, box, message):
         (tmp_path / "JPEGImages" / f"{name}.jpg").write_bytes(picture())
     found = read_dataset(tmp_path)
     assert [s.filename for s in found.samples] == ["good.jpg"]
-    texts = {Path(p.where).name: p.text for p in found.problems}
+    texts = {Path(p.where).name: p.what for p in found.problems}
     assert message in texts["bad.xml"]
     assert "not well-formed" in texts["cut.xml"]
 
@@ -347,7 +348,7 @@ def test_csv_tables_of_parts(tmp_path):
     assert found.parts == {"a.jpg": "train", "b.jpg": "test"}
     evaluated = read_dataset(tmp_path, split="eval")
     assert [s.filename for s in evaluated.samples] == ["b.jpg"]
-    assert "'test' is used instead" in evaluated.notes[-1]
+    assert "using its part 'test' instead" in evaluated.notes[-1]
 
 
 def _coco(**changes):
@@ -392,7 +393,7 @@ def test_coco_files_by_part(tmp_path):
 )
 def test_coco_that_is_wrong_is_a_finding(changes, message):
     _, found, _ = coco.parse(_coco(**changes), "x.json", Path("."))
-    assert any(message in f.text for f in found)
+    assert any(message in f.what for f in found)
 
 
 def test_coco_that_is_no_json(tmp_path):
@@ -414,20 +415,86 @@ def test_coco_as_pycocotools_reads_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "want"),
+    ("text", "names"),
     [
-        ("names: ['a', \"b, c\"]", ["a", "b, c"]),
-        ("names: [a,\n  b]", ["a", "b"]),
-        ("names:\n- a  # first\n- 'it''s'", ["a", "it's"]),
-        ("names:\n  0: a\n  1: 'b: c'\n", {"0": "a", "1": "b: c"}),
-        ("names: {0: a, 1: b}", {"0": "a", "1": "b"}),
+        ("names: ['a', \"b, c\"]", {0: "a", 1: "b, c"}),
+        ("names: [a,\n  b]", {0: "a", 1: "b"}),
+        ("names:\n- a  # first\n- 'it''s'", {0: "a", 1: "it's"}),
+        ("names:\n  0: a\n  1: 'b: c'\n", {0: "a", 1: "b: c"}),
+        ("names: {0: a, 1: b}", {0: "a", 1: "b"}),
+        ("names: {3: a, 1: b}", {1: "b", 3: "a"}),
+        ("names: face", {0: "face"}),
+        ("names:", {}),
+        ('names: ["fa\\u0063e", "a\\nb"]', {0: "face", 1: "a\nb"}),
+        ("names: &n [face]\nother: *n", {0: "face"}),
+        ("other: &n [face]\nnames: *n", {0: "face"}),
+        (
+            "names:\n  - two\n    words\n  - >-\n    folded\n    text\n  - |\n    kept",
+            {0: "two words", 1: "folded text", 2: "kept\n"},
+        ),
+        (
+            "names: [007, yes, 1e3, null, '~', 2024-01-01]",
+            dict(enumerate(["007", "yes", "1e3", "", "~", "2024-01-01"])),
+        ),
+        ("names: [!!int 3, !!python/name:os.system x]", {0: "3", 1: "x"}),
+        ("roboflow: {a: [b, {c: d}]}\nnames: [a]\ndownload: |\n  import os\n  x: y", {0: "a"}),
     ],
 )
-def test_yaml(tmp_path, text, want):
+def test_data_yaml(tmp_path, text, names):
     (tmp_path / "data.yaml").write_text(f"# made\ntrain: images/train\n{text}\nnc: 2\n")
-    found = yolo.read_yaml(tmp_path / "data.yaml")
-    assert found["names"] == want
-    assert (found["train"], found["nc"]) == ("images/train", "2")
+    found = data_yaml.read(tmp_path / "data.yaml")
+    assert found.names == names
+    assert found.places == (("images/train", "train"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "message"),
+    [
+        ("train: a\nnames: [a, b\nval: c", 3, "not YAML: "),
+        ("names: {0: a\n", 2, "not YAML: "),
+        ("train: a\nnames: *n", 2, "undefined alias"),
+        ("train: a\n\tnames: b", 2, "not YAML: "),
+        ("train: a\nnames: [a, \x00]", 2, "special characters are not allowed"),
+        ("- a\n- b", 1, "the file must be 'key: value' lines, but it is a list"),
+        ("train: {a: b}", 1, "a value of 'train' must be a text, but it is a mapping"),
+        ("path: [a]\ntrain: b", 1, "a value of 'path' must be a text, but it is a list"),
+        ("train: b\nnames:\n  - a\n  - [b]", 4, "a value of 'names' must be a text, but it is a list"),
+        ("names:\n  0: a\n  one: b", 3, "a key of 'names' must be a class number (0, 1, 2, ...), but it is 'one'"),
+        ("names:\n  ? [a]\n  : b", 2, "a key of 'names' must be a class number"),
+        ("names: &n [*n]", 1, "a value of 'names' must be a text, but it is a list"),
+        ("a: b\n---\nc: d", 2, "not YAML: "),
+    ],
+)
+def test_data_yaml_that_is_wrong(tmp_path, text, line, message):
+    path = tmp_path / "data.yaml"
+    path.write_text(text)
+    with pytest.raises(DataError) as caught:
+        data_yaml.read(path)
+    assert str(caught.value).startswith(f"{path}, line {line}: ")
+    assert message in str(caught.value)
+    assert caught.value.remedy
+
+
+def test_data_yaml_that_is_hostile(tmp_path):
+    path = tmp_path / "data.yaml"
+    path.write_text("names: [a]\n" + "#" * (1 << 20))
+    with pytest.raises(DataError, match="at most 1,048,576"):
+        data_yaml.read(path)
+    path.write_text("names: " + "[" * 100_000)
+    with pytest.raises(DataError, match="nested too deeply"):
+        data_yaml.read(path)
+    laughs = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9) if i else 'ha'}]\n" for i in range(30))
+    path.write_text(laughs + "names: *l29\n")
+    with pytest.raises(DataError, match="must be a text"):
+        data_yaml.read(path)
+
+
+@given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4))
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_data_yaml_round_trip(tmp_path, names):
+    path = tmp_path / "data.yaml"
+    path.write_text(data_yaml.text_of(names, {"train": "images/train"}), "utf-8", newline="")
+    assert data_yaml.read(path).names == dict(enumerate(names))
 
 
 def test_yolo_folders_as_exported(tmp_path):
@@ -444,7 +511,7 @@ def test_yolo_folders_as_exported(tmp_path):
     assert len(found.samples[1]) == 0
     (tmp_path / "train/labels/a.txt").write_text("2 0.5 0.5 0.2 0.4\n")
     (problem,) = read_dataset(tmp_path).problems
-    assert "class 2 is not in data.yaml's names" in problem.text
+    assert "class 2 is not in data.yaml's names" in problem.what
 
 
 def test_yolo_without_a_yaml(tmp_path):

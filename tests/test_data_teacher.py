@@ -19,7 +19,9 @@ from mirilla.errors import DataError
 
 
 def sample(*own, ignore=(), labels=None):
-    return Sample(b"", "a.jpg", 100, 100, np.array(own, float), labels or ("face",) * len(own), ignore=ignore or None)
+    return Sample(
+        b"", "a.jpg", 100, 100, np.array(own, float), labels or ("face",) * len(own), ignore=np.array(ignore, bool)
+    )
 
 
 def finds(*rows):
@@ -143,11 +145,11 @@ def test_yunet_agrees_with_the_labels_of_a_real_set(yunet, shared):
             s,
             boxes_yxyx=np.zeros((0, 4)),
             labels=(),
-            ignore=None,
-            difficult=None,
-            group_of=None,
-            is_crowd=None,
-            weight=None,
+            ignore=np.zeros(0, bool),
+            difficult=np.zeros(0, bool),
+            group_of=np.zeros(0, bool),
+            is_crowd=np.zeros(0, bool),
+            weight=np.zeros(0),
             attributes={},
         )
         for s in part.samples

@@ -12,7 +12,8 @@ from helpers_graph import Graph, small_network
 from mirilla.bonnet import compile as bonnet
 from mirilla.doctor import examine as doctor
 from mirilla.doctor import graph as doctor_graph
-from mirilla.doctor.rules import MAY_NOT, NOTE, RULES, WILL_NOT, Finding, in_order
+from mirilla.doctor.rules import RULES, VERDICTS, in_order
+from mirilla.findings import ERROR, NOTE, WARNING, Finding
 from mirilla.graph import read_graph_def, write_graph_def
 from mirilla.labels import LabelMap
 from mirilla.model import card as cards
@@ -72,7 +73,7 @@ def test_image_tensor_as_input_is_answered_with_the_right_one(shared):
     graph = read_graph_def(shared / "data/bonnet/PCK_frozen_inference_graph.pb")
     found = doctor_graph.examine(graph, "image_tensor")
     one = only(found.findings, "preprocessing-inside")
-    assert (one.severity, one.layer, one.certainty) == (WILL_NOT, "image_tensor", "proven")
+    assert (one.severity, one.where, one.certainty) == (ERROR, "image_tensor", "proven")
     assert "--input-tensor Preprocessor/sub" in one.remedy
     assert found.source == "Preprocessor/sub"
 
@@ -111,7 +112,7 @@ def test_postprocessed_outputs_are_answered_with_the_raw_ones(shared):
 def test_output_names_that_do_not_exist_get_the_nearest(given, remedy):
     found = examine(small_network(), output_tensors=given)
     one = only(found.findings, "unknown-name")
-    assert one.severity == WILL_NOT
+    assert one.severity == ERROR
     assert remedy in one.remedy
     assert found.outputs == ("concat", "concat_1")  # and the examination goes on with them
 
@@ -130,7 +131,7 @@ def test_batch_norm_in_training_mode_is_not_constant():
     graph["extra/BatchNorm/FusedBatchNorm"].attr["is_training"].b = True
     found = examine(graph)
     one = only(found.findings, "batch-norm-not-constant")
-    assert (one.severity, one.layer) == (WILL_NOT, "extra/BatchNorm/FusedBatchNorm")
+    assert (one.severity, one.where) == (ERROR, "extra/BatchNorm/FusedBatchNorm")
     assert "is_training false" in one.remedy
     assert not found.as_given
     assert found.network is not None  # looked at all the same
@@ -154,7 +155,7 @@ def test_variables_mean_that_the_graph_is_not_frozen():
     graph = small_network()
     graph["extra/weights"].op = "VariableV2"
     one = only(examine(graph).findings, "not-frozen")
-    assert (one.layer, one.severity) == ("extra/weights", WILL_NOT)
+    assert (one.where, one.severity) == ("extra/weights", ERROR)
     assert "freeze_graph" in one.remedy
 
 
@@ -178,9 +179,9 @@ def test_ops_without_sample_are_named(op):
     found = examine(graph)
     code = "refused-op" if op in ("Tile", "Max") else "unknown-op"
     one = only(found.findings, code)
-    assert one.layer == f"the_{op}"
+    assert one.where == f"the_{op}"
     assert op in one.what
-    assert one.severity == WILL_NOT
+    assert one.severity == ERROR
     assert one.certainty == ("proven" if code == "refused-op" else "inferred")
 
 
@@ -193,8 +194,8 @@ def test_layers_that_no_known_file_has_are_inferred(op):
         graph.node("MaxPool", "odd", x, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding="VALID")
     else:
         graph.node("Add", "odd", x, graph.block("b", x, (1, 1, 16, 16)))
-    one = next(one for one in examine(graph).findings if one.severity == WILL_NOT)
-    assert one.layer == "odd"
+    one = next(one for one in examine(graph).findings if one.severity == ERROR)
+    assert one.where == "odd"
     assert one.certainty == "inferred"
     assert "no known" in one.evidence
 
@@ -204,7 +205,7 @@ def test_flattened_map_before_a_product_is_found():
     flat = graph.reshape("flatten", x, [-1, 16 * 16 * 16])
     graph.node("MatMul", "dense", flat, graph.weights("w", 16 * 16 * 16, 4))
     one = only(examine(graph).findings, "flatten")
-    assert (one.layer, one.severity, one.certainty) == ("dense", MAY_NOT, "inferred")
+    assert (one.where, one.severity, one.certainty) == ("dense", WARNING, "inferred")
     assert "(16, 16, 16)" in one.what
 
 
@@ -215,7 +216,7 @@ def test_quantised_graphs_are_found_and_looked_through(op):
     graph["Conv2d_2_depthwise/depthwise"].input[0] = "quant"
     found = examine(graph)
     one = only(found.findings, "quantised")
-    assert (one.layer, one.severity, one.certainty) == ("quant", WILL_NOT, "proven")
+    assert (one.where, one.severity, one.certainty) == ("quant", ERROR, "proven")
     assert "graph_rewriter" in one.remedy
     assert found.network is not None
 
@@ -244,8 +245,8 @@ def test_kernel_larger_than_its_map_is_refused(padding):
     graph, x = start(8)  # a map of 4x4
     graph.conv("large", x, (5, 5, 16, 8), 2, padding)
     one = only(examine(graph).findings, "kernel-too-large")
-    assert (one.severity, one.certainty) == (WILL_NOT, "proven")
-    assert one.layer == "large/Conv2D"
+    assert (one.severity, one.certainty) == (ERROR, "proven")
+    assert one.where == "large/Conv2D"
     assert "5x5" in one.what
     assert "4x4" in one.what
 
@@ -259,7 +260,7 @@ def test_kernel_as_large_as_its_map_is_taken():
 def test_input_of_one_channel_is_refused():
     graph, _ = start(channels=1)
     one = only(examine(graph).findings, "input-channels")
-    assert one.severity == WILL_NOT
+    assert one.severity == ERROR
     assert "RGB" in one.remedy
 
 
@@ -269,8 +270,8 @@ def test_depth_that_is_no_multiple_of_8_is_found_where_it_is_read():
     graph.bias("head", graph.conv("head", x, (1, 1, 12, 6)), 6)  # an output's depth of 6 is well
     found = examine(graph).findings
     assert codes(found) == ["depth"]
-    assert found[0].layer == "twelve/Relu6"
-    assert (found[0].severity, found[0].certainty) == (MAY_NOT, "inferred")
+    assert found[0].where == "twelve/Relu6"
+    assert (found[0].severity, found[0].certainty) == (WARNING, "inferred")
     assert "16 channels" in found[0].remedy
 
 
@@ -288,7 +289,7 @@ def test_input_that_is_not_square_is_found():
 
 def test_undecided_planar_threshold_is_inferred():
     one = only(examine(small_network(side=48)).findings, "planar-threshold")
-    assert (one.severity, one.certainty) == (MAY_NOT, "inferred")
+    assert (one.severity, one.certainty) == (WARNING, "inferred")
 
 
 # ---- memory and numbers
@@ -299,7 +300,7 @@ def test_arena_overflow_names_what_is_alive_together():
     x = graph.block("wide", x, (1, 1, 16, 512))  # 1 MiB
     graph.block("wider", x, (1, 1, 512, 512))  # another
     one = only(examine(graph).findings, "arena-overflow")
-    assert (one.severity, one.layer) == (WILL_NOT, "wider/Relu6")
+    assert (one.severity, one.where) == (ERROR, "wider/Relu6")
     assert dict(one.alive) == {"wide/Relu6": 1 << 20, "wider/Relu6": 1 << 20}
     assert str(2 << 20) in one.what
     assert "1441792" in one.what
@@ -326,7 +327,7 @@ def test_values_beyond_fp16_are_named_with_the_largest():
     values = np.array([1, -70000, 3, 4, 65519, 65520, 0, 2], "<f4")
     graph["head/biases"].attr["value"].tensor.tensor_content = values.tobytes()
     one = only(examine(graph).findings, "fp16-overflow")
-    assert (one.severity, one.layer) == (WILL_NOT, "head/BiasAdd/conv_bias")
+    assert (one.severity, one.where) == (ERROR, "head/BiasAdd/conv_bias")
     assert "2 of 8" in one.what
     assert "-70000" in one.what
 
@@ -337,7 +338,7 @@ def test_a_variance_near_zero_overflows_through_batch_norm():
         tensor = graph[f"extra/BatchNorm/{name}"].attr["value"].tensor
         tensor.tensor_content = np.full(24, value, "<f4").tobytes()
     found = examine(graph).findings
-    assert [one.layer for one in found if one.code == "fp16-overflow"] == [
+    assert [one.where for one in found if one.code == "fp16-overflow"] == [
         "extra/weights",
         "extra/BatchNorm/FusedBatchNorm/conv_bias",
     ]
@@ -365,18 +366,18 @@ def diagnose(tmp_path, graph: Graph, name: str = "model.pb", **options) -> docto
 def test_names_of_the_firmware_are_refused(tmp_path, name):
     write_graph_def(tmp_path / "model.pb", small_network().graph_def)
     found = doctor.examine(tmp_path / "model.pb", doctor.Options(name=name))
-    assert only(found.findings, "name-taken").severity == WILL_NOT
-    assert found.verdict == WILL_NOT
+    assert only(found.findings, "name-taken").severity == ERROR
+    assert found.verdict == VERDICTS[ERROR]
 
 
 def test_a_file_named_like_the_firmwares_model_is_found(tmp_path):
     found = diagnose(tmp_path, small_network(), "FaceDetection.pb")
-    assert only(found.findings, "name-taken").severity == MAY_NOT
+    assert only(found.findings, "name-taken").severity == WARNING
     write_graph_def(tmp_path / "other.pb", small_network().graph_def)
     assert doctor.examine(tmp_path / "other.pb", doctor.Options(name="face")).verdict == doctor.RUNS
 
 
-@pytest.mark.parametrize(("classes", "verdict"), [(1, doctor.RUNS), (3, WILL_NOT)])
+@pytest.mark.parametrize(("classes", "verdict"), [(1, doctor.RUNS), (3, VERDICTS[ERROR])])
 def test_decoder_for_another_number_of_classes(tmp_path, classes, verdict):
     found = diagnose(tmp_path, small_network(), classes=classes)
     assert found.verdict == verdict
@@ -390,7 +391,7 @@ def test_card_for_another_number_of_classes(tmp_path):
     cards.save(cards.ModelCard(ModelSpec(num_classes=2), LabelMap.from_names(["a", "b"])), path)
     found = doctor.examine(path)
     assert "model.json is for 2 classes" in only(found.findings, "classes").what
-    assert only(found.findings, "anchors").severity == WILL_NOT
+    assert only(found.findings, "anchors").severity == ERROR
 
 
 def test_card_of_another_file_is_found(tmp_path):
@@ -398,7 +399,7 @@ def test_card_of_another_file_is_found(tmp_path):
     write_graph_def(path, small_network().graph_def)
     cards.save(cards.ModelCard(ModelSpec(), LabelMap.from_names(["face"])), path)
     write_graph_def(path, small_network(seed=1).graph_def)
-    assert only(doctor.examine(path).findings, "card").severity == MAY_NOT
+    assert only(doctor.examine(path).findings, "card").severity == WARNING
 
 
 def test_google_decoder_is_noted_for_other_numbers_than_its_own(tmp_path):
@@ -419,11 +420,11 @@ def test_every_rule_says_what_shows_it():
 
 def test_findings_are_ordered_and_unique():
     one = only(examine(start(channels=1)[0]).findings, "input-channels")
-    note, other = replace(one, severity=NOTE, layer="n"), replace(one, severity=MAY_NOT, layer="m")
+    note, other = replace(one, severity=NOTE, where="n"), replace(one, severity=WARNING, where="m")
     assert in_order([note, other, one, one]) == (one, other, note)
 
 
 def test_docs_describe_every_rule_as_it_is():
     text = (Path(__file__).parents[1] / "docs/doctor.md").read_text(encoding="utf-8")
     for code, rule in RULES.items():
-        assert f"| `{code}` | {rule.severity} | {rule.certainty} | {rule.text} |" in text
+        assert f"| `{code}` | {VERDICTS[rule.severity]} | {rule.certainty} | {rule.text} |" in text

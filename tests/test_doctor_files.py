@@ -20,7 +20,8 @@ from mirilla.config.to_spec import model_spec
 from mirilla.doctor import examine as doctor
 from mirilla.doctor import model as doctor_model
 from mirilla.doctor.config import random_weights
-from mirilla.doctor.rules import MAY_NOT, NOTE, WILL_NOT, Finding
+from mirilla.doctor.rules import VERDICTS
+from mirilla.findings import ERROR, WARNING, Finding
 from mirilla.graph import read_graph_def, reader, write_graph_def
 from mirilla.graph.reference import run
 from mirilla.labels import LabelMap, save_label_map
@@ -73,7 +74,7 @@ def test_the_three_class_detector_suits_googles_decoder(shared):
     assert "'concat_1' holds 3" in only(other.findings, "classes").what
 
 
-@pytest.mark.parametrize(("classes", "verdict"), [(1001, WILL_NOT), (3, doctor.RUNS)])
+@pytest.mark.parametrize(("classes", "verdict"), [(1001, VERDICTS[ERROR]), (3, doctor.RUNS)])
 def test_classifiers_have_classes_too(shared, classes, verdict):
     path = shared / "data/bonnet/rps_160.binaryproto"
     count = bf.read(path).constant("final_training_ops/Wx_plus_b/add/matmul_bias").d4
@@ -88,10 +89,10 @@ def test_compiled_small_network_is_well(model):
 def test_tensor_beyond_the_arena(model):
     found = doctor_model.examine(changed(model, 4, address=bf.ARENA_BYTES - 8)).findings
     one = only(found, "plan-overflow")
-    assert one.severity == WILL_NOT
-    assert one.layer == model.ops[4].output
-    assert (one.layer, 32 * 32 * 16 * 2) in one.alive
-    assert only(found, "plan-differs").severity == MAY_NOT
+    assert one.severity == ERROR
+    assert one.where == model.ops[4].output
+    assert (one.where, 32 * 32 * 16 * 2) in one.alive
+    assert only(found, "plan-differs").severity == WARNING
 
 
 def test_tensors_that_share_memory(model):
@@ -106,12 +107,12 @@ def test_tensors_that_share_memory(model):
 def test_ops_without_plan(model):
     ops = (*model.ops[:-1], replace(model.ops[-1], plan=None))
     found = doctor_model.examine(replace(model, ops=ops)).findings
-    assert only(found, "plan-missing").layer == model.ops[-1].output
+    assert only(found, "plan-missing").where == model.ops[-1].output
 
 
 def test_another_arena_is_told(model):
     found = doctor_model.examine(replace(model, arena=bf.Arena(1 << 22, 1 << 23))).findings
-    assert only(found, "arena-size").severity == MAY_NOT
+    assert only(found, "arena-size").severity == WARNING
 
 
 def test_constants_that_are_not_finite(model):
@@ -121,14 +122,14 @@ def test_constants_that_are_not_finite(model):
         for one in model.constants
     )
     one = only(doctor_model.examine(replace(model, constants=constants)).findings, "fp16-overflow")
-    assert one.layer == "extra/weights"
+    assert one.where == "extra/weights"
     assert "1 of 3456" in one.what  # 3 x 3 x 16 x 24
 
 
 def test_op_of_unknown_type(model):
     ops = (*model.ops[:-1], replace(model.ops[-1], kind="Tile"))
     found = doctor_model.examine(replace(model, ops=ops)).findings
-    assert only(found, "unknown-op").layer == model.ops[-1].output
+    assert only(found, "unknown-op").where == model.ops[-1].output
 
 
 def test_kernel_larger_than_its_map_in_a_compiled_model():
@@ -177,7 +178,7 @@ def test_too_wide_a_network_overflows_and_is_told_what_fits(tmp_path):
 def test_sizes_and_widths_are_judged_before_training(tmp_path, options, expected):
     found = doctor.examine(pipeline(tmp_path, **options))
     assert [one for one in dict.fromkeys(codes(found.findings)) if one != "google-decoder"] == expected
-    assert found.verdict == (doctor.RUNS if expected == ["letterbox"] else MAY_NOT)
+    assert found.verdict == (doctor.RUNS if expected == ["letterbox"] else VERDICTS[WARNING])
 
 
 def edited(tmp_path, field: str, value) -> doctor.Diagnosis:
@@ -189,8 +190,8 @@ def edited(tmp_path, field: str, value) -> doctor.Diagnosis:
 def test_quantised_training_is_refused(tmp_path):
     found = edited(tmp_path, "graph_rewriter.quantization.delay", 2000)
     one = only(found.findings, "quantised")
-    assert one.layer.startswith("graph_rewriter")
-    assert found.verdict == WILL_NOT
+    assert one.where.startswith("graph_rewriter")
+    assert found.verdict == VERDICTS[ERROR]
 
 
 def test_a_kernel_that_outgrows_its_map_is_found_before_training_and_mended_after(tmp_path):
@@ -219,14 +220,14 @@ def test_a_kernel_that_outgrows_its_map_is_found_before_training_and_mended_afte
 def test_what_mirilla_cannot_build_is_named(tmp_path):
     found = edited(tmp_path, "model.ssd.feature_extractor.type", "ssd_inception_v2")
     one = next(one for one in found.findings if one.code == "config")
-    assert one.layer == "model.ssd.feature_extractor.type"
-    assert found.verdict == WILL_NOT
+    assert one.where == "model.ssd.feature_extractor.type"
+    assert found.verdict == VERDICTS[ERROR]
 
 
-@pytest.mark.parametrize(("classes", "severity"), [(3, MAY_NOT), (2, MAY_NOT)])
+@pytest.mark.parametrize(("classes", "severity"), [(3, WARNING), (2, WARNING)])
 def test_label_map_of_another_number_of_classes(tmp_path, classes, severity):
     one = only(edited(tmp_path, "model.ssd.num_classes", classes).findings, "classes")
-    assert (one.layer, one.severity) == ("model.ssd.num_classes", severity)
+    assert (one.where, one.severity) == ("model.ssd.num_classes", severity)
     assert f"num_classes is {classes}" in one.what
 
 
@@ -321,7 +322,7 @@ def test_json_holds_everything(tmp_path, capsys):
     code = main(["doctor", path, "--json", "--fix", str(tmp_path / "out.pb")])
     content = json.loads(capsys.readouterr().out)
     assert content["kind"] == "graph"
-    assert content["verdict"] == WILL_NOT
+    assert content["verdict"] == "will not run"
     assert content["fixed"] == str(tmp_path / "out.pb")
     assert content["mending"]["difference"] < 1e-5
     large = next(one for one in content["findings"] if one["code"] == "kernel-too-large")
@@ -371,4 +372,6 @@ def test_files_without_ending_are_recognised(tmp_path):
 
 def test_severity_names_are_what_the_json_says(tmp_path):
     found = doctor.examine(graph_file(tmp_path, small_network()))
-    assert {one.severity for one in found.findings} <= {WILL_NOT, MAY_NOT, NOTE}
+    content = found.to_json()
+    assert {item["severity"] for item in content["findings"]} <= set(VERDICTS.values())
+    assert set(content["counts"]) == {"will not run", "may not run", "note"}

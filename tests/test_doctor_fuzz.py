@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from helpers_graph import Graph, small_network
 from mirilla.bonnet import compile as bonnet
@@ -19,6 +18,7 @@ from mirilla.doctor import model as doctor_model
 from mirilla.errors import MirillaError
 from mirilla.graph import reader
 from mirilla.graph.reference import run
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 GRAPH = small_network().graph_def
 MODEL, _ = bonnet.build(GRAPH)
@@ -107,7 +107,7 @@ def test_models_with_any_numbers_in_them(data):
         small = st.one_of(st.none(), st.integers(0, 9))
         op = replace(op, kernel=bf.Kernel(*(data.draw(small) for _ in range(4))))
     elif what == "target":
-        op = replace(op, target=bf.Target(*(data.draw(number) for _ in range(3))))
+        op = replace(op, reshape=bf.Reshape(*(data.draw(number) for _ in range(3))))
     else:
         op = replace(op, plan=None)
     ops[index] = op

@@ -6,7 +6,6 @@ import hashlib
 
 import numpy as np
 import pytest
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from helpers_graph import Graph, small_network
 from mirilla.bonnet import compile as bonnet
@@ -16,6 +15,7 @@ from mirilla.doctor.fix import Mended
 from mirilla.graph import read_graph_def, reader
 from mirilla.graph.reference import run
 from mirilla.protos.graphdef import constant_array
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 PAIR = "data/bonnet/PCK_frozen_inference_graph.pb"
 PAIR_SHA256 = "5ace9ab3404c12121048a1017ec27c7c9e00fd5ddf26d24e59ac96711b57ad0d"
@@ -155,7 +155,7 @@ def test_defaults_of_placeholders_take_their_place():
     graph.node("PlaceholderWithDefault", "fed", "pass")
     graph["Conv2d_2_depthwise/depthwise"].input[0] = "fed"
     found = doctor_graph.examine(graph.graph_def)
-    assert [(one.code, one.layer) for one in found.findings] == [("training-switch", "fed")]
+    assert [(one.code, one.where) for one in found.findings] == [("training-switch", "fed")]
     mended = mend(graph.graph_def)
     check_same(small_network(), mended)
     assert doctor_mend.marked(found.findings, mended)[0].fixable
@@ -214,7 +214,7 @@ def test_dropout_is_taken_out(form):
         dropped = graph.node("Mul", "dropout/mul", scaled, mask)
     graph["Conv2d_2_depthwise/depthwise"].input[0] = dropped
     found = doctor_graph.examine(graph.graph_def)
-    assert [(one.code, one.layer) for one in found.findings] == [("dropout", "dropout/uniform")]
+    assert [(one.code, one.where) for one in found.findings] == [("dropout", "dropout/uniform")]
     mended = mend(graph.graph_def)
     assert doctor_mend.marked(found.findings, mended)[0].fixable
     check_same(small_network(), mended)
@@ -243,7 +243,7 @@ def test_kernels_larger_than_their_map_lose_what_meets_padding_only(side, kernel
     one = next(
         one
         for one in doctor_mend.marked(found.findings, mended)
-        if (one.code, one.layer) == ("kernel-too-large", "large/BiasAdd")
+        if (one.code, one.where) == ("kernel-too-large", "large/BiasAdd")
     )
     assert one.fixable == (cropped is not None)
     assert constant_array(weights).shape[:2] == (cropped or (kernel, kernel))

@@ -31,7 +31,7 @@ from mirilla.emulator.server import Server
 from mirilla.emulator.state import MOST_MODELS, Device, Loaded
 from mirilla.errors import DataError, MirillaError
 from mirilla.protos import kit as protocol
-from mirilla.protos.kit import Request, Response
+from mirilla.protos.kit_pb2 import FloatTensor, Request, Response
 
 GRAPH = format.serialise(pixels_model())
 
@@ -124,7 +124,7 @@ def test_bytes_on_the_wire(server: Server):
 
 
 def test_maps_and_packed_numbers_on_the_wire():
-    tensor = protocol.FloatTensor(data=[1.0], indices=[{"values": [3, 300]}])
+    tensor = FloatTensor(data=[1.0], indices=[{"values": [3, 300]}])
     assert tensor.SerializeToString() == b"\x12\x04\x00\x00\x80\x3f" + b"\x1a\x05\x0a\x03\x03\xac\x02"
     request = Request(image_inference={"model_name": "m", "params": {"k": "v"}})
     assert request.SerializeToString() == b"\x1a\x0b" + b"\x0a\x01m" + b"\x1a\x06\x0a\x01k\x12\x01v"

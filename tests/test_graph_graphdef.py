@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorboard.compat.proto import types_pb2
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
 from helpers_graph import small_network
 from mirilla.errors import MirillaError, ModelError
 from mirilla.graph import read_graph_def, write_graph_def
+from mirilla.protos import tensorflow_pb2
 from mirilla.protos.graphdef import constant_array, parse_graph_def
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 
 def test_written_graph_is_read_back(tmp_path):
@@ -31,7 +30,7 @@ def test_written_graph_is_read_back(tmp_path):
         (b"\xff" * 100, "not a binary GraphDef"),
         (b'node {\n  name: "x"\n}', "text form"),
         (b"versions {\n}", "text form"),
-        (GraphDef().SerializeToString() + b"\x22\x00", "without a single node"),
+        (GraphDef().SerializeToString() + b"\x22\x00", "without nodes"),
     ],
 )
 def test_what_is_no_graph_is_refused_with_a_remedy(content, word):
@@ -82,11 +81,11 @@ def _const(dtype: int, shape: list[int], **fields) -> NodeDef:
 
 def test_constants_in_every_form():
     content = np.array([1, 2, 3], "<f4").tobytes()
-    assert constant_array(_const(types_pb2.DT_FLOAT, [3], tensor_content=content)).tolist() == [1, 2, 3]
-    assert constant_array(_const(types_pb2.DT_FLOAT, [4], float_val=[1.5, 2])).tolist() == [1.5, 2, 2, 2]
-    assert constant_array(_const(types_pb2.DT_INT32, [], int_val=[7])).tolist() == 7
-    assert constant_array(_const(types_pb2.DT_INT32, [2, 2])).tolist() == [[0, 0], [0, 0]]
-    half = constant_array(_const(types_pb2.DT_HALF, [1], half_val=[0x3C00]))
+    assert constant_array(_const(tensorflow_pb2.DT_FLOAT, [3], tensor_content=content)).tolist() == [1, 2, 3]
+    assert constant_array(_const(tensorflow_pb2.DT_FLOAT, [4], float_val=[1.5, 2])).tolist() == [1.5, 2, 2, 2]
+    assert constant_array(_const(tensorflow_pb2.DT_INT32, [], int_val=[7])).tolist() == 7
+    assert constant_array(_const(tensorflow_pb2.DT_INT32, [2, 2])).tolist() == [[0, 0], [0, 0]]
+    half = constant_array(_const(tensorflow_pb2.DT_HALF, [1], half_val=[0x3C00]))
     assert half.dtype == np.float16
     assert half.tolist() == [1.0]
 
@@ -94,11 +93,11 @@ def test_constants_in_every_form():
 @pytest.mark.parametrize(
     ("node", "word"),
     [
-        (_const(types_pb2.DT_FLOAT, [3], tensor_content=b"1234"), "4 bytes"),
-        (_const(types_pb2.DT_FLOAT, [1], float_val=[1, 2]), "2 values for 1"),
-        (_const(types_pb2.DT_FLOAT, [1 << 40]), "elements"),
-        (_const(types_pb2.DT_FLOAT, [-1]), "no fixed shape"),
-        (_const(types_pb2.DT_STRING, [1]), "DT_STRING"),
+        (_const(tensorflow_pb2.DT_FLOAT, [3], tensor_content=b"1234"), "4 bytes"),
+        (_const(tensorflow_pb2.DT_FLOAT, [1], float_val=[1, 2]), "2 values for 1"),
+        (_const(tensorflow_pb2.DT_FLOAT, [1 << 40]), "elements"),
+        (_const(tensorflow_pb2.DT_FLOAT, [-1]), "no fixed shape"),
+        (_const(tensorflow_pb2.DT_STRING, [1]), "DT_STRING"),
     ],
 )
 def test_broken_constants_are_refused(node, word):

@@ -7,13 +7,14 @@ import pytest
 
 from helpers_graph import Graph, small_network
 from mirilla.errors import ModelError
-from mirilla.graph import RuleError, deploy, reader
+from mirilla.findings import RuleError
+from mirilla.graph import deploy, reader
 
 FORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "unfused")
 
 
 def rules(error) -> list[str]:
-    return [finding.rule for finding in error.value.findings]
+    return [finding.code for finding in error.value.findings]
 
 
 @pytest.mark.parametrize("name", ["bonnet/PCK_frozen_inference_graph.pb", "odapi/frozen_inference_graph_b24.pb"])
@@ -269,8 +270,8 @@ def test_breaches_name_node_rule_and_remedy(rule):
     with pytest.raises(RuleError) as caught:
         reader.read(graph.graph_def, **options)
     finding = caught.value.findings[0]
-    assert finding.rule == rule
-    assert finding.layer in finding.what
+    assert finding.code == rule
+    assert finding.where in finding.what
     assert finding.remedy
 
 
@@ -280,7 +281,7 @@ def test_all_unknown_ops_are_named_at_once():
     graph.node("Elu", "second", x)
     with pytest.raises(RuleError) as caught:
         reader.read(graph.graph_def)
-    assert {(finding.layer, finding.op) for finding in caught.value.findings} == {
+    assert {(finding.where, finding.op) for finding in caught.value.findings} == {
         ("first", "LRN"),
         ("second", "Elu"),
     }

@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from helpers_kit_program import program
 from mirilla import config, graph
+from mirilla.board.kit.decode import decode_box
+from mirilla.board.kit.model import Model
 from mirilla.bonnet import compile as bonnet_compile
 from mirilla.bonnet import format as bonnet_format
 from mirilla.bonnet.run import CompiledModel
@@ -52,7 +53,7 @@ def pictures(count: int = 1) -> np.ndarray:
 
 
 def errors(given) -> list[str]:
-    return [f"{one.field} | {one.text} | {one.remedy}" for one in config.check(given) if one.severity == "error"]
+    return [f"{one.where} | {one.what} | {one.remedy}" for one in config.check(given) if one.severity == "error"]
 
 
 def test_explicit_anchors_by_hand():
@@ -152,7 +153,7 @@ def test_config_anchors_must_have_sides():
         assert any(place in one for one in found)
     pixels = pipeline()
     pixels.mirilla.anchor_map[0].box[0].height = 20
-    assert any("shares" in one.text for one in config.check(pixels) if one.severity == "warning")
+    assert any("shares" in one.what for one in config.check(pixels) if one.severity == "warning")
 
 
 def test_levels_start_at_the_first_map():
@@ -233,10 +234,10 @@ def test_bonnet_takes_it_and_computes_what_the_reference_computes(multiplier, pe
 
 def test_arena_keeps_the_fine_map_until_its_predictors_have_run():
     """Conv2d_5_pointwise (32 * 32 * 32 fp16) lies in the arena from its op to the last that reads it."""
-    from mirilla.bonnet.memory_plan import lifetimes
+    from mirilla.bonnet.memory_plan import live_ranges
 
     model, _ = bonnet_compile.build(frozen_graph.build(SPEC, random_weights(SPEC)), input_size=(256, 256))
-    found = {one.block.name: one for one in lifetimes(model)}
+    found = {one.block.name: one for one in live_ranges(model)}
     kept = found["FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_5_pointwise/Relu6"]
     names = [op.output for op in model.ops]
     readers = [i for i, op in enumerate(model.ops) if kept.block.name in op.inputs]
@@ -252,9 +253,9 @@ def test_arena_keeps_the_fine_map_until_its_predictors_have_run():
 
 
 def test_kits_decoder_takes_them():
-    kit = program.Model(json.loads(dumps(ModelCard(SPEC, FACE))), b"graph", "model.json")
+    kit = Model(json.loads(dumps(ModelCard(SPEC, FACE))), b"graph", "model.json")
     assert len(kit.anchors) == len(ModelCard(SPEC, FACE).anchors_yxyx)
-    box = program.decode(kit, 2 * 33, [0.0] * 4)  # two anchors a place, 32 places a row: row 1, column 1
+    box = decode_box(kit, 2 * 33, [0.0] * 4)  # two anchors a place, 32 places a row: row 1, column 1
     centre, (h, w) = 1.5 / 32, BOXES[0][0]
     np.testing.assert_allclose(box, (centre - h / 2, centre - w / 2, centre + h / 2, centre + w / 2), atol=1e-6)
 

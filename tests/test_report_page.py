@@ -11,8 +11,9 @@ from PIL import Image
 
 from mirilla.errors import DataError
 from mirilla.report.charts import Series, line_chart, smoothed, ticks
-from mirilla.report.page import Page, read_log, render
+from mirilla.report.page import Page, render
 from mirilla.report.tables import duration_text, file_rows, size_text, value_text
+from mirilla.report.training_log import read_log
 
 RESULT = {
     "metric": "faces",

@@ -135,7 +135,7 @@ def test_steps_from_the_originals_own_states(odapi, expected):
 def test_ten_steps_in_one_go_stay_as_near_as_tensorflows_own(odapi, expected):
     """Rounding grows 10,000-fold from the first step's gradient to the second's, so no other arithmetic repeats the ten
     steps. TensorFlow 2.21 parts from the original by up to 0.10 in the losses, 0.31 in a variable and 1.6e-4 in an
-    average (benchmarks/equality_tensorflow.py); twice that is the bound. The loss falls by 0.82 in these steps.
+    average (docs/equality.md); twice that is the bound. The loss falls by 0.82 in these steps.
     """
     run = Steps(odapi, "ckpt0_values.npz")
     found = np.array([run.step()[0] for _ in range(10)])

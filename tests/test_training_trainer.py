@@ -25,7 +25,7 @@ from mirilla.batches.pictures import SUMS  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
 from mirilla.data.tfrecord import read_tfrecords, write_tfrecords  # noqa: E402
 from mirilla.errors import ConfigError, DataError, MirillaError, ModelError, TrainingError, UsageError  # noqa: E402
-from mirilla.job import steps as parts  # noqa: E402
+from mirilla.job import training  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
 from mirilla.training import log  # noqa: E402
 from mirilla.training.trainer import pick_device, train  # noqa: E402
@@ -142,7 +142,7 @@ def test_a_finished_run_needs_no_records(pipeline, tmp_path, capsys):
     result = train(pipeline, tmp_path / "run")
     assert capsys.readouterr().out == "step 6 of 6: nothing left to do\n"
     assert (result.step, result.images_per_s, result.checkpoint) == (6, 0, checkpoint.path_of(tmp_path / "run", 6))
-    assert parts.train(pipeline, tmp_path / "run", 5, "cpu") is None  # as the job starts it
+    assert training.train(pipeline, tmp_path / "run", 5, "cpu") is None  # as the job starts it
     with pytest.raises(MirillaError, match=r"train\.tfrecord|label_map"):
         train(pipeline, tmp_path / "run", num_steps=7)
 

@@ -17,7 +17,7 @@ from mirilla.config.to_spec import model_spec  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
 from mirilla.data.tfrecord import write_tfrecords  # noqa: E402
 from mirilla.detect.detector import Detector  # noqa: E402
-from mirilla.job import steps as parts  # noqa: E402
+from mirilla.job import training  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
 from mirilla.model.layers import architecture  # noqa: E402
 from mirilla.training.trainer import Trainer, train  # noqa: E402
@@ -160,7 +160,7 @@ def test_what_is_evaluated_and_exported_goes_by_use_moving_averages(pipeline, tm
         assert main(["export", "--model-dir", str(folder), "--out", str(out)]) == 0
         assert ("moving averages" in capsys.readouterr().out) == wanted
         np.testing.assert_array_equal(Detector.load(out)(photo).scores, scores[wanted])
-        trained = parts.trained(folder, pipeline.eval_config.use_moving_averages)
+        trained = training.trained(folder, pipeline.eval_config.use_moving_averages)
         expected = values[f"{NAME}/{AVERAGE}"] if wanted else values[NAME]
         np.testing.assert_array_equal(trained.weights[NAME], expected)
     assert not np.array_equal(scores[True], scores[False])

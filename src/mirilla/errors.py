@@ -8,7 +8,7 @@
     ├── ModelError               a graph, a checkpoint or a compiled model cannot be read or does not fit
     ├── TrainingError            training cannot go on (a NaN loss, say)
     ├── DownloadError            a file could not be fetched, or its checksum is wrong
-    └── DeviceError              the kit cannot be reached or refuses
+    └── BoardError               the kit cannot be reached or refuses
 
 A message says what is wrong, where (file and line, tensor, layer, record), the rule, and the remedy.
 Anything else that escapes is a bug, and is shown with its traceback.
@@ -73,5 +73,5 @@ class DownloadError(MirillaError):
     """A file that could not be fetched whole."""
 
 
-class DeviceError(MirillaError):
+class BoardError(MirillaError):
     """A kit that cannot be reached, or refuses."""

@@ -1,9 +1,10 @@
-"""What goes to a kit over SSH, and the program that runs there.
+"""Deploys a model to a Vision Kit over SSH, and holds the program that runs there.
 
-link        commands and files over the system's OpenSSH
-checks      what is looked at on a kit before anything is changed, each finding with its remedy
-install     versions in folders, hashes, the switch from one to another, back, and removal
+link        scripts and files over the system's OpenSSH
+checks      the state of a kit, as findings with remedies
+payload     the files of a version: model, model.json, program
+install     versions on the kit: install, roll back, remove
 service     the systemd unit
-bundle      the same as a .zip, for kits without network
-kit_program the program for the kit: Python 3.5 syntax, copied as it is and never imported here
+bundle      a version as a .zip, for kits without network
+kit/        the program for the kit: Python 3.5, copied there and never imported here
 """

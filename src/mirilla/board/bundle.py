@@ -7,10 +7,8 @@ import zipfile
 from collections.abc import Sequence
 
 from mirilla.board import install, service
-from mirilla.board.install import SUMS, Payload
+from mirilla.board.payload import ARCHIVE_TIME, SUMS, Payload
 from mirilla.files import writing
-
-TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a .zip knows; the same files give the same bundle
 
 README = """{model} for the AIY Vision Kit, version {name}
 
@@ -43,7 +41,7 @@ def write(pack: Payload, path: str | os.PathLike[str], options: Sequence[str] = 
     }
     with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            entry = zipfile.ZipInfo(f"mirilla-bundle/{name}", TIME)
+            entry = zipfile.ZipInfo(f"mirilla-bundle/{name}", ARCHIVE_TIME)
             entry.external_attr = (0o100755 if name.endswith(".sh") else 0o100644) << 16
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, content)

@@ -1,123 +1,32 @@
-"""Versions of a model on a kit: each in a folder of its own, and one symbolic link that says which runs.
+"""Versions of a model on a kit: each in its own folder, and a symbolic link to the one that runs.
 
     ~/mirilla/current -> versions/20180704T120000-1f2e3d4c
     ~/mirilla/versions/20180704T120000-1f2e3d4c/
         face.binaryproto  model.json  mirilla_kit.py  SHA256SUMS
-        previous            the version that ran before this one: what a rollback goes back to
+        previous            the version that ran before this one, to which a rollback returns
 
-A version is copied into `versions/.incoming-...`, compared with its hashes there, flushed to the card and
-renamed; then the link is replaced by one rename. So whatever is interrupted, `current` leads to a whole
-version. Folders that an interrupted copy left are removed by the next one; a lock keeps two from meeting.
+A version is copied into `versions/.incoming-...`, checked against its hashes there, flushed to the card and renamed;
+then the link is replaced with a single rename. So `current` always points to a complete version, whatever is
+interrupted. The next installation removes the folders of an interrupted copy; a lock keeps two from running at once.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 import re
 import shlex
 import tarfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import resources
-from pathlib import Path
 
 from mirilla.board.link import Link, Result
-from mirilla.errors import DeviceError, ModelError, UsageError
-from mirilla.files import explaining
+from mirilla.board.payload import SUMS, Payload
+from mirilla.errors import BoardError
 
-PROGRAM = "mirilla_kit.py"
-CARD = "model.json"
-SUMS = "SHA256SUMS"
 COPY_S = 600
 
 
-@dataclass(frozen=True)
-class Payload:
-    """What becomes a version.
-
-    name: of the version's folder: time of making and a hash of all files.
-    model: the model's name, for people.
-    files: content by file name.
-    """
-
-    name: str
-    model: str
-    files: Mapping[str, bytes]
-
-    @property
-    def sums(self) -> str:
-        """The hashes as sha256sum reads them."""
-        lines = (f"{hashlib.sha256(content).hexdigest()}  {name}\n" for name, content in sorted(self.files.items()))
-        return "".join(lines)
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(map(len, self.files.values()))
-
-    @property
-    def digest(self) -> str:
-        """Eight hex digits that tell versions of different content apart."""
-        return self.name.rpartition("-")[2]
-
-
-def payload(model_path: str | os.PathLike[str], *, bonnet: bool = True, stamp: str | None = None) -> Payload:
-    """Read a model, its model.json and the program for the kit.
-
-    Args:
-        bonnet: the model must be one compiled for the bonnet; False takes any, without looking inside.
-        stamp: the time in the version's name; now by default.
-
-    Raises:
-        ModelError: no compiled model, no model.json, or one of another file.
-        MirillaError: a file cannot be read.
-    """
-    from mirilla.model import card as cards
-
-    model_path = Path(model_path)
-    with explaining(model_path):
-        content = model_path.read_bytes()
-    if bonnet:
-        from mirilla.bonnet import format as binary
-
-        if model_path.suffix == ".pb":
-            raise UsageError(
-                f"{model_path}: a frozen graph does not run on the bonnet.",
-                f"mirilla compile {model_path} --out {model_path.with_suffix('.binaryproto')}",
-            )
-        binary.parse(content, os.fspath(model_path))
-    card_path = cards.find(model_path)
-    if card_path is None:
-        raise ModelError(
-            f"{model_path}: no model.json stands beside it, which tells labels and anchors.",
-            "Compile from an export's folder: 'mirilla compile' writes it beside the model.",
-        )
-    card = cards.load(card_path, model_path)
-    if bonnet and card.target != "bonnet":
-        raise ModelError(
-            f"{card_path}: 'file.target' is '{card.target}', not 'bonnet'.", "Compile again with 'mirilla compile'."
-        )
-    if not re.fullmatch(r"[\w+][\w+ .,()=-]*", card.file) or card.file in (CARD, PROGRAM, SUMS, "previous"):
-        raise ModelError(
-            f"{card_path}: '{card.file}' cannot be a model's file name on the kit.",
-            "Use letters, digits, '.', '_' and '-', and compile again under that name.",
-        )
-    with explaining(card_path):
-        files = {card.file: content, CARD: card_path.read_bytes(), PROGRAM: program()}
-    digest = hashlib.sha256(repr(sorted((n, hashlib.sha256(c).hexdigest()) for n, c in files.items())).encode())
-    stamp = stamp or time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-    return Payload(f"{stamp}-{digest.hexdigest()[:8]}", card.name, files)
-
-
-def program() -> bytes:
-    """The program for the kit, as it is copied there."""
-    return (resources.files("mirilla.board") / "kit_program.py").read_bytes()
-
-
 def archive(pack: Payload) -> bytes:
-    """The files as a tar archive, readable by all and owned by nobody in particular."""
+    """The files as a tar archive, readable by everyone."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for name, content in {**pack.files, SUMS: pack.sums.encode()}.items():
@@ -131,11 +40,11 @@ def install(link: Link, pack: Payload) -> bool:
     """Copy a version and switch to it.
 
     Returns:
-        False when the same files are what runs already; nothing is changed then.
+        False if the current version has the same files; nothing is changed then.
 
     Raises:
-        DeviceError: cut off, no space, a hash that is wrong there, another deployment under way. What ran
-            before still runs.
+        BoardError: the connection was lost, the disk is full, a hash differs, or another deployment is running. The
+            current version is unchanged.
     """
     result = link.run(install_script(pack, fetch='tar -xf - -C "$new"'), stdin=archive(pack), timeout_s=COPY_S)
     _explain(link, result)
@@ -143,10 +52,10 @@ def install(link: Link, pack: Payload) -> bool:
 
 
 def rollback(link: Link) -> str:
-    """Go back to the version that ran before the present one; returns its name.
+    """Switch to the version that ran before the current one. Returns its name.
 
     Raises:
-        DeviceError: nothing is installed, or there is none before it.
+        BoardError: nothing is installed, or there is no previous version.
     """
     result = link.run(ROLLBACK, timeout_s=60)
     _explain(link, result)
@@ -154,9 +63,9 @@ def rollback(link: Link) -> str:
 
 
 def remove(link: Link) -> str:
-    """Remove all versions; returns what stays in ~/mirilla because others put it there (empty: nothing).
+    """Remove all versions. Returns the names of other files in ~/mirilla, which are kept.
 
-    The service must have been removed before.
+    Remove the service first.
     """
     result = link.run(REMOVE, timeout_s=60)
     _explain(link, result)
@@ -164,7 +73,7 @@ def remove(link: Link) -> str:
 
 
 def install_script(pack: Payload, fetch: str) -> str:
-    """The script that installs a version; `fetch` is the command that fills the folder "$new"."""
+    """The script that installs a version. `fetch` is the command that fills the folder "$new"."""
     return "\n".join(
         [
             _HEAD,
@@ -187,7 +96,7 @@ lock() {
     flock -n 9 || fail locked
   fi
 }
-switch() {  # to a version's name; the rename is the moment from which it holds
+switch() {  # to a version, by name; the rename is atomic
   ln -s "versions/$1" "$home/.current-new"
   mv -T "$home/.current-new" "$home/current"
   sync
@@ -216,7 +125,7 @@ sync
 [ ! -e "$home/versions/$name" ] || fail exists
 mv "$new" "$home/versions/$name"
 switch "$name"
-# Older ones go, but for the one before.
+# Remove all versions but the new one and the one before it.
 for old in "$home"/versions/*; do
   case ${old##*/} in "$name"|"$now") ;; *) rm -rf "$old" ;; esac
 done
@@ -254,44 +163,46 @@ rmdir "$home" 2>/dev/null || ls -A "$home"
     ]
 )
 
+# What `fail` in a script means: message and remedy.
 _REASONS = {
-    "locked": ("another deployment to this kit is under way.", "Wait for its end, then try again."),
-    "folder": ("~/mirilla cannot be made or is no folder.", "Move away what is there; look at its permissions."),
-    "cut": ("the copy did not arrive whole.", "Try again."),
-    "hash": (
-        "the files there are not those that were sent (their SHA-256 differs).",
-        "Try again; if it stays, the card is probably failing: use another one.",
+    "locked": ("another deployment to this kit is running.", "Wait until it has finished, then try again."),
+    "folder": (
+        "~/mirilla cannot be created, or is not a folder.",
+        "Move the file of that name away, or check the home folder's permissions.",
     ),
-    "exists": ("a version of that name is there already.", "Try again in a second."),
-    "none": ("nothing of Mirilla is installed there.", "mirilla deploy MODEL.binaryproto HOST"),
-    "first": ("there is no version before the present one.", "Deploy the model that you want."),
-    "broken": ("the version before is damaged or gone.", "Deploy the model that you want."),
+    "cut": ("the copy is incomplete.", "Try again."),
+    "hash": (
+        "the SHA-256 of the copied files differs.",
+        "Try again. If it happens again, the card is probably failing: use another one.",
+    ),
+    "exists": ("a version of that name exists.", "Try again in a second."),
+    "none": ("Mirilla is not installed there.", "mirilla deploy MODEL.binaryproto HOST"),
+    "first": ("there is no previous version.", "Deploy the model you want instead."),
+    "broken": ("the previous version is damaged or missing.", "Deploy the model you want instead."),
 }
-_UNTOUCHED = " What ran before still runs."
+_UNCHANGED = " The current version is unchanged."
 
 
 def _explain(link: Link, result: Result) -> None:
-    """Raise what a script's failure means."""
+    """Raise BoardError if a script failed."""
     if result.code == 0:
         return
-    said = result.err.strip().splitlines()
-    last = said[-1][:200] if said else f"exit status {result.code}"
     full = re.search(r"No space left|quota exceeded|File (size limit exceeded|too large)", result.err)
-    reason = re.search(r"^mirilla: (\w+)$", result.err, re.M)
     if full or result.code == 153:  # 153: killed by SIGXFSZ
-        raise DeviceError(
-            f"{link.target}: no space left there to copy the files." + _UNTOUCHED,
-            "Free some: du -xh ~ | sort -h | tail shows what is large; sudo apt-get clean helps.",
+        raise BoardError(
+            f"{link.target}: no space left to copy the files.{_UNCHANGED}",
+            "Free some space: du -xh ~ | sort -h | tail lists the largest folders; sudo apt-get clean helps.",
         )
+    lines = result.err.strip().splitlines()
+    reason = re.search(r"^mirilla: (\w+)$", result.err, re.M)
     if reason and reason[1] in _REASONS:
         what, remedy = _REASONS[reason[1]]
-        raise DeviceError(f"{link.target}: {what}" + (_UNTOUCHED if reason[1] in ("cut", "hash") else ""), remedy)
-    if reason and len(said) > 1:
-        last = said[-2][:200]
+        raise BoardError(f"{link.target}: {what}" + (_UNCHANGED if reason[1] in ("cut", "hash") else ""), remedy)
     if "Read-only file system" in result.err:
-        raise DeviceError(
-            f"{link.target}: the card there is read-only.", "Reboot the kit; a card that stays read-only is worn out."
+        raise BoardError(
+            f"{link.target}: its card is read-only.", "Reboot the kit. A card that stays read-only is worn out."
         )
-    raise DeviceError(
-        f"{link.target}: the copy failed there ({last}).{_UNTOUCHED}", "mirilla deploy --check " + link.target
-    )
+    if reason:
+        lines = lines[:-1] or lines  # the line before the reason says more
+    last = lines[-1][:200] if lines else f"exit status {result.code}"
+    raise BoardError(f"{link.target}: the copy failed ({last}).{_UNCHANGED}", f"mirilla deploy --check {link.target}")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mirilla.errors import DeviceError, UsageError
+from mirilla.errors import BoardError, UsageError
 
 CONNECT_S = 15
 FAILED = 255  # ssh's own exit status; our scripts never end with it
@@ -39,7 +39,7 @@ class Link(Protocol):
     def target(self) -> str: ...
 
     def run(self, script: str, *, stdin: bytes = b"", timeout_s: float = 60) -> Result:
-        """Run a script to its end; DeviceError when the kit cannot be reached or does not answer in time."""
+        """Run a script to its end; BoardError when the kit cannot be reached or does not answer in time."""
         ...
 
     def follow(self, script: str) -> int:
@@ -74,7 +74,7 @@ class SshLink:
                 try:
                     out, _ = process.communicate(stdin, timeout=timeout_s)
                 except subprocess.TimeoutExpired:
-                    raise DeviceError(
+                    raise BoardError(
                         f"{self.target}: no answer within {timeout_s:.0f} seconds.",
                         "Is the kit still alive (its light, ping)? Switch it off and on, and try again.",
                     ) from None
@@ -119,14 +119,14 @@ class SshLink:
             process.wait()
 
 
-def explain(target: str, errors: str) -> DeviceError:
+def explain(target: str, errors: str) -> BoardError:
     """What ssh's own messages mean, with a remedy for each."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if not line.startswith(("debug", "@"))), "ssh failed")
     for pattern, what, remedy in _MEANINGS:
         if re.search(pattern, errors, re.I):
-            return DeviceError(f"{target}: {what} (ssh: {said})", remedy.replace("TARGET", target))
-    return DeviceError(f"{target}: ssh failed ({said}).", f"Try it by hand: ssh {target}")
+            return BoardError(f"{target}: {what} (ssh: {said})", remedy.replace("TARGET", target))
+    return BoardError(f"{target}: ssh failed ({said}).", f"Try it by hand: ssh {target}")
 
 
 _MEANINGS = (
@@ -196,7 +196,7 @@ _MEANINGS = (
 def _program(name: str) -> str:
     found = shutil.which(name)
     if found is None:
-        raise DeviceError(
+        raise BoardError(
             f"The program '{name}' is not installed on this machine.",
             "Install OpenSSH's client (Debian: sudo apt-get install openssh-client).",
         )

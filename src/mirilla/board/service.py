@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mirilla.board.checks import JOY
-from mirilla.board.install import PROGRAM
 from mirilla.board.link import Link, Result
-from mirilla.errors import DeviceError, UsageError
+from mirilla.board.payload import PROGRAM
+from mirilla.errors import BoardError, UsageError
 
 UNIT = "mirilla.service"
 WATCHDOG_S = 120  # without a sign of life for so long the program is started again
@@ -94,7 +94,7 @@ def install(link: Link, options: Sequence[str] = (), *, replace_joy: bool) -> St
         replace_joy: stop the kit's own demo and keep it from starting; `remove` undoes it.
 
     Raises:
-        DeviceError: neither sudo nor a systemd of the user's own, or systemd refuses.
+        BoardError: neither sudo nor a systemd of the user's own, or systemd refuses.
     """
     return _state(link, link.run(install_script(options, replace_joy=replace_joy), timeout_s=240))
 
@@ -293,8 +293,8 @@ def _explain(link: Link, result: Result) -> None:
     if reason and reason[1] in _REASONS:
         what, remedy = _REASONS[reason[1]]
         before = said[-2][:200] if len(said) > 1 else ""
-        raise DeviceError(f"{link.target}: {what}" + (f" ({before})" if before else ""), remedy)
-    raise DeviceError(
+        raise BoardError(f"{link.target}: {what}" + (f" ({before})" if before else ""), remedy)
+    raise BoardError(
         f"{link.target}: a command failed there ({said[-1][:200] if said else result.code}).",
         f"mirilla deploy --check {link.target}",
     )

@@ -1,4 +1,4 @@
-"""The compiler: a frozen graph in, a compiled bonnet model out, and a report of what was built."""
+"""The compiler: from a frozen graph to a compiled model, with a report of what was built."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-
 from mirilla.bonnet import format as bf
-from mirilla.bonnet import fp16, order, shapes
-from mirilla.bonnet.legalise import legalise
-from mirilla.bonnet.memory_plan import ArenaOverflow, plan_ops
+from mirilla.bonnet import fp16, shapes
+from mirilla.bonnet.constant_order import arrange
+from mirilla.bonnet.legalise import Legal, legalise
+from mirilla.bonnet.memory_plan import plan_ops
 from mirilla.errors import ModelError
+from mirilla.findings import WARNING, Finding, RuleError
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.rules import Finding, RuleError
 from mirilla.model import card as cards
 from mirilla.protos.graphdef import read_graph_def
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 
 @dataclass(frozen=True)
 class BuildReport:
-    """What a compilation made.
+    """Result of a compilation.
 
     Attributes:
-        input, input_shape, outputs: as compiled; outputs as (name, (rows, columns, depth)).
+        input, input_shape: the compiled model's input; (rows, columns, depth).
+        outputs: (name, (rows, columns, depth)) of each output.
         ops: number of ops by type.
         constants: number of constants.
         weight_bytes, file_bytes: sizes.
         sha256: of the file.
-        peak_bytes, peak_op: the most that is in use at once, and the op that runs then.
-        arena_bytes: what the device has.
-        constant_order: the table taken, or 'graph'.
-        losses: fp16 conversion by constant, those that lost most first.
+        peak_bytes, peak_op: the maximum of bytes in use, and the op that runs then.
+        arena_bytes: size of the arena.
+        constant_order: the table used, or 'graph'.
+        losses: loss of the fp16 conversion by constant, largest first.
         warnings: what no known file shows.
         notes: how input, outputs and size were found.
     """
@@ -59,12 +60,12 @@ class BuildReport:
 
     @property
     def underflowed(self) -> int:
-        """Values other than zero that fp16 made zero."""
+        """Number of non-zero values that became zero in fp16."""
         return sum(loss.underflowed for loss in self.losses)
 
     @property
     def subnormal(self) -> int:
-        """Values kept with fewer bits, below 2**-14."""
+        """Number of values below 2**-14, which have fewer significant bits."""
         return sum(loss.subnormal for loss in self.losses)
 
 
@@ -74,10 +75,10 @@ def check(
     output_tensors: str | Sequence[str] | None = None,
     input_size: int | tuple[int, int] | None = None,
 ) -> list[Finding]:
-    """Every breach of the bonnet's rules that compiling would meet, and its warnings; [] when all is well.
+    """All errors and warnings that compiling the graph gives; empty if there are none.
 
     Raises:
-        ModelError: a graph so damaged that no rule can be named.
+        ModelError: the graph is too damaged to check it rule by rule.
     """
     try:
         deploy_graph = _deploy(graph, input_tensor, output_tensors, input_size)
@@ -90,10 +91,9 @@ def check(
             fp16.to_bits(constant.values, constant.name)
         except RuleError as error:
             findings.extend(error.findings)
-    dims = {one.name: _dims(one.values.shape) for one in legal.constants}
     try:
-        plan_ops(legal.ops, dims, deploy_graph.input, _source(deploy_graph), deploy_graph.outputs)
-    except ArenaOverflow as error:
+        _plan(deploy_graph, legal)
+    except RuleError as error:
         findings.extend(error.findings)
     return [*findings, *legal.warnings]
 
@@ -105,60 +105,60 @@ def build(
     input_size: int | tuple[int, int] | None = None,
     constant_order: str = "auto",
 ) -> tuple[bf.Model, BuildReport]:
-    """Compile a frozen graph (or one already read).
+    """Compile a frozen graph (or a deploy graph).
 
     Args:
-        graph: the frozen graph.
+        graph: the graph.
         input_tensor, output_tensors, input_size: see `mirilla.graph.reader.read`.
-        constant_order: see `mirilla.bonnet.order.arrange`.
+        constant_order: see `mirilla.bonnet.constant_order.arrange`.
 
     Raises:
-        RuleError: layers, values or memory that the bonnet cannot take; `findings` names them.
-        ModelError: a damaged graph.
+        RuleError: the Bonnet does not support a layer, a value or the memory needed; `findings` names them.
+        ModelError: the graph is damaged.
     """
     deploy_graph = _deploy(graph, input_tensor, output_tensors, input_size)
     legal = legalise(deploy_graph)
-    chosen, weights = order.arrange(legal.constants, constant_order)
+    order, weights = arrange(legal.constants, constant_order)
     constants, losses = [], []
-    for one in weights:
-        bits = fp16.to_bits(one.values, one.name)
-        losses.append(fp16.loss(one.name, one.values, bits))
-        constants.append(bf.Constant.of(one.name, bits))
-    dims = {one.name or "": one.dims for one in constants}
-    source = _source(deploy_graph)
-    ops = plan_ops(legal.ops, dims, deploy_graph.input, source, deploy_graph.outputs)
+    for constant in weights:
+        bits = fp16.to_bits(constant.values, constant.name)
+        losses.append(fp16.loss(constant.name, constant.values, bits))
+        constants.append(bf.Constant.of(constant.name, bits))
     model = bf.Model(
         input=deploy_graph.input,
-        constant_names=tuple(one.name or "" for one in constants),
+        constant_names=tuple(constant.name for constant in weights),
         constants=tuple(constants),
         data_type=bf.FP16,
         outputs=deploy_graph.outputs,
-        ops=ops,
+        ops=_plan(deploy_graph, legal),
         field9=1,
         arena=bf.Arena(bf.ARENA_BYTES, 2 * bf.ARENA_BYTES),
     )
-    maps = shapes.infer(ops, dims, deploy_graph.input, source)
+    return model, _report(model, deploy_graph, legal, order, losses)
+
+
+def _report(model: bf.Model, graph: DeployGraph, legal: Legal, order: str, losses: Sequence[fp16.Loss]) -> BuildReport:
+    maps = shapes.infer(model.ops, shapes.constant_dims(model), graph.input, _source(graph))
     content = bf.serialise(model)
-    peak = max(ops, key=lambda op: (op.plan and op.plan.in_use) or 0)
-    losses.sort(key=lambda loss: (-loss.underflowed, -loss.worst_absolute))
-    report = BuildReport(
-        input=deploy_graph.input,
-        input_shape=deploy_graph.input_shape,
-        outputs=tuple((name, (maps[name].rows, maps[name].cols, maps[name].depth)) for name in model.outputs),
-        ops=dict(Counter(op.kind or "" for op in ops)),
-        constants=len(constants),
-        weight_bytes=sum(len(one.data or b"") for one in constants),
+    in_use = {op.output or "": (op.plan and op.plan.in_use) or 0 for op in model.ops}
+    peak_op = max(in_use, key=in_use.__getitem__)
+    return BuildReport(
+        input=graph.input,
+        input_shape=graph.input_shape,
+        outputs=tuple((name, maps[name].shape) for name in model.outputs),
+        ops=dict(Counter(op.kind or "" for op in model.ops)),
+        constants=len(model.constants),
+        weight_bytes=sum(len(constant.data or b"") for constant in model.constants),
         file_bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
-        peak_bytes=(peak.plan and peak.plan.in_use) or 0,
-        peak_op=peak.output or "",
+        peak_bytes=in_use[peak_op],
+        peak_op=peak_op,
         arena_bytes=bf.ARENA_BYTES,
-        constant_order=chosen,
-        losses=tuple(losses),
+        constant_order=order,
+        losses=tuple(sorted(losses, key=lambda loss: (-loss.underflowed, -loss.worst_absolute))),
         warnings=legal.warnings,
-        notes=deploy_graph.notes,
+        notes=graph.notes,
     )
-    return model, report
 
 
 def compile_file(
@@ -169,13 +169,13 @@ def compile_file(
     input_size: int | tuple[int, int] | None = None,
     constant_order: str = "auto",
 ) -> tuple[bf.Model, BuildReport, Path | None]:
-    """Compile a graph's file into a model's file, with model.json beside it when the graph came with one.
+    """Compile a graph's file into a model's file; if the graph has a model.json, write one beside the model.
 
     Returns:
-        The model, the report, and where the card was written (None without one).
+        The model, the report, and the path of the model.json (None if there is none).
 
     Raises:
-        ModelError, RuleError: see `build`; nothing is written then.
+        ModelError, RuleError: see `build`; then no file is written.
         MirillaError: a file cannot be read or written.
     """
     graph_def = read_graph_def(graph_path)
@@ -186,33 +186,33 @@ def compile_file(
     if card is None:
         return model, report, None
     out = Path(out)
-    beside = out.with_name(cards.FILE_NAME)
-    if beside.exists() and cards.find(out) != beside:  # another model's, the graph's say
-        beside = out.with_name(f"{out.stem}.{cards.FILE_NAME}")
-    cards.save(replace(card, target="bonnet"), out, path=beside)
-    return model, report, beside
+    card_path = out.with_name(cards.FILE_NAME)
+    if card_path.exists() and cards.find(out) != card_path:  # it belongs to another model, such as the graph
+        card_path = out.with_name(f"{out.stem}.{cards.FILE_NAME}")
+    cards.save(replace(card, target="bonnet"), out, path=card_path)
+    return model, report, card_path
 
 
 def _card(graph_path: str | os.PathLike[str], report: BuildReport) -> tuple[cards.ModelCard | None, list[Finding]]:
-    """The graph's card when it is the graph's and for this input, else a warning why it is left out."""
-    found = cards.find(graph_path)
-    if found is None:
+    """The graph's card, or None if it has none; a warning if its card does not match the graph or the input size."""
+    path = cards.find(graph_path)
+    if path is None:
         return None, []
     try:
-        card = cards.load(found, graph_path)
+        card = cards.load(path, graph_path)
     except ModelError as error:
         what, remedy = f"No model.json is written: {error.what}", error.remedy or ""
     else:
-        size = (card.spec.height_px, card.spec.width_px)
-        if size == report.input_shape[:2]:
+        height, width = card.spec.height_px, card.spec.width_px
+        rows, cols, _ = report.input_shape
+        if (height, width) == (rows, cols):
             return card, []
         what = (
-            f"No model.json is written: {os.fspath(found)} is for an input of {size[0]}x{size[1]}, the "
-            "model "
-            f"was compiled for {report.input_shape[0]}x{report.input_shape[1]}."
+            f"No model.json is written: {os.fspath(path)} is for an input of {height}x{width}, but the model was "
+            f"compiled for {rows}x{cols}."
         )
-        remedy = "Train and export for the size you compile for."
-    return None, [Finding("model-card", os.fspath(found), what, remedy)]
+        remedy = "Train and export for the input size that you compile for."
+    return None, [Finding(WARNING, "model-card", os.fspath(path), what, remedy)]
 
 
 def _deploy(
@@ -226,10 +226,10 @@ def _deploy(
     return reader.read(graph, input_tensor, output_tensors, input_size)
 
 
-def _source(graph: DeployGraph) -> shapes.Map:
-    return shapes.Map(*graph.input_shape, planar=True)
+def _source(graph: DeployGraph) -> shapes.FeatureMap:
+    return shapes.FeatureMap(*graph.input_shape, planar=True)
 
 
-def _dims(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    d1, d2, d3, d4 = shape
-    return d1, d2, d3, d4
+def _plan(graph: DeployGraph, legal: Legal) -> tuple[bf.Op, ...]:
+    dims = {constant.name: constant.dims for constant in legal.constants}
+    return plan_ops(legal.ops, dims, graph.input, _source(graph), graph.outputs)

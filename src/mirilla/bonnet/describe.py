@@ -1,28 +1,37 @@
-"""What a compiled model or a deploy graph holds, as rows for tables and as plain data for JSON."""
+"""Describe a compiled model or a deploy graph: rows for tables, and dataclasses that become JSON."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from mirilla.bonnet import shapes
-from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, Model, Op, serialise
+from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, Kernel, Model, Op, Plan, serialise
 from mirilla.bonnet.memory_plan import replan
+from mirilla.findings import RuleError
 from mirilla.graph import deploy
-from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.rules import RuleError
+from mirilla.graph.deploy import DeployGraph, Layer, Preprocessing
 
 _PADDINGS = {PADDING_VALID: "VALID", PADDING_SAME: "SAME"}
 _POSTS = {POST_RELU6: "relu6", POST_PAD: "pad"}
+_COMMON_SCOPES = ("FeatureExtractor", "MobilenetV1")
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """An input or output; its shape without the batch."""
+
+    name: str | None
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class OpRow:
-    """One op of a compiled model; shapes are (rows, columns, depth), addresses and sizes bytes."""
+    """An op of a compiled model; shapes are (rows, columns, depth), addresses and sizes in bytes."""
 
     index: int
     kind: str
@@ -41,91 +50,128 @@ class OpRow:
     in_use: int | None
 
 
-def op_rows(model: Model, size: tuple[int, int] | None = None) -> list[OpRow]:
-    """One row an op.
+@dataclass(frozen=True)
+class Peak:
+    """The op with the most bytes in use."""
+
+    bytes: int | None
+    op: int
+    output: str
+
+
+@dataclass(frozen=True)
+class ConstantFacts:
+    """A constant without its values."""
+
+    name: str
+    dims: tuple[int, ...]
+    bytes: int
+    smallest: float | None
+    largest: float | None
+    zeros: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """Everything about a compiled model except the values of its constants."""
+
+    kind: str = "bonnet"
+    sha256: str
+    bytes: int
+    input: TensorFacts
+    outputs: tuple[TensorFacts, ...]
+    arena_bytes: int | None
+    peak: Peak
+    plan_differences: tuple[str, ...]
+    ops: tuple[OpRow, ...]
+    constants: tuple[ConstantFacts, ...]
+
+
+def model_facts(model: Model, size: tuple[int, int] | None = None) -> ModelFacts:
+    """Describe a compiled model.
 
     Raises:
-        RuleError: ops that are unknown or do not fit together, or an input size that cannot be told.
+        RuleError: see `op_rows`.
+    """
+    rows = op_rows(model, size)
+    output_shapes = {row.output: row.shape for row in rows}
+    content = serialise(model)
+    peak = max(rows, key=lambda row: row.in_use or 0)
+    return ModelFacts(
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        input=TensorFacts(model.input, shapes.input_map(model, size).shape),
+        outputs=tuple(TensorFacts(name, output_shapes.get(name, ())) for name in model.outputs),
+        arena_bytes=model.arena.bytes if model.arena else None,
+        peak=Peak(peak.in_use, peak.index, peak.output),
+        plan_differences=tuple(plan_differences(model, size)),
+        ops=tuple(rows),
+        constants=tuple(_constant_facts(constant.name or "", constant.values) for constant in model.constants),
+    )
+
+
+def _constant_facts(name: str, values: np.ndarray) -> ConstantFacts:
+    values_32 = values.astype(np.float32)
+    return ConstantFacts(
+        name=name,
+        dims=values.shape,
+        bytes=values.nbytes,
+        smallest=float(values_32.min()) if values_32.size else None,
+        largest=float(values_32.max()) if values_32.size else None,
+        zeros=int((values_32 == 0).sum()),
+    )
+
+
+def op_rows(model: Model, size: tuple[int, int] | None = None) -> list[OpRow]:
+    """A row for each op.
+
+    Raises:
+        RuleError: ops have an unknown type or do not fit together, or the input size cannot be inferred.
     """
     maps = shapes.infer(model.ops, shapes.constant_dims(model), model.input or "", shapes.input_map(model, size))
     return [_op_row(index, op, maps[op.output or ""]) for index, op in enumerate(model.ops)]
 
 
-def _op_row(index: int, op: Op, made: shapes.Map) -> OpRow:
-    kernel, plan = op.kernel, op.plan
-    sized = kernel is not None and kernel.height and kernel.width
+def _op_row(index: int, op: Op, output: shapes.FeatureMap) -> OpRow:
+    kernel, plan = op.kernel or Kernel(), op.plan or Plan()
+    has_window = bool(kernel.height and kernel.width)
     return OpRow(
         index=index,
         kind=op.kind or "",
         output=op.output or "",
         inputs=op.inputs,
-        shape=(made.rows, made.cols, made.depth),
-        kernel=(kernel.height or 0, kernel.width or 0) if kernel is not None and sized else None,
-        stride=kernel.stride if kernel is not None and sized else None,
-        padding=_PADDINGS.get(kernel.padding or 0) if kernel is not None else None,
-        layout=("bdrc" if made.planar else "brcd") + (f"+{made.border}" if made.border else ""),
-        post=_POSTS.get(plan.post or 0, str(plan.post)) if plan is not None and plan.post else None,
-        address=plan.address if plan else None,
-        output_bytes=plan.output_bytes if plan else None,
-        scratch_address=plan.scratch_address if plan else None,
-        scratch_bytes=plan.scratch_bytes if plan else None,
-        in_use=plan.in_use if plan else None,
+        shape=output.shape,
+        kernel=(kernel.height or 0, kernel.width or 0) if has_window else None,
+        stride=kernel.stride if has_window else None,
+        padding=_PADDINGS.get(kernel.padding or 0),
+        layout=("bdrc" if output.planar else "brcd") + (f"+{output.border}" if output.border else ""),
+        post=_POSTS.get(plan.post, str(plan.post)) if plan.post else None,
+        address=plan.address,
+        output_bytes=plan.output_bytes,
+        scratch_address=plan.scratch_address,
+        scratch_bytes=plan.scratch_bytes,
+        in_use=plan.in_use,
     )
 
 
 def plan_differences(model: Model, size: tuple[int, int] | None = None) -> list[str]:
-    """How the file's memory plan differs from one computed afresh, a sentence each; [] when it does not."""
+    """How the file's memory plan differs from a newly computed one, a line for each number; empty if it does not."""
     try:
-        fresh = replan(model, size)
+        computed = replan(model, size)
     except RuleError as error:
         return [finding.what for finding in error.findings]
     differences = []
-    for index, (old, new) in enumerate(zip(model.ops, fresh.ops, strict=True)):
-        was, now = asdict(old.plan) if old.plan else {}, asdict(new.plan) if new.plan else {}
-        for key in now:
-            if was.get(key) != now[key]:
-                differences.append(f"op {index} '{old.output}': {key} is {was.get(key)}, computed {now[key]}")
+    for index, (old, new) in enumerate(zip(model.ops, computed.ops, strict=True)):
+        in_file, expected = (asdict(op.plan) if op.plan else {} for op in (old, new))
+        for key, value in expected.items():
+            if in_file.get(key) != value:
+                differences.append(f"op {index} '{old.output}': {key} is {in_file.get(key)}, computed {value}")
     return differences
-
-
-def model_facts(model: Model, size: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Everything about a compiled model, ready for JSON; weights as dims and ranges only."""
-    source = shapes.input_map(model, size)
-    rows = op_rows(model, size)
-    content = serialise(model)
-    peak = max(rows, key=lambda row: row.in_use or 0)
-    return {
-        "kind": "bonnet",
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
-        "input": {"name": model.input, "shape": [source.rows, source.cols, source.depth]},
-        "outputs": [
-            {"name": name, "shape": list(next((row.shape for row in rows if row.output == name), ()))}
-            for name in model.outputs
-        ],
-        "arena_bytes": model.arena.bytes if model.arena else None,
-        "peak": {"bytes": peak.in_use, "op": peak.index, "output": peak.output},
-        "plan_differences": plan_differences(model, size),
-        "ops": [asdict(row) for row in rows],
-        "constants": [_constant_facts(one.name or "", one.values) for one in model.constants],
-    }
-
-
-def _constant_facts(name: str, values: np.ndarray) -> dict[str, Any]:
-    finite = values.astype(np.float32)
-    return {
-        "name": name,
-        "dims": list(values.shape),
-        "bytes": values.nbytes,
-        "smallest": float(finite.min()) if finite.size else None,
-        "largest": float(finite.max()) if finite.size else None,
-        "zeros": int((finite == 0).sum()),
-    }
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer of a deploy graph; the shape is that of one image."""
+    """A layer of a deploy graph; the shape is that of one image."""
 
     index: int
     kind: str
@@ -139,53 +185,55 @@ class LayerRow:
     weights: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class GraphFacts:
+    """Everything about a deploy graph except the values of its weights."""
+
+    kind: str = "graph"
+    input: TensorFacts
+    outputs: tuple[TensorFacts, ...]
+    preprocessing: Preprocessing | None
+    notes: tuple[str, ...]
+    layers: tuple[LayerRow, ...]
+
+
+def graph_facts(graph: DeployGraph) -> GraphFacts:
+    """Describe a deploy graph."""
+    outputs = zip(graph.outputs, graph.output_shapes, strict=True)
+    return GraphFacts(
+        input=TensorFacts(graph.input, graph.input_shape),
+        outputs=tuple(TensorFacts(name, shape) for name, shape in outputs),
+        preprocessing=graph.preprocessing,
+        notes=graph.notes,
+        layers=tuple(layer_rows(graph)),
+    )
+
+
 def layer_rows(graph: DeployGraph) -> list[LayerRow]:
-    """One row a layer."""
-    rows = []
-    for index, layer in enumerate(graph.layers):
-        kernel = stride = padding = activation = None
-        weights = 0
-        if isinstance(layer, deploy.Conv | deploy.Depthwise):
-            kernel, stride, padding = layer.weights.shape[:2], layer.strides, layer.padding
-        if isinstance(layer, deploy.Pool):
-            kernel, stride, padding = layer.window, layer.strides, layer.padding
-        if isinstance(layer, deploy.Linear):
-            activation = layer.activation
-            weights = layer.weights.size + (0 if layer.bias is None else layer.bias.size)
-        rows.append(
-            LayerRow(
-                index, layer.op, layer.name, layer.inputs, layer.shape, kernel, stride, padding, activation, weights
-            )
-        )
-    return rows
+    """A row for each layer."""
+    return [_layer_row(index, layer) for index, layer in enumerate(graph.layers)]
 
 
-def graph_facts(graph: DeployGraph) -> dict[str, Any]:
-    """Everything about a deploy graph, ready for JSON; weights as counts only."""
-    return {
-        "kind": "graph",
-        "input": {"name": graph.input, "shape": list(graph.input_shape)},
-        "outputs": [
-            {"name": name, "shape": list(shape)} for name, shape in zip(graph.outputs, graph.output_shapes, strict=True)
-        ],
-        "preprocessing": None if graph.preprocessing is None else asdict(graph.preprocessing),
-        "notes": list(graph.notes),
-        "layers": [asdict(row) for row in layer_rows(graph)],
-    }
+def _layer_row(index: int, layer: Layer) -> LayerRow:
+    kernel = stride = padding = activation = None
+    weights = 0
+    if isinstance(layer, deploy.Conv | deploy.Depthwise):
+        kernel, stride, padding = layer.weights.shape[:2], layer.strides, layer.padding
+    if isinstance(layer, deploy.Pool):
+        kernel, stride, padding = layer.window, layer.strides, layer.padding
+    if isinstance(layer, deploy.Linear):
+        activation = layer.activation
+        weights = layer.weights.size + (0 if layer.bias is None else layer.bias.size)
+    return LayerRow(
+        index, layer.op, layer.name, layer.inputs, layer.shape, kernel, stride, padding, activation, weights
+    )
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Names without the scopes that nearly all share, for tables and pictures; still unique."""
-    short: dict[str, str] = {}
+    """{name: the name without scopes that nearly all names share}, for tables and plots; short names are unique."""
+    short = {}
     for name in names:
-        parts = name.split("/")
-        kept = [
-            part
-            for index, part in enumerate(parts)
-            if part not in ("FeatureExtractor", "MobilenetV1") or index == len(parts) - 1
-        ]
-        short[name] = "/".join(kept)
-    counts: dict[str, int] = {}
-    for one in short.values():
-        counts[one] = counts.get(one, 0) + 1
-    return {name: one if counts[one] == 1 else name for name, one in short.items()}
+        *scopes, last = name.split("/")
+        short[name] = "/".join([scope for scope in scopes if scope not in _COMMON_SCOPES] + [last])
+    counts = Counter(short.values())
+    return {name: brief if counts[brief] == 1 else name for name, brief in short.items()}

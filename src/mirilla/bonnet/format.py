@@ -1,11 +1,11 @@
-# ruff: noqa: RUF009 (wire.wire declares a field, as dataclasses.field does)
-"""The compiled model of the Vision Bonnet (`.binaryproto`): its messages, reading and writing.
+# ruff: noqa: RUF009 (wire.optional declares a field, as dataclasses.field does)
+"""The compiled model of the Vision Bonnet (`.binaryproto`): its messages, and how to read and write them.
 
-The layout is described in docs/bonnet-format.md. Every number that a file holds has its place here, so a
-file that is read and written again has the same bytes.
+docs/bonnet-format.md describes the layout. Every field of a file has its place here, so a file that is read and
+written again keeps the same bytes.
 
-Words: brcd = batch, row, column, depth (depth fastest); bdrc = planar, columns fastest. All tensors on the
-device are fp16; bytes are 2 x the number of elements.
+Terms: brcd = batch, row, column, depth (interleaved, depth fastest); bdrc = batch, depth, row, column (planar,
+columns fastest). All tensors on the Bonnet are fp16, so a tensor has 2 bytes per element.
 """
 
 from __future__ import annotations
@@ -27,99 +27,100 @@ POST_RELU6, POST_PAD = 1, 3
 MAX_FILE_BYTES = 256 << 20
 MAX_OPS = 4096
 SUFFIX = ".binaryproto"
+_RECOMPILE = "Compile the model again with 'mirilla compile'."
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """Stride and window of a convolution or pool; the layout-changing ops carry a stride alone."""
+    """Stride and window of a convolution or pool; layout ops have only a stride."""
 
-    stride: int | None = wire.wire(2, "int")
-    padding: int | None = wire.wire(3, "int")  # PADDING_VALID or PADDING_SAME
-    height: int | None = wire.wire(5, "int")
-    width: int | None = wire.wire(6, "int")
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
+    stride: int | None = wire.optional(2, int)
+    padding: int | None = wire.optional(3, int)  # PADDING_VALID or PADDING_SAME
+    height: int | None = wire.optional(5, int)
+    width: int | None = wire.optional(6, int)
+    unknown: wire.UnknownFields = wire.unknown_fields()
 
 
 @dataclass(frozen=True)
-class Multiplier:
-    """Depthwise convolution: outputs per input channel, always 1."""
+class Depthwise:
+    """Attribute of DepthwiseConv: outputs per input channel, always 1."""
 
-    depth: int | None = wire.wire(1, "int")
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
+    multiplier: int | None = wire.optional(1, int)
+    unknown: wire.UnknownFields = wire.unknown_fields()
 
 
 @dataclass(frozen=True)
 class Softmax:
-    """Softmax: the factor before the exponential, always 1.0."""
+    """Attribute of SoftmaxActivation: the factor before the exponential, always 1.0."""
 
-    beta: float | None = wire.wire(1, "float")
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a Reshape makes of its input; the batch is 1."""
-
-    rows: int | None = wire.wire(1, "int")
-    cols: int | None = wire.wire(2, "int")
-    depth: int | None = wire.wire(3, "int")
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
+    beta: float | None = wire.optional(1, float)
+    unknown: wire.UnknownFields = wire.unknown_fields()
 
 
 @dataclass(frozen=True)
-class Join:
-    """Concat: the axis of the 4-D view, 1 rows, 2 columns, 3 depth."""
+class Reshape:
+    """Attributes of Reshape: the output's shape; the batch is 1."""
 
-    axis: int | None = wire.wire(1, "int")
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
+    rows: int | None = wire.optional(1, int)
+    cols: int | None = wire.optional(2, int)
+    depth: int | None = wire.optional(3, int)
+    unknown: wire.UnknownFields = wire.unknown_fields()
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Attribute of Concat: the axis of the 4-D view, 1 rows, 2 columns, 3 depth."""
+
+    axis: int | None = wire.optional(1, int)
+    unknown: wire.UnknownFields = wire.unknown_fields()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where an op works in the arena; addresses and sizes in bytes. None where the file says nothing."""
+    """The memory plan of an op; addresses in the arena and sizes in bytes. None means the field is missing."""
 
-    address: int | None = wire.wire(2, "int")  # of the output
-    scratch_address: int | None = wire.wire(3, "int")
-    scratch_bytes: int | None = wire.wire(4, "int")
-    output_bytes: int | None = wire.wire(5, "int")  # unrounded; the padded size for bdrc tensors
-    planar: int | None = wire.wire(6, "int")  # 1: the bdrc kernel, 0: the brcd kernel
-    input_planar: int | None = wire.wire(7, "int")  # 1: the input is bdrc
-    in_place: int | None = wire.wire(8, "int")  # 1: the output takes the first input's place
-    post: int | None = wire.wire(9, "int")  # POST_RELU6 or POST_PAD, fused after the op
-    field13: int | None = wire.wire(13, "int")  # 0 on the first planar convolution; meaning unknown
-    in_use: int | None = wire.wire(14, "int")  # bytes of everything alive while the op runs
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
+    address: int | None = wire.optional(2, int)  # of the output
+    scratch_address: int | None = wire.optional(3, int)
+    scratch_bytes: int | None = wire.optional(4, int)
+    output_bytes: int | None = wire.optional(5, int)  # not rounded; the padded size for bdrc tensors
+    planar: int | None = wire.optional(6, int)  # 1: the bdrc kernel, 0: the brcd kernel
+    input_planar: int | None = wire.optional(7, int)  # 1: the input is bdrc
+    in_place: int | None = wire.optional(8, int)  # 1: the output takes over the first input's memory
+    post: int | None = wire.optional(9, int)  # POST_RELU6 or POST_PAD, fused after the op
+    field13: int | None = wire.optional(13, int)  # 0 on the first planar convolution; meaning unknown
+    in_use: int | None = wire.optional(14, int)  # bytes of all live tensors and the scratch while the op runs
+    unknown: wire.UnknownFields = wire.unknown_fields()
 
 
 @dataclass(frozen=True)
 class Op:
-    """One operation: inputs are activations, then weights, then bias."""
+    """An operation; its inputs are activations, then weights, then the bias."""
 
-    kind: str | None = wire.wire(1, "string")
-    inputs: tuple[str, ...] = wire.wire(2, "string", repeated=True)
-    output: str | None = wire.wire(3, "string")
-    multiplier: Multiplier | None = wire.wire(37961023, Multiplier)
-    kernel: Kernel | None = wire.wire(66070909, Kernel)
-    softmax: Softmax | None = wire.wire(74101090, Softmax)
-    target: Target | None = wire.wire(76096650, Target)
-    plan: Plan | None = wire.wire(102787945, Plan)
-    join: Join | None = wire.wire(173413095, Join)
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
+    kind: str | None = wire.optional(1, str)
+    inputs: tuple[str, ...] = wire.repeated(2, str)
+    output: str | None = wire.optional(3, str)
+    depthwise: Depthwise | None = wire.optional(37961023, Depthwise)
+    kernel: Kernel | None = wire.optional(66070909, Kernel)
+    softmax: Softmax | None = wire.optional(74101090, Softmax)
+    reshape: Reshape | None = wire.optional(76096650, Reshape)
+    plan: Plan | None = wire.optional(102787945, Plan)
+    concat: Concat | None = wire.optional(173413095, Concat)
+    unknown: wire.UnknownFields = wire.unknown_fields()
 
 
 @dataclass(frozen=True)
 class Constant:
     """Weights or a bias: four dims and fp16 values, the last dim fastest."""
 
-    d1: int | None = wire.wire(1, "int")
-    d2: int | None = wire.wire(2, "int")
-    d3: int | None = wire.wire(3, "int")
-    d4: int | None = wire.wire(4, "int")
-    data_type: int | None = wire.wire(6, "int")
-    scale: float | None = wire.wire(7, "float")
-    data: bytes | None = wire.wire(8, "bytes")
-    name: str | None = wire.wire(9, "string")
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
+    d1: int | None = wire.optional(1, int)
+    d2: int | None = wire.optional(2, int)
+    d3: int | None = wire.optional(3, int)
+    d4: int | None = wire.optional(4, int)
+    data_type: int | None = wire.optional(6, int)
+    scale: float | None = wire.optional(7, float)
+    data: bytes | None = wire.optional(8, bytes)
+    name: str | None = wire.optional(9, str)
+    unknown: wire.UnknownFields = wire.unknown_fields()
 
     @classmethod
     def of(cls, name: str, bits: np.ndarray) -> Constant:
@@ -134,56 +135,58 @@ class Constant:
 
     @property
     def values(self) -> np.ndarray:
-        """The numbers, float16, shaped `dims`."""
+        """The values as float16, shaped `dims`."""
         return np.frombuffer(self.data or b"", "<f2").reshape(self.dims)
 
 
 @dataclass(frozen=True)
 class Arena:
-    """The device's working memory in bytes; the second number's role is unknown (twice the first)."""
+    """Size of the Bonnet's working memory in bytes, and a second number of unknown meaning (twice the size)."""
 
-    bytes: int | None = wire.wire(1, "int")
-    twice: int | None = wire.wire(2, "int")
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
+    bytes: int | None = wire.optional(1, int)
+    twice: int | None = wire.optional(2, int)
+    unknown: wire.UnknownFields = wire.unknown_fields()
 
 
 @dataclass(frozen=True)
 class Model:
     """A whole compiled model."""
 
-    input: str | None = wire.wire(1, "string")
-    constant_names: tuple[str, ...] = wire.wire(2, "string", repeated=True)
-    constants: tuple[Constant, ...] = wire.wire(4, Constant, repeated=True)
-    data_type: int | None = wire.wire(5, "int")
-    outputs: tuple[str, ...] = wire.wire(6, "string", repeated=True)
-    ops: tuple[Op, ...] = wire.wire(7, Op, repeated=True)
-    field9: int | None = wire.wire(9, "int")
-    arena: Arena | None = wire.wire(183701617, Arena)
-    unknown: tuple[tuple[int, bytes], ...] = wire.unknown_fields()
+    input: str | None = wire.optional(1, str)
+    constant_names: tuple[str, ...] = wire.repeated(2, str)
+    constants: tuple[Constant, ...] = wire.repeated(4, Constant)
+    data_type: int | None = wire.optional(5, int)
+    outputs: tuple[str, ...] = wire.repeated(6, str)
+    ops: tuple[Op, ...] = wire.repeated(7, Op)
+    field9: int | None = wire.optional(9, int)
+    arena: Arena | None = wire.optional(183701617, Arena)
+    unknown: wire.UnknownFields = wire.unknown_fields()
 
     def constant(self, name: str) -> Constant:
-        """The constant of that name; KeyError when there is none."""
-        for one in self.constants:
-            if one.name == name:
-                return one
+        """The constant with this name; KeyError if it does not exist."""
+        for constant in self.constants:
+            if constant.name == name:
+                return constant
         raise KeyError(name)
 
 
 def parse(content: bytes, where: str = "the model") -> Model:
-    """Read a compiled model and check that it hangs together.
+    """Read a compiled model and check that it is consistent.
 
     Args:
         content: the whole file.
-        where: its name for messages.
+        where: the file's name for error messages.
 
     Raises:
-        ModelError: not such a file, or one that contradicts itself (a constant whose data does not fill
-            its dims, an op that reads what nothing wrote).
+        ModelError: the bytes are not a compiled model, or it is inconsistent (the data of a constant does not match
+            its dims, an op reads a tensor that no earlier op writes).
     """
     if len(content) > MAX_FILE_BYTES:
-        raise ModelError(f"{where}: {len(content)} bytes; a compiled model has at most {MAX_FILE_BYTES}.")
+        raise ModelError(f"{where}: {len(content)} bytes. A compiled model has at most {MAX_FILE_BYTES}.")
     model = wire.parse(Model, content, where)
-    _check(model, where)
+    _check_parts(model, where)
+    _check_constants(model, where)
+    _check_ops(model, where)
     return model
 
 
@@ -193,52 +196,60 @@ def serialise(model: Model) -> bytes:
 
 
 def read(path: str | os.PathLike[str]) -> Model:
-    """Read a compiled model from a file; ModelError when it is none."""
+    """Read a compiled model from a file; raises ModelError as `parse` does."""
     with explaining(path), open(path, "rb") as file:
         content = file.read(MAX_FILE_BYTES + 1)
     return parse(content, os.fspath(path))
 
 
 def write(path: str | os.PathLike[str], model: Model) -> None:
-    """Write a compiled model; nothing half-written is left behind."""
+    """Write a compiled model; a failed write leaves no partial file."""
     write_bytes(path, serialise(model))
 
 
-def _check(model: Model, where: str) -> None:
-    def refuse(what: str, remedy: str | None = None) -> ModelError:
-        return ModelError(f"{where}: {what}", remedy or "Compile the model again with 'mirilla compile'.")
+def _check_parts(model: Model, where: str) -> None:
+    parts = {"ops": model.ops, "input name": model.input, "outputs": model.outputs}
+    for name, part in parts.items():
+        if not part:
+            raise ModelError(
+                f"{where}: not a compiled bonnet model: the file has no {name}.",
+                "Give a .binaryproto made for the Vision Bonnet. Compile a frozen graph with 'mirilla compile' first.",
+            )
+    if len(model.ops) > MAX_OPS:
+        raise ModelError(f"{where}: {len(model.ops)} ops; a model has at most {MAX_OPS}.", "The file is damaged.")
 
-    if not model.ops or not model.input or not model.outputs:
-        missing = "ops" if not model.ops else "input name" if not model.input else "outputs"
-        raise refuse(
-            f"the file holds no {missing}, so it is no compiled bonnet model.",
-            "Give a .binaryproto made for the Vision Bonnet; a frozen graph is compiled first.",
-        )
+
+def _check_constants(model: Model, where: str) -> None:
     for constant in model.constants:
         if not constant.name or constant.data is None or constant.data_type != FP16:
-            raise refuse(f"constant '{constant.name}' lacks a name or data, or is not fp16.")
+            raise ModelError(f"{where}: constant '{constant.name}' lacks a name or data, or is not fp16.", _RECOMPILE)
         if math.prod(constant.dims) * 2 != len(constant.data):
-            raise refuse(
-                f"constant '{constant.name}' has dims {constant.dims} and {len(constant.data)} "
-                "bytes; the rule is 2 bytes an element."
+            raise ModelError(
+                f"{where}: constant '{constant.name}' has dims {constant.dims} and {len(constant.data)} bytes; "
+                "the rule is 2 bytes per element.",
+                _RECOMPILE,
             )
     names = tuple(constant.name for constant in model.constants)
     if len(set(names)) != len(names):
-        raise refuse("two constants share a name.")
+        raise ModelError(f"{where}: two constants have the same name.", _RECOMPILE)
     if model.constant_names != names:
-        raise refuse("the list of constants' names and the constants differ.")
-    if len(model.ops) > MAX_OPS:
-        raise refuse(f"{len(model.ops)} ops; at most {MAX_OPS} are read.", "The file is damaged.")
-    known = {model.input, *names}
+        raise ModelError(f"{where}: the list of constant names and the constants differ.", _RECOMPILE)
+
+
+def _check_ops(model: Model, where: str) -> None:
+    """Every op must read tensors that exist before it, and every output must exist."""
+    known = {model.input, *model.constant_names}
     for index, op in enumerate(model.ops):
         if not op.kind or not op.output or not op.inputs:
-            raise refuse(f"op {index} lacks its type, an input or its output.")
+            raise ModelError(f"{where}: op {index} lacks its type, its inputs or its output.", _RECOMPILE)
         for name in op.inputs:
             if name not in known:
-                raise refuse(f"op {index} ({op.kind}) reads '{name}', which nothing before it wrote.")
+                raise ModelError(
+                    f"{where}: op {index} ({op.kind}) reads '{name}', which no earlier op writes.", _RECOMPILE
+                )
         if op.output in known:
-            raise refuse(f"op {index} ({op.kind}) writes '{op.output}' a second time.")
+            raise ModelError(f"{where}: op {index} ({op.kind}) writes '{op.output}' a second time.", _RECOMPILE)
         known.add(op.output)
     for name in model.outputs:
         if name not in known:
-            raise refuse(f"the output '{name}' is written by no op.")
+            raise ModelError(f"{where}: no op writes the output '{name}'.", _RECOMPILE)

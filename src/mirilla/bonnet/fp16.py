@@ -1,4 +1,4 @@
-"""float32 to fp16 as the compiled files show it: halves away from zero, subnormals and zeros' signs kept."""
+"""float32 to fp16 as in the compiled files: ties round away from zero; subnormals and signed zeros are kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mirilla.graph.rules import breach
+from mirilla.findings import breach
 
 OVERFLOW = 65520.0  # the smallest magnitude that would round to infinity
 SMALLEST_NORMAL = 2.0**-14
@@ -14,15 +14,15 @@ SMALLEST_NORMAL = 2.0**-14
 
 @dataclass(frozen=True)
 class Loss:
-    """What the conversion of one constant lost.
+    """Precision that the conversion of a constant lost.
 
     Attributes:
-        name: the constant.
-        count: its values.
-        underflowed: values other than zero that became zero.
-        subnormal: values kept with fewer than eleven significant bits.
-        worst_absolute: the largest difference.
-        worst_value: the value, before conversion, that differs by it.
+        name: the constant's name.
+        count: number of values.
+        underflowed: number of non-zero values that became zero.
+        subnormal: number of values kept with fewer than eleven significant bits.
+        worst_absolute: the largest absolute error.
+        worst_value: the value, before conversion, with that error.
         largest: the largest magnitude.
     """
 
@@ -36,12 +36,12 @@ class Loss:
 
 
 def to_bits(values: np.ndarray, name: str = "") -> np.ndarray:
-    """fp16 bits (uint16, same shape) of float32 values, rounded half away from zero.
+    """fp16 bits (uint16, same shape) of float32 values, rounded to nearest with ties away from zero.
 
-    Source: docs/bonnet-format.md, fp16; worked out on the bits, in integers.
+    Source: docs/bonnet-format.md, Weights. Computed on the bit patterns, in integers.
 
     Raises:
-        RuleError: values that are not finite or whose magnitude is 65520 or more, which fp16 cannot hold.
+        RuleError: a value is not finite or has a magnitude of 65520 or more, which fp16 cannot represent.
     """
     values = np.ascontiguousarray(values, np.float32)
     broken = ~(np.abs(values) < OVERFLOW)
@@ -50,17 +50,16 @@ def to_bits(values: np.ndarray, name: str = "") -> np.ndarray:
         raise breach(
             "fp16-overflow",
             name,
-            f"The constant '{name}' has {int(broken.sum())} of {values.size} "
-            f"values that fp16 cannot hold ({worst:g}, say); the rule is a magnitude below 65520.",
-            "Train on (weight decay, a lower learning rate), or use another checkpoint: such "
-            "weights "
-            "come from a variance near zero or from training that diverged.",
+            f"The constant '{name}' has {int(broken.sum())} of {values.size} values that fp16 cannot represent, "
+            f"for example {worst:g}; the rule is a magnitude below 65520.",
+            "Train longer (weight decay, a lower learning rate) or use another checkpoint. Such weights come from a "
+            "variance near zero or from training that diverged.",
         )
     bits = values.view(np.uint32)
     magnitude = bits & np.uint32(0x7FFFFFFF)
     exponent = (magnitude >> 23).astype(np.int32)
     normal = (magnitude + np.uint32(0x1000) - np.uint32(0x38000000)) >> 13
-    # Below 2**-14 the step is 2**-24: shift the mantissa with its leading one, half a step added before.
+    # Below 2**-14 the step is 2**-24: add half a step, then shift the mantissa with its leading one.
     shift = np.clip(126 - exponent, 14, 24).astype(np.uint32)
     mantissa = magnitude & np.uint32(0x7FFFFF) | np.uint32(0x800000)
     subnormal = (mantissa + (np.uint32(1) << (shift - np.uint32(1)))) >> shift
@@ -74,7 +73,7 @@ def to_float(bits: np.ndarray) -> np.ndarray:
 
 
 def loss(name: str, values: np.ndarray, bits: np.ndarray) -> Loss:
-    """Compare float32 values with the fp16 bits made of them."""
+    """Compare float32 values with their fp16 bits."""
     values = values.astype(np.float32, copy=False).reshape(-1)
     if not values.size:
         return Loss(name, 0, 0, 0, 0.0, 0.0, 0.0)

@@ -1,24 +1,25 @@
-"""The memory planner: where in the arena every tensor and scratch lies while the ops run one after another.
+"""The memory planner: an arena address for every tensor and scratch buffer, as the ops run one after another.
 
-The rules are those that reproduce every number of the known files (docs/bonnet-format.md, memory plan).
+The rules are those that reproduce every number of the known files (docs/bonnet-format.md, Memory).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mirilla.bonnet.format import ARENA_BYTES, POST_PAD, Model, Op, Plan
-from mirilla.bonnet.shapes import Dims, Map, constant_dims, infer, input_map
-from mirilla.graph.rules import Finding, RuleError, breach
+from mirilla.bonnet.shapes import ConstantDims, FeatureMap, constant_dims, infer, input_map
+from mirilla.findings import ERROR, Finding, RuleError, breach
 
 ALIGNMENT = 8
-SCRATCH_LIMIT = 262144  # proven for 1x1 convolutions, taken over for larger kernels
+MAX_SCRATCH_BYTES = 262144  # proven for 1x1 convolutions, assumed for larger kernels
+_LAYOUT_OPS = ("PadMyriad", "ReorderBrcdToBdrcMyriad", "ReorderBdrcToBrcdMyriad")
 
 
 @dataclass(frozen=True)
 class Block:
-    """Something in the arena: a tensor (or an op's scratch), where, and its size without rounding."""
+    """A tensor or scratch buffer in the arena: its name, address and size in bytes, not rounded."""
 
     name: str
     address: int
@@ -31,13 +32,13 @@ class Block:
 
 
 class ArenaOverflow(RuleError):
-    """A tensor finds no gap in the arena.
+    """A tensor or scratch buffer does not fit into the arena.
 
     Attributes:
         index, op: the op that needs it.
-        name, needed: the tensor or scratch that found no place, and its bytes.
-        alive: what lies in the arena then, by address.
-        gap: the largest free interval.
+        name, needed: the tensor or scratch buffer, and its bytes.
+        alive: the live blocks, by address.
+        gap: the largest free interval in bytes.
     """
 
     def __init__(self, index: int, op: Op, needed: Block, alive: Sequence[Block], gap: int):
@@ -48,11 +49,12 @@ class ArenaOverflow(RuleError):
         super().__init__(
             [
                 Finding(
+                    ERROR,
                     "arena-overflow",
                     op.output or "",
                     f"Op {index} '{op.output}' ({op.kind}) needs {needed.bytes} bytes for '{needed.name}' beside "
-                    f"{beside} "
-                    f"({total} in all); the rule is {ARENA_BYTES} bytes together, and the largest gap is {gap}.",
+                    f"{beside} ({total} in all); the rule is {ARENA_BYTES} bytes together, and the largest gap is "
+                    f"{gap}.",
                     "Make that layer smaller: fewer channels there, a smaller input, or a stride earlier.",
                     op=op.kind,
                 )
@@ -61,26 +63,26 @@ class ArenaOverflow(RuleError):
 
 
 def rounded(size: int) -> int:
-    """The size a block takes for placement."""
+    """The bytes that a block of `size` bytes occupies."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def gaps(blocks: Sequence[Block], arena: int = ARENA_BYTES) -> list[tuple[int, int]]:
     """Maximal free intervals (start, end) of the arena, by address."""
-    found, at = [], 0
-    for block in sorted(blocks, key=lambda one: one.address):
+    free, at = [], 0
+    for block in sorted(blocks, key=lambda block: block.address):
         if block.address > at:
-            found.append((at, block.address))
+            free.append((at, block.address))
         at = max(at, block.end)
     if at < arena:
-        found.append((at, arena))
-    return found
+        free.append((at, arena))
+    return free
 
 
 def place(size: int, blocks: Sequence[Block], arena: int = ARENA_BYTES) -> int | None:
-    """An address for `size` bytes: the bottom if it fits there, else the top, else the smallest fitting gap.
+    """An address for `size` bytes: the bottom if it fits there, else the top, else the smallest gap that fits.
 
-    None when there is no such gap.
+    None if it fits nowhere.
     """
     size = rounded(size)
     free = gaps(blocks, arena)
@@ -92,18 +94,18 @@ def place(size: int, blocks: Sequence[Block], arena: int = ARENA_BYTES) -> int |
     return min(fitting)[1] if fitting else None
 
 
-def is_planar(op: Op, x: Map) -> bool:
-    """Whether a convolution runs on the planar kernel: when its input is planar."""
+def is_planar(op: Op, x: FeatureMap) -> bool:
+    """Whether a convolution runs on the planar kernel: it does if its input is planar."""
     return op.kind in ("Conv", "DepthwiseConv") and x.planar
 
 
-def in_place(op: Op, x: Map) -> bool:
+def in_place(op: Op, x: FeatureMap) -> bool:
     """Whether the output takes over the first input's memory."""
     return op.kind == "Relu6" or (op.kind == "DepthwiseConv" and is_planar(op, x))
 
 
-def scratch_bytes(op: Op, x: Map, y: Map, dims: Dims) -> int | None:
-    """Working memory of an op besides its output; None when it has none."""
+def scratch_bytes(op: Op, x: FeatureMap, y: FeatureMap, dims: ConstantDims) -> int | None:
+    """Working memory of an op besides its output; None if it needs none."""
     if op.kind not in ("Conv", "DepthwiseConv"):
         return None
     out, kh, kw, depth = dims[op.inputs[1]]
@@ -113,76 +115,98 @@ def scratch_bytes(op: Op, x: Map, y: Map, dims: Dims) -> int | None:
         return 2 * kh * kw * depth
     window = kh * kw * depth
     columns = 0 if (kh, kw) == (1, 1) else y.cols
-    return min(2 * window * (out + columns), SCRATCH_LIMIT)
+    return min(2 * window * (out + columns), MAX_SCRATCH_BYTES)
+
+
+class _Arena:
+    """The live blocks while the planner steps through the ops."""
+
+    def __init__(self, size: int):
+        self.size = size
+        self.blocks: dict[str, Block] = {}
+
+    def allocate(self, index: int, op: Op, name: str, size: int) -> Block:
+        blocks = list(self.blocks.values())
+        address = place(size, blocks, self.size)
+        if address is None:
+            largest = max((end - start for start, end in gaps(blocks, self.size)), default=0)
+            alive = sorted(blocks, key=lambda block: block.address)
+            raise ArenaOverflow(index, op, Block(name, 0, size), alive, largest)
+        self.blocks[name] = Block(name, address, size)
+        return self.blocks[name]
+
+    def rename(self, name: str, to: str) -> Block:
+        """Hand the memory of the tensor `name` to the tensor `to`."""
+        self.blocks[to] = replace(self.blocks.pop(name), name=to)
+        return self.blocks[to]
+
+    def free(self, name: str) -> None:
+        self.blocks.pop(name, None)
+
+    @property
+    def in_use(self) -> int:
+        return sum(block.bytes for block in self.blocks.values())
 
 
 def plan_ops(
-    ops: Sequence[Op], dims: Dims, input_name: str, source: Map, outputs: Sequence[str], arena: int = ARENA_BYTES
+    ops: Sequence[Op],
+    dims: ConstantDims,
+    input_name: str,
+    source: FeatureMap,
+    outputs: Sequence[str],
+    arena_bytes: int = ARENA_BYTES,
 ) -> tuple[Op, ...]:
-    """Give every op its memory plan.
+    """The ops with their memory plans.
 
     Args:
-        ops: in execution order; of an existing plan only the fused post-operation is read.
+        ops: in execution order; of an existing plan only the fused post-operation is used.
         dims: {constant: dims}.
         input_name, source: the graph's input.
         outputs: the graph's outputs, which are never freed.
-        arena: its size in bytes.
+        arena_bytes: size of the arena.
 
     Raises:
-        ArenaOverflow: a tensor or scratch finds no place.
-        RuleError: an op that does not fit its inputs.
+        ArenaOverflow: a tensor or scratch buffer does not fit.
+        RuleError: an op does not fit its inputs.
     """
-    maps = infer(tuple(ops), dims, input_name, source)
-    last = {name: index for index, op in enumerate(ops) for name in op.inputs}
-    blocks: dict[str, Block] = {}
-
-    def put(index: int, op: Op, name: str, size: int) -> Block:
-        address = place(size, list(blocks.values()), arena)
-        if address is None:
-            free = gaps(list(blocks.values()), arena)
-            alive = sorted(blocks.values(), key=lambda block: block.address)
-            raise ArenaOverflow(
-                index, op, Block(name, 0, size), alive, max((end - start for start, end in free), default=0)
-            )
-        blocks[name] = Block(name, address, size)
-        return blocks[name]
-
-    put(0, ops[0], input_name, source.bytes)
+    maps = infer(ops, dims, input_name, source)
+    last_use = {name: index for index, op in enumerate(ops) for name in op.inputs}
+    arena = _Arena(arena_bytes)
+    arena.allocate(0, ops[0], input_name, source.bytes)
     planned = []
     for index, op in enumerate(ops):
-        x, y, name = maps[op.inputs[0]], maps[op.output or ""], op.output or ""
-        taken = in_place(op, x)
-        if taken:
-            if last[op.inputs[0]] != index or op.inputs[0] in outputs:
-                raise breach(
-                    "in-place",
-                    name,
-                    f"Op {index} '{name}' ({op.kind}) works in place on '{op.inputs[0]}', which is needed afterwards.",
-                    "Let nothing else read what such an op reads.",
-                    op=op.kind,
-                )
-            output = replace(blocks.pop(op.inputs[0]), name=name)
-            blocks[name] = output
+        first, name = op.inputs[0], op.output or ""
+        x, y = maps[first], maps[name]
+        if in_place(op, x):
+            if last_use[first] != index or first in outputs:
+                raise _overwritten(index, op)
+            output = arena.rename(first, name)
         else:
-            output = put(index, op, name, y.bytes)
-        scratch = None
+            output = arena.allocate(index, op, name, y.bytes)
         size = scratch_bytes(op, x, y, dims)
-        if size is not None:
-            scratch = put(index, op, f"scratch of {name}", size)
-        in_use = sum(block.bytes for block in blocks.values())
-        planned.append(replace(op, plan=_plan(op, x, taken, output, scratch, in_use)))
+        scratch = None if size is None else arena.allocate(index, op, f"scratch of {name}", size)
+        planned.append(replace(op, plan=_plan(op, x, output, scratch, arena.in_use)))
         if scratch is not None:
-            del blocks[scratch.name]
-        for read in dict.fromkeys(op.inputs):
-            if last.get(read) == index and read not in outputs:
-                blocks.pop(read, None)
+            arena.free(scratch.name)
+        for tensor in op.inputs:
+            if last_use[tensor] == index and tensor not in outputs:
+                arena.free(tensor)
     return tuple(planned)
 
 
-def _plan(op: Op, x: Map, taken: bool, output: Block, scratch: Block | None, in_use: int) -> Plan:
+def _overwritten(index: int, op: Op) -> RuleError:
+    return breach(
+        "in-place",
+        op.output or "",
+        f"Op {index} '{op.output}' ({op.kind}) works in place on '{op.inputs[0]}', which is read again later.",
+        "Make this op the only reader of its input.",
+        op=op.kind,
+    )
+
+
+def _plan(op: Op, x: FeatureMap, output: Block, scratch: Block | None, in_use: int) -> Plan:
     """The plan message with the fields that ops of this type carry."""
     convolution = op.kind in ("Conv", "DepthwiseConv")
-    layout = convolution or op.kind in ("PadMyriad", "ReorderBrcdToBdrcMyriad", "ReorderBdrcToBrcdMyriad")
     post = op.plan.post if op.plan is not None else None
     return Plan(
         address=output.address,
@@ -190,8 +214,8 @@ def _plan(op: Op, x: Map, taken: bool, output: Block, scratch: Block | None, in_
         scratch_bytes=None if scratch is None else scratch.bytes,
         output_bytes=output.bytes,
         planar=int(is_planar(op, x)) if convolution else None,
-        input_planar=int(x.planar) if layout else None,
-        in_place=int(taken),
+        input_planar=int(x.planar) if convolution or op.kind in _LAYOUT_OPS else None,
+        in_place=int(in_place(op, x)),
         post=POST_PAD if op.kind == "ReorderBrcdToBdrcMyriad" else post,
         field13=0 if op.kind == "Conv" and x.planar else None,
         in_use=in_use,
@@ -199,10 +223,10 @@ def _plan(op: Op, x: Map, taken: bool, output: Block, scratch: Block | None, in_
 
 
 def replan(model: Model, size: tuple[int, int] | None = None) -> Model:
-    """The same model with its whole memory plan computed afresh.
+    """The same model with its whole memory plan computed again.
 
     Args:
-        size: rows and columns of the input; told from the first op's plan when None.
+        size: rows and columns of the input; inferred from the first op's plan if None.
 
     Raises:
         ArenaOverflow, RuleError: see `plan_ops` and `shapes.input_map`.
@@ -213,8 +237,8 @@ def replan(model: Model, size: tuple[int, int] | None = None) -> Model:
 
 
 @dataclass(frozen=True)
-class Lifetime:
-    """A block of the arena while ops first..last (both included) run."""
+class LiveRange:
+    """A block of the arena that is live while ops first..last (both included) run."""
 
     block: Block
     first: int
@@ -222,32 +246,41 @@ class Lifetime:
     kind: str  # 'input', 'tensor', 'output' or 'scratch'
 
 
-def lifetimes(model: Model, size: tuple[int, int] | None = None) -> list[Lifetime]:
-    """What lies where and when, as the file's own plan says; ops without a plan are left out.
+def live_ranges(model: Model, size: tuple[int, int] | None = None) -> list[LiveRange]:
+    """All blocks and their live ranges according to the file's own plan; ops without a plan are left out.
 
     Raises:
-        RuleError: shapes that cannot be told.
+        RuleError: the shapes cannot be inferred.
     """
-    maps = infer(model.ops, constant_dims(model), model.input or "", input_map(model, size))
-    end = len(model.ops) - 1
-    last = {name: index for index, op in enumerate(model.ops) for name in op.inputs}
-    last.update(dict.fromkeys(model.outputs, end))
-    for index, op in enumerate(model.ops):
-        if op.plan is not None and op.plan.in_place:  # from here on the memory is the output's
-            last[op.inputs[0]] = index - 1
     name = model.input or ""
-    found = [Lifetime(Block(name, 0, maps[name].bytes), 0, last.get(name, end), "input")]
+    maps = infer(model.ops, constant_dims(model), name, input_map(model, size))
+    last_use = _last_uses(model)
+    ranges = [LiveRange(Block(name, 0, maps[name].bytes), 0, last_use.get(name, len(model.ops) - 1), "input")]
     for index, op in enumerate(model.ops):
-        name, plan = op.output or "", op.plan
-        if plan is None or plan.address is None:
-            continue
-        kind = "output" if name in model.outputs else "tensor"
-        size_bytes = maps[name].bytes if plan.output_bytes is None else plan.output_bytes
-        found.append(Lifetime(Block(name, plan.address, size_bytes), index, last.get(name, index), kind))
-        if plan.scratch_address is not None:
-            found.append(
-                Lifetime(
-                    Block(f"scratch of {name}", plan.scratch_address, plan.scratch_bytes or 0), index, index, "scratch"
-                )
-            )
-    return found
+        ranges += _live_ranges_of(index, op, maps, last_use, model.outputs)
+    return ranges
+
+
+def _last_uses(model: Model) -> dict[str, int]:
+    """{tensor: index of the last op during which its memory holds it}."""
+    last_use = {name: index for index, op in enumerate(model.ops) for name in op.inputs}
+    last_use.update(dict.fromkeys(model.outputs, len(model.ops) - 1))
+    for index, op in enumerate(model.ops):
+        if op.plan is not None and op.plan.in_place:  # from here on the memory belongs to the output
+            last_use[op.inputs[0]] = index - 1
+    return last_use
+
+
+def _live_ranges_of(
+    index: int, op: Op, maps: dict[str, FeatureMap], last_use: dict[str, int], outputs: Sequence[str]
+) -> Iterator[LiveRange]:
+    """The live ranges of an op's output and scratch."""
+    name, plan = op.output or "", op.plan
+    if plan is None or plan.address is None:
+        return
+    kind = "output" if name in outputs else "tensor"
+    size = maps[name].bytes if plan.output_bytes is None else plan.output_bytes
+    yield LiveRange(Block(name, plan.address, size), index, last_use.get(name, index), kind)
+    if plan.scratch_address is not None:
+        scratch = Block(f"scratch of {name}", plan.scratch_address, plan.scratch_bytes or 0)
+        yield LiveRange(scratch, index, index, "scratch")

@@ -1,196 +1,234 @@
-"""What each op of a compiled model computes (docs/bonnet-format.md, semantics), one picture at a time.
+"""Numpy kernels of the Bonnet's ops (docs/bonnet-format.md, Running a model), for one picture at a time.
 
-`prepare` looks at an op's shapes and weights once and gives back the function that does its work, so that a
-model that runs again and again pays for layouts and checks only the first time.
+`prepare` checks an op's shapes and weights once and returns a function that computes the op, so a model that runs
+many times does checks and layouts only once.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.bonnet import format
-from mirilla.bonnet.shapes import BORDER
+from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, Op
+from mirilla.bonnet.shapes import BORDER, CONSTANTS_READ
 from mirilla.graph import deploy, kernels
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]  # rows, columns, depth
-Function = Callable[..., Floats]
-Prepared = tuple[Shape, Function, int]  # output shape, function, multiplications
+OpFunction = Callable[..., Floats]  # activations -> output
 
-MOST_STRIDE = 4096
-MOST_FLOATS = 1 << 26  # that a kernel lays out at once; only nonsense needs more
+MAX_STRIDE = 4096
+MAX_BUFFER_FLOATS = 1 << 26  # in one kernel's buffer; only damaged files need more
 
 
-def prepare(op: format.Op, inputs: list[Shape], constants: list[Floats]) -> Prepared:
-    """The work of one op.
+class PreparedOp(NamedTuple):
+    shape: Shape  # of the output
+    run: OpFunction
+    multiplications: int
+
+
+def prepare(op: Op, inputs: Sequence[Shape], constants: Sequence[Floats]) -> PreparedOp:
+    """The function that computes an op.
 
     Args:
         inputs: shapes of the activations that it reads.
         constants: its weights and bias, in the file's layouts.
 
     Raises:
-        ValueError: the op is not known, or its parts do not fit each other; the text says what.
+        ValueError: the op is unknown, or its shapes and attributes do not fit together; the text says what is wrong.
     """
     kind = op.kind or ""
     if kind == "Concat":
         return _concat(op, inputs)
+    if kind not in _PREPARE:
+        raise ValueError("unknown type of op")
     if len(inputs) != 1:
-        raise ValueError(f"it reads {len(inputs)} activations, and the rule is 1")
-    wanted = 2 if kind in ("Conv", "DepthwiseConv", "Gemm") else 0
-    if len(constants) != wanted:
-        raise ValueError(f"it reads {len(constants)} constants, and the rule is {wanted}")
-    (shape,) = inputs
-    if kind in ("Conv", "DepthwiseConv"):
-        return _convolution(op, shape, *constants)
-    if kind == "Gemm":
-        return _gemm(shape, *constants)
-    if kind in ("PadMyriad", "ReorderBrcdToBdrcMyriad"):
-        # The layout is the device's business; only the border shows in the numbers.
-        if kind != "PadMyriad" and not (op.plan and op.plan.post == format.POST_PAD):
-            return shape, lambda x: x, 0
-        bordered = (shape[0] + 2 * BORDER, shape[1] + 2 * BORDER, shape[2])
-        return bordered, lambda x: kernels.padded(x, (BORDER, BORDER), (BORDER, BORDER)), 0
-    if kind == "ReorderBdrcToBrcdMyriad":
-        if min(shape[:2]) <= 2 * BORDER:
-            raise ValueError(f"a {shape[0]}x{shape[1]} map has no border of {BORDER} to crop")
-        cropped = (shape[0] - 2 * BORDER, shape[1] - 2 * BORDER, shape[2])
-        return cropped, lambda x: np.ascontiguousarray(x[BORDER:-BORDER, BORDER:-BORDER]), 0
-    if kind == "Relu6":
-        return shape, lambda x: np.clip(x, 0, 6), 0
-    if kind == "AveragePool":
-        return _average_pool(op, shape)
-    if kind == "Reshape":
-        return _reshape(op, shape)
-    if kind == "SoftmaxActivation":
-        beta = op.softmax.beta if op.softmax and op.softmax.beta is not None else 1.0
-        return shape, lambda x: _softmax(x, beta), math.prod(shape)
-    raise ValueError("this kind of op is not known")
+        raise ValueError(f"it reads {len(inputs)} activations; the rule is 1")
+    expected = CONSTANTS_READ.get(kind, 0)
+    if len(constants) != expected:
+        raise ValueError(f"it reads {len(constants)} constants; the rule is {expected}")
+    return _PREPARE[kind](op, inputs[0], constants)
 
 
-def _window(op: format.Op, shape: Shape) -> tuple[tuple[int, int], tuple[int, int], str, tuple[int, int]]:
+def _window(op: Op, shape: Shape) -> tuple[tuple[int, int], tuple[int, int], str, tuple[int, int]]:
     """(kernel, strides, padding, (output rows, output columns)) of an op with a kernel message."""
     kernel = op.kernel
     if kernel is None or not kernel.stride or not kernel.height or not kernel.width:
         raise ValueError("its kernel lacks a stride, height or width")
-    if kernel.padding not in (format.PADDING_SAME, format.PADDING_VALID):
+    if kernel.padding not in (PADDING_SAME, PADDING_VALID):
         raise ValueError(f"padding {kernel.padding} is neither VALID (1) nor SAME (2)")
-    if kernel.stride > MOST_STRIDE:
-        raise ValueError(f"a stride of {kernel.stride} is more than {MOST_STRIDE}")
-    if kernel.height > shape[0] or kernel.width > shape[1]:  # the device refuses this under SAME, too
+    if kernel.stride > MAX_STRIDE:
+        raise ValueError(f"a stride of {kernel.stride} is more than {MAX_STRIDE}")
+    if kernel.height > shape[0] or kernel.width > shape[1]:  # the Bonnet refuses this under SAME, too
         raise ValueError(f"a {kernel.height}x{kernel.width} kernel exceeds its {shape[0]}x{shape[1]} map")
-    padding = deploy.SAME if kernel.padding == format.PADDING_SAME else deploy.VALID
+    padding = deploy.SAME if kernel.padding == PADDING_SAME else deploy.VALID
     rows = deploy.output_side(shape[0], kernel.height, kernel.stride, padding)
     columns = deploy.output_side(shape[1], kernel.width, kernel.stride, padding)
     return (kernel.height, kernel.width), (kernel.stride, kernel.stride), padding, (rows, columns)
 
 
-def _convolution(op: format.Op, shape: Shape, weights: Floats, bias: Floats) -> Prepared:
+def _conv(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    weights, bias = constants  # [out, kh, kw, in]
     kernel, strides, padding, (rows, columns) = _window(op, shape)
-    depthwise = op.kind == "DepthwiseConv"
-    depth = weights.shape[3] if depthwise else weights.shape[0]
-    if weights.shape[1:3] != kernel or weights.shape[3] != shape[2] or (depthwise and weights.shape[0] != 1):
-        raise ValueError(f"weights {weights.shape} do not fit a {shape} input and a {kernel} kernel")
-    if bias.size != depth:
-        raise ValueError(f"a bias of {bias.size} numbers does not fit {depth} channels")
-    if op.multiplier is not None and op.multiplier.depth != 1:
-        raise ValueError(f"a depth multiplier of {op.multiplier.depth} is not supported")
-    bias = bias.reshape(-1)
-    relu6 = _relu6(op)
-    out_shape = (rows, columns, depth)
-    taps = math.prod(kernel) * (1 if depthwise else shape[2])
-    if not depthwise:
-        _check_size(rows * columns * taps)
-        work = kernels.conv(shape, weights.transpose(1, 2, 3, 0), bias, strides, padding)
-    elif op.plan and op.plan.planar:
+    _check_weights(weights, bias, weights.shape[0], shape, kernel)
+    taps = math.prod(kernel) * shape[2]
+    _check_buffer(rows * columns * taps)
+    run = kernels.conv(shape, weights.transpose(1, 2, 3, 0), bias.reshape(-1), strides, padding)
+    return _with_relu6(op, PreparedOp((rows, columns, weights.shape[0]), run, rows * columns * weights.shape[0] * taps))
+
+
+def _depthwise(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    weights, bias = constants  # [1, kh, kw, channels]
+    kernel, strides, padding, (rows, columns) = _window(op, shape)
+    if weights.shape[0] != 1:
+        raise ValueError(f"weights {weights.shape} of a depthwise convolution do not begin with 1")
+    _check_weights(weights, bias, weights.shape[3], shape, kernel)
+    if op.depthwise is not None and op.depthwise.multiplier != 1:
+        raise ValueError(f"a depth multiplier of {op.depthwise.multiplier} is not supported")
+    taps = math.prod(kernel)
+    if op.plan and op.plan.planar:
         if strides != (1, 1) or padding != deploy.SAME or max(kernel) > 2 * BORDER + 1:
             raise ValueError(
                 f"a planar depthwise convolution has stride 1, SAME padding and a kernel of at most {2 * BORDER + 1}"
             )
-        work = _bordered_depthwise(shape, weights, bias)
+        run = _bordered_depthwise(shape, weights, bias.reshape(-1))
     else:
-        _check_size(columns * depth * taps)
-        work = kernels.depthwise(shape, weights.transpose(1, 2, 3, 0), bias, strides, padding)
-
-    def run(x: Floats) -> Floats:
-        out = work(x)
-        return np.clip(out, 0, 6, out=out) if relu6 else out
-
-    return out_shape, run, math.prod(out_shape) * taps
+        _check_buffer(columns * shape[2] * taps)
+        run = kernels.depthwise(shape, weights.transpose(1, 2, 3, 0), bias.reshape(-1), strides, padding)
+    return _with_relu6(op, PreparedOp((rows, columns, shape[2]), run, rows * columns * shape[2] * taps))
 
 
-def _bordered_depthwise(shape: Shape, weights: Floats, bias: Floats) -> Function:
-    """A stride-1 depthwise convolution of a map that carries its border; the output keeps it, zero."""
+def _bordered_depthwise(shape: Shape, weights: Floats, bias: Floats) -> OpFunction:
+    """A stride-1 depthwise convolution of a map with its border; the border of the output is zero."""
     kh, kw = weights.shape[1:3]
     rows, columns = shape[0] - kh + 1, shape[1] - kw + 1
-    _check_size(columns * shape[2] * kh * kw)
-    work = kernels.depthwise(shape, weights.transpose(1, 2, 3, 0), bias, (1, 1), deploy.VALID)
+    _check_buffer(columns * shape[2] * kh * kw)
+    inner = kernels.depthwise(shape, weights.transpose(1, 2, 3, 0), bias, (1, 1), deploy.VALID)
     top, left = (kh - 1) // 2, (kw - 1) // 2
 
     def run(x: Floats) -> Floats:
         out = np.zeros(shape, np.float32)
-        out[top : top + rows, left : left + columns] = work(x)
+        out[top : top + rows, left : left + columns] = inner(x)
         return out
 
     return run
 
 
-def _relu6(op: format.Op) -> bool:
+def _check_weights(weights: Floats, bias: Floats, depth: int, shape: Shape, kernel: tuple[int, int]) -> None:
+    if weights.shape[1:3] != kernel or weights.shape[3] != shape[2]:
+        raise ValueError(f"weights {weights.shape} do not fit a {shape} input and a {kernel} kernel")
+    if bias.size != depth:
+        raise ValueError(f"a bias of {bias.size} numbers does not fit {depth} channels")
+
+
+def _with_relu6(op: Op, prepared: PreparedOp) -> PreparedOp:
+    """The op followed by its fused Relu6, if it has one."""
     post = op.plan.post if op.plan else None
-    if post not in (None, 0, format.POST_RELU6):
-        raise ValueError(f"the fused operation {post} is not known here")
-    return post == format.POST_RELU6
+    if post not in (None, 0, POST_RELU6):
+        raise ValueError(f"unknown fused operation {post}")
+    if post != POST_RELU6:
+        return prepared
+
+    def run(x: Floats) -> Floats:
+        out = prepared.run(x)
+        return np.clip(out, 0, 6, out=out)
+
+    return prepared._replace(run=run)
 
 
-def _average_pool(op: format.Op, shape: Shape) -> Prepared:
-    kernel, strides, padding, (rows, columns) = _window(op, shape)
-    out_shape = (rows, columns, shape[2])
-    cost = math.prod(out_shape) * math.prod(kernel)
-    _check_size(cost)
-    return out_shape, kernels.pool(shape, kernel, strides, padding, "average"), cost
-
-
-def _gemm(shape: Shape, weights: Floats, bias: Floats) -> Prepared:
+def _gemm(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    weights, bias = constants  # [out, in, 1, 1]
     out, inner = weights.shape[:2]
     if weights.size != out * inner or math.prod(shape) != inner or bias.size != out:
         raise ValueError(f"weights {weights.shape} and a bias of {bias.size} do not fit a {shape} input")
     matrix, row = weights.reshape(out, inner), bias.reshape(-1)
-    return (1, 1, out), lambda x: (matrix @ x.reshape(-1) + row).reshape(1, 1, out), weights.size
+    return PreparedOp((1, 1, out), lambda x: (matrix @ x.reshape(-1) + row).reshape(1, 1, out), weights.size)
 
 
-def _reshape(op: format.Op, shape: Shape) -> Prepared:
-    target = op.target
-    if target is None:
-        raise ValueError("it does not say which shape to make")
-    wanted = (target.rows or 0, target.cols or 0, target.depth or 0)
-    if math.prod(wanted) != math.prod(shape):
-        raise ValueError(f"a {shape} tensor cannot become {wanted}")
-    return wanted, lambda x: x.reshape(wanted), 0
+def _average_pool(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    kernel, strides, padding, (rows, columns) = _window(op, shape)
+    multiplications = rows * columns * shape[2] * math.prod(kernel)
+    _check_buffer(multiplications)
+    run = kernels.pool(shape, kernel, strides, padding, "average")
+    return PreparedOp((rows, columns, shape[2]), run, multiplications)
 
 
-def _concat(op: format.Op, inputs: list[Shape]) -> Prepared:
-    axis = op.join.axis if op.join else None
+def _relu6(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    return PreparedOp(shape, lambda x: np.clip(x, 0, 6), 0)
+
+
+def _pad(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    padded = (shape[0] + 2 * BORDER, shape[1] + 2 * BORDER, shape[2])
+    return PreparedOp(padded, lambda x: kernels.padded(x, (BORDER, BORDER), (BORDER, BORDER)), 0)
+
+
+def _to_planar(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    """The layout only concerns the Bonnet; here a reorder changes nothing but the border."""
+    if op.plan and op.plan.post == POST_PAD:
+        return _pad(op, shape, constants)
+    return PreparedOp(shape, lambda x: x, 0)
+
+
+def _to_interleaved(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    if min(shape[:2]) <= 2 * BORDER:
+        raise ValueError(f"a {shape[0]}x{shape[1]} map has no border of {BORDER} to crop")
+    cropped = (shape[0] - 2 * BORDER, shape[1] - 2 * BORDER, shape[2])
+    return PreparedOp(cropped, lambda x: np.ascontiguousarray(x[BORDER:-BORDER, BORDER:-BORDER]), 0)
+
+
+def _reshape(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    to = op.reshape
+    if to is None:
+        raise ValueError("it lacks the new shape")
+    new = (to.rows or 0, to.cols or 0, to.depth or 0)
+    if math.prod(new) != math.prod(shape):
+        raise ValueError(f"a {shape} tensor cannot become {new}")
+    return PreparedOp(new, lambda x: x.reshape(new), 0)
+
+
+def _concat(op: Op, inputs: Sequence[Shape]) -> PreparedOp:
+    axis = op.concat.axis if op.concat else None
     if axis not in (1, 2, 3):
         raise ValueError(f"axis {axis} is not one of rows (1), columns (2) and depth (3)")
     if not inputs or len(inputs) != len(op.inputs):
-        raise ValueError("it joins activations only, and at least one")
+        raise ValueError("it must read one or more activations and nothing else")
     others = {tuple(size for k, size in enumerate(shape, 1) if k != axis) for shape in inputs}
     if len(others) > 1:
-        raise ValueError(f"shapes {inputs} differ off the axis {axis}")
+        raise ValueError(f"shapes {inputs} differ in a dimension other than axis {axis}")
     joined = list(inputs[0])
     joined[axis - 1] = sum(shape[axis - 1] for shape in inputs)
-    return (joined[0], joined[1], joined[2]), lambda *parts: np.concatenate(parts, axis - 1), 0
+    return PreparedOp((joined[0], joined[1], joined[2]), lambda *parts: np.concatenate(parts, axis - 1), 0)
 
 
-def _softmax(x: Floats, beta: float) -> Floats:
-    scaled = np.float32(beta) * x
-    powers = np.exp(scaled - scaled.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+def _softmax(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    beta = np.float32(op.softmax.beta if op.softmax and op.softmax.beta is not None else 1.0)
+
+    def run(x: Floats) -> Floats:
+        scaled = beta * x
+        powers = np.exp(scaled - scaled.max(-1, keepdims=True))
+        return powers / powers.sum(-1, keepdims=True)
+
+    return PreparedOp(shape, run, math.prod(shape))
 
 
-def _check_size(floats: int) -> None:
-    if floats > MOST_FLOATS:
-        raise ValueError(f"it needs {floats} numbers laid out at once, and at most {MOST_FLOATS} are")
+def _check_buffer(floats: int) -> None:
+    if floats > MAX_BUFFER_FLOATS:
+        raise ValueError(f"it needs a buffer of {floats} floats; at most {MAX_BUFFER_FLOATS} are allowed")
+
+
+_PREPARE: dict[str, Callable[[Op, Shape, Sequence[Floats]], PreparedOp]] = {
+    "AveragePool": _average_pool,
+    "Conv": _conv,
+    "DepthwiseConv": _depthwise,
+    "Gemm": _gemm,
+    "PadMyriad": _pad,
+    "Relu6": _relu6,
+    "ReorderBdrcToBrcdMyriad": _to_interleaved,
+    "ReorderBrcdToBdrcMyriad": _to_planar,
+    "Reshape": _reshape,
+    "SoftmaxActivation": _softmax,
+}

@@ -58,6 +58,7 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
     from mirilla import config
     from mirilla.config import zoo
     from mirilla.errors import UsageError
+    from mirilla.job.options import JobOptions
 
     if args.pipeline_config:
         if args.model or args.letterbox:
@@ -67,9 +68,9 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
         return pipeline
     if args.write:
         raise UsageError("--write needs a pipeline.config to write anchors into.", "Give --pipeline-config P.")
-    side = args.size
+    side = args.size_px
     pipeline = config.sample(1, "", "", "", height=side, width=side, keep_aspect_ratio=args.letterbox)
-    zoo.apply(args.model or zoo.DEFAULT, pipeline)
+    zoo.apply(args.model or JobOptions.model, pipeline)
     config.require(pipeline, ("model",))
     return pipeline
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mirilla.board.checks import Finding
-    from mirilla.board.install import Payload
     from mirilla.board.link import Link
+    from mirilla.board.payload import Payload
     from mirilla.board.service import State
+    from mirilla.findings import Finding
 
 NAME = "deploy"
 HELP = "put a compiled model on a Vision Kit over SSH, run it there, go back, remove it"
@@ -72,20 +72,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mirilla.board import bundle, checks, install, service
+    from mirilla.board.payload import read_payload
     from mirilla.console import echo
 
     options = service.parse_options(args.options)
     model, host = _items(args)
     if args.bundle:
-        pack = install.payload(model)
+        pack = read_payload(model)
         bundle.write(pack, args.bundle, options)
         echo(f"{args.bundle}: {pack.model}, version {pack.name}. Unpack it on the kit: sh mirilla-bundle/install.sh")
         return 0
     link = _link(args, host)
     if args.files_only:
-        return _files_only(link, install.payload(model, bonnet=False))
+        return _files_only(link, read_payload(model, bonnet=False))
     if args.check:
-        found = checks.findings(checks.probe(link), need_bytes=install.payload(model).size_bytes if model else 0)
+        found = checks.findings(checks.probe(link), need_bytes=read_payload(model).size_bytes if model else 0)
         _show(found)
         checks.require(found, host)
         echo(f"{host}: a model can run there.")
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.remove:
         return _remove(link)
-    return _deploy(link, install.payload(model), options, args)
+    return _deploy(link, read_payload(model), options, args)
 
 
 def _items(args: argparse.Namespace) -> tuple[str, str]:
@@ -144,12 +145,13 @@ def _link(args: argparse.Namespace, host: str) -> Link:
 def _deploy(link: Link, pack: Payload, options: tuple[str, ...], args: argparse.Namespace) -> int:
     from mirilla.board import checks, install, service
     from mirilla.console import echo
+    from mirilla.findings import NOTE
 
     facts = checks.probe(link)
     found = checks.findings(facts, need_bytes=pack.size_bytes)
-    _show([one for one in found if one.level != "ok" and one.name != "joy demo"])
+    _show([one for one in found if one.severity != NOTE and one.where != "joy demo"])
     checks.require(found, link.target)
-    board = next(one.what for one in found if one.name == "board")
+    board = next(one.what for one in found if one.where == "board")
     echo(f"{link.target}: {board}; bonnet, aiy, camera and space looked at.")
 
     in_the_way = service.joy_in_the_way(facts) if args.service else args.run and facts.get("joy") == "active"
@@ -192,7 +194,7 @@ def _agree(target: str, args: argparse.Namespace) -> None:
     """Ask whether the joy demo may be stopped; raises when it may not."""
     import sys
 
-    from mirilla.errors import DeviceError, UsageError
+    from mirilla.errors import BoardError, UsageError
 
     if args.yes:
         return
@@ -201,7 +203,7 @@ def _agree(target: str, args: argparse.Namespace) -> None:
         raise UsageError(f"{target}: the joy demo holds the camera and must be {for_good}.", "Give --yes to agree.")
     answer = input(f"{target}: the joy demo holds the camera. May it be {for_good}? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
-        raise DeviceError(
+        raise BoardError(
             f"{target}: the joy demo stays, so nothing was changed.", "Deploy without --service and --run to copy only."
         )
 
@@ -210,7 +212,7 @@ def _files_only(link: Link, pack: Payload) -> int:
     import tempfile
     from pathlib import Path
 
-    from mirilla.board.install import SUMS
+    from mirilla.board.payload import SUMS
     from mirilla.console import echo
 
     # scp makes no folders above the one that it copies, so the whole tree is built here.
@@ -242,21 +244,25 @@ def _remove(link: Link) -> int:
 
 def _show(found: list[Finding]) -> None:
     from mirilla.console import echo
+    from mirilla.findings import NOTE
 
-    for one in found:
-        echo(str(one))
+    for finding in found:
+        level = "ok" if finding.severity == NOTE else finding.severity
+        echo(f"{level:7}  {finding.where:9}  {finding.what}")
+        if finding.remedy:
+            echo(f"{'':20}Remedy: {finding.remedy}")
 
 
 def _show_state(link: Link, state: State | None) -> None:
     from mirilla.console import echo
-    from mirilla.errors import DeviceError
+    from mirilla.errors import BoardError
 
     if state is None:
         return
     for line in state.log:
         echo(f"  {line}")
     if state.state != "active":
-        raise DeviceError(
+        raise BoardError(
             f"{link.target}: the service does not run (systemd says '{state.state}'); its log is above.",
             f"mirilla deploy --rollback {link.target} goes back to the version before.",
         )

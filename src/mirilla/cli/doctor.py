@@ -11,7 +11,7 @@ from mirilla.cli.compile import size
 
 if TYPE_CHECKING:
     from mirilla.doctor.examine import Diagnosis
-    from mirilla.doctor.rules import Finding
+    from mirilla.findings import Finding
 
 NAME = "doctor"
 HELP = "tell whether a graph, compiled model or pipeline.config runs on the Vision Kit; mend graphs"
@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _show(diagnosis: Diagnosis, fix: str | None) -> None:
     from mirilla.console import echo
+    from mirilla.doctor.rules import VERDICTS
 
     for one in diagnosis.findings:
         _show_finding(one)
@@ -91,9 +92,9 @@ def _show(diagnosis: Diagnosis, fix: str | None) -> None:
             "arena in use "
             f"(at {facts['peak_op']})"
         )
-    counts = {one.severity: 0 for one in diagnosis.findings}
+    counts = {VERDICTS[one.severity]: 0 for one in diagnosis.findings}
     for one in diagnosis.findings:
-        counts[one.severity] += 1
+        counts[VERDICTS[one.severity]] += 1
     listed = ", ".join(f"{count} x {severity}" for severity, count in counts.items()) or "nothing found"
     echo(f"{diagnosis.path}: {diagnosis.verdict} ({listed})")
     mended = diagnosis.mended
@@ -115,9 +116,10 @@ def _show(diagnosis: Diagnosis, fix: str | None) -> None:
 
 def _show_finding(one: Finding) -> None:
     from mirilla.console import echo, print_table
+    from mirilla.doctor.rules import VERDICTS
 
     fixable = ", --fix mends it" if one.fixable else ""
-    echo(f"{one.severity.upper()}  {one.code}  {one.layer}  ({one.certainty}{fixable})")
+    echo(f"{VERDICTS[one.severity].upper()}  {one.code}  {one.where}  ({one.certainty}{fixable})")
     echo(f"  {one.what}")
     if one.rule:
         echo(f"  Rule: {one.rule}")

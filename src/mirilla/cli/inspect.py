@@ -6,14 +6,14 @@ import argparse
 import json
 import os
 from collections import Counter
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mirilla.cli.arguments import size
 
 if TYPE_CHECKING:
-    from tensorboard.compat.proto.graph_pb2 import GraphDef
-
     from mirilla.bonnet.format import Model
+    from mirilla.protos.tensorflow_pb2 import GraphDef
 
 NAME = "inspect"
 HELP = "show the layers, shapes and memory of a compiled model or frozen graph"
@@ -84,23 +84,23 @@ def _inspect_model(model: Model, args: argparse.Namespace) -> int:
 
     facts = model_facts(model, args.input_size)
     if args.json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(asdict(facts), indent=2))
     else:
-        shape = "x".join(map(str, facts["input"]["shape"]))
+        shape = "x".join(map(str, facts.input.shape))
         show_ops(model, args.input_size)
         echo()
-        echo(f"file    {args.model}: {facts['bytes']} bytes, sha256 {facts['sha256']}")
+        echo(f"file    {args.model}: {facts.bytes} bytes, sha256 {facts.sha256}")
         echo(f"input   {model.input} {shape}")
-        for output in facts["outputs"]:
-            echo(f"output  {output['name']} {'x'.join(map(str, output['shape']))}")
-        weights = sum(one["bytes"] for one in facts["constants"])
+        for output in facts.outputs:
+            echo(f"output  {output.name} {'x'.join(map(str, output.shape))}")
+        weights = sum(constant.bytes for constant in facts.constants)
         echo(f"weights {weights} bytes in {len(model.constants)} constants")
         echo(
-            f"arena   at most {facts['peak']['bytes']} of {facts['arena_bytes']} bytes, at op "
-            f"{facts['peak']['op']} {facts['peak']['output']}"
+            f"arena   at most {facts.peak.bytes} of {facts.arena_bytes} bytes, at op "
+            f"{facts.peak.op} {facts.peak.output}"
         )
-        echo(f"plan    computed afresh: {len(facts['plan_differences'])} differences")
-        for line in facts["plan_differences"][:10]:
+        echo(f"plan    computed again: {len(facts.plan_differences)} differences")
+        for line in facts.plan_differences[:10]:
             warn(line)
     _draw(model, args)
     if args.to_graph:
@@ -121,7 +121,7 @@ def _say(args: argparse.Namespace, text: str) -> None:
 
 def _draw(model: Model, args: argparse.Namespace) -> None:
     if args.picture:
-        from mirilla.bonnet.picture import save
+        from mirilla.bonnet.arena_plot import save
 
         save(args.picture, model, args.input_size)
         _say(args, f"picture {args.picture}")
@@ -192,10 +192,10 @@ def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
     graph = reader.read(graph_def, args.input_tensor, args.output_tensors, args.input_size)
     findings = bonnet.check(graph)
     if args.json:
-        facts = graph_facts(graph)
+        facts = asdict(graph_facts(graph))
         facts["ops_in_file"] = dict(Counter(node.op for node in graph_def.node).most_common())
         facts["bonnet"] = [
-            {"rule": one.rule, "layer": one.layer, "what": one.what, "remedy": one.remedy, "certainty": one.certainty}
+            {"rule": one.code, "layer": one.where, "what": one.what, "remedy": one.remedy, "certainty": one.certainty}
             for one in findings
         ]
         print(json.dumps(facts, indent=2))
@@ -230,7 +230,7 @@ def _inspect_graph(graph_def: GraphDef, args: argparse.Namespace) -> int:
         echo(f"weights {sum(row.weights for row in rows)} values")
         echo("bonnet  compiles" if not findings else f"bonnet  {len(findings)} findings:")
         for finding in findings[:10]:
-            echo(f"  {finding.rule}: {finding.what} {finding.remedy}")
+            echo(f"  {finding.code}: {finding.what} {finding.remedy}")
     if args.picture:
         _draw(bonnet.build(graph)[0], args)
     return 0

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 
+from mirilla.cli.arguments import add_options
+from mirilla.job.options import JobOptions
+
 NAME = "zoo"
 HELP = "list the named models: parameters, multiplications, memory on the bonnet, accuracy"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "'mirilla run DATASET --model NAME' trains one."
-    parser.add_argument("--size", type=int, default=256, metavar="N", help="side of the input in px (default: 256)")
+    add_options(parser, JobOptions, ("size_px",))
     parser.add_argument("--classes", type=int, default=1, metavar="N", help="number of classes (default: 1)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -28,11 +31,12 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.config.to_spec import model_spec
     from mirilla.console import echo, print_table, progress
     from mirilla.doctor.cost import cost
+    from mirilla.doctor.rules import VERDICTS
 
     found = []
     with progress("Compiling", len(zoo.names()), "models") as bar:
         for name in zoo.names():
-            pipeline = config.sample(args.classes, "train", "eval", "labels", height=args.size, width=args.size)
+            pipeline = config.sample(args.classes, "train", "eval", "labels", height=args.size_px, width=args.size_px)
             zoo.apply(name, pipeline)
             config.require(pipeline, ("model",))
             found.append((zoo.find(name), cost(model_spec(pipeline))))
@@ -48,15 +52,15 @@ def run(args: argparse.Namespace) -> int:
             f"{price.anchors:,}",
             "-" if price.peak_bytes is None else f"{price.peak_bytes:,}",
             "-" if price.file_bytes is None else f"{price.file_bytes:,}",
-            "runs" if price.runs else price.findings[0].severity,
+            "runs" if price.runs else VERDICTS[price.findings[0].severity],
             *(_figure(zoo.ACCURACY.get(one.name, {}).get(column)) for column in zoo.ACCURACY_COLUMNS),
         )
         for one, price in found
     ]
     columns = ("model", "parameters", "MACs", "anchors", "arena, bytes", "file, bytes", "doctor")
-    print_table(f"{args.size}x{args.size} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
+    print_table(f"{args.size_px}x{args.size_px} px, {args.classes} class(es)", (*columns, *zoo.ACCURACY_COLUMNS), rows)
     for one, price in found:
-        against = "" if price.runs else f" ({price.findings[0].severity}: {price.findings[0].what})"
+        against = "" if price.runs else f" ({VERDICTS[price.findings[0].severity]}: {price.findings[0].what})"
         echo(f"{one.name}: {one.description}{against}")
     echo(
         f"The arena has {ARENA_BYTES:,} bytes. AP is that of equal, short trainings; longer ones reach more: "
@@ -71,6 +75,8 @@ def _figure(value: float | None) -> str:
 
 
 def _plain(one, price, accuracy) -> dict:
+    from mirilla.doctor.rules import to_json
+
     return {
         "name": one.name,
         "description": one.description,
@@ -84,6 +90,6 @@ def _plain(one, price, accuracy) -> dict:
         "arena_peak_op": price.peak_op,
         "file_bytes": price.file_bytes,
         "runs": price.runs,
-        "findings": [finding.to_json() for finding in price.findings],
+        "findings": [to_json(finding) for finding in price.findings],
         "accuracy": accuracy,
     }

@@ -13,14 +13,12 @@ for what each field does here.
 from __future__ import annotations
 
 from mirilla.config.checks import check, require
-from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline, dump, load, loads, merge, override, save
 from mirilla.config.sample import sample
 from mirilla.protos.text import ConfigSyntaxError
 
 __all__ = [
     "ConfigSyntaxError",
-    "Finding",
     "Pipeline",
     "check",
     "dump",

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mirilla.config import rules
-from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline, is_repeated
+from mirilla.config.rules_fields import refused
 from mirilla.config.support import ACTS, NO_EFFECT, REFUSED, Support, support
 from mirilla.errors import ConfigError
+from mirilla.findings import ERROR, NOTE, Finding, by_severity
 from mirilla.protos import text
 
 # What a verb needs -> the parts of the file that it reads.
@@ -34,11 +35,10 @@ def check(pipeline: Pipeline, parts: Iterable[str] = ALL) -> list[Finding]:
     for field in pipeline.DESCRIPTOR.fields:
         if field.name in wanted and pipeline.HasField(field.name):
             found += _supported(getattr(pipeline, field.name), field.name, field.name)
-    refused = {f.field for f in found if f.severity == "error"}
+    errors = {f.where for f in found if f.severity == ERROR}
     # A rule about a field that is refused already would only say the same again.
-    found += [f for f in rules.findings(pipeline, parts) if f.field not in refused]
-    order = {"error": 0, "warning": 1, "note": 2}
-    return sorted(found, key=lambda f: order[f.severity])
+    found += [f for f in rules.findings(pipeline, parts) if f.where not in errors]
+    return by_severity(found)
 
 
 def require(
@@ -54,14 +54,14 @@ def require(
         ConfigError: naming every field that is refused, missing or out of range, and the reason.
     """
     found = check(pipeline, parts)
-    errors = [f for f in found if f.severity == "error"]
+    errors = [f for f in found if f.severity == ERROR]
     if not errors:
         return found
     name, lines = "pipeline.config", {}
     if path is not None:
         name = os.fspath(path)
         lines = text.field_lines(text.read_text(path, "pipeline.config"))
-    shown = [f"{name}{_line(f.field, lines)}: {f}" for f in errors[:20]]
+    shown = [f"{name}{_line(f.where, lines)}: {f.where}: {f.what}" for f in errors[:20]]
     if len(errors) > 20:
         shown.append(f"and {len(errors) - 20} more")
     remedies = list(dict.fromkeys(f.remedy for f in errors if f.remedy))
@@ -82,7 +82,7 @@ def _supported(message: Any, path: str, bare: str) -> Iterator[Finding]:
         here, plain = f"{path}.{field.name}", f"{bare}.{field.name}"
         entry = support(plain)
         if entry is None:
-            yield Finding(here, "is unknown to this version of Mirilla.", "Remove it.")
+            yield refused(here, "is unknown to this version of Mirilla.", "Remove it.")
             continue
         value: Any = getattr(message, field.name)
         if is_repeated(field):
@@ -115,7 +115,7 @@ def _scalar(message: Any, field: Any, entry: Support, here: str, value: Any) -> 
         else:
             what = f"is not set, and its default, {_literal(shown)}, is refused" if shown != "" else "is not set"
         reason = f": {entry.reason}" if entry.reason else ""
-        yield Finding(here, f"{what} (only {allowed}){reason}.", f"Set {field.name}: {_written(entry.only[0])}.")
+        yield refused(here, f"{what} (only {allowed}){reason}.", f"Set {field.name}: {_written(entry.only[0])}.")
     elif is_set and entry.status != ACTS and value != field.default_value:
         yield from _not_acting(entry, here, value)
 
@@ -124,9 +124,9 @@ def _not_acting(entry: Support, here: str, value: Any) -> Iterator[Finding]:
     name = here.rpartition(".")[2]
     if entry.status == REFUSED:
         which = "" if value is None else f"{_literal(value)} "
-        yield Finding(here, f"{which}is refused: {entry.reason}.", f"Remove {name}.")
+        yield refused(here, f"{which}is refused: {entry.reason}.", f"Remove {name}.")
     elif entry.status == NO_EFFECT and not entry.reason.startswith("tells"):
-        yield Finding(here, f"has no effect: {entry.reason}.", None, "note")
+        yield Finding(NOTE, "config", here, f"has no effect: {entry.reason}.")
 
 
 def _literal(value: Any) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from mirilla.config import rules_augmentation, rules_model
-from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline
-from mirilla.config.rules_fields import above, at_least, between, chosen
+from mirilla.config.rules_fields import above, at_least, between, chosen, refused, suspect
+from mirilla.findings import Finding
 
 METRICS = (
     "coco_detection_metrics",
@@ -41,7 +41,7 @@ def findings(pipeline: Pipeline, parts: Iterable[str]) -> Iterator[Finding]:
 def _training(pipeline: Pipeline) -> Iterator[Finding]:
     config, path = pipeline.train_config, "train_config"
     if not pipeline.HasField("train_config"):
-        yield Finding(path, "is missing.", "'mirilla init' writes a complete file.")
+        yield refused(path, "is missing.", "'mirilla init' writes a complete file.")
         return
     yield from at_least(config, path, "batch_size", 1)
     yield from at_least(config, path, "gradient_clipping_by_norm", 0)
@@ -59,7 +59,7 @@ def _training(pipeline: Pipeline) -> Iterator[Finding]:
             try:
                 re.compile(pattern)
             except re.error as error:
-                yield Finding(f"{path}.{name}", f"'{pattern}' is no regular expression: {error}.")
+                yield refused(f"{path}.{name}", f"'{pattern}' is no regular expression: {error}.")
     yield from at_least(config, path, "bias_grad_multiplier", 0)
     yield from at_least(config, path, "keep_checkpoint_every_n_hours", 1)
     yield from _fine_tuning(pipeline)
@@ -70,13 +70,13 @@ def _fine_tuning(pipeline: Pipeline) -> Iterator[Finding]:
     config, options = pipeline.train_config, pipeline.mirilla
     kind = config.fine_tune_checkpoint_type
     if kind not in ("", "detection", "classification"):
-        yield Finding(
+        yield refused(
             "train_config.fine_tune_checkpoint_type",
             f"'{kind}' is none that SSD models have (detection, classification).",
             'Set fine_tune_checkpoint_type: "detection" for a checkpoint of a detector.',
         )
     if PLACEHOLDER in config.fine_tune_checkpoint:
-        yield Finding(
+        yield refused(
             "train_config.fine_tune_checkpoint",
             f"still holds {PLACEHOLDER}.",
             "Name the checkpoint to start from, or remove fine_tune_checkpoint to train from scratch.",
@@ -85,7 +85,7 @@ def _fine_tuning(pipeline: Pipeline) -> Iterator[Finding]:
         return
     for name in ("fine_tune_from_averages", "fine_tune_slice_channels"):
         if getattr(options, name):
-            yield Finding(
+            yield refused(
                 f"mirilla.{name}",
                 "is set, but train_config.fine_tune_checkpoint is not.",
                 "Name a checkpoint to start from, or remove it.",
@@ -115,19 +115,19 @@ def _optimizer(optimizer: Any, path: str) -> Iterator[Finding]:
     elif kind == "manual_step_learning_rate":
         steps = [entry.step for entry in schedule.schedule]
         if any(later <= earlier for earlier, later in zip([0, *steps], steps, strict=False)):
-            yield Finding(f"{path}.schedule", f"its steps must rise from above 0, but are {steps}.")
+            yield refused(f"{path}.schedule", f"its steps must rise from above 0, but are {steps}.")
         if schedule.warmup and not steps:
-            yield Finding(f"{path}.warmup", "needs a schedule with at least one step.")
+            yield refused(f"{path}.warmup", "needs a schedule with at least one step.")
     elif kind == "cosine_decay_learning_rate":
         if schedule.total_steps < schedule.warmup_steps + schedule.hold_base_rate_steps:
-            yield Finding(
+            yield refused(
                 f"{path}.total_steps",
                 f"{schedule.total_steps} is less than warmup_steps ({schedule.warmup_steps}) and "
                 f"hold_base_rate_steps ({schedule.hold_base_rate_steps}) together.",
                 "Raise total_steps, or lower the other two.",
             )
         if schedule.warmup_steps and schedule.warmup_learning_rate > schedule.learning_rate_base:
-            yield Finding(
+            yield refused(
                 f"{path}.warmup_learning_rate",
                 f"{schedule.warmup_learning_rate:g} is above learning_rate_base, {schedule.learning_rate_base:g}.",
             )
@@ -142,12 +142,11 @@ def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
     decay = optimizer.moving_average_decay
     share = _initial_share(decay, steps)
     if optimizer.use_moving_average and not options.moving_average_warmup and share > 0.05:
-        yield Finding(
+        yield suspect(
             "train_config.optimizer.moving_average_decay",
             f"after {steps} steps at {decay:g} the moving average is still {share:.0%} initial values, "
             "and the average is what is exported.",
             "Set mirilla { moving_average_warmup: true }, lower moving_average_decay, or train longer.",
-            "warning",
         )
     batch_norm = pipeline.model.ssd.feature_extractor.conv_hyperparams.batch_norm
     override = pipeline.model.ssd.feature_extractor.override_base_feature_extractor_hyperparams
@@ -159,11 +158,10 @@ def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
         ("model.ssd.feature_extractor.conv_hyperparams.batch_norm.decay", batch_norm.decay),
     ):
         if (share := _initial_share(value, steps)) > 0.05:
-            yield Finding(
+            yield suspect(
                 field,
                 f"after {steps} steps at {value:g} the batch-norm statistics are still {share:.0%} initial values.",
                 "Set mirilla { base_batch_norm_decay: 0.99 } and batch_norm { decay: 0.99 }, or train longer.",
-                "warning",
             )
 
 
@@ -177,35 +175,35 @@ def _initial_share(decay: float, steps: int) -> float:
 def _reader(pipeline: Pipeline, path: str) -> Iterator[Finding]:
     reader = getattr(pipeline, path)
     if not pipeline.HasField(path):
-        yield Finding(path, "is missing.", "'mirilla init' writes a complete file.")
+        yield refused(path, "is missing.", "'mirilla init' writes a complete file.")
         return
     yield from chosen(reader, path, "input_reader")
     for name in ("max_number_of_boxes", "sample_1_of_n_examples"):
         yield from at_least(reader, path, name, 1)
     if not reader.label_map_path:
-        yield Finding(f"{path}.label_map_path", "is missing.", "Name the label map's file.")
+        yield refused(f"{path}.label_map_path", "is missing.", "Name the label map's file.")
     elif PLACEHOLDER in reader.label_map_path:
-        yield Finding(f"{path}.label_map_path", f"still holds {PLACEHOLDER}.", "Name the label map's file.")
+        yield refused(f"{path}.label_map_path", f"still holds {PLACEHOLDER}.", "Name the label map's file.")
     if reader.HasField("tf_record_input_reader"):
         files, here = reader.tf_record_input_reader.input_path, f"{path}.tf_record_input_reader.input_path"
         if not files:
-            yield Finding(here, "is missing.", "Name the TFRecord files.")
+            yield refused(here, "is missing.", "Name the TFRecord files.")
         for file in files:
             if PLACEHOLDER in file:
-                yield Finding(here, f"still holds {PLACEHOLDER}.", "Name the TFRecord files.")
+                yield refused(here, f"still holds {PLACEHOLDER}.", "Name the TFRecord files.")
 
 
 def _evaluation(pipeline: Pipeline) -> Iterator[Finding]:
     for name in pipeline.eval_config.metrics_set:
         if name not in METRICS:
-            yield Finding(
+            yield refused(
                 "eval_config.metrics_set",
                 f"'{name}' is refused: no such measurement is implemented.",
                 f"Use {' or '.join(METRICS)}.",
             )
     use = pipeline.train_config.optimizer.use_moving_average
     if pipeline.eval_config.use_moving_averages and pipeline.HasField("train_config") and not use:
-        yield Finding(
+        yield refused(
             "eval_config.use_moving_averages",
             "true, but the optimizer keeps no moving average (use_moving_average: false).",
             "Set eval_config { use_moving_averages: false }.",
@@ -224,7 +222,7 @@ def _ours(pipeline: Pipeline) -> Iterator[Finding]:
     if options.HasField("quality_focal_loss"):
         yield from at_least(options.quality_focal_loss, "mirilla.quality_focal_loss", "beta", 0)
         if not options.HasField("dynamic_assigner"):
-            yield Finding(
+            yield refused(
                 "mirilla.quality_focal_loss",
                 "is set without dynamic_assigner, which makes its targets.",
                 "Set mirilla { dynamic_assigner {} }, or remove quality_focal_loss.",
@@ -232,20 +230,20 @@ def _ours(pipeline: Pipeline) -> Iterator[Finding]:
     if options.HasField("distillation"):
         yield from _distillation(options)
     if options.precision not in PRECISIONS:
-        yield Finding("mirilla.precision", f"'{options.precision}' is not known.", f"Use {', '.join(PRECISIONS)}.")
+        yield refused("mirilla.precision", f"'{options.precision}' is not known.", f"Use {', '.join(PRECISIONS)}.")
     device = options.device
     if device not in ("auto", "cpu", "mps", "cuda") and not (device[:5] == "cuda:" and device[5:].isdigit()):
-        yield Finding("mirilla.device", f"'{device}' is no device.", "Use auto, cpu, cuda, cuda:0, ... or mps.")
+        yield refused("mirilla.device", f"'{device}' is no device.", "Use auto, cpu, cuda, cuda:0, ... or mps.")
 
 
 def _distillation(options: Any) -> Iterator[Finding]:
     message, path = options.distillation, "mirilla.distillation"
     if not message.teacher:
-        yield Finding(f"{path}.teacher", "is missing.", "Name a YuNet's ONNX file.")
+        yield refused(f"{path}.teacher", "is missing.", "Name a YuNet's ONNX file.")
     yield from between(message, path, "share", 0, 1)
     yield from between(message, path, "least_score", 0, 1, upper_open=True)
     if not options.HasField("quality_focal_loss"):
-        yield Finding(
+        yield refused(
             path,
             "is set without quality_focal_loss, whose targets it softens.",
             "Set mirilla { dynamic_assigner {} quality_focal_loss {} }, or remove distillation.",

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mirilla.config.findings import Finding
-from mirilla.config.rules_fields import above, between
+from mirilla.config.rules_fields import above, between, refused
+from mirilla.findings import Finding
 
 # names of fields that are probabilities or shares, wherever they stand
 _SHARES = frozenset(
@@ -65,7 +65,7 @@ def findings(options: Iterable[Any], num_classes: int, path: str) -> Iterator[Fi
         here = path + (f"[{number}]" if number else "")
         kind = step.WhichOneof("preprocessing_step")
         if kind is None:
-            yield Finding(here, "is empty.", "Name a step in it, or remove it.")
+            yield refused(here, "is empty.", "Name a step in it, or remove it.")
             continue
         message, place = getattr(step, kind), f"{here}.{kind}"
         yield from _values(message, place)
@@ -77,7 +77,7 @@ def findings(options: Iterable[Any], num_classes: int, path: str) -> Iterator[Fi
                 if "min_padded_size_ratio" in operation.DESCRIPTOR.fields_by_name:
                     for name in sorted(_PAIRS):
                         if not getattr(operation, name):
-                            yield Finding(f"{inner}.{name}", "is missing.", f"Set {name}: [1.0, 1.0].")
+                            yield refused(f"{inner}.{name}", "is missing.", f"Set {name}: [1.0, 1.0].")
 
 
 def _values(message: Any, path: str) -> Iterator[Finding]:
@@ -85,10 +85,10 @@ def _values(message: Any, path: str) -> Iterator[Finding]:
     for name in sorted(names & _SHARES):
         value = getattr(message, name)
         if not 0 <= value <= 1:
-            yield Finding(f"{path}.{name}", f"{value:g} must be from 0 to 1.")
+            yield refused(f"{path}.{name}", f"{value:g} must be from 0 to 1.")
     for name in sorted(names & _POSITIVE):
         if not getattr(message, name) > 0:
-            yield Finding(f"{path}.{name}", f"{getattr(message, name):g} must be above 0.")
+            yield refused(f"{path}.{name}", f"{getattr(message, name):g} must be above 0.")
     for low, high, top, open_end in _RANGES:
         if not {low, high} <= names:
             continue
@@ -98,14 +98,14 @@ def _values(message: Any, path: str) -> Iterator[Finding]:
             limit = f" <= {top:g}" if top is not None else ""
             sign = "<" if open_end else "<="
             rule = f"0 <= {low} {sign} {high}{limit}"
-            yield Finding(f"{path}.{high}", f"{low} {least:g} and {high} {most:g} must be {rule}.")
+            yield refused(f"{path}.{high}", f"{low} {least:g} and {high} {most:g} must be {rule}.")
     for name in sorted(names & _PAIRS):
         given = list(getattr(message, name))
         if given and len(given) != 2:
-            yield Finding(f"{path}.{name}", f"has {len(given)} values, but needs two: height and width.")
+            yield refused(f"{path}.{name}", f"has {len(given)} values, but needs two: height and width.")
     if "pad_color" in names and len(message.pad_color) not in (0, 3):
         count = len(message.pad_color)
-        yield Finding(f"{path}.pad_color", f"has {count} values, but needs three: red, green, blue.")
+        yield refused(f"{path}.pad_color", f"has {count} values, but needs three: red, green, blue.")
 
 
 def _step(kind: str, message: Any, path: str, num_classes: int) -> Iterator[Finding]:
@@ -113,24 +113,24 @@ def _step(kind: str, message: Any, path: str, num_classes: int) -> Iterator[Find
         for end in ("min", "max"):
             names = f"{end}_image_height", f"{end}_image_width"
             if message.HasField(names[0]) != message.HasField(names[1]):
-                yield Finding(f"{path}.{names[0]}", f"and {names[1]} go together.", "Set both, or none.")
+                yield refused(f"{path}.{names[0]}", f"and {names[1]} go together.", "Set both, or none.")
     elif kind == "random_absolute_pad_image":
         for name in ("max_height_padding", "max_width_padding"):
             if getattr(message, name) < 0:
-                yield Finding(f"{path}.{name}", f"{getattr(message, name)} must be 0 or more.")
+                yield refused(f"{path}.{name}", f"{getattr(message, name)} must be 0 or more.")
     elif kind == "random_distort_color" and message.color_ordering not in (0, 1):
-        yield Finding(f"{path}.color_ordering", f"{message.color_ordering} must be 0 or 1.")
+        yield refused(f"{path}.color_ordering", f"{message.color_ordering} must be 0 or 1.")
     elif kind in ("random_adjust_brightness", "random_adjust_hue"):
         top = 0.5 if kind == "random_adjust_hue" else 1.0
         if not 0 <= message.max_delta <= top:
-            yield Finding(f"{path}.max_delta", f"{message.max_delta:g} must be from 0 to {top:g}.")
+            yield refused(f"{path}.max_delta", f"{message.max_delta:g} must be from 0 to {top:g}.")
     elif kind == "random_black_patches" and message.max_black_patches < 0:
-        yield Finding(f"{path}.max_black_patches", f"{message.max_black_patches} must be 0 or more.")
+        yield refused(f"{path}.max_black_patches", f"{message.max_black_patches} must be 0 or more.")
     elif kind == "drop_label_probabilistically":
         yield from _label(message.label, num_classes, f"{path}.label")
     elif kind == "remap_labels":
         if not message.original_labels:
-            yield Finding(f"{path}.original_labels", "is missing.", "Name the classes' ids in the label map.")
+            yield refused(f"{path}.original_labels", "is missing.", "Name the classes' ids in the label map.")
         for label in message.original_labels:
             yield from _label(label, num_classes, f"{path}.original_labels")
         yield from _label(message.new_label, num_classes, f"{path}.new_label")
@@ -138,7 +138,7 @@ def _step(kind: str, message: Any, path: str, num_classes: int) -> Iterator[Find
 
 def _label(label: int, num_classes: int, path: str) -> Iterator[Finding]:
     if not 1 <= label <= num_classes:
-        yield Finding(path, f"{label} is no id of the label map: they go from 1 to {num_classes}.")
+        yield refused(path, f"{label} is no id of the label map: they go from 1 to {num_classes}.")
 
 
 # ---- mirilla.augmentation
@@ -155,10 +155,10 @@ def own_findings(augmentations: Iterable[Any], path: str) -> Iterator[Finding]:
         here = path + (f"[{number}]" if number else "")
         kind = message.WhichOneof("step")
         if kind is None:
-            yield Finding(here, "is empty.", "Name a step in it, or remove it.")
+            yield refused(here, "is empty.", "Name a step in it, or remove it.")
             continue
         if kind in seen:
-            yield Finding(f"{here}.{kind}", "is there twice, but acts once.", "Remove one of them.")
+            yield refused(f"{here}.{kind}", "is there twice, but acts once.", "Remove one of them.")
         seen.add(kind)
         yield from _own_step(kind, getattr(message, kind), f"{here}.{kind}")
 
@@ -173,7 +173,7 @@ def _own_step(kind: str, step: Any, path: str) -> Iterator[Finding]:
         yield from above(step, path, "least_px", 0)
         if not step.most_px >= step.least_px:
             rule = f"least_px {step.least_px:g} and most_px {step.most_px:g} must be least_px <= most_px."
-            yield Finding(f"{path}.most_px", rule)
+            yield refused(f"{path}.most_px", rule)
     elif kind == "blur":
         yield from between(step, path, "most_sigma_px", 0.3, 16)
     elif kind == "noise":

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from mirilla.config import rules_anchors
-from mirilla.config.findings import Finding
 from mirilla.config.pipeline import Pipeline
-from mirilla.config.rules_fields import above, at_least, between, chosen
+from mirilla.config.rules_fields import above, at_least, between, chosen, refused, suspect
+from mirilla.findings import Finding
 from mirilla.protos.pipeline_pb2 import PostProcessing
 
 
@@ -17,7 +17,7 @@ def findings(pipeline: Pipeline) -> Iterator[Finding]:
     if not pipeline.model.HasField("ssd"):
         # Another family is refused by the table; here only its absence is said.
         if pipeline.model.WhichOneof("model") is None:
-            yield Finding("model.ssd", "is missing.", "'mirilla init' writes a complete file.")
+            yield refused("model.ssd", "is missing.", "'mirilla init' writes a complete file.")
         return
     ssd, path = pipeline.model.ssd, "model.ssd"
     yield from at_least(ssd, path, "num_classes", 1)
@@ -57,7 +57,7 @@ def _resizer(ssd: Any, path: str) -> Iterator[Finding]:
         resizer, path = ssd.image_resizer.keep_aspect_ratio_resizer, f"{path}.keep_aspect_ratio_resizer"
         yield from at_least(resizer, path, "max_dimension", 32)
         if resizer.min_dimension != resizer.max_dimension:
-            yield Finding(
+            yield refused(
                 f"{path}.min_dimension",
                 f"{resizer.min_dimension} differs from max_dimension, {resizer.max_dimension}; a picture "
                 "padded to a square is scaled so that its longer side fits.",
@@ -68,14 +68,14 @@ def _resizer(ssd: Any, path: str) -> Iterator[Finding]:
 def _extractor(ssd: Any, path: str) -> Iterator[Finding]:
     extractor = ssd.feature_extractor
     if not ssd.HasField("feature_extractor"):
-        yield Finding(path, "is missing.", "Add feature_extractor { type: 'embedded_ssd_mobilenet_v1' ... }.")
+        yield refused(path, "is missing.", "Add feature_extractor { type: 'embedded_ssd_mobilenet_v1' ... }.")
         return
     yield from above(extractor, path, "depth_multiplier", 0)
     yield from at_least(extractor, path, "min_depth", 1)
     yield from _hyperparams(extractor, path, normed=True)
     norm = extractor.conv_hyperparams.batch_norm
     if not extractor.override_base_feature_extractor_hyperparams and abs(norm.epsilon - 0.001) > 1e-8:
-        yield Finding(
+        yield refused(
             f"{path}.conv_hyperparams.batch_norm.epsilon",
             f"{norm.epsilon:g} differs from the base network's, 0.001; the layers share one.",
             "Set epsilon: 0.001, or override_base_feature_extractor_hyperparams: true.",
@@ -85,7 +85,7 @@ def _extractor(ssd: Any, path: str) -> Iterator[Finding]:
 def _hyperparams(owner: Any, path: str, normed: bool) -> Iterator[Finding]:
     path = f"{path}.conv_hyperparams"
     if not owner.HasField("conv_hyperparams"):
-        yield Finding(path, "is missing.", "Copy the block from the file that 'mirilla init' writes.")
+        yield refused(path, "is missing.", "Copy the block from the file that 'mirilla init' writes.")
         return
     block = owner.conv_hyperparams
     yield from chosen(block.initializer, f"{path}.initializer", "initializer_oneof")
@@ -97,7 +97,7 @@ def _hyperparams(owner: Any, path: str, normed: bool) -> Iterator[Finding]:
     yield from above(scaling, f"{path}.initializer.variance_scaling_initializer", "factor", 0)
     if normed:
         if block.WhichOneof("normalizer_oneof") is None:
-            yield Finding(
+            yield refused(
                 f"{path}.batch_norm",
                 "is missing; the graphs are written with batch norm.",
                 "Add batch_norm { scale: true decay: 0.9997 }.",
@@ -112,13 +112,13 @@ def _matcher(matcher: Any, path: str) -> Iterator[Finding]:
     for name in ("matched_threshold", "unmatched_threshold"):
         yield from between(matcher, path, name, 0, 1)
     if matcher.unmatched_threshold > matcher.matched_threshold:
-        yield Finding(
+        yield refused(
             f"{path}.unmatched_threshold",
             f"{matcher.unmatched_threshold:g} is above matched_threshold, {matcher.matched_threshold:g}.",
             "Lower unmatched_threshold.",
         )
     elif not matcher.negatives_lower_than_unmatched and matcher.unmatched_threshold == matcher.matched_threshold:
-        yield Finding(
+        yield refused(
             f"{path}.negatives_lower_than_unmatched",
             "false takes the negatives from between the two thresholds, which are equal.",
             "Lower unmatched_threshold, or remove the field.",
@@ -168,9 +168,8 @@ def _post_processing(ssd: Any, path: str) -> Iterator[Finding]:
         "weighted_softmax": "SOFTMAX",
     }
     if loss in fitting and fitting[loss] != converter:
-        yield Finding(
+        yield suspect(
             f"{path}.score_converter",
             f"{converter} does not go with the loss {loss}: scores will not be probabilities.",
             f"Set score_converter: {fitting[loss]}.",
-            "warning",
         )

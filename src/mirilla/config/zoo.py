@@ -55,7 +55,6 @@ _MODELS = (
     *_pair("kit-widest", 0.375, "three times as wide: the most that the arena holds at 256 px"),
 )
 MODELS: Mapping[str, ZooModel] = {one.name: one for one in _MODELS}
-DEFAULT = "kit"
 
 # name -> {column: AP} on ilc2021, letterboxed, compiled for the bonnet, all trained alike and shortly (on 28,800
 # pictures): benchmarks/accuracy.md, "The zoo"

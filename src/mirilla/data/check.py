@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from mirilla.data import images
-from mirilla.data.dataset import Dataset, Finding
+from mirilla.data.dataset import Dataset
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
+from mirilla.findings import Finding, by_severity
 from mirilla.parallel import in_order
-
-SEVERITIES = ("error", "warning", "note")
 
 
 def check(
@@ -54,7 +53,7 @@ def check(
             advance(1)
     found += _duplicates(digests, dataset)
     found += _unlisted(dataset)
-    return sorted(found, key=lambda f: SEVERITIES.index(f.severity))
+    return by_severity(found)
 
 
 def check_boxes(sample: Sample) -> list[Finding]:
@@ -223,7 +222,7 @@ def _unlisted(dataset: Dataset) -> list[Finding]:
     listed = {Path(s.image).resolve() for s in dataset.samples if not isinstance(s.image, bytes)}
     if not listed or not dataset.source.is_dir():
         return []
-    mentioned = "\n".join(p.text for p in dataset.problems)
+    mentioned = "\n".join(p.what for p in dataset.problems)
     found = []
     for folder in sorted({p.parent for p in listed}):
         for path in sorted(folder.iterdir()):

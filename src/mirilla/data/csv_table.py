@@ -1,25 +1,31 @@
-"""CSV tables: filename,width,height,class,xmin,ymin,xmax,ymax, in pixels, one row per box.
+"""CSV tables: filename,width,height,class,xmin,ymin,xmax,ymax, in pixels, a row per box.
 
-Other names for the columns are read too (file, label, x1, y1, x2, y2). A row with empty coordinates is a
-picture without objects. Further columns of ours, written only where they say something: ignore, difficult,
-group_of, is_crowd, weight.
+Other names of these columns are read too (file, label, x1, y1, x2, y2). A row with empty coordinates is a picture
+without objects. Mirilla's own columns, written only if needed: ignore, difficult, group_of, is_crowd, weight.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from mirilla.data.dataset import FLAGS, Annotations, Entry, Finding
-from mirilla.data.sample import Sample
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data.dataset import Dataset
+from mirilla.data.output import Output, pixel_text
+from mirilla.data.sample import FLAGS, Sample
+from mirilla.data.split import part_in_name
 from mirilla.errors import DataError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 COLUMNS = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
+_REQUIRED = tuple(column for column in COLUMNS if column not in ("width", "height"))
+_OPTIONAL = (*FLAGS, "weight")
 _ALIASES = {
     "filename": ("filename", "file", "image", "file_name", "path"),
     "width": ("width",),
@@ -34,189 +40,191 @@ _PREFERRED = ("annotations.csv", "labels.csv", "_annotations.csv")
 
 
 def find(folder: Path) -> list[Path]:
-    """The tables of a folder whose header names a picture and a box."""
-    named = [folder / n for n in _PREFERRED if (folder / n).is_file()]
-    others = sorted(p for p in folder.glob("*.csv") if p not in named and p.name != "split.csv")
-    return [p for p in [*named, *others] if _columns_of_file(p)]
+    """The tables of a folder whose header has a picture and a box."""
+    preferred = [folder / name for name in _PREFERRED if (folder / name).is_file()]
+    others = sorted(path for path in folder.glob("*.csv") if path not in preferred and path.name != "split.csv")
+    return [path for path in (*preferred, *others) if _has_columns(path)]
 
 
-def load(path: Path, name: str, split: str | None = None) -> Annotations:
-    """Read a table, or the preferred table(s) of a folder; pictures lie beside it or in images/.
+def _has_columns(path: Path) -> bool:
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            header = next(csv.reader([file.readline(4096)]), [])
+    except (OSError, csv.Error):
+        return False
+    return _columns(header).keys() >= set(_REQUIRED)
 
-    A folder with tables named for parts (train_labels.csv, test_labels.csv) is read whole, each with its
-    part.
+
+def _columns(header: Sequence[str]) -> dict[str, int]:
+    """Column -> its index, by any of its names."""
+    header = [cell.strip().lower() for cell in header]
+    found: dict[str, int] = {}
+    for column, names in _ALIASES.items():
+        name = next((name for name in names if name in header), None)
+        if name is not None:
+            found[column] = header.index(name)
+    return found | {column: header.index(column) for column in _OPTIONAL if column in header}
+
+
+def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
+    """Read a table, or the preferred table of a folder; pictures are beside it or in images/.
+
+    If all tables of a folder are named after parts (train_labels.csv, test_labels.csv), all are read.
 
     Raises:
-        DataError: the header lacks a column.
+        DataError: there is no table, or the header lacks a column.
     """
-    from mirilla.data.split import part_name
-
-    files = [path] if path.is_file() or not path.is_dir() else find(path)
+    files = find(path) if path.is_dir() else [path]
     if not files:
         raise DataError(f"{path}: no CSV table with the columns {','.join(COLUMNS)} in this folder.", "Check the path.")
-    parts = [next((p for w in f.stem.lower().replace("-", "_").split("_") if (p := part_name(w))), None) for f in files]
+    parts = [part_in_name(file.stem) for file in files] if len(files) > 1 else [None]
     notes: tuple[str, ...] = ()
     if len(files) > 1 and not all(parts):
-        notes = (f"{path}: {files[0].name} is read (rather than {', '.join(f.name for f in files[1:])}).",)
-        files, parts = files[:1], parts[:1]
+        notes = (f"{path}: {files[0].name} is read (rather than {', '.join(file.name for file in files[1:])}).",)
+        files, parts = files[:1], [None]
     entries: list[Entry] = []
     problems: list[Finding] = []
     for file, part in zip(files, parts, strict=True):
         with explaining(file):
-            text = file.read_bytes().decode("utf-8-sig", "replace")
-        one, found = parse(text, str(file), file.parent, part if len(files) > 1 else None)
-        entries += one
-        problems += found
-    return Annotations(name, "csv", path, tuple(entries), tuple(problems), notes=notes)
+            text = read_text(file)
+        file_entries, file_problems = parse(text, str(file), file.parent, part)
+        entries += file_entries
+        problems += file_problems
+    return build(Annotations("csv", path, tuple(entries), tuple(problems), notes=notes), split, advance)
 
 
 def parse(text: str, name: str, folder: Path, part: str | None = None) -> tuple[list[Entry], list[Finding]]:
     """The entries of a table; a picture with a row that cannot be read is left out and becomes a finding.
 
     Raises:
-        DataError: the header lacks a column.
+        DataError: the header lacks a column, or the table is not CSV.
     """
     rows = csv.reader(io.StringIO(text))
-    header = [c.strip().lower() for c in next(rows, [])]
+    header = next(rows, [])
     columns = _columns(header)
-    missing = [c for c in COLUMNS if c not in columns and c not in ("width", "height")]
-    if missing:
+    if missing := [column for column in _REQUIRED if column not in columns]:
         raise DataError(
             f"{name}, line 1: the header lacks the column(s) {', '.join(missing)}; it is '{','.join(header)[:120]}'.",
             f"The columns are {','.join(COLUMNS)}.",
         )
-    optional = {c: header.index(c) for c in (*FLAGS, "weight") if c in header}
-    grouped: dict[str, list[tuple[int, list[str]]]] = {}
-    for row in rows:
-        if any(c.strip() for c in row):
-            key = row[columns["filename"]].strip() if len(row) > columns["filename"] else ""
-            grouped.setdefault(key, []).append((rows.line_num, row))
+    pictures: dict[str, _Picture] = {}
+    try:
+        for row in rows:
+            if any(cell.strip() for cell in row):
+                filename = row[columns["filename"]].strip() if len(row) > columns["filename"] else ""
+                if filename not in pictures:
+                    pictures[filename] = _Picture(f"{name}, line {rows.line_num}", columns)
+                pictures[filename].add(row, rows.line_num)
+    except csv.Error as error:
+        raise DataError(f"{name}, line {rows.line_num}: not CSV: {error}.", "Correct the line.") from error
     entries: list[Entry] = []
     problems: list[Finding] = []
-    for filename, lines in grouped.items():
-        where = f"{name}, line {lines[0][0]}"
-        try:
-            entries.append(_entry(filename, lines, columns, optional, folder, where, part))
-        except ValueError as error:
-            problems.append(
-                Finding(
-                    "error",
-                    "bad-annotation",
-                    where,
-                    f"{error}; the picture {filename!r} is left out.",
-                    "Mend the row.",
-                )
-            )
+    picture_folder = folder / "images"
+    has_folder = picture_folder.is_dir()
+    for filename, picture in pictures.items():
+        error = picture.error if filename else "the file name is empty"
+        if error:
+            what = f"{error}; the picture {filename!r} is left out."
+            problems.append(bad_annotation(picture.where, what, "Correct the row."))
+            continue
+        path = picture_folder / filename
+        if not has_folder or (not path.exists() and (folder / filename).exists()):
+            path = folder / filename
+        entries.append(picture.entry(path, filename, part))
     return entries, problems
 
 
-def _entry(
-    filename: str,
-    lines: Sequence[tuple[int, list[str]]],
-    columns: dict[str, int],
-    optional: dict[str, int],
-    folder: Path,
-    where: str,
-    part: str | None,
-) -> Entry:
-    if not filename:
-        raise ValueError("the file name is empty")
-    boxes: list[list[float]] = []
-    labels: list[str] = []
-    extras: dict[str, list[float]] = {c: [] for c in optional}
-    declared: tuple[int, int] | None = None
-    for number, row in lines:
-        if len(row) <= max(columns.values()):
-            raise ValueError(f"line {number} has {len(row)} cells, too few")
-        cells = {c: row[i].strip() for c, i in columns.items()}
+class _Picture:
+    """The rows of one picture; `error` has the reason if one of them cannot be read."""
+
+    def __init__(self, where: str, columns: Mapping[str, int]):
+        self.where, self.error = where, ""
+        self._columns = columns
+        self._cells = max(index for column, index in columns.items() if column not in _OPTIONAL) + 1
+        self._size: tuple[int, int] | None = None
+        self._boxes: list[list[float]] = []
+        self._labels: list[str] = []
+        self._optional: dict[str, list[float]] = {column: [] for column in _OPTIONAL if column in columns}
+
+    def add(self, row: Sequence[str], line: int) -> None:
+        """Add a row."""
+        if self.error:
+            return
         try:
-            if cells.get("width") and cells.get("height"):
-                size = (int(float(cells["height"])), int(float(cells["width"])))
-                if declared not in (None, size):
-                    raise ValueError(f"line {number} gives the picture another size than the lines before")
-                declared = size
-            corners = [cells[c] for c in ("xmin", "ymin", "xmax", "ymax")]
-            if not any(corners):
-                continue
-            box = [float(c) for c in corners]
-            for c, i in optional.items():
-                extras[c].append(float(row[i]) if len(row) > i and row[i].strip() else float(c == "weight"))
+            self._add(row)
         except ValueError as error:
-            if str(error).startswith("line "):
-                raise
-            raise ValueError(f"line {number}: {error}") from None
-        if not np.isfinite(box).all():
-            raise ValueError(f"line {number} holds a number that is not finite")
-        if not cells["class"]:
-            raise ValueError(f"line {number} has a box without a class")
-        boxes.append(box)
-        labels.append(cells["class"])
-    flags = {c: np.array(extras[c]) != 0 for c in FLAGS if c in extras}
-    weight = np.array(extras["weight"]) if "weight" in extras else None
-    return Entry(
-        _picture(folder, filename),
-        filename,
-        np.array(boxes, np.float64).reshape(-1, 4),
-        tuple(labels),
-        where,
-        declared,
-        part=part,
-        flags=flags,
-        weight=weight,
-    )
+            self.error = f"line {line}: {error}"
+
+    def _add(self, row: Sequence[str]) -> None:
+        if len(row) < self._cells:
+            raise ValueError(f"it has only {len(row)} cells")
+        self._check_size(self._cell(row, "width"), self._cell(row, "height"))
+        corners = [self._cell(row, column) for column in ("xmin", "ymin", "xmax", "ymax")]
+        if not any(corners):
+            return
+        box = [float(corner) for corner in corners]
+        if not all(map(math.isfinite, box)):
+            raise ValueError("it has a number that is not finite")
+        label = self._cell(row, "class")
+        if not label:
+            raise ValueError("it has a box without a class")
+        for column, values in self._optional.items():
+            default = 1.0 if column == "weight" else 0.0
+            values.append(float(self._cell(row, column) or default))
+        self._boxes.append(box)
+        self._labels.append(label)
+
+    def _cell(self, row: Sequence[str], column: str) -> str:
+        index = self._columns.get(column, len(row))
+        return row[index].strip() if index < len(row) else ""
+
+    def _check_size(self, width: str, height: str) -> None:
+        if not (width and height):
+            return
+        size = int(float(height)), int(float(width))
+        if self._size not in (None, size):
+            raise ValueError("its size of the picture differs from the lines before")
+        self._size = size
+
+    def entry(self, path: Path, filename: str, part: str | None) -> Entry:
+        """The picture as an entry."""
+        return Entry(
+            path,
+            filename,
+            np.array(self._boxes, np.float64).reshape(-1, 4),
+            tuple(self._labels),
+            self.where,
+            self._size,
+            part=part,
+            flags={column: np.array(values) != 0 for column, values in self._optional.items() if column in FLAGS},
+            weight=np.array(self._optional.get("weight", ()), np.float64),
+        )
 
 
-def _picture(folder: Path, filename: str) -> Path:
-    direct = folder / filename
-    inside = folder / "images" / filename
-    return direct if direct.exists() and not inside.exists() else inside if (folder / "images").is_dir() else direct
-
-
-def _columns(header: Sequence[str]) -> dict[str, int]:
-    found = {}
-    for column, names in _ALIASES.items():
-        for name in names:
-            if name in header:
-                found[column] = header.index(name)
-                break
-    return found
-
-
-def _columns_of_file(path: Path) -> bool:
-    try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            header = [c.strip().lower() for c in next(csv.reader([file.readline(4096)]), [])]
-    except OSError:
-        return False
-    return {"filename", "class", "xmin", "ymin", "xmax", "ymax"} <= set(_columns(header))
+def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:
+    """Write images/, annotations.csv, and split.csv if the data set has parts."""
+    for sample in dataset.samples:
+        output.copy_picture(sample, f"images/{sample.filename}")
+    output.write("annotations.csv", text_of(dataset.samples))
+    if dataset.parts:
+        text = io.StringIO()
+        rows = ((s.filename, dataset.parts[s.filename]) for s in dataset.samples if s.filename in dataset.parts)
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        output.write("split.csv", text.getvalue())
 
 
 def text_of(samples: Sequence[Sample]) -> str:
-    """Samples as a table; coordinates are whole numbers where they are whole, otherwise with up to 2
-    decimals.
-    """
-    extra = [f for f in FLAGS if any(getattr(s, f).any() for s in samples)]
-    weighted = any((s.weight != 1).any() for s in samples)
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*COLUMNS, *extra, *(["weight"] if weighted else [])])
+    """Samples as a table; coordinates have up to 2 decimals."""
+    flags = [flag for flag in FLAGS if any(getattr(sample, flag).any() for sample in samples)]
+    weighted = ["weight"] if any((sample.weight != 1).any() for sample in samples) else []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*COLUMNS, *flags, *weighted])
     for sample in samples:
         head = [sample.filename, sample.width_px, sample.height_px]
-        boxes = sample.boxes_px_xyxy
-        for i, box in enumerate(boxes):
-            row = [
-                *head,
-                sample.labels[i],
-                *(number(v) for v in box),
-                *(int(getattr(sample, f)[i]) for f in extra),
-            ]
-            writer.writerow([*row, *([float(sample.weight[i])] if weighted else [])])
-        if not len(boxes):
+        for i, box in enumerate(sample.boxes_px_xyxy.tolist()):
+            row = [*head, sample.labels[i], *map(pixel_text, box), *(int(getattr(sample, flag)[i]) for flag in flags)]
+            writer.writerow([*row, float(sample.weight[i])] if weighted else row)
+        if not len(sample):
             writer.writerow([*head, "", "", "", "", ""])
-    return out.getvalue()
-
-
-def number(value: float) -> str:
-    """A coordinate in pixels: '12', '12.5' or '12.25'."""
-    text = f"{value:.2f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
+    return text.getvalue()

@@ -1,19 +1,22 @@
 """FDDB: FDDB-folds/FDDB-fold-NN-ellipseList.txt and originalPics/. Read only.
 
-Per picture: its name without '.jpg'; the number of faces; one line each 'major_radius minor_radius angle
-centre_x centre_y 1', in pixels and radians. The box is the smallest upright one around the ellipse.
+Per picture: its name without '.jpg'; the number of faces; a line 'major_radius minor_radius angle centre_x centre_y 1'
+per face, in pixels and radians. The box is the smallest upright box around the ellipse.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.data.dataset import Annotations, Entry, Finding
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data.dataset import Dataset
 from mirilla.errors import DataError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 LABEL = "face"
 
@@ -27,17 +30,17 @@ def find(folder: Path) -> list[Path]:
 
 
 def ellipse_box(major: float, minor: float, angle: float, centre_x: float, centre_y: float) -> NDArray[np.float64]:
-    """[xmin, ymin, xmax, ymax] of the upright box around an ellipse; `angle` is the major axis's, from the x
-    axis.
-    """
+    """[xmin, ymin, xmax, ymax] of the upright box around an ellipse; `angle` is the major axis's, from the x axis."""
     half_width = np.hypot(major * np.cos(angle), minor * np.sin(angle))
     half_height = np.hypot(major * np.sin(angle), minor * np.cos(angle))
     return np.array([centre_x - half_width, centre_y - half_height, centre_x + half_width, centre_y + half_height])
 
 
-def load(path: Path, name: str, split: str | None = None) -> Annotations:
-    """Read the ellipse lists of a folder, or one list; FDDB has no training and evaluation parts of its
-    own.
+def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
+    """Read the ellipse lists of a folder, or a single list; FDDB has no training and evaluation parts of its own.
+
+    Raises:
+        DataError: there is no ellipse list.
     """
     files = find(path) if path.is_dir() else [path]
     if not files:
@@ -46,42 +49,48 @@ def load(path: Path, name: str, split: str | None = None) -> Annotations:
     problems: list[Finding] = []
     for file in files:
         with explaining(file):
-            lines = [line.strip() for line in file.read_bytes().decode("utf-8", "replace").splitlines()]
-        folder = next(
-            (
-                p
-                for p in (
-                    file.parent / "originalPics",
-                    file.parent.parent / "originalPics",
-                    file.parent.parent / "images",
-                )
-                if p.is_dir()
-            ),
-            file.parent.parent / "originalPics",
-        )
-        at = 0
-        while at < len(lines):
-            if not lines[at]:
-                at += 1
-                continue
-            where, filename = f"{file}, line {at + 1}", f"{lines[at]}.jpg"
-            try:
-                count = int(lines[at + 1])
-                ellipses = [[float(v) for v in lines[at + 2 + i].split()] for i in range(count)]
-                if count < 0 or any(len(e) not in (5, 6) or not np.isfinite(e).all() for e in ellipses):
-                    raise ValueError("an ellipse is not of the form 'major minor angle x y 1'")
-            except (ValueError, IndexError) as error:
-                problems.append(
-                    Finding(
-                        "error",
-                        "bad-annotation",
-                        where,
-                        f"{lines[at][:80]!r}: {error}; the rest of the file is left out.",
-                        "Mend the lines from here on.",
-                    )
-                )
-                break
-            boxes = np.array([ellipse_box(*e[:5]) for e in ellipses]).reshape(-1, 4)
-            entries.append(Entry(folder / filename, filename, boxes, (LABEL,) * count, where))
-            at += 2 + count
-    return Annotations(name, "fddb", path, tuple(entries), tuple(problems), (LABEL,))
+            lines = [line.strip() for line in read_text(file).splitlines()]
+        file_entries, file_problems = _parse(lines, str(file), _picture_folder(file))
+        entries += file_entries
+        problems += file_problems
+    return build(Annotations("fddb", path, tuple(entries), tuple(problems), (LABEL,)), split, advance)
+
+
+def _picture_folder(file: Path) -> Path:
+    above = file.parent.parent
+    candidates = [file.parent / "originalPics", above / "originalPics", above / "images"]
+    return next((folder for folder in candidates if folder.is_dir()), above / "originalPics")
+
+
+def _parse(lines: list[str], name: str, folder: Path) -> tuple[list[Entry], list[Finding]]:
+    """The entries of a list, up to the first picture whose lines are wrong."""
+    entries: list[Entry] = []
+    at = 0
+    while at < len(lines):
+        if not lines[at]:
+            at += 1
+            continue
+        where, filename = f"{name}, line {at + 1}", f"{lines[at]}.jpg"
+        try:
+            boxes = _parse_ellipses(lines, at + 1)
+        except ValueError as error:
+            what = f"{lines[at][:80]!r}: {error}; the rest of the file is left out."
+            return entries, [bad_annotation(where, what, "Correct the lines from here on.")]
+        entries.append(Entry(folder / filename, filename, boxes, (LABEL,) * len(boxes), where))
+        at += 2 + len(boxes)
+    return entries, []
+
+
+def _parse_ellipses(lines: list[str], at: int) -> NDArray[np.float64]:
+    """Boxes (N, 4) of the ellipses whose number is in line `at`."""
+    if at >= len(lines) or not lines[at].isdigit():
+        raise ValueError("the number of faces is missing")
+    boxes: list[NDArray[np.float64]] = []
+    for number in range(at + 1, at + 1 + int(lines[at])):
+        if number >= len(lines):
+            raise ValueError("the file ends before the last ellipse")
+        values = [float(word) for word in lines[number].split()]
+        if len(values) not in (5, 6) or not all(map(math.isfinite, values)):
+            raise ValueError("an ellipse is not of the form 'major minor angle x y 1'")
+        boxes.append(ellipse_box(*values[:5]))
+    return np.array(boxes).reshape(-1, 4)

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from mirilla.data.dataset import Dataset, Finding
+from mirilla.data.dataset import Dataset
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError, UsageError
+from mirilla.findings import Finding
 
 TUTORIAL_LEAST_PX = 50
 

@@ -1,4 +1,4 @@
-"""One labelled picture, and a set of them: what every format is read into and written from."""
+"""`Sample`: one labelled picture, the type that every format is read into and written from."""
 
 from __future__ import annotations
 
@@ -8,23 +8,37 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+FLAGS = ("ignore", "difficult", "group_of", "is_crowd")
+
+
+def _no_flags() -> NDArray[np.bool_]:
+    return np.zeros(0, bool)
+
+
+def _no_weights() -> NDArray[np.float64]:
+    return np.zeros(0)
+
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with its boxes, as its source states them (boxes are not clipped, dropped or mended).
+    """One picture with its boxes, as its source has them: boxes are not clipped, dropped or corrected.
 
-    image: the picture's file, or its encoded bytes (JPEG, PNG, ...) as a TFRecord carries them.
-    filename: its name inside the data set, with '/' between folders; unique there.
-    height_px, width_px: size of the picture as a person sees it (after the EXIF rotation).
-    boxes_yxyx: (N, 4) float64, normalised to that size; may lie outside [0, 1] or be inverted where the source says so.
-    labels: N class names.
-    ignore: (N,) bool: neither taught as an object nor as background, neither right nor wrong in evaluation
-        (WIDER FACE's `invalid`).
-    difficult, group_of, is_crowd: (N,) bool, the API's flags.
-    weight: (N,) float64, loss weight of each box, 1 by default.
-    attributes: further integers a box carries, name -> (N,) int64 (WIDER FACE: blur, expression, illumination,
-        invalid, occlusion, pose).
-    where: file and line or record number, for messages.
+    Flags and weights that are left out are false and 1.
+
+    Attributes:
+        image: the picture's file, or its encoded bytes (JPEG, PNG, ...) as a TFRecord holds them.
+        filename: its name inside the data set, with '/' between folders; unique there.
+        height_px, width_px: size of the picture upright, after its EXIF rotation.
+        boxes_yxyx: (N, 4) float64, normalised to that size; may lie outside [0, 1] or be inverted if they are so in
+            the source.
+        labels: N class names.
+        ignore: (N,) bool: in training neither an object nor background, in evaluation neither right nor wrong
+            (WIDER FACE's `invalid`).
+        difficult, group_of, is_crowd: (N,) bool, the Object Detection API's flags.
+        weight: (N,) float64, loss weight of each box.
+        attributes: further integers per box, name -> (N,) int64 (WIDER FACE: blur, expression, illumination,
+            invalid, occlusion, pose).
+        where: file and line or record number, for messages.
     """
 
     image: Path | bytes
@@ -33,11 +47,11 @@ class Sample:
     width_px: int
     boxes_yxyx: NDArray[np.float64]
     labels: tuple[str, ...]
-    ignore: NDArray[np.bool_] = None  # type: ignore[assignment]
-    difficult: NDArray[np.bool_] = None  # type: ignore[assignment]
-    group_of: NDArray[np.bool_] = None  # type: ignore[assignment]
-    is_crowd: NDArray[np.bool_] = None  # type: ignore[assignment]
-    weight: NDArray[np.float64] = None  # type: ignore[assignment]
+    ignore: NDArray[np.bool_] = field(default_factory=_no_flags)
+    difficult: NDArray[np.bool_] = field(default_factory=_no_flags)
+    group_of: NDArray[np.bool_] = field(default_factory=_no_flags)
+    is_crowd: NDArray[np.bool_] = field(default_factory=_no_flags)
+    weight: NDArray[np.float64] = field(default_factory=_no_weights)
     attributes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     where: str = ""
 
@@ -46,21 +60,19 @@ class Sample:
         object.__setattr__(self, "boxes_yxyx", np.asarray(self.boxes_yxyx, np.float64).reshape(-1, 4))
         if len(self.boxes_yxyx) != count:
             raise ValueError(f"{self.filename}: {len(self.boxes_yxyx)} boxes but {count} labels")
-        for name in ("ignore", "difficult", "group_of", "is_crowd"):
-            given = getattr(self, name)
-            value = np.zeros(count, bool) if given is None else np.asarray(given, bool)
-            object.__setattr__(self, name, value)
-        value = np.ones(count) if self.weight is None else np.asarray(self.weight, np.float64)
-        object.__setattr__(self, "weight", value)
+        for name in FLAGS:
+            flags = getattr(self, name)
+            object.__setattr__(self, name, np.asarray(flags, bool) if len(flags) else np.zeros(count, bool))
+        object.__setattr__(self, "weight", np.asarray(self.weight, np.float64) if len(self.weight) else np.ones(count))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
     def boxes_px_xyxy(self) -> NDArray[np.float64]:
-        """(N, 4) [xmin, ymin, xmax, ymax] in pixels, for the formats that count so."""
+        """(N, 4) [xmin, ymin, xmax, ymax] in pixels."""
         return self.boxes_yxyx[:, [1, 0, 3, 2]] * np.array([self.width_px, self.height_px] * 2, np.float64)
 
     def encoded(self) -> bytes:
-        """The picture's encoded bytes, read from its file where it is one."""
+        """The picture's encoded bytes, read from its file if it is one."""
         return self.image if isinstance(self.image, bytes) else self.image.read_bytes()

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from mirilla import boxes, files
 from mirilla.data import images
-from mirilla.data.dataset import Annotations, Dataset, Entry, build
+from mirilla.data.annotations import Annotations, Entry, build
+from mirilla.data.dataset import Dataset
 from mirilla.data.sample import Sample
 from mirilla.data.yunet import LEAST_SCORE, Found, YuNet
 from mirilla.errors import DataError
@@ -137,8 +138,7 @@ def pictures(folder: str | os.PathLike[str]) -> Dataset:
     if not found:
         raise DataError(f"{folder}: no picture in this folder.", "Give a data set, or a folder of photos.")
     entries = (Entry(path, path.relative_to(folder).as_posix(), np.zeros((0, 4)), (), str(path)) for path in found)
-    name = Path(os.path.abspath(folder)).name or "pictures"
-    return build(Annotations(name, "pictures", folder, tuple(entries)))
+    return build(Annotations("pictures", folder, tuple(entries)))
 
 
 class _Cache:

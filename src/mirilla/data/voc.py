@@ -1,229 +1,274 @@
 """Pascal VOC: Annotations/*.xml, JPEGImages/, ImageSets/Main/{train,val,trainval,test}.txt.
 
-Coordinates are pixels and taken as edges, as the Object Detection API takes them (no pixel is subtracted).
-XML files beside their pictures, images/ instead of JPEGImages/, and train/, valid/, test/ folders are read
-too.
+Coordinates are pixels and are taken as edges, as the Object Detection API takes them (no pixel is subtracted). XML
+files beside their pictures, images/ instead of JPEGImages/, and train/, valid/, test/ folders are read too.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 import numpy as np
 
 from mirilla.data import images
-from mirilla.data.csv_table import number
-from mirilla.data.dataset import EVAL, FLAGS, TEST, TRAIN, Annotations, Entry, Finding
-from mirilla.data.sample import Sample
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
+from mirilla.data.output import Output, pixel_text
+from mirilla.data.sample import FLAGS, Sample
 from mirilla.data.split import part_name
 from mirilla.errors import DataError
+from mirilla.findings import Finding
 
-_ANNOTATIONS = ("Annotations", "annotations", "xml", "xmls", "labels")
-_PICTURES = ("JPEGImages", "images", "Images", "img", "imgs")
-_INTEGERS = ("truncated", "occluded")
-_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml", "xmls", "labels")
+_PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
+_PICTURE_SUFFIXES = tuple(
+    variant
+    for suffix in dict.fromkeys((".jpg", ".jpeg", ".png", *sorted(images.EXTENSIONS)))
+    for variant in (suffix, suffix.upper())
+)
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_ATTRIBUTES = ("truncated", "occluded")
+_FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0, section 2.2
 
 
 def find(folder: Path) -> list[Path]:
     """The folders of XML files of a data set (one, or one per part or year)."""
-    if (folder.name.startswith("VOC") and folder.name[3:].isdigit()) or (folder / "JPEGImages").is_dir():
-        candidates = [folder]
-    else:
-        subfolders = sorted(p for p in folder.iterdir() if p.is_dir())
-        devkit = folder / "VOCdevkit"
-        candidates = [
-            folder,
-            *(p for p in subfolders if part_name(p.name) or re.fullmatch(r"VOC\d{4}", p.name)),
-        ]
-        candidates += sorted(devkit.glob("VOC*")) if devkit.is_dir() else []
-    found = []
-    for base in candidates:
-        places = [base / n for n in _ANNOTATIONS if (base / n).is_dir()] + [base]
-        hit = next(
-            (p for p in places if next(p.glob("*.xml"), None) or (p != base and next(p.rglob("*.xml"), None))),
-            None,
-        )
-        if hit is not None:
-            found.append(hit)
-    return found
+    found = (_annotation_folder(base) for base in _bases(folder))
+    return [place for place in found if place is not None]
 
 
-def load(path: Path, name: str, split: str | None = None) -> Annotations:
-    """Read every XML file of a data set, or one file.
+def _bases(folder: Path) -> list[Path]:
+    """The folders that may hold Annotations/ and JPEGImages/."""
+    if re.fullmatch(r"VOC\d+", folder.name) or (folder / "JPEGImages").is_dir():
+        return [folder]
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    parts = [path for path in inside if part_name(path.name) or re.fullmatch(r"VOC\d{4}", path.name)]
+    return [folder, *parts, *sorted((folder / "VOCdevkit").glob("VOC*"))]
+
+
+def _annotation_folder(base: Path) -> Path | None:
+    for name in _ANNOTATION_FOLDERS:
+        if (base / name).is_dir() and next((base / name).rglob("*.xml"), None):
+            return base / name
+    return base if next(base.glob("*.xml"), None) else None
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder of XML files: `files` of it, and `base`, which holds the pictures' folder and ImageSets/."""
+
+    folder: Path
+    base: Path
+    files: tuple[Path, ...]
+
+    @classmethod
+    def of(cls, path: Path) -> _Place:
+        """The place of a folder of XML files, or of a single file."""
+        if path.is_file():
+            folder, files = path.parent, [path]
+        else:
+            folder = path
+            files = sorted(path.rglob("*.xml") if path.name in _ANNOTATION_FOLDERS else path.glob("*.xml"))
+        base = folder.parent if folder.name in _ANNOTATION_FOLDERS else folder
+        return cls(folder, base, tuple(files))
+
+    @property
+    def pictures(self) -> Path:
+        """The folder of the pictures."""
+        folders = (self.base / name for name in _PICTURE_FOLDERS)
+        return next((folder for folder in folders if folder.is_dir()), self.base)
+
+
+def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
+    """Read every XML file of a data set, or a single file.
 
     Raises:
-        DataError: no XML file there.
+        DataError: there is no XML file.
     """
-    places = find(path) if path.is_dir() else [path]
-    if not places:
+    found = find(path) if path.is_dir() else [path]
+    if not found:
         raise DataError(f"{path}: no Annotations/*.xml in this folder.", "Give the folder that holds Annotations.")
     entries: list[Entry] = []
     problems: list[Finding] = []
-    several = len(places) > 1
-    for place in places:
-        if place.is_file():
-            base, files, place = place.parent, [place], place.parent
-        else:
-            base = place.parent if place.name in _ANNOTATIONS else place
-            files = sorted(place.rglob("*.xml") if place != base else place.glob("*.xml"))
-        if base.name in _ANNOTATIONS:
-            base = base.parent
-        folder = next((base / n for n in _PICTURES if (base / n).is_dir()), base)
-        lists, found = _image_sets(base)
-        problems += found
-        whole = part_name(base.name) if several else None
-        seen: set[str] = set()
-        for file in files:
-            key = file.relative_to(place).with_suffix("").as_posix()
-            seen.add(key)
-            try:
-                entry = parse(file.read_bytes(), str(file), folder, key, base.name + "/" if several else "")
-            except (OSError, ValueError) as error:
-                problems.append(
-                    Finding(
-                        "error",
-                        "bad-annotation",
-                        str(file),
-                        f"{error}; the picture is left out.",
-                        "Mend the file.",
-                    )
+    for place in map(_Place.of, found):
+        place_entries, place_problems = _read_place(place, with_prefix=len(found) > 1)
+        entries += place_entries
+        problems += place_problems
+    return build(Annotations("voc", path, tuple(entries), tuple(problems)), split, advance)
+
+
+def _read_place(place: _Place, with_prefix: bool) -> tuple[list[Entry], list[Finding]]:
+    parts, problems = _image_sets(place.base)
+    default = part_name(place.base.name) if with_prefix else None
+    pictures = place.pictures
+    entries: list[Entry] = []
+    keys: set[str] = set()
+    for file in place.files:
+        key = file.relative_to(place.folder).with_suffix("").as_posix()
+        keys.add(key)
+        try:
+            entry = parse(file.read_bytes(), str(file), pictures, key)
+        except (OSError, ValueError) as error:
+            problems.append(bad_annotation(str(file), f"{error}; the picture is left out."))
+            continue
+        if PurePosixPath(entry.filename).stem != PurePosixPath(key).name:
+            what = f"its <filename> is {entry.filename}, which differs from its own name."
+            problems.append(Finding("note", "name-differs", str(file), what))
+        prefix = f"{place.base.name}/" if with_prefix else ""
+        entries.append(replace(entry, filename=prefix + entry.filename, part=parts.get(key, default)))
+    for key in parts:
+        if key not in keys:
+            problems.append(
+                Finding(
+                    "error",
+                    "missing-annotation",
+                    str(place.base / "ImageSets" / "Main"),
+                    f"'{key}' is listed, but {place.folder / key}.xml does not exist.",
+                    "Add the file, or remove the line.",
                 )
-                continue
-            if Path(entry.filename).stem != Path(key).name:
-                problems.append(
-                    Finding("note", "name-differs", str(file), f"the file names the picture {entry.filename}.")
-                )
-            entries.append(Entry(**{**entry.__dict__, "part": lists.get(key, whole)}))
-        problems += [
-            Finding(
-                "error",
-                "missing-annotation",
-                str(base / "ImageSets" / "Main"),
-                f"'{key}' is listed, but {place / key}.xml does not exist.",
-                "Add the file, or remove the line.",
             )
-            for key in lists
-            if key not in seen
-        ]
-    return Annotations(name, "voc", path, tuple(entries), tuple(problems))
+    return entries, problems
 
 
-def parse(content: bytes, name: str, folder: Path, key: str, prefix: str = "") -> Entry:
-    """One XML file.
+def _image_sets(base: Path) -> tuple[dict[str, str], list[Finding]]:
+    """Key -> part from ImageSets/Main; trainval.txt counts as train if there is no train.txt."""
+    folder = base / "ImageSets" / "Main"
+    lists = [(folder / f"{name}.txt", part) for name, part in (("test", TEST), ("val", EVAL), ("train", TRAIN))]
+    if not lists[-1][0].is_file():
+        lists[-1] = (folder / "trainval.txt", TRAIN)
+    parts: dict[str, str] = {}
+    problems: list[Finding] = []
+    for path, part in lists:
+        for number, line in enumerate(read_text(path).splitlines() if path.is_file() else [], 1):
+            key = re.sub(r"\s+(1|0|-1)$", "", line.strip())  # lists of one class say whether the picture has it
+            if key in parts and path.stem != "trainval":
+                what = f"'{key}' is in '{parts[key]}' as well; it stays there."
+                problems.append(Finding("warning", "in-two-parts", f"{path}, line {number}", what))
+            if key:
+                parts.setdefault(key, part)
+    return parts, problems
+
+
+@dataclass
+class _Objects:
+    """The columns of a file's objects."""
+
+    boxes: list[list[float]] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    numbers: dict[str, list[float]] = field(default_factory=lambda: {n: [] for n in (*FLAGS, *_ATTRIBUTES, "weight")})
+
+    def add(self, item: ElementTree.Element, number: int) -> None:
+        """Add an <object>.
+
+        Raises:
+            ValueError: it cannot be read.
+        """
+        label, box = (item.findtext("name") or "").strip(), item.find("bndbox")
+        if not label:
+            raise ValueError(f"object {number} has no name")
+        if box is None:
+            raise ValueError(f"object {number} ({label}) has no bndbox")
+        self.boxes.append([_float(box, name) for name in _CORNERS])
+        self.labels.append(label)
+        for name, values in self.numbers.items():
+            default = 1.0 if name == "weight" else 0.0
+            values.append(_float(item, name) if (item.findtext(name) or "").strip() else default)
+
+
+def parse(content: bytes, name: str, folder: Path, key: str) -> Entry:
+    """An XML file.
 
     Args:
-        name: the file's name, for messages. folder: where its picture lies. key: its name without '.xml',
-        relative to the folder of annotations. prefix: put before the sample's file name.
+        name: the file's name, for messages.
+        folder: the folder of its picture.
+        key: the file's name without '.xml', relative to the folder of annotations.
 
     Raises:
-        ValueError: the file cannot be read; says why.
+        ValueError: the file cannot be read; the message has the reason.
     """
     try:
         root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         raise ValueError(f"not well-formed XML ({error})") from None
-    size = root.find("size")
-    declared = None
-    if size is not None and size.findtext("width") and size.findtext("height"):
-        declared = (int(_float(size, "height")), int(_float(size, "width")))
-    boxes, labels = [], []
-    extras: dict[str, list[float]] = {n: [] for n in (*FLAGS, *_INTEGERS, "weight")}
-    for i, item in enumerate(root.findall("object"), 1):
-        label, box = (item.findtext("name") or "").strip(), item.find("bndbox")
-        if not label:
-            raise ValueError(f"object {i} has no name")
-        if box is None:
-            raise ValueError(f"object {i} ({label}) has no bndbox")
-        boxes.append([_float(box, n) for n in ("xmin", "ymin", "xmax", "ymax")])
-        labels.append(label)
-        for n, values in extras.items():
-            values.append(_float(item, n) if (item.findtext(n) or "").strip() else float(n == "weight"))
-    given = (root.findtext("filename") or "").strip().replace("\\", "/")
-    filename = _picture(folder, given, key)
-    flags = {n: np.array(extras[n]) != 0 for n in FLAGS}
-    attributes = {n: np.array(extras[n]).astype(np.int64) for n in _INTEGERS if any(extras[n])}
+    objects = _Objects()
+    for number, item in enumerate(root.findall("object"), 1):
+        objects.add(item, number)
+    filename = _picture(folder, (root.findtext("filename") or "").strip().replace("\\", "/"), key)
     return Entry(
         folder / filename,
-        prefix + filename,
-        np.array(boxes, np.float64).reshape(-1, 4),
-        tuple(labels),
+        filename,
+        np.array(objects.boxes, np.float64).reshape(-1, 4),
+        tuple(objects.labels),
         name,
-        declared,
-        flags=flags,
-        attributes=attributes,
-        weight=np.array(extras["weight"]),
+        _declared_size(root),
+        flags={flag: np.array(objects.numbers[flag]) != 0 for flag in FLAGS},
+        attributes={n: np.array(objects.numbers[n]).astype(np.int64) for n in _ATTRIBUTES if any(objects.numbers[n])},
+        weight=np.array(objects.numbers["weight"]),
     )
 
 
+def _declared_size(root: ElementTree.Element) -> tuple[int, int] | None:
+    """(height, width), if the file has both."""
+    size = root.find("size")
+    if size is None or not (size.findtext("width") and size.findtext("height")):
+        return None
+    return int(_float(size, "height")), int(_float(size, "width"))
+
+
 def _picture(folder: Path, given: str, key: str) -> str:
-    parent = Path(key).parent
-    candidates = [given, (parent / Path(given).name).as_posix()] if given else []
+    """The picture's name relative to `folder`: as <filename> gives it, or else a picture called like the XML file."""
+    beside = (Path(key).parent / Path(given).name).as_posix()  # the folders in <filename> are often the author's own
+    candidates = [given, beside] if given else []
     for candidate in candidates:
-        if (folder / candidate).is_file() and ".." not in Path(candidate).parts:
+        if ".." not in Path(candidate).parts and (folder / candidate).is_file():
             return candidate
-    stems = [key, *([given] if given else [])]
-    for stem in stems:
-        for suffix in (".jpg", ".jpeg", ".png", *sorted(images.EXTENSIONS)):
-            for one in (suffix, suffix.upper()):
-                if (folder / (stem + one)).is_file():
-                    return stem + one
-    return candidates[-1] if candidates else key + ".jpg"
+    for stem in filter(None, (key, given)):
+        for suffix in _PICTURE_SUFFIXES:
+            if (folder / (stem + suffix)).is_file():
+                return stem + suffix
+    return beside if given else f"{key}.jpg"
 
 
 def _float(element: ElementTree.Element, name: str) -> float:
     text = element.findtext(name)
+    if text is None:
+        raise ValueError(f"<{name}> in <{element.tag}> is missing")
     try:
-        value = float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        what = "is missing" if text is None else f"is {text!r}, no number"
-        raise ValueError(f"<{name}> in <{element.tag}> {what}") from None
-    if not np.isfinite(value):
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"<{name}> in <{element.tag}> is {text!r}, not a number") from None
+    if not math.isfinite(value):
         raise ValueError(f"<{name}> in <{element.tag}> is not finite")
     return value
 
 
-def _image_sets(base: Path) -> tuple[dict[str, str], list[Finding]]:
-    """Key -> part from ImageSets/Main; trainval.txt counts as train where train.txt is missing."""
-    folder = base / "ImageSets" / "Main"
-    lists = [(n, p) for n, p in (("test", TEST), ("val", EVAL), ("train", TRAIN)) if (folder / f"{n}.txt").is_file()]
-    if ("train", TRAIN) not in lists and (folder / "trainval.txt").is_file():
-        lists.append(("trainval", TRAIN))
+def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:
+    """Write Annotations/, JPEGImages/ and ImageSets/Main/."""
     parts: dict[str, str] = {}
-    found: list[Finding] = []
-    for n, part in lists:
-        path = folder / f"{n}.txt"
-        for line_number, line in enumerate(path.read_bytes().decode("utf-8-sig", "replace").splitlines(), 1):
-            words = line.rsplit(None, 1)
-            if not words:
-                continue
-            key = words[0] if len(words) == 2 and words[1] in ("1", "-1", "0") else line.strip()
-            if key in parts and n != "trainval":
-                found.append(
-                    Finding(
-                        "warning",
-                        "in-two-parts",
-                        f"{path}, line {line_number}",
-                        f"'{key}' is in '{parts[key]}' as well; it stays there.",
-                    )
-                )
-            parts.setdefault(key, part)
-    return parts, found
+    for sample in dataset.samples:
+        key = PurePosixPath(sample.filename).with_suffix("").as_posix()
+        parts[key] = dataset.parts.get(sample.filename, "")
+        output.write(f"Annotations/{key}.xml", xml_of(sample), per_picture=True)
+        output.copy_picture(sample, f"JPEGImages/{sample.filename}")
+    for name, content in image_sets(parts).items():
+        output.write(f"ImageSets/Main/{name}", content)
 
 
-def xml_of(sample: Sample, filename: str) -> str:
-    """A sample as an XML file; whole numbers where they are whole, otherwise up to 2 decimals.
+def xml_of(sample: Sample) -> str:
+    """A sample as an XML file; coordinates have up to 2 decimals.
 
-    Flags that VOC does not know (ignore, group_of, is_crowd, weight) are written as further elements where
-    set.
+    Flags that VOC does not have (ignore, group_of, is_crowd, weight) are written as further elements if set.
     """
     lines = [
         "<annotation>",
         "  <folder>JPEGImages</folder>",
-        f"  <filename>{_text(filename)}</filename>",
+        f"  <filename>{_text(sample.filename)}</filename>",
         "  <size>",
         f"    <width>{sample.width_px}</width>",
         f"    <height>{sample.height_px}</height>",
@@ -231,29 +276,31 @@ def xml_of(sample: Sample, filename: str) -> str:
         "  </size>",
         "  <segmented>0</segmented>",
     ]
-    for i, box in enumerate(sample.boxes_px_xyxy):
-        lines += ["  <object>", f"    <name>{_text(sample.labels[i])}</name>", "    <pose>Unspecified</pose>"]
-        for n in _INTEGERS:
-            lines.append(f"    <{n}>{int(sample.attributes[n][i]) if n in sample.attributes else 0}</{n}>")
-        lines.append(f"    <difficult>{int(sample.difficult[i])}</difficult>")
-        lines += [f"    <{n}>1</{n}>" for n in FLAGS if n != "difficult" and getattr(sample, n)[i]]
-        if sample.weight[i] != 1:
-            lines.append(f"    <weight>{float(sample.weight[i])!r}</weight>")
-        lines.append("    <bndbox>")
-        lines += [f"      <{n}>{number(v)}</{n}>" for n, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True)]
-        lines += ["    </bndbox>", "  </object>"]
+    for i, box in enumerate(sample.boxes_px_xyxy.tolist()):
+        lines += _object_lines(sample, i, box)
     return "\n".join([*lines, "</annotation>", ""])
+
+
+def _object_lines(sample: Sample, i: int, box: Sequence[float]) -> list[str]:
+    lines = ["  <object>", f"    <name>{_text(sample.labels[i])}</name>", "    <pose>Unspecified</pose>"]
+    for name in _ATTRIBUTES:
+        lines.append(f"    <{name}>{int(sample.attributes[name][i]) if name in sample.attributes else 0}</{name}>")
+    lines.append(f"    <difficult>{int(sample.difficult[i])}</difficult>")
+    lines += [f"    <{flag}>1</{flag}>" for flag in FLAGS if flag != "difficult" and getattr(sample, flag)[i]]
+    if sample.weight[i] != 1:
+        lines.append(f"    <weight>{float(sample.weight[i])!r}</weight>")
+    corners = [f"      <{name}>{pixel_text(value)}</{name}>" for name, value in zip(_CORNERS, box, strict=True)]
+    return [*lines, "    <bndbox>", *corners, "    </bndbox>", "  </object>"]
 
 
 def _text(value: str) -> str:
     return escape(_FORBIDDEN.sub("?", value))
 
 
-def image_sets(keys: Sequence[str], parts: dict[str, str]) -> dict[str, str]:
-    """File name below ImageSets/Main -> its content."""
-    result = {}
-    for n, wanted in (("train", {TRAIN}), ("val", {EVAL}), ("test", {TEST}), ("trainval", {TRAIN, EVAL})):
-        chosen = [k for k in keys if parts.get(k) in wanted]
-        if chosen:
-            result[f"{n}.txt"] = "\n".join(chosen) + "\n"
-    return result
+def image_sets(parts: Mapping[str, str]) -> dict[str, str]:
+    """Files below ImageSets/Main: name -> content. `parts` maps keys to parts."""
+    files = {}
+    for name, members in (("train", [TRAIN]), ("val", [EVAL]), ("test", [TEST]), ("trainval", [TRAIN, EVAL])):
+        if keys := [key for key, part in parts.items() if part in members]:
+            files[f"{name}.txt"] = "\n".join(keys) + "\n"
+    return files

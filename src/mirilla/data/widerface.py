@@ -1,15 +1,17 @@
 """WIDER FACE: wider_face_split/*_bbx_gt.txt or .mat, and WIDER_{train,val}/images.
 
-The text form, per picture: its name; the number of faces; one line 'x1 y1 w h blur expression illumination
-invalid occlusion pose' each, in pixels. A picture with 0 faces is followed by one line of zeros all the same;
-the .mat form, and some editions of the text, have one face of zeros there. `invalid` faces become ignored
-boxes.
+The text form, per picture: its name; the number of faces; a line 'x1 y1 w h blur expression illumination invalid
+occlusion pose' per face, in pixels. A picture with 0 faces is followed by a line of zeros all the same; the .mat form
+and some editions of the text have a face of zeros there. `invalid` faces become ignored boxes.
+
+A small set may have bbx_gt_ignore.txt or bbx_gt.txt in this form beside images/ instead.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import images
-from mirilla.data.dataset import EVAL, TRAIN, Annotations, Entry, Finding, wanted
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data.dataset import EVAL, TRAIN, Dataset, parts_to_read
+from mirilla.data.output import Output, by_part, part_word, pixel_text
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError, MissingExtraError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 LABEL = "face"
+_PLAIN_FILES = ("bbx_gt_ignore.txt", "bbx_gt.txt")  # the preferred one first
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,121 @@ class Faces:
     where: str
 
 
-def parse_text(text: str, name: str) -> tuple[list[Faces], list[Finding]]:
+def find(folder: Path) -> list[Path]:
+    """The annotation files of a folder; .txt is preferred to .mat."""
+    if plain := plain_files(folder):
+        return plain[:1]
+    for place in (folder / "wider_face_split", folder):
+        if texts := sorted(place.glob("*_bbx_gt.txt")):
+            return texts
+        if mats := sorted(path for path in place.glob("wider_face_*.mat") if "test" not in path.name):
+            return mats
+    if folder.name in ("WIDER_train", "WIDER_val"):  # a folder of pictures: its annotations are beside it
+        return [path for path in find(folder.parent) if folder.name.removeprefix("WIDER_") in path.name]
+    return []
+
+
+def plain_files(folder: Path) -> list[Path]:
+    """bbx_gt_ignore.txt and bbx_gt.txt of a folder that has images/ beside them, the preferred one first."""
+    if not (folder / "images").is_dir():
+        return []
+    return [folder / name for name in _PLAIN_FILES if (folder / name).is_file()]
+
+
+def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
+    """Read a folder in WIDER FACE's layout, or a single annotation file.
+
+    The pictures are looked for beside each annotation file and in WIDER_train, WIDER_val.
+
+    Raises:
+        DataError: there are no annotation files, or a .mat file is of another form.
+        MissingExtraError: scipy is needed for a .mat file but not installed.
+    """
+    files = find(path) if path.is_dir() else [path]
+    if not files:
+        raise DataError(
+            f"{path}: no wider_face_split/*_bbx_gt.txt, .mat or bbx_gt.txt in this folder.",
+            "Give the folder that holds wider_face_split, WIDER_train and WIDER_val.",
+        )
+    entries: list[Entry] = []
+    problems: list[Finding] = []
+    read = parts_to_read([part_of(file) for file in files], split, path)
+    for file in files:
+        part = part_of(file)
+        if part in read:
+            faces, file_problems = read_mat(file) if file.suffix.lower() == ".mat" else read_file(file)
+            folder = _picture_folder(file, part, [picture.filename for picture in faces[:20]])
+            entries += [_entry(picture, folder, part) for picture in faces]
+            problems += file_problems
+    return build(
+        Annotations(
+            "widerface",
+            path,
+            tuple(entries),
+            tuple(problems),
+            (LABEL,),
+            _note_of_choice(path),
+            split_folder=files[0].parent,
+        ),
+        split,
+        advance,
+    )
+
+
+def _note_of_choice(path: Path) -> tuple[str, ...]:
+    """A note if a folder has other files with the same boxes."""
+    plain = plain_files(path) if path.is_dir() else []
+    others = [file.name for file in (*plain[1:], path / "annotations.csv") if file.exists()]
+    return (f"{path}: {plain[0].name} is read (rather than {', '.join(others)}).",) if plain and others else ()
+
+
+def part_of(path: Path) -> str | None:
+    """'train' or 'eval' by an annotation file's name."""
+    if "train" in path.name:
+        return TRAIN
+    return EVAL if "val" in path.name else None
+
+
+def _picture_folder(file: Path, part: str | None, names: Sequence[str]) -> Path:
+    """The folder of an annotation file's pictures: the first candidate that holds one of `names`."""
+    own = {TRAIN: "WIDER_train", EVAL: "WIDER_val"}.get(part or "")
+    candidates: list[Path] = []
+    for base in (file.parent, file.parent.parent):
+        if own:
+            candidates += [base / own / "images", base / own / own / "images"]
+        candidates += [base / "images", base]
+    for candidate in candidates:
+        if any((candidate / name).exists() for name in names):
+            return candidate
+    return next((folder for folder in candidates if folder.is_dir() and folder.name == "images"), candidates[0])
+
+
+def _entry(faces: Faces, folder: Path, part: str | None) -> Entry:
+    xywh = faces.boxes_px_xywh
+    attributes = {name: faces.flags[:, i] for i, name in enumerate(FLAGS)}
+    return Entry(
+        folder / faces.filename,
+        faces.filename,
+        np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1),
+        (LABEL,) * len(xywh),
+        faces.where,
+        part=part,
+        flags={"ignore": attributes["invalid"] != 0},
+        attributes=attributes,
+    )
+
+
+def read_file(path: Path) -> tuple[list[Faces], list[Finding]]:
+    """Read a *_bbx_gt.txt file.
+
+    Raises:
+        MirillaError: the file cannot be opened.
+    """
+    with explaining(path):
+        return parse(read_text(path), str(path))
+
+
+def parse(text: str, name: str) -> tuple[list[Faces], list[Finding]]:
     """Read the text form; a picture whose lines are wrong is left out and becomes a finding.
 
     Args:
@@ -44,7 +164,7 @@ def parse_text(text: str, name: str) -> tuple[list[Faces], list[Finding]]:
     """
     lines = text.splitlines()
     faces: list[Faces] = []
-    found: list[Finding] = []
+    problems: list[Finding] = []
     at = 0
     while at < len(lines):
         filename = lines[at].strip()
@@ -53,78 +173,62 @@ def parse_text(text: str, name: str) -> tuple[list[Faces], list[Finding]]:
             continue
         where = f"{name}, line {at + 1}"
         try:
-            rows, after = _parse_faces(lines, at)
+            rows, at = _parse_picture(lines, at)
         except ValueError as error:
-            found.append(
-                Finding(
-                    "error",
-                    "bad-annotation",
-                    where,
-                    f"{filename[:80]!r}: {error}; the picture is left out.",
-                    "Rule: a picture's name, its number of faces, then 'x y w h' and six flags per face.",
-                )
-            )
-            at += 1
-            while at < len(lines) and not _is_name(lines[at]):
-                at += 1
+            what = f"{filename[:80]!r}: {error}; the picture is left out."
+            remedy = "The form is: a picture's name, its number of faces, then 'x y w h' and six flags per face."
+            problems.append(bad_annotation(where, what, remedy))
+            at = next((i for i in range(at + 1, len(lines)) if _is_name(lines[i])), len(lines))
             continue
         faces.append(Faces(filename, rows[:, :4], rows[:, 4:].astype(np.int64), where))
-        at = after
-    return faces, found
+    return faces, problems
 
 
-def _parse_faces(lines: list[str], at: int) -> tuple[NDArray[np.float64], int]:
+def _parse_picture(lines: list[str], at: int) -> tuple[NDArray[np.float64], int]:
+    """Rows (N, 10) of the picture whose name is in line `at`, and the line after it."""
     if not _is_name(lines[at]):
         raise ValueError("a picture's name is expected here")
     if at + 1 >= len(lines):
         raise ValueError("the file ends before the number of faces")
-    try:
-        count = int(lines[at + 1])
-        if count < 0:
-            raise ValueError
-    except ValueError:
-        raise ValueError(f"line {at + 2} should be the number of faces, but is {lines[at + 1][:40]!r}") from None
-    rows = np.zeros((count, 10))
-    for i in range(count):
-        number = at + 2 + i
-        values = lines[number].split() if number < len(lines) else []
-        if len(values) not in (4, 10):
-            got = "missing" if number >= len(lines) else f"{lines[number][:40]!r}"
-            raise ValueError(f"line {number + 1} should be face {i + 1} of {count} (4 or 10 numbers), but is {got}")
-        try:
-            rows[i, : len(values)] = [float(v) for v in values]
-        except ValueError:
-            raise ValueError(f"line {number + 1} holds something that is no number: {lines[number][:40]!r}") from None
-        if not np.isfinite(rows[i]).all():
-            raise ValueError(f"line {number + 1} holds a number that is not finite")
-    after = at + 2 + count
+    text = lines[at + 1].strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 8):
+        raise ValueError(f"line {at + 2} must be the number of faces, but is {text[:40]!r}")
+    count, first = int(text), at + 2
+    for i in range(first, first + count):  # before an array of that many rows is made
+        if i >= len(lines) or len(lines[i].split(maxsplit=10)) not in (4, 10):
+            actual = repr(lines[i][:40]) if i < len(lines) else "missing"
+            raise ValueError(f"line {i + 1} must be face {i - first + 1} of {count} (4 or 10 numbers), but is {actual}")
+    rows = np.array([_parse_face(lines[i], i + 1) for i in range(first, first + count)], np.float64).reshape(-1, 10)
+    after = first + count
     if count == 1 and not rows.any():
-        rows = rows[:0]  # some editions of the file say "1 face" of zeros where there is none, as the .mat does
-    if count == 0 and after < len(lines):
-        zeros = lines[after].split()
-        if zeros and len(zeros) in (4, 10) and set(zeros) <= {"0", "0.0"}:
-            after += 1
+        rows = rows[:0]  # some editions have '1' and a face of zeros if there is none, as the .mat does
+    elif count == 0 and after < len(lines) and lines[after].split() and not _has_other_than_zeros(lines[after]):
+        after += 1
     return rows, after
+
+
+def _parse_face(line: str, number: int) -> list[float]:
+    """The 10 numbers of a face; flags that are left out are 0."""
+    try:
+        values = [float(word) for word in line.split()]
+    except ValueError:
+        raise ValueError(f"line {number} has something other than numbers: {line[:40]!r}") from None
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"line {number} has a number that is not finite")
+    return values + [0.0] * (10 - len(values))
+
+
+def _has_other_than_zeros(line: str) -> bool:
+    words = line.split()
+    return len(words) not in (4, 10) or not set(words) <= {"0", "0.0"}
 
 
 def _is_name(line: str) -> bool:
     return os.path.splitext(line.strip())[1].lower() in images.EXTENSIONS
 
 
-def read_text(path: Path) -> tuple[list[Faces], list[Finding]]:
-    """Read a *_bbx_gt.txt file.
-
-    Raises:
-        MirillaError: the file cannot be opened.
-    """
-    with explaining(path):
-        text = path.read_bytes().decode("utf-8-sig", "replace")
-    return parse_text(text, str(path))
-
-
 def read_mat(path: Path) -> tuple[list[Faces], list[Finding]]:
-    """Read wider_face_train.mat or wider_face_val.mat; the faces of zeros that stand for no face are taken
-    out.
+    """Read wider_face_train.mat or wider_face_val.mat; a face of zeros means that there is none.
 
     Raises:
         MissingExtraError: scipy is not installed.
@@ -134,18 +238,18 @@ def read_mat(path: Path) -> tuple[list[Faces], list[Finding]]:
         from scipy.io import loadmat
     except ImportError as error:
         raise MissingExtraError("scipy", "eval", "Reading WIDER FACE's .mat files") from error
+    faces: list[Faces] = []
     try:
         with explaining(path), open(path, "rb") as file:
             mat = loadmat(file)
         lists = [mat[f"{name}_label_list"] for name in FLAGS]
         events, files, boxes = mat["event_list"], mat["file_list"], mat["face_bbx_list"]
-        faces: list[Faces] = []
         for e in range(len(events)):
             event = str(events[e, 0][0])
             for p in range(len(files[e, 0])):
                 name = f"{event}/{files[e, 0][p, 0][0]}.jpg"
                 box = np.asarray(boxes[e, 0][p, 0], np.float64).reshape(-1, 4)
-                flags = np.stack([np.asarray(one[e, 0][p, 0], np.int64).reshape(-1) for one in lists], 1)
+                flags = np.stack([np.asarray(values[e, 0][p, 0], np.int64).reshape(-1) for values in lists], 1)
                 if len(box) == 1 and not box.any():
                     box, flags = box[:0], flags[:0]
                 faces.append(Faces(name, box, flags, f"{path}, {name}"))
@@ -157,103 +261,28 @@ def read_mat(path: Path) -> tuple[list[Faces], list[Finding]]:
     return faces, []
 
 
-def entries(faces: Sequence[Faces], pictures: Path, part: str | None) -> list[Entry]:
-    """Entries for `dataset.build`; `pictures` is the folder that the names are relative to."""
-    result = []
-    for one in faces:
-        xywh = one.boxes_px_xywh
-        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
-        attributes = {name: one.flags[:, i] for i, name in enumerate(FLAGS)}
-        result.append(
-            Entry(
-                pictures / one.filename,
-                one.filename,
-                boxes,
-                (LABEL,) * len(boxes),
-                one.where,
-                part=part,
-                flags={"ignore": attributes["invalid"] != 0},
-                attributes=attributes,
-            )
-        )
-    return result
-
-
-def find(folder: Path) -> list[Path]:
-    """The annotation files of a folder in WIDER's own layout; .txt is preferred to .mat. Empty where there
-    are none.
-    """
-    for place in (folder / "wider_face_split", folder):
-        texts = sorted(place.glob("*_bbx_gt.txt"))
-        if texts:
-            return texts
-        mats = sorted(p for p in place.glob("wider_face_*.mat") if "test" not in p.name)
-        if mats:
-            return mats
-    if folder.name in (
-        "WIDER_train",
-        "WIDER_val",
-    ):  # one of the folders of pictures: its annotations lie beside it
-        return [p for p in find(folder.parent) if folder.name.removeprefix("WIDER_") in p.name]
-    return []
-
-
-def load(files: Sequence[Path], source: Path, name: str, split: str | None = None) -> Annotations:
-    """Read annotation files; each one's pictures are looked for beside it and in WIDER_train, WIDER_val.
-
-    Args:
-        split: read only the files of this part ("train" or "eval").
-    """
-    collected: list[Entry] = []
-    found: list[Finding] = []
-    keep = wanted([part_of(p) for p in files], split, source)
-    for path in files:
-        part = part_of(path)
-        if part not in keep:
-            continue
-        faces, problems = read_mat(path) if path.suffix.lower() == ".mat" else read_text(path)
-        pictures = pictures_of(path, part, [f.filename for f in faces[:20]])
-        collected += entries(faces, pictures, part)
-        found += problems
-    return Annotations(name, "widerface", source, tuple(collected), tuple(found), (LABEL,))
-
-
-def part_of(path: Path) -> str | None:
-    """ "train" or "eval" by an annotation file's name."""
-    if "train" in path.name:
-        return TRAIN
-    return EVAL if "val" in path.name else None
-
-
-def pictures_of(annotations: Path, part: str | None, names: Sequence[str]) -> Path:
-    """The folder that holds the pictures of an annotation file: the first candidate with one of `names` in
-    it.
-    """
-    folder = annotations.parent
-    own = {TRAIN: "WIDER_train", EVAL: "WIDER_val"}.get(part or "", "")
-    candidates = []
-    for base in (folder, folder.parent):
-        if own:
-            candidates += [base / own / "images", base / own / own / "images"]
-        candidates += [base / "images", base]
-    for candidate in candidates:
-        if any((candidate / n).exists() for n in names):
-            return candidate
-    return next((c for c in candidates if c.is_dir() and c.name == "images"), candidates[0])
+def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:
+    """Write WIDER_PART/images/ and wider_face_split/wider_face_PART_bbx_gt.txt."""
+    for part, samples in by_part(dataset).items():
+        word = part_word(part)
+        for sample in samples:
+            output.copy_picture(sample, f"WIDER_{word}/images/{sample.filename}")
+        output.write(f"wider_face_split/wider_face_{word}_bbx_gt.txt", text_of(samples))
 
 
 def text_of(samples: Sequence[Sample]) -> str:
-    """Samples in the text form; whole numbers as such, others with up to 2 decimals."""
+    """Samples in the text form; coordinates have up to 2 decimals."""
     lines: list[str] = []
     for sample in samples:
-        boxes = sample.boxes_px_xyxy
-        lines += [sample.filename, str(len(boxes))]
-        for i, (x0, y0, x1, y1) in enumerate(boxes):
-            flags = [int(sample.attributes[n][i]) if n in sample.attributes else 0 for n in FLAGS]
-            flags[FLAGS.index("invalid")] = int(sample.ignore[i])
+        lines += [sample.filename, str(len(sample))]
+        flags = np.zeros((len(sample), len(FLAGS)), np.int64)
+        for column, name in enumerate(FLAGS):
+            if name in sample.attributes:
+                flags[:, column] = sample.attributes[name]
+        flags[:, FLAGS.index("invalid")] = sample.ignore
+        for (x0, y0, x1, y1), row in zip(sample.boxes_px_xyxy.tolist(), flags.tolist(), strict=True):
             x, y = round(x0, 2), round(y0, 2)
-            numbers = [f"{v:.2f}".rstrip("0").rstrip(".") for v in (x, y, x1 - x, y1 - y)]
-            lines.append(" ".join([*("0" if v == "-0" else v for v in numbers), *map(str, flags)]))
-        if not len(boxes):
+            lines.append(" ".join([*map(pixel_text, (x, y, x1 - x, y1 - y)), *map(str, row)]))
+        if not len(sample):
             lines.append(" ".join(["0"] * 10))
     return "\n".join(lines) + "\n"

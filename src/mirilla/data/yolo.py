@@ -1,313 +1,234 @@
-"""YOLO text: data.yaml, and one labels/*.txt per picture with rows 'class centre_x centre_y width height',
-normalised.
+"""YOLO: data.yaml, and a labels/*.txt per picture with rows 'class centre_x centre_y width height', normalised.
 
-A row with more numbers is a polygon ('class x1 y1 x2 y2 ...') and read as the box around it. A picture
-without a label file has no objects. The format has no flags: an ignored box cannot be written.
+A row with more numbers is a polygon ('class x1 y1 x2 y2 ...') and is read as the box around it. A picture without a
+label file has no objects. The format has no flags: an ignored box cannot be written.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mirilla.data import images
-from mirilla.data.dataset import EVAL, TEST, TRAIN, Annotations, Entry, Finding, wanted
+from mirilla.data import data_yaml, images
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data.dataset import Dataset, parts_to_read
+from mirilla.data.output import Output, by_part, part_word
 from mirilla.data.sample import Sample
 from mirilla.data.split import part_name
 from mirilla.errors import DataError
-from mirilla.files import explaining
+from mirilla.findings import Finding
 
-_KEYS = (("train", TRAIN), ("val", EVAL), ("valid", EVAL), ("test", TEST))
+
+@dataclass(frozen=True)
+class _Source:
+    """Where the pictures are and what the classes are called.
+
+    places: (folder, or file that lists pictures; part).
+    """
+
+    places: tuple[tuple[Path, str | None], ...]
+    names: dict[int, str]
+    notes: tuple[str, ...] = ()
+    problems: tuple[Finding, ...] = ()
 
 
 def find(folder: Path) -> list[Path]:
-    """The .yaml file of a folder whose picture folders exist, or the folder itself where it has
-    labels/*.txt.
-    """
-    for path in [
-        folder / "data.yaml",
-        *sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")} - {folder / "data.yaml"}),
-    ]:
-        if path.is_file():
-            try:
-                if any(p.exists() for p, _ in _places(path, read_yaml(path))):
-                    return [path]
-            except DataError:
-                continue
+    """The data.yaml of a folder if its picture folders exist, or the folder itself if it has labels/*.txt."""
+    first = folder / "data.yaml"
+    for path in [first, *sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")} - {first})]:
+        if path.is_file() and _leads_somewhere(path):
+            return [path]
     labels = folder / "labels"
     if labels.is_dir() and (folder / "images").is_dir() and next(labels.rglob("*.txt"), None):
         return [folder]
     return []
 
 
-def load(path: Path, name: str, split: str | None = None) -> Annotations:
-    """Read a data.yaml or the folder that holds it (only the part `split`), or a folder with images/ and
-    labels/.
+def _leads_somewhere(path: Path) -> bool:
+    try:
+        return any(place.exists() for place, _ in _places(data_yaml.read(path)))
+    except DataError:
+        return False
+
+
+def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
+    """Read a data.yaml, the folder that holds it, or a folder with images/ and labels/.
 
     Raises:
-        DataError: no such files, or a data.yaml that cannot be read.
+        DataError: there are no such files, or the data.yaml cannot be read.
     """
-    hits = find(path) if path.is_dir() else [path]
-    if not hits:
+    found = find(path) if path.is_dir() else [path]
+    if not found:
         raise DataError(
             f"{path}: no data.yaml whose folders exist, and no images/ with labels/*.txt, in this folder.",
             "Give the folder that holds data.yaml; its 'train' and 'val' must name folders.",
         )
-    names: dict[int, str] = {}
-    notes: tuple[str, ...] = ()
-    problems: list[Finding] = []
-    if hits[0].is_file():
-        yaml = read_yaml(hits[0])
-        given = yaml.get("names", [])
-        pairs = given.items() if isinstance(given, dict) else enumerate(given if isinstance(given, list) else [given])
-        try:
-            names = {int(i): str(n) for i, n in pairs}
-        except ValueError as error:
-            raise DataError(f"{hits[0]}: 'names' must be a list, or number: name pairs ({error}).") from error
-        places = _places(hits[0], yaml)
-        if not places:
-            raise DataError(f"{hits[0]}: it names neither 'train' nor 'val' pictures.", "Add both keys.")
-        first: dict[Path, str] = {}
-        for place, part in places:
-            if place in first:  # one folder for two parts: it is what its own name says, or else the first
-                named = part_name(place.name)
-                first[place] = named if named in (part, first[place]) else first[place]
-                notes += (f"{hits[0]}: several parts lie in {place.name}; it is read as '{first[place]}'.",)
-            first.setdefault(place, part)
-        places = list(first.items())
-        for place, part in places:
-            if not place.exists():
-                problems.append(
-                    Finding(
-                        "error",
-                        "missing-folder",
-                        str(hits[0]),
-                        f"the part '{part}' lies in {place}, which does not exist.",
-                        "Mend the path in data.yaml.",
-                    )
-                )
-    else:
-        root = hits[0] / "images"
-        parts = [(p, part_name(p.name)) for p in sorted(root.iterdir()) if p.is_dir()]
-        places = [(p, part) for p, part in parts if part] or [(root, None)]
-        listed = next((p for p in (hits[0] / "classes.txt", hits[0] / "labels" / "classes.txt") if p.is_file()), None)
-        if listed:
-            names = dict(enumerate(listed.read_text("utf-8", "replace").split("\n")))
-            names = {i: n.strip() for i, n in names.items() if n.strip()}
+    source = _folder_source(found[0]) if found[0].is_dir() else _yaml_source(found[0])
     entries: list[Entry] = []
-    several = len({p for _, p in places}) > 1
-    unnamed = False
-    keep = wanted([p for _, p in places], split, path)
-    for place, part in places:
-        if part not in keep:
+    problems = list(source.problems)
+    with_prefix = len({part for _, part in source.places}) > 1
+    read = parts_to_read([part for _, part in source.places], split, path)
+    for place, part in source.places:
+        if part not in read:
             continue
-        for picture, relative in _pictures(place):
+        for picture, name in _pictures(place):
             label = label_path(picture)
-            where = str(label) if label.is_file() else str(picture)
-            filename = f"{part}/{relative}" if several else relative
             try:
-                boxes, ids = parse(label) if label.is_file() else (np.zeros((0, 4)), [])
-                unknown = [i for i in ids if names and i not in names]
-                if unknown:
-                    raise ValueError(f"class {unknown[0]} is not in data.yaml's names (0 to {max(names)})")
+                entries.append(_entry(picture, f"{part}/{name}" if with_prefix else name, label, part, source.names))
             except ValueError as error:
-                problems.append(
-                    Finding(
-                        "error",
-                        "bad-annotation",
-                        where,
-                        f"{error}; the picture is left out.",
-                        "Mend the file.",
-                    )
-                )
-                continue
-            unnamed = unnamed or (bool(ids) and not names)
-            texts = tuple(names.get(i, str(i)) for i in ids)
-            entries.append(Entry(picture, filename, boxes, texts, where, normalised=True, part=part))
-    if unnamed:
-        notes += ("The classes have no names (no data.yaml or classes.txt): they are called by their numbers.",)
-    return Annotations(
-        name, "yolo", path, tuple(entries), tuple(problems), tuple(n for _, n in sorted(names.items())), notes
-    )
+                problems.append(bad_annotation(str(label), f"{error}; the picture is left out."))
+    notes = source.notes
+    if not source.names and any(entry.labels for entry in entries):
+        notes += ("The classes have no names (no data.yaml or classes.txt): their numbers are used as names.",)
+    labels = tuple(name for _, name in sorted(source.names.items()))
+    return build(Annotations("yolo", path, tuple(entries), tuple(problems), labels, notes), split, advance)
 
 
-def parse(label: Path) -> tuple[np.ndarray, list[int]]:
-    """One label file: boxes (N, 4) [xmin, ymin, xmax, ymax] normalised, and class numbers.
-
-    Raises:
-        ValueError: a row cannot be read; says which line and why.
-    """
-    boxes, ids = [], []
-    try:
-        lines = label.read_bytes().decode("utf-8-sig", "replace").splitlines()
-    except OSError as error:
-        raise ValueError(f"the file cannot be read ({error.strerror})") from None
-    for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words:
-            continue
-        try:
-            kind, values = float(words[0]), [float(w) for w in words[1:]]
-        except ValueError:
-            raise ValueError(f"line {number} holds something that is no number: {line[:60]!r}") from None
-        if kind != int(kind) or kind < 0 or not np.isfinite(values).all():
-            raise ValueError(f"line {number} should be 'class x y width height', but is {line[:60]!r}")
-        if len(values) == 4:
-            x, y, w, h = values
-            boxes.append([x - w / 2, y - h / 2, x + w / 2, y + h / 2])
-        elif len(values) >= 6 and len(values) % 2 == 0:
-            boxes.append([min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])])
+def _yaml_source(path: Path) -> _Source:
+    content = data_yaml.read(path)
+    places = _places(content)
+    if not places:
+        raise DataError(f"{path}: it names neither 'train' nor 'val' pictures.", "Add both keys.")
+    part_of: dict[Path, str] = {}
+    notes: list[str] = []
+    for place, part in places:
+        if place in part_of:
+            # A folder of two parts belongs to the part that its own name says, or else to the first.
+            named = part_name(place.name)
+            part_of[place] = named if named in (part, part_of[place]) else part_of[place]
+            notes.append(f"{path}: several parts are in {place.name}; it is read as '{part_of[place]}'.")
         else:
-            raise ValueError(f"line {number} has {len(words)} numbers; 5 make a box, 7, 9, 11 ... a polygon")
-        ids.append(int(kind))
-    return np.array(boxes, np.float64).reshape(-1, 4), ids
+            part_of[place] = part
+    problems = tuple(
+        Finding(
+            "error",
+            "missing-folder",
+            str(path),
+            f"the folder of the part '{part}', {place}, does not exist.",
+            "Correct the path in data.yaml.",
+        )
+        for place, part in part_of.items()
+        if not place.exists()
+    )
+    return _Source(tuple(part_of.items()), content.names, tuple(notes), problems)
+
+
+def _places(content: data_yaml.DataYaml) -> list[tuple[Path, str]]:
+    """(folder or list file, part); a '../' that leads nowhere is tried without, as some exporters write it."""
+    root = content.path.parent / content.root
+    if not root.exists():
+        root = content.path.parent
+    places: dict[tuple[Path, str], None] = {}
+    for text, part in content.places:
+        place = root / text
+        shortened = root / text.removeprefix("../")
+        if not place.exists() and shortened.exists():
+            place = shortened
+        places[place, part] = None
+    return list(places)
+
+
+def _folder_source(folder: Path) -> _Source:
+    root = folder / "images"
+    parts = [(path, part_name(path.name)) for path in sorted(root.iterdir()) if path.is_dir()]
+    places = [(path, part) for path, part in parts if part] or [(root, None)]
+    names: dict[int, str] = {}
+    for listed in (folder / "classes.txt", folder / "labels" / "classes.txt"):
+        if listed.is_file():
+            names = {number: line.strip() for number, line in enumerate(read_text(listed).split("\n")) if line.strip()}
+            break
+    return _Source(tuple(places), names)
+
+
+def _pictures(place: Path) -> Iterator[tuple[Path, str]]:
+    """The pictures of a folder, or those that a .txt file lists, with their names relative to it."""
+    if place.is_file():
+        for line in read_text(place).splitlines():
+            listed = Path(line.strip())
+            if not line.strip():
+                continue
+            name = listed.name if listed.is_absolute() else listed.as_posix().removeprefix("./").removeprefix("../")
+            yield place.parent / listed, name
+    elif place.is_dir():
+        for path in sorted(path for path in place.rglob("*") if path.suffix.lower() in images.EXTENSIONS):
+            yield path, path.relative_to(place).as_posix()
+
+
+def _entry(picture: Path, filename: str, label: Path, part: str | None, names: Mapping[int, str]) -> Entry:
+    boxes, classes = parse(label) if label.is_file() else (np.zeros((0, 4)), [])
+    for number in classes:
+        if names and number not in names:
+            raise ValueError(f"class {number} is not in data.yaml's names (0 to {max(names)})")
+    labels = tuple(names.get(number, str(number)) for number in classes)
+    where = str(label if label.is_file() else picture)
+    return Entry(picture, filename, boxes, labels, where, normalised=True, part=part)
 
 
 def label_path(picture: Path) -> Path:
-    """The label file of a picture: the last folder 'images' in its path becomes 'labels'; otherwise beside
-    it.
-    """
+    """The label file of a picture: the last folder 'images' in its path becomes 'labels'; without one, it is beside."""
     parts = list(picture.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == "images":
             parts[i] = "labels"
-            return Path(*parts).with_suffix(".txt")
-    return picture.with_suffix(".txt")
+            break
+    return Path(*parts).with_suffix(".txt")
 
 
-def _pictures(place: Path) -> list[tuple[Path, str]]:
-    """The pictures of a folder, or those that a .txt file lists, with their names relative to it."""
-    if place.is_file():
-        listed = [Path(line.strip()) for line in place.read_text("utf-8", "replace").splitlines() if line.strip()]
-        return [
-            (
-                p if p.is_absolute() else place.parent / p,
-                p.name if p.is_absolute() else p.as_posix().removeprefix("./").removeprefix("../"),
-            )
-            for p in listed
-        ]
-    files = sorted(p for p in place.rglob("*") if p.suffix.lower() in images.EXTENSIONS) if place.is_dir() else []
-    return [(p, p.relative_to(place).as_posix()) for p in files]
-
-
-def _places(yaml_path: Path, yaml: Mapping) -> list[tuple[Path, str]]:
-    """(folder or list file, part); a '../' that leads nowhere is tried without, as exporters write it."""
-    root = Path(str(yaml.get("path") or "."))
-    root = root if root.is_absolute() else yaml_path.parent / root
-    if not root.exists():
-        root = yaml_path.parent
-    places: dict[tuple[Path, str], None] = {}
-    for key, part in _KEYS:
-        given = yaml.get(key) or []
-        for one in given if isinstance(given, list) else [given]:
-            one = str(one)
-            place = Path(one) if Path(one).is_absolute() else root / one
-            if not place.exists() and one.startswith("../") and (root / one[3:]).exists():
-                place = root / one[3:]
-            places[place, part] = None
-    return list(places)
-
-
-def read_yaml(path: Path) -> dict[str, object]:
-    """The part of YAML that data.yaml files use: keys with a text, a list or number: text pairs.
+def parse(label: Path) -> tuple[NDArray[np.float64], list[int]]:
+    """A label file: boxes (N, 4) [xmin, ymin, xmax, ymax] normalised, and class numbers.
 
     Raises:
-        DataError: a line of another form where one of our keys is concerned.
+        ValueError: a row cannot be read; the message names line and reason.
     """
-    with explaining(path):
-        text = path.read_bytes().decode("utf-8-sig", "replace")
-    result: dict[str, object] = {}
-    key = ""
-    pending = ""
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = _without_comment(raw)
-        if pending:
-            pending += " " + line.strip()
-            if _closed(pending):
-                result[key], pending = _value(pending), ""
-            continue
-        if not line.strip() or line.strip() in ("---", "..."):
-            continue
-        item = line.strip()
-        if item.startswith("- ") or item == "-":
-            kept = result.get(key)
-            result[key] = [*kept, _scalar(item[1:])] if isinstance(kept, list) else [_scalar(item[1:])]
-        elif line[0] in " \t":
-            name, colon, value = item.partition(":")
-            if colon and (result.get(key) is None or isinstance(result[key], dict)):
-                result[key] = {**(result.get(key) or {}), _scalar(name): _scalar(value)}  # type: ignore[dict-item]
-        else:
-            name, colon, value = line.partition(":")
-            if not colon:
-                raise DataError(f"{path}, line {number}: {raw.strip()[:60]!r} is not of the form 'key: value'.")
-            key = _scalar(name)
-            value = value.strip()
-            if value[:1] in ("[", "{") and not _closed(value):
-                pending = value
-            else:
-                result[key] = _value(value) if value else None
-    if pending:
-        raise DataError(f"{path}: the value of '{key}' has no closing bracket.")
-    return result
+    try:
+        lines = read_text(label).splitlines()
+    except OSError as error:
+        raise ValueError(f"the file cannot be read ({error.strerror})") from None
+    rows = [_parse_row(line, number) for number, line in enumerate(lines, 1) if line.strip()]
+    return np.array([box for _, box in rows], np.float64).reshape(-1, 4), [number for number, _ in rows]
 
 
-def _closed(value: str) -> bool:
-    return value.rstrip().endswith("]" if value.startswith("[") else "}")
+def _parse_row(line: str, number: int) -> tuple[int, list[float]]:
+    """Class number and box [xmin, ymin, xmax, ymax] of a row."""
+    try:
+        kind, *values = map(float, line.split())
+    except ValueError:
+        raise ValueError(f"line {number} has something other than numbers: {line[:60]!r}") from None
+    if kind < 0 or not kind.is_integer() or not all(map(math.isfinite, values)):
+        raise ValueError(f"line {number} must be 'class x y width height', but is {line[:60]!r}")
+    if len(values) == 4:
+        x, y, width, height = values
+        return int(kind), [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+    if len(values) < 6 or len(values) % 2:
+        raise ValueError(f"line {number} has {len(values) + 1} numbers; a box has 5, a polygon 7, 9, 11 ...")
+    return int(kind), [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
 
 
-def _value(value: str) -> object:
-    value = value.strip()
-    if value.startswith("[") and value.endswith("]"):
-        return [_scalar(v) for v in _split(value[1:-1])]
-    if value.startswith("{") and value.endswith("}"):
-        pairs = (v.partition(":") for v in _split(value[1:-1]))
-        return {_scalar(k): _scalar(v) for k, _, v in pairs}
-    return _scalar(value)
+def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:
+    """Write images/PART/, labels/PART/ and data.yaml; classes are numbered from 0 in the order of their ids."""
+    names = sorted(ids, key=lambda name: ids[name])
+    numbers = {name: number for number, name in enumerate(names)}
+    folders: dict[str, str] = {}
+    for part, samples in by_part(dataset).items():
+        word = part_word(part)
+        folders[word] = f"images/{word}"
+        for sample in samples:
+            stem = PurePosixPath(sample.filename).with_suffix("").as_posix()
+            output.copy_picture(sample, f"images/{word}/{sample.filename}")
+            output.write(f"labels/{word}/{stem}.txt", label_text(sample, numbers), per_picture=True)
+    folders.setdefault("train", next(iter(folders.values())))
+    folders.setdefault("val", folders["train"])  # trainers need both keys
+    output.write("data.yaml", data_yaml.text_of(names, folders))
 
 
-def _split(text: str) -> list[str]:
-    found = re.findall(r"""((?:"(?:\\.|[^"])*"|'(?:''|[^'])*'|[^,'"]+|['"])+)""", text)
-    return [f for f in found if f.strip()]
-
-
-def _scalar(text: str) -> str:
-    text = text.strip()
-    if len(text) >= 2 and text[0] == text[-1] == "'":
-        return text[1:-1].replace("''", "'")
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        return re.sub(r"\\(.)", r"\1", text[1:-1])
-    return text
-
-
-def _without_comment(line: str) -> str:
-    quote = ""
-    for i, c in enumerate(line):
-        if quote:
-            quote = "" if c == quote else quote
-        elif c in "'\"":
-            quote = c
-        elif c == "#" and (i == 0 or line[i - 1] in " \t"):
-            return line[:i].rstrip()
-    return line.rstrip()
-
-
-def text_of(sample: Sample, ids: Mapping[str, int]) -> str:
-    """A sample's label file; 6 decimals, finer than a hundredth of a pixel at 4,000 px. `ids` count from
-    0.
-    """
+def label_text(sample: Sample, numbers: Mapping[str, int]) -> str:
+    """A sample's label file; 6 decimals, finer than a hundredth of a pixel at 4,000 px. `numbers` start at 0."""
     lines = []
-    for label, (y0, x0, y1, x1) in zip(sample.labels, sample.boxes_yxyx, strict=True):
-        lines.append(f"{ids[label]} {(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}\n")
+    for label, (y0, x0, y1, x1) in zip(sample.labels, sample.boxes_yxyx.tolist(), strict=True):
+        lines.append(f"{numbers[label]} {(x0 + x1) / 2:.6f} {(y0 + y1) / 2:.6f} {x1 - x0:.6f} {y1 - y0:.6f}\n")
     return "".join(lines)
-
-
-def yaml_of(names: Sequence[str], parts: Mapping[str, str]) -> str:
-    """data.yaml; `parts` maps its keys (train, val, test) to folders. Names are quoted."""
-    lines = ["# written by mirilla data convert", "path: ."]
-    lines += [f"{key}: {folder}" for key, folder in parts.items()]
-    lines += [f"nc: {len(names)}", "names:"]
-    lines += [f"  {i}: '" + n.replace("'", "''") + "'" for i, n in enumerate(names)]
-    return "\n".join(lines) + "\n"

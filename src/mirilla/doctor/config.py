@@ -15,15 +15,15 @@ from mirilla.config.to_spec import model_spec
 from mirilla.doctor import fix as doctor_mend
 from mirilla.doctor import graph as doctor_graph
 from mirilla.doctor.decoder import Outputs
-from mirilla.doctor.rules import MAY_NOT, NOTE, WILL_NOT, Finding, finding, in_order
+from mirilla.doctor.rules import finding, in_order
 from mirilla.errors import MirillaError
+from mirilla.findings import ERROR, NOTE, WARNING, Finding
 from mirilla.labels import load_label_map
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 from mirilla.targets import frozen_graph
 
 SMALLER_SIDES = (256, 224, 192, 160, 128)
-_SEVERITIES = {"error": WILL_NOT, "warning": NOTE}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
         ConfigError: the file cannot be read or is not well-formed.
     """
     pipeline = config.load(path)
-    found = [_of_config(one) for one in config.check(pipeline, ("model",)) if one.severity != "note"]
+    found = [_of_config(one) for one in config.check(pipeline, ("model",)) if one.severity != NOTE]
     found += _labels(pipeline, Path(path))
     if pipeline.model.ssd.image_resizer.HasField("keep_aspect_ratio_resizer"):
         found.append(
@@ -57,7 +57,7 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
         spec = model_spec(pipeline)
         graph_def = frozen_graph.build(spec, random_weights(spec))
     except (MirillaError, ValueError, ZeroDivisionError) as error:
-        if not any(one.severity == WILL_NOT for one in found):
+        if not any(one.severity == ERROR for one in found):
             remedy = error.remedy if isinstance(error, MirillaError) else None
             what = error.what if isinstance(error, MirillaError) else f"No network can be built: {error}."
             found.append(finding("config", "model", what, remedy or "'mirilla init' writes a complete file."))
@@ -90,10 +90,14 @@ def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
     return weights
 
 
-def _of_config(one: config.Finding) -> Finding:
-    quantised = one.field.startswith("graph_rewriter")
-    made = finding("quantised" if quantised else "config", one.field, f"{one}", one.remedy or "See docs/config.md.")
-    return replace(made, severity=_SEVERITIES[one.severity])
+def _of_config(found: Finding) -> Finding:
+    return finding(
+        "quantised" if found.where.startswith("graph_rewriter") else "config",
+        found.where,
+        f"{found.where}: {found.what}",
+        found.remedy or "See docs/config.md.",
+        severity=NOTE if found.severity == WARNING else ERROR,  # the kit does not mind how training goes
+    )
 
 
 def _labels(pipeline: Pipeline, path: Path) -> Iterator[Finding]:
@@ -112,7 +116,7 @@ def _labels(pipeline: Pipeline, path: Path) -> Iterator[Finding]:
                     "model.ssd.num_classes",
                     f"num_classes is {classes}, but {candidate} goes up to id {named}.",
                     f"Set num_classes: {named}, or mend the label map.",
-                    severity=WILL_NOT if named > classes else MAY_NOT,
+                    severity=ERROR if named > classes else WARNING,
                 )
             return
 

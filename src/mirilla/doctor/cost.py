@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from mirilla.bonnet import compile as compiler
 from mirilla.doctor import graph as doctor_graph
 from mirilla.doctor.config import random_weights
-from mirilla.doctor.rules import Finding, stands_against
+from mirilla.doctor.rules import stands_against
+from mirilla.findings import NOTE, Finding
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 from mirilla.targets import frozen_graph
@@ -47,7 +48,7 @@ def cost(spec: ModelSpec) -> Cost:
     examined = doctor_graph.examine(
         graph_def, frozen_graph.NORMALISED, (frozen_graph.BOX_CODES, frozen_graph.CLASS_LOGITS), size
     )
-    findings = tuple(one for one in examined.findings if one.severity != "note")
+    findings = tuple(one for one in examined.findings if one.severity != NOTE)
     report = None
     if examined.network is not None and not compiler.check(examined.network):
         _, report = compiler.build(examined.network)

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirilla.doctor.rules import MAY_NOT, Finding, finding
+from mirilla.doctor.rules import finding
 from mirilla.errors import MirillaError
+from mirilla.findings import WARNING, Finding
 from mirilla.model import card as cards
 from mirilla.model.card import ModelCard
 
@@ -64,7 +65,7 @@ def load_name(name: str | None, path: str | os.PathLike[str], card: ModelCard | 
                 one,
                 f"The model is called '{one}' ({where}): loaded under that name, the firmware would ignore its graph.",
                 remedy,
-                severity=MAY_NOT,
+                severity=WARNING,
             )
             return
 
@@ -96,7 +97,7 @@ def decoder(outputs: Outputs | None, classes: int | None, card: ModelCard | None
                 f"model.json names {card.labels.max_id} classes, "
                 f"'{outputs.name}' holds {outputs.classes}: some have no name.",
                 "Export with the label map that the model was trained with.",
-                severity=MAY_NOT,
+                severity=WARNING,
             )
         if len(card.anchors_yxyx) != outputs.anchors:
             yield finding(

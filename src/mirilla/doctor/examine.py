@@ -2,7 +2,7 @@
 
 diagnosis = examine("frozen_inference_graph.pb")
 for finding in diagnosis.findings:
-    print(finding.severity, finding.layer, finding.what, finding.remedy)
+    print(finding.severity, finding.where, finding.what, finding.remedy)
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from mirilla.doctor import graph as doctor_graph
 from mirilla.doctor import model as doctor_model
 from mirilla.doctor.decoder import Outputs
 from mirilla.doctor.fix import Mended
-from mirilla.doctor.rules import SEVERITIES, Finding, in_order, stands_against
+from mirilla.doctor.rules import VERDICTS, in_order, stands_against, to_json
 from mirilla.errors import ModelError, UsageError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 from mirilla.model import card as cards
 from mirilla.protos.graphdef import read_graph_def, write_graph_def
 
@@ -69,7 +70,7 @@ class Diagnosis:
     @property
     def verdict(self) -> str:
         """RUNS when nothing stands against it, else the worst severity."""
-        return self.findings[0].severity if stands_against(self.findings) else RUNS
+        return VERDICTS[self.findings[0].severity] if stands_against(self.findings) else RUNS
 
     def to_json(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -77,15 +78,17 @@ class Diagnosis:
             "file": self.path,
             "kind": self.kind,
             "verdict": self.verdict,
-            "counts": {one: sum(f.severity == one for f in self.findings) for one in SEVERITIES},
-            "findings": [one.to_json() for one in self.findings],
+            "counts": {
+                shown: sum(f.severity == severity for f in self.findings) for severity, shown in VERDICTS.items()
+            },
+            "findings": [to_json(found) for found in self.findings],
             "facts": self.facts,
         }
         if self.mended is not None:
             content["mending"] = {
                 "changes": list(self.mended.changes),
                 "difference": self.mended.difference,
-                "left": [one.to_json() for one in self.mended.examination.findings],
+                "left": [to_json(found) for found in self.mended.examination.findings],
             }
         return content
 

@@ -10,17 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from mirilla.doctor import graph as doctor_graph
 from mirilla.doctor import region as doctor_region
 from mirilla.doctor import rewrite as doctor_rewrite
 from mirilla.doctor.graph import GraphExamination
-from mirilla.doctor.rules import Finding, in_order
+from mirilla.doctor.rules import in_order
 from mirilla.errors import ModelError
+from mirilla.findings import Finding
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.reference import Runner
+from mirilla.protos.tensorflow_pb2 import GraphDef
 
 PICTURES = 2  # of random numbers, on which both graphs are run
 

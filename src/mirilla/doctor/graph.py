@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
-
 from mirilla.doctor import network as doctor_network
 from mirilla.doctor import region as doctor_region
 from mirilla.doctor import rewrite as doctor_rewrite
 from mirilla.doctor.region import Nodes
-from mirilla.doctor.rules import Finding, finding, from_rule, in_order, some
+from mirilla.doctor.rules import finding, in_order, some, with_rule
 from mirilla.errors import ModelError
+from mirilla.findings import Finding, RuleError
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.lowering import VARIABLES, check_ops, data_inputs
-from mirilla.graph.rules import RuleError
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 REFUSED = frozenset({"Tile", "Max", "Prod", "Unpack"})
 TAKEN = frozenset({"dilations"})  # newer than TensorFlow 1.4, but the golden pair's graph has it
@@ -125,7 +123,7 @@ _SAID_BY = {
 
 def _of_error(error: ModelError) -> list[Finding]:
     if isinstance(error, RuleError):
-        return [from_rule(one) for one in error.findings]
+        return [with_rule(one) for one in error.findings]
     return [finding("malformed", "", error.what, error.remedy or "Export the graph again.")]
 
 
@@ -387,7 +385,7 @@ def _unknown(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Finding]:
     try:
         check_ops(left)
     except RuleError as error:
-        by_name = {one.layer for one in error.findings}
+        by_name = {one.where for one in error.findings}
         unknown = [node for node in left if node.name in by_name]
         remedy = (
             "If it belongs to pre- or postprocessing, name input and outputs inside it; otherwise "

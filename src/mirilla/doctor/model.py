@@ -10,11 +10,11 @@ import numpy as np
 from mirilla.bonnet import memory_plan as planner
 from mirilla.bonnet import shapes
 from mirilla.bonnet.format import ARENA_BYTES, FP16, Model, Op
-from mirilla.bonnet.memory_plan import ArenaOverflow, Lifetime
-from mirilla.bonnet.shapes import Map
+from mirilla.bonnet.memory_plan import ArenaOverflow, LiveRange
+from mirilla.bonnet.shapes import FeatureMap
 from mirilla.doctor.network import constant_range, input_size, overflow
-from mirilla.doctor.rules import MAY_NOT, Finding, finding, from_rule, in_order, some
-from mirilla.graph.rules import RuleError
+from mirilla.doctor.rules import finding, in_order, some, with_rule
+from mirilla.findings import WARNING, Finding, RuleError
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class ModelExamination:
     """What was found in a compiled model; `maps` holds every tensor's shape where they can be told."""
 
     findings: tuple[Finding, ...]
-    maps: dict[str, Map]
+    maps: dict[str, FeatureMap]
 
 
 def examine(model: Model, size: tuple[int, int] | None = None) -> ModelExamination:
@@ -38,7 +38,7 @@ def examine(model: Model, size: tuple[int, int] | None = None) -> ModelExaminati
         source = shapes.input_map(model, size)
         maps = shapes.infer(model.ops, shapes.constant_dims(model), model.input or "", source)
     except RuleError as error:
-        found += [from_rule(one) for one in error.findings]
+        found += [with_rule(one) for one in error.findings]
         return ModelExamination(in_order(found), {})
     found += input_size(model.input or "", source.rows, source.cols)
     found += _first(model, source)
@@ -71,7 +71,7 @@ def _missing_plans(model: Model) -> Iterator[Finding]:
         )
 
 
-def _first(model: Model, source: Map) -> Iterator[Finding]:
+def _first(model: Model, source: FeatureMap) -> Iterator[Finding]:
     name = model.ops[0].output or ""
     if source.depth != 3:
         yield finding(
@@ -90,7 +90,7 @@ def _first(model: Model, source: Map) -> Iterator[Finding]:
         )
 
 
-def _kernels(model: Model, maps: dict[str, Map]) -> Iterator[Finding]:
+def _kernels(model: Model, maps: dict[str, FeatureMap]) -> Iterator[Finding]:
     for op in model.ops:
         x, kernel = maps[op.inputs[0]], op.kernel
         if (
@@ -108,7 +108,7 @@ def _kernels(model: Model, maps: dict[str, Map]) -> Iterator[Finding]:
             )
 
 
-def _depths(model: Model, maps: dict[str, Map]) -> Iterator[Finding]:
+def _depths(model: Model, maps: dict[str, FeatureMap]) -> Iterator[Finding]:
     readers: dict[str, list[str]] = {}
     for op in model.ops:
         name = op.inputs[0]
@@ -127,7 +127,7 @@ def _depths(model: Model, maps: dict[str, Map]) -> Iterator[Finding]:
 
 def _plan(model: Model, size: tuple[int, int] | None) -> Iterator[Finding]:
     again = "Compile the graph with 'mirilla compile'."
-    blocks = planner.lifetimes(model, size)
+    blocks = planner.live_ranges(model, size)
     for one in blocks:
         if one.block.address + one.block.bytes > ARENA_BYTES:
             together = [other for other in blocks if other.first <= one.first <= other.last]
@@ -156,7 +156,7 @@ def _plan(model: Model, size: tuple[int, int] | None) -> Iterator[Finding]:
         yield overflow(error)
         return
     except RuleError as error:
-        yield from (from_rule(one) for one in error.findings)
+        yield from (with_rule(one) for one in error.findings)
         return
     different = [old.output or "" for old, new in zip(model.ops, fresh.ops, strict=True) if _differ(old, new)]
     if different:
@@ -167,7 +167,7 @@ def _plan(model: Model, size: tuple[int, int] | None) -> Iterator[Finding]:
             "computed "
             f"afresh: {some(different)} ('mirilla inspect' shows the numbers).",
             again,
-            severity=MAY_NOT,
+            severity=WARNING,
         )
 
 
@@ -175,7 +175,7 @@ def _differ(old: Op, new: Op) -> bool:
     return old.plan != new.plan
 
 
-def _overlaps(blocks: list[Lifetime]) -> Iterator[tuple[Lifetime, Lifetime]]:
+def _overlaps(blocks: list[LiveRange]) -> Iterator[tuple[LiveRange, LiveRange]]:
     for index, one in enumerate(blocks):
         for other in blocks[index + 1 :]:
             together = one.first <= other.last and other.first <= one.last

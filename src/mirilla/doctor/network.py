@@ -11,10 +11,10 @@ from mirilla.bonnet import fp16, shapes
 from mirilla.bonnet.format import ARENA_BYTES, Op
 from mirilla.bonnet.legalise import Legal, legalise
 from mirilla.bonnet.memory_plan import ArenaOverflow, plan_ops
-from mirilla.doctor.rules import MAY_NOT, Finding, finding, from_rule, some
+from mirilla.doctor.rules import finding, some, with_rule
+from mirilla.findings import Finding, RuleError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.rules import RuleError
 
 
 def examine(graph: DeployGraph) -> list[Finding]:
@@ -24,20 +24,13 @@ def examine(graph: DeployGraph) -> list[Finding]:
     try:
         legal = legalise(graph)
     except RuleError as error:
-        found += [from_rule(one) for one in error.findings if one.rule not in _WARNINGS]
-        found += [from_rule(one, MAY_NOT) for one in error.findings if one.rule in _WARNINGS]
+        found += [with_rule(one) for one in error.findings]
         legal = _legal_otherwise(graph)
     if legal is not None:
-        found += [from_rule(one, MAY_NOT) for one in legal.warnings]
+        found += [with_rule(one) for one in legal.warnings]
         found += _constants(legal)
         found += _memory(graph, legal)
     return found
-
-
-# The rules that legalise breaks off nothing for; they come with breaches as well.
-_WARNINGS = frozenset(
-    {"planar-threshold", "depthwise-kernel", "planar-reader", "first-conv", "concat-depth", "flatten"}
-)
 
 
 def _legal_otherwise(graph: DeployGraph) -> Legal | None:
@@ -135,7 +128,7 @@ def constant_range(name: str, values: np.ndarray) -> Iterator[Finding]:
 
 def _memory(graph: DeployGraph, legal: Legal) -> Iterator[Finding]:
     dims = {one.name: _four(one.values.shape) for one in legal.constants}
-    source = shapes.Map(*graph.input_shape, planar=True)
+    source = shapes.FeatureMap(*graph.input_shape, planar=True)
     try:
         plan_ops(legal.ops, dims, graph.input, source, graph.outputs)
     except ArenaOverflow as error:
@@ -143,7 +136,7 @@ def _memory(graph: DeployGraph, legal: Legal) -> Iterator[Finding]:
         yield overflow(error, crowded)
     except RuleError as error:
         for one in error.findings:
-            yield from_rule(one)
+            yield with_rule(one)
 
 
 def overflow(error: ArenaOverflow, crowded: Sequence[Op] = ()) -> Finding:
@@ -152,19 +145,19 @@ def overflow(error: ArenaOverflow, crowded: Sequence[Op] = ()) -> Finding:
     alive = (*((block.name, block.bytes) for block in error.alive), (error.name, error.needed))
     total = sum(size for _, size in alive)
     what = (
-        f"Op {error.index} '{one.layer}' ({one.op}) needs {error.needed} bytes for '{error.name}' "
+        f"Op {error.index} '{one.where}' ({one.op}) needs {error.needed} bytes for '{error.name}' "
         f"beside {_count(len(error.alive))} still needed: {total} bytes in all, of "
         f"{ARENA_BYTES} "
         f"(the largest gap is {error.gap})."
     )
-    others = [op for op in crowded if op.output != one.layer]
+    others = [op for op in crowded if op.output != one.where]
     if others:
         listed = ", ".join(f"'{op.output}' {(op.plan and op.plan.in_use) or 0}" for op in others[:4])
         rest = f" and {len(others) - 4} more" if len(others) > 4 else ""
         what += f" Later ops need more than there is, too: {listed}{rest}."
     return finding(
         "arena-overflow",
-        one.layer,
+        one.where,
         what,
         "Make the layers there smaller: fewer channels (depth_multiplier), a smaller input, or a stride earlier.",
         alive=alive,

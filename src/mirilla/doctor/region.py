@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tensorboard.compat.proto import types_pb2
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
-
 from mirilla.graph.lowering import IDENTITIES, data_inputs, node_name
+from mirilla.protos import tensorflow_pb2
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 Nodes = Mapping[str, NodeDef]
 
@@ -67,15 +65,15 @@ def is_loop(node: NodeDef) -> bool:
 def is_preprocessing(node: NodeDef) -> bool:
     """Loops, decoding, resizing, and conversions from whole numbers."""
     kind = node.attr["SrcT"].type if node.op == "Cast" else None
-    return is_loop(node) or node.op in PIXELS or kind == types_pb2.DT_UINT8
+    return is_loop(node) or node.op in PIXELS or kind == tensorflow_pb2.DT_UINT8
 
 
 def takes_bytes(node: NodeDef) -> bool:
     """Whether it is a placeholder of whole numbers (or of a file's bytes): pixels, not normalised."""
     return node.op.startswith("Placeholder") and node.attr["dtype"].type in (
-        types_pb2.DT_UINT8,
-        types_pb2.DT_STRING,
-        types_pb2.DT_INT32,
+        tensorflow_pb2.DT_UINT8,
+        tensorflow_pb2.DT_STRING,
+        tensorflow_pb2.DT_INT32,
     )
 
 

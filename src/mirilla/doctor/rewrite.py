@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from tensorboard.compat.proto import types_pb2
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
 from mirilla.doctor.region import Nodes, between, index
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.lowering import IDENTITIES, data_inputs, node_name
+from mirilla.protos import tensorflow_pb2
 from mirilla.protos.graphdef import constant_array
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 # op newer than TensorFlow 1.4 -> the older one that computes the same
 OLDER = {"AddV2": "Add", "FusedBatchNormV2": "FusedBatchNorm", "FusedBatchNormV3": "FusedBatchNorm"}
@@ -50,7 +49,7 @@ def cut(graph_def: GraphDef, source: str, outputs: Sequence[str], shape: tuple[i
             continue
         copy.op = "Placeholder"
         copy.attr.clear()
-        copy.attr["dtype"].type = types_pb2.DT_FLOAT
+        copy.attr["dtype"].type = tensorflow_pb2.DT_FLOAT
         for side in (-1, *shape):
             copy.attr["shape"].shape.dim.add(size=side)
     graph_def.CopyFrom(fresh)
@@ -274,7 +273,7 @@ def three_channels(graph_def: GraphDef, graph: DeployGraph) -> list[str]:
 def _set_value(const: NodeDef, value: np.ndarray) -> None:
     tensor = const.attr["value"].tensor
     tensor.Clear()
-    tensor.dtype = const.attr["dtype"].type = types_pb2.DT_FLOAT
+    tensor.dtype = const.attr["dtype"].type = tensorflow_pb2.DT_FLOAT
     for side in value.shape:
         tensor.tensor_shape.dim.add(size=side)
     tensor.tensor_content = np.ascontiguousarray(value, "<f4").tobytes()

@@ -46,7 +46,7 @@ class Server:
         port: int = PORT,
         *,
         most_connections: int = MOST_CONNECTIONS,
-        most_message_bytes: int = protocol.MOST_MESSAGE_BYTES,
+        most_message_bytes: int = protocol.MAX_MESSAGE_BYTES,
         idle_s: float = IDLE_S,
         message_s: float = MESSAGE_S,
         on_request: Callable[[str], None] | None = None,
@@ -131,7 +131,7 @@ class Server:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             while not self._stopping.is_set():
                 content = protocol.receive(
-                    connection, most_bytes=self._most_message_bytes, idle_s=self._idle_s, within_s=self._message_s
+                    connection, max_bytes=self._most_message_bytes, idle_s=self._idle_s, within_s=self._message_s
                 )
                 if content is None:
                     return
@@ -155,7 +155,7 @@ class Server:
 
 def describe(request: object, response: object) -> str:
     """One line about a request and what came of it."""
-    kind = request.WhichOneof("one")  # type: ignore[attr-defined]
+    kind = request.WhichOneof("kind")  # type: ignore[attr-defined]
     name = getattr(getattr(request, kind or "", None), "model_name", "")
     status = response.status  # type: ignore[attr-defined]
     outcome = "ok" if status.code == protocol.OK else status.message

@@ -93,7 +93,7 @@ def apply(outputs: Mapping[str, NDArray[np.float32]], configs: Mapping[str, Any]
     for name, config in configs.items():
         if name not in outputs:
             raise ValueError(f"the model has no output '{name}'")
-        which = config.WhichOneof("one")
+        which = config.WhichOneof("kind")
         if which is None:
             raise ValueError(f"the sparse config of '{name}' is empty")
         if which == "from_sparse_tensor":

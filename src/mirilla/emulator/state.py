@@ -101,7 +101,7 @@ class Device:
         Args:
             client: whoever asks; a camera inference ends with the client that started it (see `leave`).
         """
-        kind = request.WhichOneof("one")
+        kind = request.WhichOneof("kind")
         if kind is None:
             return protocol.error("Request: The request is empty or of an unknown kind.")
         name = "".join(word.title() for word in kind.split("_"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,14 @@ class Curve:
     ap: float
 
 
+class ResultJson(TypedDict):
+    """A result without its curves, as metrics.json has it; an undefined figure is None."""
+
+    metric: str
+    figures: dict[str, float | None]
+    protocol: dict[str, str]
+
+
 @dataclass(frozen=True)
 class Result:
     """Figures of one metric and everything one must know to compare them.
@@ -109,7 +117,7 @@ class Result:
         """The protocol on one line."""
         return "; ".join(f"{key}: {value}" for key, value in self.protocol.items())
 
-    def as_json(self) -> dict:
+    def as_json(self) -> ResultJson:
         """For metrics.json; an undefined figure is null."""
         values = {f.name: None if math.isnan(f.value) else f.value for f in self.figures}
         return {"metric": self.metric, "figures": values, "protocol": dict(self.protocol)}

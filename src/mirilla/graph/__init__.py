@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.reader import load, read
-from mirilla.graph.rules import Finding, RuleError
 from mirilla.protos.graphdef import read_graph_def, write_graph_def
 
-__all__ = ["DeployGraph", "Finding", "RuleError", "load", "read", "read_graph_def", "write_graph_def"]
+__all__ = ["DeployGraph", "load", "read", "read_graph_def", "write_graph_def"]

@@ -10,19 +10,19 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tensorboard.compat.proto import types_pb2
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
-from mirilla.graph.rules import breach
+from mirilla.findings import breach
+from mirilla.protos import tensorflow_pb2
+from mirilla.protos.tensorflow_pb2 import NodeDef
 
 MAX_ELEMENTS = 1 << 24
 _CAST = {
-    types_pb2.DT_FLOAT: np.float32,
-    types_pb2.DT_INT32: np.int32,
-    types_pb2.DT_INT64: np.int64,
-    types_pb2.DT_DOUBLE: np.float64,
-    types_pb2.DT_HALF: np.float16,
-    types_pb2.DT_BOOL: np.bool_,
+    tensorflow_pb2.DT_FLOAT: np.float32,
+    tensorflow_pb2.DT_INT32: np.int32,
+    tensorflow_pb2.DT_INT64: np.int64,
+    tensorflow_pb2.DT_DOUBLE: np.float64,
+    tensorflow_pb2.DT_HALF: np.float16,
+    tensorflow_pb2.DT_BOOL: np.bool_,
 }
 
 

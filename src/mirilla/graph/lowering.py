@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
+from mirilla.findings import ERROR, Finding, RuleError, breach
 from mirilla.graph import deploy
 from mirilla.graph.constants import FOLDED_OPS, evaluate, reciprocal_root
-from mirilla.graph.rules import Finding, RuleError, breach
 from mirilla.protos.graphdef import constant_array
+from mirilla.protos.tensorflow_pb2 import NodeDef
 
 IDENTITIES = frozenset({"Identity", "StopGradient", "CheckNumerics", "Snapshot", "PreventGradient"})
 VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp", "ReadVariableOp"})
@@ -72,6 +72,7 @@ def _unknown(node: NodeDef) -> Finding:
     where = f"The node '{node.name}' has the op {node.op}"
     if node.op in VARIABLES:
         return Finding(
+            ERROR,
             "not-frozen",
             node.name,
             f"{where}: the graph is not frozen.",
@@ -80,6 +81,7 @@ def _unknown(node: NodeDef) -> Finding:
         )
     if "Quant" in node.op:
         return Finding(
+            ERROR,
             "quantised",
             node.name,
             f"{where}: quantised graphs are not read, only float ones.",
@@ -88,6 +90,7 @@ def _unknown(node: NodeDef) -> Finding:
         )
     if node.op in ("Placeholder", "PlaceholderWithDefault"):
         return Finding(
+            ERROR,
             "second-input",
             node.name,
             f"The output also needs '{node.name}' ({node.op}), which is not the input tensor.",
@@ -95,6 +98,7 @@ def _unknown(node: NodeDef) -> Finding:
             op=node.op,
         )
     return Finding(
+        ERROR,
         "unknown-op",
         node.name,
         f"{where}, which no layer stands for.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Sequence
 
-from mirilla.graph.rules import breach
+from mirilla.findings import breach
 
 _QUOTES = "\"'`“”„‟‘’‚‛«»‹›"
 

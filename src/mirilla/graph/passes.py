@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from mirilla.findings import ERROR, Finding, RuleError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import Affine, Layer, Linear
-from mirilla.graph.rules import Finding, RuleError
 
 Layers = list[Layer]
 
@@ -71,6 +71,7 @@ def fold_affine(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
         raise RuleError(
             [
                 Finding(
+                    ERROR,
                     "not-foldable",
                     layer.name,
                     f"'{layer.name}' scales or shifts the channels of '{layer.inputs[0]}', but does not follow a "
@@ -101,6 +102,7 @@ def _folded(producer: Linear, layer: Affine) -> Linear:
             raise RuleError(
                 [
                     Finding(
+                        ERROR,
                         "not-finite",
                         layer.name,
                         f"Folding '{layer.name}' into '{producer.linear_name}' gives {what} that are not finite.",

@@ -6,16 +6,15 @@ import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
 
 from mirilla.errors import ModelError
+from mirilla.findings import breach
 from mirilla.graph import deploy, names
 from mirilla.graph.deploy import DeployGraph, Preprocessing
 from mirilla.graph.lowering import IDENTITIES, Tensor, check_ops, data_inputs, lower, node_name
 from mirilla.graph.passes import simplify
-from mirilla.graph.rules import breach
 from mirilla.protos.graphdef import constant_array, read_graph_def
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 # The names that exporters give, best known first.
 INPUTS = ("Preprocessor/sub", "normalized_input_image_tensor", "input", "Placeholder", "image_tensor")

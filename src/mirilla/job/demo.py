@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from mirilla import console, files, shipped
+from mirilla import files, shipped
+from mirilla.console import echo, progress
 from mirilla.data.images import decode_rgb
 from mirilla.detect.detector import Detector
-from mirilla.errors import ModelError, UsageError
-from mirilla.job import steps as parts
-from mirilla.job.options import JobOptions
-from mirilla.job.run import Outcome, work
-from mirilla.job.workspace import Done, Workspace, fingerprint
+from mirilla.errors import ModelError
+from mirilla.job import training
+from mirilla.job.options import DemoOptions, JobOptions
+from mirilla.job.run import Outcome, run_stages
+from mirilla.job.workspace import Done, NoFacts, Workspace, fingerprint
 from mirilla.report import pictures
 from mirilla.toy import dataset as toy
 
-# Fitted so that the whole takes some minutes on two cores: at half the usual side a step costs a third.
-DEFAULT_STEPS, SIZE_PX = 3000, 128
-TRAIN_PICTURES, EVAL_PICTURES = 600, 80
-_DRAWING = 3  # counts up when the drawing changes, so that old pictures are drawn again
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """Options of `mirilla demo`.
-
-    pictures: how many are drawn for training.
-    """
-
-    out: Path
-    steps: int = DEFAULT_STEPS
-    seed: int = 1
-    pictures: int = TRAIN_PICTURES
-    device: str | None = None
-    restart: bool = False
-
-    def __post_init__(self):
-        if self.pictures < 24:
-            raise UsageError(f"--pictures {self.pictures}: one step takes 24 pictures, so draw at least 24.")
+SIZE_PX = 128  # a step costs a third of one at 256 px
+EVAL_PICTURES = 80
+_DRAWING_VERSION = 3  # of the drawing code; a new version draws the pictures again
 
 
 def run_demo(options: DemoOptions) -> Outcome:
-    """Draw the data set, then do what `mirilla run` does.
+    """Draw the data set, then run the main job on it.
 
     Raises:
         MirillaError: as `run_job`.
     """
-    parts.require_training()
+    training.require_training()
+    folder = options.out / "toy"
     job = JobOptions(
-        (str(options.out / "toy"),),
+        (str(folder),),
         options.out,
         steps=options.steps,
         size_px=SIZE_PX,
@@ -57,34 +38,36 @@ def run_demo(options: DemoOptions) -> Outcome:
         device=options.device,
         name="toy faces",
     )
-    with Workspace.open(options.out, console.echo, restart=options.restart) as workspace:
-        folder = options.out / "toy"
+    with Workspace.open(options.out, echo, restart=options.restart) as workspace:
 
-        def draw() -> Done:
-            with console.progress("drawing", options.pictures + EVAL_PICTURES, "pictures") as bar:
+        def draw() -> Done[NoFacts]:
+            with progress("drawing", options.pictures + EVAL_PICTURES, "pictures") as bar:
                 toy.write(folder, train=options.pictures, val=EVAL_PICTURES, seed=options.seed, drawn=bar.advance)
-            return Done(sorted(p for p in folder.rglob("*") if p.is_file()))
+            return Done(sorted(path for path in folder.rglob("*") if path.is_file()), NoFacts())
 
-        workspace.stage("draw", fingerprint(_DRAWING, options.seed, options.pictures, EVAL_PICTURES), draw)
-        outcome = work(job, workspace)
-    detect_a_photo(options.out / "photo.jpg")
+        key = fingerprint(_DRAWING_VERSION, options.seed, options.pictures, EVAL_PICTURES)
+        workspace.stage("draw", key, NoFacts, draw)
+        outcome = run_stages(job, workspace)
+    detect_shipped_photo(options.out / "photo.jpg")
     return outcome
 
 
-def detect_a_photo(path: Path) -> None:
-    """Draw what the shipped detector, which saw real photos, finds on the photo that ships with it.
+def detect_shipped_photo(path: Path) -> None:
+    """Run the shipped detector, which was trained on real photos, on the photo that ships with it; draw the boxes.
+
+    Does nothing if the installation has no weights.
 
     Raises:
         MirillaError: the file cannot be written.
     """
     try:
         detector = Detector.load()
-    except ModelError:  # an installation without weights: the demo is whole without them
+    except ModelError:
         return
     image = decode_rgb(shipped.PHOTO)
     found = detector(image).above(detector.card.threshold)
     with files.writing(path) as file:
         pictures.draw(image, found, detector.labels).save(file, "JPEG", quality=90)
     scores = ", ".join(f"{score:.2f}" for score in found.scores)
-    console.echo(f"The detector that ships with Mirilla, on a real photo ({shipped.PHOTO_SOURCE}):")
-    console.echo(f"  {len(found)} found, score {scores or 'none'}: {path}")
+    echo(f"The detector that ships with Mirilla, on a real photo ({shipped.PHOTO_SOURCE}):")
+    echo(f"  faces found: {len(found)}, scores: {scores or 'none'}; {path}")

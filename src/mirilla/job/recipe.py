@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from google.protobuf import text_format
 
 from mirilla.config import Pipeline
+from mirilla.job.options import JobOptions
 
-NAMES = ("mirilla", "tf1")
-DEFAULT = NAMES[0]
 WARMUP_SHARE, MOST_WARMUP_STEPS = 0.05, 500
 # tf1. The sample's rate is 0.004 with batches of 24. RMSProp's epsilon of 1.0 makes its steps close to SGD's with
 # momentum, so a short run gains from a higher peak; the cosine brings it down again.
@@ -32,9 +31,6 @@ TF1_AVERAGE_SHARE, STATISTICS_SHARE = 0.03, 0.02
 PEAK_RATE = 0.01
 AVERAGE_SHARE = 0.05  # statistics are measured for it at the end, so it may be a longer one
 RECALIBRATION_BATCHES = 50
-# What a teacher's certainty counts in a class target beside a label. Its finds as labels bring as much, in less time
-# (benchmarks/accuracy.md, "A teacher").
-TEACHER_SHARE = 0.0
 AVERAGE_RANGE = (0.9, 0.9999)
 STATISTICS_RANGE = (0.9, 0.9997)  # the upper ends are the sample's values
 
@@ -63,7 +59,7 @@ mirilla {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A schedule fitted to a run's length; `name` is one of NAMES."""
+    """A schedule fitted to a run's length; `name` is one of RECIPES."""
 
     name: str
     steps: int
@@ -81,7 +77,7 @@ class Recipe:
         )
 
 
-def for_steps(steps: int, batch_size: int, name: str = DEFAULT) -> Recipe:
+def for_steps(steps: int, batch_size: int, name: str = JobOptions.recipe) -> Recipe:
     """The schedule for a run of `steps` steps of `batch_size` pictures."""
     share, rate = (TF1_AVERAGE_SHARE, TF1_PEAK_RATE) if name == "tf1" else (AVERAGE_SHARE, PEAK_RATE)
     return Recipe(

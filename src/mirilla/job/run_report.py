@@ -1,122 +1,124 @@
-"""How the main job ends: the report, and what it says of the files made and of what to do next."""
+"""The end of the main job: report.html, and what the command line prints about the files and the next steps."""
 
 from __future__ import annotations
 
 import platform
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mirilla import config, console
 from mirilla.files import write_text
-from mirilla.job import recipe
+from mirilla.job.configure import describe_recipe
+from mirilla.job.evaluate import Measured
+from mirilla.job.export import model_name
 from mirilla.job.inputs import Inputs
 from mirilla.job.options import JobOptions
-from mirilla.job.workspace import Done, Workspace, fingerprint
+from mirilla.job.prepare import Checked
+from mirilla.job.workspace import Done, NoFacts, Workspace, fingerprint
 from mirilla.report import tables
-from mirilla.report.page import Page, read_log, render
+from mirilla.report.page import Page, render
+from mirilla.report.training_log import LOG_FILE, read_log
 from mirilla.version import __version__
 
+_REPORT = "report.html"
+# Files of these stages are listed first, in this order.
+_STAGES_FIRST = ("report", "detect", "evaluate", "export", "configure", "train", "convert", "check")
+_HEADLINE_FIGURES = 3
 
-def report(
+
+def write_report(
     workspace: Workspace,
     options: JobOptions,
-    found: Inputs,
+    inputs: Inputs,
     pipeline: config.Pipeline,
-    checked: Mapping[str, Any],
-    steps: int,
-    measured: Mapping[str, Any],
+    checked: Checked,
+    measured: Measured,
 ) -> None:
     """The stage that writes report.html."""
-    path = workspace.out / "report.html"
-    name = options.name or workspace.out.resolve().name
-    log_path = workspace.out / "train" / "log.jsonl"
-    log = read_log(log_path) if log_path.is_file() else []
-    extractor = pipeline.model.ssd.feature_extractor
-    first = measured["results"][0]
-    headline = [(f"{n}, {found.evaluation.name}", tables.value_text(v)) for n, v in list(first["figures"].items())[:3]]
-    page = Page(
-        title=f"{name}: finds {', '.join(found.labels.names[:6])}",
-        lead=f"Trained for {steps} steps on {len(found.train)} pictures, measured on {len(found.evaluation)} held out.",
-        about=[
-            (
-                "network",
-                f"{options.model}: embedded SSD MobileNet v1, width {extractor.depth_multiplier:g}, input "
-                f"{options.size_px}x{options.size_px}, {options.resize}",
-            ),
-            (
-                "training",
-                f"{steps} steps of {options.batch_size} pictures from seed {options.seed}; "
-                f"{recipe.for_steps(steps, options.batch_size, options.recipe).describe()}",
-            ),
-            (
-                "time",
-                f"{tables.duration_text(workspace.seconds('train'))} in the last training session on "
-                f"{platform.machine()}",
-            ),
-            ("show scores from", f"{measured['threshold']:g} (the best F1 on the held-out pictures)"),
-            ("made by", f"mirilla {__version__}"),
-        ],
-        data=[
-            ("data sets", "; ".join(found.sources)),
-            ("training", f"{len(found.train)} pictures, {found.train.boxes} boxes"),
-            ("evaluation", f"{len(found.evaluation)} pictures, {found.evaluation.boxes} boxes"),
-            ("classes", ", ".join(found.labels.names)),
-        ],
-        findings=[tuple(row) for row in checked["summary"]],
-        results=measured["results"],
-        headline=headline,
-        log=log,
-        contact_sheet=workspace.out / "contact_sheet.jpg",
-        files=tables.file_rows(all_files(workspace)),
-        commands=next_commands(workspace.out),
-        notes=found.notes,
+    path = workspace.out / _REPORT
+    log_path = workspace.out / "train" / LOG_FILE
+    steps = pipeline.train_config.num_steps
+    figures = list(measured.results[0]["figures"].items())[:_HEADLINE_FIGURES]
+    text = render(
+        Page(
+            title=f"{model_name(workspace, options)}: detects {', '.join(inputs.labels.names[:6])}",
+            lead=f"Trained for {steps} steps on {len(inputs.train)} pictures; measured on {len(inputs.evaluation)} "
+            "held-out pictures.",
+            about=_about(workspace, options, pipeline, measured),
+            data=[
+                ("data sets", "; ".join(inputs.sources)),
+                ("training", f"{len(inputs.train)} pictures, {inputs.train.boxes} boxes"),
+                ("evaluation", f"{len(inputs.evaluation)} pictures, {inputs.evaluation.boxes} boxes"),
+                ("classes", ", ".join(inputs.labels.names)),
+            ],
+            findings=checked.summary,
+            results=measured.results,
+            headline=[(f"{name}, {inputs.evaluation.name}", tables.value_text(value)) for name, value in figures],
+            log=read_log(log_path) if log_path.is_file() else [],
+            contact_sheet=workspace.out / "contact_sheet.jpg",
+            files=tables.file_rows([file for file in all_files(workspace) if file[0] != _REPORT]),
+            commands=next_commands(workspace.out),
+            notes=inputs.notes,
+        )
     )
-    text = render(page)
 
-    def stage() -> Done:
+    def work() -> Done[NoFacts]:
         write_text(path, text)
-        return Done((path,))
+        return Done([path], NoFacts())
 
-    workspace.stage("report", fingerprint(text), stage)
+    workspace.stage("report", fingerprint(text), NoFacts, work)
 
 
 def next_commands(out: Path) -> list[tuple[str, str]]:
-    """(what for, command) for someone whose job has ended."""
+    """(purpose, command): what one can do with the result."""
     model, config_path = shlex.quote(str(out / "export")), shlex.quote(str(out / "pipeline.config"))
     train = shlex.quote(str(out / "train"))
     return [
-        ("Find objects in your own photos:", f"mirilla detect {model} PHOTO... --out detected"),
-        ("Measure it on another labelled data set:", f"mirilla eval {model} DATASET"),
+        ("Detect objects in your own photos:", f"mirilla detect {model} PHOTO... --out detected"),
+        ("Measure the model on another labelled data set:", f"mirilla eval {model} DATASET"),
         (
-            "Train on with the same settings, step by step:",
+            "Continue the training with the same settings:",
             f"mirilla train --pipeline-config {config_path} --model-dir {train} --num-train-steps N",
         ),
     ]
 
 
 def all_files(workspace: Workspace) -> list[tuple[str, int]]:
-    """(name, size) of every file that a stage has made, what people look at first before the rest."""
-    order = ("detect", "evaluate", "export", "configure", "train", "convert", "check")
-    stages = [*order, *(s for s in workspace.stages if s not in (*order, "report"))]
-    return [
-        (name, size)
-        for stage in stages
-        if stage in workspace.stages
-        for name, size in workspace.stages[stage]["outputs"].items()
-    ]
+    """(name, size in bytes) of every file of the stages, the most interesting files first."""
+    others = [stage for stage in workspace.stages if stage not in _STAGES_FIRST]
+    return [file for stage in (*_STAGES_FIRST, *others) for file in workspace.outputs(stage).items()]
 
 
-def finish(out: Path, files: Sequence[tuple[str, int]]) -> None:
-    """Say what was made and what to do next."""
+def print_summary(out: Path, files: Sequence[tuple[str, int]]) -> None:
+    """Print the files made and the next steps."""
     console.echo()
     rows = [(str(out / name), size, what) for name, size, what in tables.file_rows(files)]
-    console.print_table("Files made", ("file", "size", "what it is"), rows)
+    console.print_table("Files made", ("file", "size", "content"), rows)
     console.echo()
     console.echo("What to do next")
-    for what, command in (
-        ("Look at the report:", str(out / "report.html")),
-        *next_commands(out),
-    ):
+    for what, command in (("Open the report in a browser:", str(out / _REPORT)), *next_commands(out)):
         console.echo(f"  {what}\n      {command}")
+
+
+def _about(
+    workspace: Workspace, options: JobOptions, pipeline: config.Pipeline, measured: Measured
+) -> list[tuple[str, str]]:
+    steps, width = pipeline.train_config.num_steps, pipeline.model.ssd.feature_extractor.depth_multiplier
+    return [
+        (
+            "network",
+            f"{options.model}: embedded SSD MobileNet v1, width {width:g}, input {options.size_px}x{options.size_px}, "
+            f"{options.resize}",
+        ),
+        (
+            "training",
+            f"{steps} steps of {options.batch_size} pictures, seed {options.seed}; {describe_recipe(options, steps)}",
+        ),
+        (
+            "wall time",
+            f"{tables.duration_text(workspace.seconds('train'))} in the last training session, on {platform.machine()}",
+        ),
+        ("score threshold", f"{measured.threshold:g} (best F1 on the held-out pictures)"),
+        ("made by", f"mirilla {__version__}"),
+    ]

@@ -1,8 +1,8 @@
-"""The folder a job works in, and what it remembers: which stages are done, from what, and what they made.
+"""The folder that a job works in, and its record of the stages: which are done, from what, and what they made.
 
-`run.json` there holds for every finished stage a fingerprint of all that it was made from and the files it
-made. A stage is skipped when both are as they were. The file is replaced atomically after each stage, so a
-job that is killed anywhere goes on with the stage that it was in.
+`run.json` in the folder holds, for every finished stage, a fingerprint of its inputs, the files that it made, and its
+facts. A stage is skipped if its fingerprint and its files are unchanged. The file is replaced atomically after each
+stage, so a job that is killed resumes with the stage that was interrupted.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Generic, NotRequired, TypedDict, TypeVar
 
 from mirilla.data.sample import Sample
 from mirilla.errors import MirillaError, UsageError
 from mirilla.files import explaining, write_text
 from mirilla.version import __version__
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 STATE, LOCK = "run.json", ".run.lock"
 _FORMAT = "mirilla-run"
@@ -42,97 +45,133 @@ OWN = (
     "speed",
 )
 
+Facts = TypeVar("Facts", bound="DataclassInstance")
+
 
 @dataclass(frozen=True)
-class Done:
-    """What a stage leaves behind: the files it made, and facts for later stages and the report."""
+class NoFacts:
+    """The facts of a stage that leaves only files."""
 
-    outputs: Sequence[Path] = ()
-    facts: Mapping[str, Any] = field(default_factory=dict)
+
+@dataclass(frozen=True)
+class Done(Generic[Facts]):
+    """What a stage leaves: the files that it made, and facts for later stages and the report.
+
+    facts: a dataclass of plain values (numbers, strings, lists, mappings), since it is stored as JSON.
+    """
+
+    outputs: Sequence[Path]
+    facts: Facts
+
+
+class _StageState(TypedDict):
+    fingerprint: str
+    outputs: dict[str, int]  # file name relative to the folder -> size in bytes
+    facts: dict[str, object]
+    seconds: float
+
+
+class TrainingState(TypedDict):
+    """What the checkpoints in `train` belong to."""
+
+    lasting: str  # fingerprint of the data and of `options`
+    options: dict[str, object]
+
+
+class _State(TypedDict):
+    """The content of run.json."""
+
+    format: str
+    version: int
+    made_by: str
+    stages: dict[str, _StageState]
+    training: NotRequired[TrainingState]
 
 
 class Workspace:
     """A job's folder. Make one with `Workspace.open`."""
 
-    def __init__(self, out: Path, state: dict[str, Any], echo: Callable[[str], None]):
+    def __init__(self, out: Path, state: _State, log: Callable[[str], None]):
         self.out = out
         self.state = state
-        self.echo = echo
-        self.stages: dict[str, dict[str, Any]] = state["stages"]
+        self.log = log
 
     @classmethod
     @contextlib.contextmanager
-    def open(cls, out: Path, echo: Callable[[str], None], *, restart: bool = False) -> Iterator[Workspace]:
-        """Make the folder, or take up the job in it; only one process may have it open.
+    def open(cls, out: Path, log: Callable[[str], None], *, restart: bool = False) -> Iterator[Workspace]:
+        """Make the folder, or open that of an earlier run; only one process at a time may have it open.
+
+        Args:
+            log: prints a line.
+            restart: remove what an earlier run made.
 
         Raises:
-            UsageError: the folder holds something else, or another job is at work in it.
-            MirillaError: the folder cannot be written, or its run.json is broken.
+            UsageError: the folder was not made by a run, or another process has it open.
+            MirillaError: the folder cannot be written, or its run.json is damaged.
         """
         out = Path(out)
+        _require_own_folder(out)
         with explaining(out):
-            if out.exists() and not out.is_dir():
-                raise UsageError(f"--out {out}: this is a file.", "Name a folder.")
-            others = (
-                [p.name for p in out.iterdir() if p.name != LOCK and not p.name.endswith(".part")]
-                if out.is_dir()
-                else []
-            )
-            if others and STATE not in others:
-                raise UsageError(
-                    f"--out {out}: the folder holds other things ({', '.join(sorted(others)[:4])}) "
-                    f"and no {STATE}: this command did not make it.",
-                    "Name a new or empty folder.",
-                )
             out.mkdir(parents=True, exist_ok=True)
         with _locked(out):
-            if restart:
-                for name in OWN:
-                    with explaining(out / name):
-                        _remove(out / name)
-            state = _load(out / STATE)
-            workspace = cls(out, state, echo)
-            workspace.save()  # at once: a folder that cannot be written is found out here
+            for name in OWN if restart else ():
+                with explaining(out / name):
+                    _remove(out / name)
+            workspace = cls(out, _load(out / STATE), log)
+            workspace.save()  # finds out early whether the folder can be written
             yield workspace
+
+    @property
+    def stages(self) -> Sequence[str]:
+        """Names of the finished stages."""
+        return tuple(self.state["stages"])
 
     def save(self) -> None:
         write_text(self.out / STATE, json.dumps(self.state, indent=1) + "\n")
 
-    def stage(self, name: str, fingerprint: str, work: Callable[[], Done]) -> Mapping[str, Any]:
-        """Do a stage, unless it was done from the same things and what it made is still there.
+    def stage(self, name: str, fingerprint: str, facts: type[Facts], work: Callable[[], Done[Facts]]) -> Facts:
+        """Run a stage, unless it was run with the same inputs and its files are still there.
+
+        Args:
+            fingerprint: of all inputs of the stage.
+            facts: the class of its facts.
+            work: runs the stage.
 
         Returns:
-            Its facts (from now or from then).
+            The facts, of this run or an earlier one.
         """
-        before = self.stages.get(name)
-        if before and before["fingerprint"] == fingerprint and self._intact(before["outputs"]):
-            self.echo(f"[{name}] done before, nothing has changed")
-            return before["facts"]
-        self.echo(f"[{name}]")
+        earlier = self.state["stages"].get(name)
+        if earlier and earlier["fingerprint"] == fingerprint and self._intact(earlier["outputs"]):
+            with contextlib.suppress(TypeError):  # facts of another version of Mirilla
+                known = facts(**earlier["facts"])
+                self.log(f"[{name}] up to date")
+                return known
+        self.log(f"[{name}]")
         start = time.monotonic()
         done = work()
-        self.stages[name] = {
+        stored = json.loads(json.dumps(asdict(done.facts)))
+        self.state["stages"][name] = {
             "fingerprint": fingerprint,
-            "outputs": {self._relative(p): p.stat().st_size for p in done.outputs},
-            "facts": json.loads(json.dumps(done.facts)),
+            "outputs": {path.relative_to(self.out).as_posix(): path.stat().st_size for path in done.outputs},
+            "facts": stored,
             "seconds": round(time.monotonic() - start, 1),
         }
         self.save()
-        return self.stages[name]["facts"]
+        return facts(**stored)
 
     def seconds(self, name: str) -> float:
-        return float(self.stages.get(name, {}).get("seconds", 0.0))
+        """How long a stage took; 0 if it never ran."""
+        state = self.state["stages"].get(name)
+        return state["seconds"] if state else 0.0
 
-    def files(self) -> list[tuple[str, int]]:
-        """Every file that the stages made, with its size in bytes."""
-        return [(name, size) for stage in self.stages.values() for name, size in stage["outputs"].items()]
-
-    def _relative(self, path: Path) -> str:
-        return path.relative_to(self.out).as_posix()
+    def outputs(self, name: str) -> Mapping[str, int]:
+        """The files that a stage made: name -> size in bytes."""
+        state = self.state["stages"].get(name)
+        return state["outputs"] if state else {}
 
     def _intact(self, outputs: Mapping[str, int]) -> bool:
         paths = [(self.out / name, size) for name, size in outputs.items()]
-        return all(p.is_file() and p.stat().st_size == size for p, size in paths)
+        return all(path.is_file() and path.stat().st_size == size for path, size in paths)
 
 
 def fingerprint(*parts: object) -> str:
@@ -142,10 +181,10 @@ def fingerprint(*parts: object) -> str:
 
 
 def samples_fingerprint(samples: Iterable[Sample], *, times: bool = True) -> str:
-    """A hash of labels, boxes and pictures (bytes by content, files by size and time).
+    """A hash of labels, boxes and pictures (encoded bytes by content, files by size and modification time).
 
     Args:
-        times: False leaves the files' times out, so that copied files are the same.
+        times: False ignores modification times, so that copied files count as the same.
     """
     digest = hashlib.sha256()
     for sample in samples:
@@ -168,7 +207,24 @@ def samples_fingerprint(samples: Iterable[Sample], *, times: bool = True) -> str
     return digest.hexdigest()[:32]
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _require_own_folder(out: Path) -> None:
+    """Refuse a path that is a file, or a folder with files but without run.json."""
+    with explaining(out):
+        if not out.exists():
+            return
+        if not out.is_dir():
+            raise UsageError(f"--out {out}: this is a file.", "Name a folder.")
+        names = {path.name for path in out.iterdir()}
+    others = sorted(name for name in names if name != LOCK and not name.endswith(".part"))
+    if others and STATE not in names:
+        raise UsageError(
+            f"--out {out}: the folder holds other files ({', '.join(others[:4])}) and no {STATE}; an earlier run did "
+            "not make it.",
+            "Name a new or empty folder.",
+        )
+
+
+def _load(path: Path) -> _State:
     if not path.exists():
         return {"format": _FORMAT, "version": 1, "made_by": f"mirilla {__version__}", "stages": {}}
     with explaining(path):
@@ -179,8 +235,8 @@ def _load(path: Path) -> dict[str, Any]:
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         raise MirillaError(
-            f"{path}: this is not a run.json that Mirilla wrote, or it is damaged.",
-            "Use another --out, or --restart to begin anew in this folder.",
+            f"{path}: not a run.json of Mirilla, or damaged.",
+            "Use another --out, or start from the beginning in this folder with --restart.",
         ) from error
     return state
 
@@ -194,7 +250,7 @@ def _remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder's lock; the system lets go of it when the process ends, however it ends."""
+    """Hold the folder's lock; the operating system releases it when the process ends, even if it is killed."""
     try:
         import fcntl
     except ImportError:  # Windows
@@ -207,8 +263,7 @@ def _locked(out: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UsageError(
-                f"--out {out}: another mirilla is at work in this folder.",
-                "Wait for it, or name another folder.",
+                f"--out {out}: another mirilla process is using this folder.", "Wait for it, or name another folder."
             ) from error
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Frozen graphs (`GraphDef`, binary protobuf): reading, writing, and their constants as arrays."""
+"""Frozen graphs (`GraphDef`, binary protobuf): reading and writing them, and their constants as arrays."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ import os
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from tensorboard.compat.proto import types_pb2
-from tensorboard.compat.proto.graph_pb2 import GraphDef
-from tensorboard.compat.proto.node_def_pb2 import NodeDef
+from numpy.typing import NDArray
 
 from mirilla.errors import ModelError
 from mirilla.files import explaining, write_bytes
+from mirilla.protos import tensorflow_pb2
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef, TensorProto, TensorShapeProto
 
 MAX_FILE_BYTES = 1 << 30
 MAX_CONSTANT_ELEMENTS = 1 << 28
+_GIVE_FROZEN = "Give a frozen graph (frozen_inference_graph.pb), as 'mirilla export' writes it."
+_DAMAGED = "The file is damaged: export it again."
 
-# data type -> numpy's, and the repeated field that holds the values of small tensors
-_TYPES: dict[int, tuple[type, str]] = {
-    types_pb2.DT_FLOAT: (np.float32, "float_val"),
-    types_pb2.DT_DOUBLE: (np.float64, "double_val"),
-    types_pb2.DT_INT32: (np.int32, "int_val"),
-    types_pb2.DT_INT64: (np.int64, "int64_val"),
-    types_pb2.DT_UINT8: (np.uint8, "int_val"),
-    types_pb2.DT_INT8: (np.int8, "int_val"),
-    types_pb2.DT_INT16: (np.int16, "int_val"),
-    types_pb2.DT_BOOL: (np.bool_, "bool_val"),
-    types_pb2.DT_HALF: (np.float16, "half_val"),
+# TensorFlow's data types that are read, as numpy's
+DTYPES: dict[int, np.dtype] = {
+    tensorflow_pb2.DT_FLOAT: np.dtype(np.float32),
+    tensorflow_pb2.DT_DOUBLE: np.dtype(np.float64),
+    tensorflow_pb2.DT_INT32: np.dtype(np.int32),
+    tensorflow_pb2.DT_INT64: np.dtype(np.int64),
+    tensorflow_pb2.DT_UINT8: np.dtype(np.uint8),
+    tensorflow_pb2.DT_INT8: np.dtype(np.int8),
+    tensorflow_pb2.DT_INT16: np.dtype(np.int16),
+    tensorflow_pb2.DT_BOOL: np.dtype(np.bool_),
+    tensorflow_pb2.DT_HALF: np.dtype(np.float16),
 }
 
 
@@ -35,7 +37,7 @@ def read_graph_def(path: str | os.PathLike[str]) -> GraphDef:
     """Read a frozen graph.
 
     Raises:
-        ModelError: the file is no binary GraphDef (a text graph, a SavedModel, a checkpoint, garbage), is
+        ModelError: the file is not a binary GraphDef (a text graph, a SavedModel, a checkpoint, garbage), is
             empty or too large, or has nodes without name or type.
         MirillaError: the file cannot be opened.
     """
@@ -45,12 +47,11 @@ def read_graph_def(path: str | os.PathLike[str]) -> GraphDef:
 
 
 def parse_graph_def(content: bytes, where: str = "the graph") -> GraphDef:
-    """Read a frozen graph from bytes; see `read_graph_def`."""
-    remedy = "Give a frozen graph (frozen_inference_graph.pb), as 'mirilla export' writes it."
+    """Parse a frozen graph; see `read_graph_def`."""
     if len(content) > MAX_FILE_BYTES:
-        raise ModelError(f"{where}: more than {MAX_FILE_BYTES} bytes; a GraphDef holds at most that.", remedy)
+        raise ModelError(f"{where}: larger than {MAX_FILE_BYTES} bytes, the limit of a GraphDef.", _GIVE_FROZEN)
     if not content:
-        raise ModelError(f"{where}: the file is empty.", remedy)
+        raise ModelError(f"{where}: the file is empty.", _GIVE_FROZEN)
     if content.lstrip()[:4] in (b"node", b"vers", b"libr") and b"{" in content[:200]:
         raise ModelError(
             f"{where}: a graph in text form; only the binary form is read.",
@@ -60,66 +61,84 @@ def parse_graph_def(content: bytes, where: str = "the graph") -> GraphDef:
     try:
         graph_def.ParseFromString(content)
     except (DecodeError, RecursionError):
-        raise ModelError(f"{where}: not a binary GraphDef, or cut short.", remedy) from None
+        raise ModelError(f"{where}: not a binary GraphDef, or cut short.", _GIVE_FROZEN) from None
     if not graph_def.node:
-        raise ModelError(f"{where}: a GraphDef without a single node (a SavedModel or checkpoint looks so).", remedy)
+        raise ModelError(f"{where}: a GraphDef without nodes, perhaps a SavedModel or a checkpoint.", _GIVE_FROZEN)
     names: set[str] = set()
     for node in graph_def.node:
         if not node.name or not node.op:
-            raise ModelError(f"{where}: a node without name or type, so this is not a GraphDef.", remedy)
+            raise ModelError(f"{where}: a node without name or type, so this is not a GraphDef.", _GIVE_FROZEN)
         if node.name in names:
-            raise ModelError(f"{where}: two nodes are named '{node.name}'; names must be unique.", remedy)
+            raise ModelError(f"{where}: two nodes are named '{node.name}'; names must be unique.", _GIVE_FROZEN)
         names.add(node.name)
     return graph_def
 
 
 def write_graph_def(path: str | os.PathLike[str], graph_def: GraphDef) -> None:
-    """Write a GraphDef in binary form; nothing half-written is left behind."""
+    """Write a GraphDef in binary form; a failure leaves no partial file."""
     write_bytes(path, graph_def.SerializeToString(deterministic=True))
 
 
-def constant_array(node: NodeDef) -> np.ndarray:
+def constant_array(node: NodeDef) -> NDArray:
     """The value of a Const node.
 
     Raises:
-        ModelError: not numbers, a shape that is unknown or too large, or bytes that do not fill the shape.
+        ModelError: the value is not numeric, its shape is unknown or too large, or its bytes do not fill the shape.
     """
     tensor = node.attr["value"].tensor
-    if tensor.dtype not in _TYPES:
-        name = types_pb2.DataType.Name(tensor.dtype) if tensor.dtype in types_pb2.DataType.values() else "?"
-        raise ModelError(
-            f"The constant '{node.name}' has the data type {name}; numbers are needed here.",
-            "Export the graph in float32.",
-        )
-    dtype, field = _TYPES[tensor.dtype]
-    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    where = f"The constant '{node.name}'"
+    if tensor.dtype not in DTYPES:
+        known = tensor.dtype in tensorflow_pb2.DataType.values()
+        name = tensorflow_pb2.DataType.Name(tensor.dtype) if known else "?"
+        raise ModelError(f"{where} has the data type {name}; numbers are needed here.", "Export the graph in float32.")
+    shape = shape_of(tensor.tensor_shape)
     if tensor.tensor_shape.unknown_rank or any(size < 0 for size in shape):
-        raise ModelError(f"The constant '{node.name}' has no fixed shape.", "Freeze the graph again.")
-    count = math.prod(shape)
-    if count > MAX_CONSTANT_ELEMENTS:
-        raise ModelError(
-            f"The constant '{node.name}' claims {count} elements; at most {MAX_CONSTANT_ELEMENTS} are read.",
-            "The file is damaged: export it again.",
-        )
+        raise ModelError(f"{where} has no fixed shape.", "Freeze the graph again.")
+    if math.prod(shape) > MAX_CONSTANT_ELEMENTS:
+        raise ModelError(f"{where} has {math.prod(shape)} elements; the limit is {MAX_CONSTANT_ELEMENTS}.", _DAMAGED)
+    try:
+        return tensor_array(tensor, tensor.dtype, shape)
+    except ValueError as error:
+        raise ModelError(f"{where} has {error}.", _DAMAGED) from None
+
+
+def shape_of(shape: TensorShapeProto) -> tuple[int, ...]:
+    """A shape's sides; -1 for one that is not known."""
+    return tuple(dim.size for dim in shape.dim)
+
+
+def tensor_array(tensor: TensorProto, dtype: int, shape: tuple[int, ...]) -> NDArray:
+    """The array of a TensorProto whose type (one of DTYPES) and shape are already known.
+
+    As in TensorFlow, the last value also fills the elements that are left out; without any value they are zero.
+
+    Raises:
+        ValueError: the bytes or values do not fit the shape; the text is the rest of a sentence ("shape ... but ...").
+    """
+    numpy_dtype, count = DTYPES[dtype], math.prod(shape)
     if tensor.tensor_content:
-        if len(tensor.tensor_content) != count * np.dtype(dtype).itemsize:
-            raise ModelError(
-                f"The constant '{node.name}' has shape {shape} but {len(tensor.tensor_content)} bytes.",
-                "The file is damaged: export it again.",
-            )
-        little = np.frombuffer(tensor.tensor_content, np.dtype(dtype).newbyteorder("<"))
-        return little.astype(dtype).reshape(shape)
-    values = getattr(tensor, field)
+        if len(tensor.tensor_content) != count * numpy_dtype.itemsize:
+            raise ValueError(f"shape {shape} but {len(tensor.tensor_content)} bytes")
+        return np.frombuffer(tensor.tensor_content, numpy_dtype.newbyteorder("<")).astype(numpy_dtype).reshape(shape)
+    values = _values(tensor, dtype)
     if len(values) > count:
-        raise ModelError(
-            f"The constant '{node.name}' has {len(values)} values for {count} elements.",
-            "The file is damaged: export it again.",
-        )
-    if dtype is np.float16:
-        flat = np.array(values, np.uint16).view(np.float16)
-    else:
-        flat = np.array(values, dtype)
-    if len(flat) < count:  # the last value stands for all that follow; none at all means zeros
-        last = flat[-1] if len(flat) else dtype(0)
-        flat = np.concatenate([flat, np.full(count - len(flat), last, dtype)])
-    return flat.reshape(shape)
+        raise ValueError(f"{len(values)} values for {count} elements")
+    if len(values) < count:
+        last = values[-1] if len(values) else numpy_dtype.type(0)
+        values = np.concatenate([values, np.full(count - len(values), last, numpy_dtype)])
+    return values.reshape(shape)
+
+
+def _values(tensor: TensorProto, dtype: int) -> NDArray:
+    """The values that a small tensor lists one by one."""
+    if dtype == tensorflow_pb2.DT_FLOAT:
+        return np.array(tensor.float_val, np.float32)
+    if dtype == tensorflow_pb2.DT_DOUBLE:
+        return np.array(tensor.double_val, np.float64)
+    if dtype == tensorflow_pb2.DT_INT64:
+        return np.array(tensor.int64_val, np.int64)
+    if dtype == tensorflow_pb2.DT_BOOL:
+        return np.array(tensor.bool_val, np.bool_)
+    if dtype == tensorflow_pb2.DT_HALF:
+        return np.array(tensor.half_val, np.uint16).view(np.float16)
+    return np.array(tensor.int_val, np.int32).astype(DTYPES[dtype])

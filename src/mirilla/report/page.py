@@ -1,21 +1,20 @@
-"""The report of a run: one HTML page that carries everything in itself and can be mailed or kept."""
+"""The report of a run: one self-contained HTML page."""
 
 from __future__ import annotations
 
 import base64
 import html
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
-from mirilla.errors import DataError
 from mirilla.files import explaining
 from mirilla.report.charts import Series, line_chart, smoothed
 from mirilla.report.tables import value_text
+from mirilla.report.training_log import LogEntry, evaluations, series
 
 LOSSES = (
     ("loss", "total"),
@@ -23,98 +22,77 @@ LOSSES = (
     ("classification_loss", "classification"),
     ("regularization_loss", "regularisation"),
 )
+_MAX_EVALUATION_LINES = 5
+
+
+class CurveJson(TypedDict):
+    """A precision-recall curve."""
+
+    name: str
+    recall: list[float]
+    precision: list[float]
+    ap: float
+
+
+class ResultJson(TypedDict):
+    """The result of one metric, as metrics.json has it; an undefined figure is None."""
+
+    metric: str
+    figures: dict[str, float | None]
+    protocol: dict[str, str]
+    curves: NotRequired[list[CurveJson]]
 
 
 @dataclass(frozen=True)
 class Page:
-    """What the page tells.
+    """The content of the page.
 
-    title: its heading. lead: a sentence or two below it.
-    about: (what, value) rows: network, training, machine.
-    data: (what, value) rows on the data sets. findings: (severity, kind, count, the first of them).
-    results: what `Result.as_json` gives, each with 'figures', 'protocol' and, if there are, 'curves'
-        (name, recall, precision, ap).
-    headline: up to three (name, value) to be set large.
-    log: the lines of the trainer's log.
-    contact_sheet: a picture file, or None.
-    files: (name, size, what it is). commands: (what for, command).
-    notes: sentences on choices that were made.
+    Attributes:
+        title: its heading. lead: a sentence or two below it.
+        about: (name, value) rows on network, training and machine.
+        data: (name, value) rows on the data sets. findings: (severity, kind, count, first finding).
+        results: one per metric.
+        headline: up to three (name, value), shown in large type.
+        log: entries of the trainer's log.
+        contact_sheet: a picture file, or None.
+        files: (name, size, content). commands: (purpose, command).
+        notes: sentences on choices that were made.
     """
 
     title: str
     lead: str = ""
     about: Sequence[tuple[str, str]] = ()
     data: Sequence[tuple[str, str]] = ()
-    findings: Sequence[tuple[str, str, int, str]] = ()
-    results: Sequence[Mapping[str, Any]] = ()
+    findings: Sequence[Sequence[object]] = ()
+    results: Sequence[ResultJson] = ()
     headline: Sequence[tuple[str, str]] = ()
-    log: Sequence[Mapping[str, Any]] = ()
+    log: Sequence[LogEntry] = ()
     contact_sheet: Path | None = None
     files: Sequence[tuple[str, str, str]] = ()
     commands: Sequence[tuple[str, str]] = ()
     notes: Sequence[str] = ()
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
-    """The trainer's log.jsonl; where training was taken up again, later lines replace earlier ones of a step.
-
-    Raises:
-        DataError: a line (other than a last one cut short) is not JSON; names it.
-    """
-    with explaining(path):
-        lines = path.read_text("utf-8", "replace").splitlines()
-    kept: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            step = int(entry["step"])
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break
-            raise DataError(
-                f"{path}, line {number}: this is no line of a training log.",
-                "Delete the line; the model is not touched by it.",
-            ) from error
-        while (kept and kept[-1]["step"] > step) or (
-            kept and kept[-1]["step"] == step and "loss" in entry and "loss" in kept[-1]
-        ):
-            kept.pop()
-        kept.append(entry)
-    return kept
-
-
 def render(page: Page) -> str:
-    """The page as HTML text."""
-    parts = [f"<h1>{html.escape(page.title)}</h1>"]
-    if page.lead:
-        parts.append(f'<p class="lead">{html.escape(page.lead)}</p>')
-    if page.headline:
-        tiles = "".join(
-            f'<div class="tile"><b>{html.escape(v)}</b><span>{html.escape(n)}</span></div>' for n, v in page.headline
-        )
-        parts.append(f'<div class="tiles">{tiles}</div>')
-    if page.contact_sheet is not None:
-        parts += ["<h2>What it finds on held-out pictures</h2>", _picture(page.contact_sheet)]
-    if page.results:
-        parts += ["<h2>Figures</h2>", *(_result(r) for r in page.results)]
-        parts.append(_curves(page.results))
-    parts += _training(page.log)
-    if page.about:
-        parts += ["<h2>What was trained</h2>", _pairs(page.about)]
-    if page.data:
-        parts += ["<h2>Data</h2>", _pairs(page.data)]
-    if page.findings:
-        parts += ["<h3>Found in the data</h3>", _table(("", "kind", "count", "the first"), page.findings)]
-    if page.notes:
-        parts.append("<ul>" + "".join(f"<li>{html.escape(n)}</li>" for n in page.notes) + "</ul>")
-    if page.files:
-        parts += ["<h2>Files made</h2>", _table(("file", "size", "what it is"), page.files)]
-    if page.commands:
-        parts.append("<h2>What to do next</h2>")
-        parts += [f"<p>{html.escape(what)}</p><pre>{html.escape(command)}</pre>" for what, command in page.commands]
-    body = "\n".join(part for part in parts if part)
+    """The page as HTML text; a section without content is left out."""
+    sections = (
+        f"<h1>{html.escape(page.title)}</h1>",
+        _paragraph(page.lead, "lead"),
+        _tiles(page.headline),
+        _section("Detections on held-out pictures", _picture(page.contact_sheet)),
+        _section("Figures", *map(_result, page.results), _precision_recall_charts(page.results)),
+        _section("Training", _training_charts(page.log)),
+        _section("Model", _pairs(page.about)),
+        _section(
+            "Data",
+            _pairs(page.data),
+            _table(("severity", "kind", "count", "first"), page.findings, "Findings in the data"),
+            _bullets(page.notes),
+        ),
+        _section("Files", _table(("file", "size", "content"), page.files)),
+        _section("Next steps", *(_command(purpose, command) for purpose, command in page.commands)),
+    )
+    body = "\n".join(filter(None, sections))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -123,76 +101,72 @@ def render(page: Page) -> str:
     )
 
 
-def _result(result: Mapping[str, Any]) -> str:
+def _section(heading: str, *parts: str) -> str:
+    content = "\n".join(filter(None, parts))
+    return f"<h2>{html.escape(heading)}</h2>\n{content}" if content else ""
+
+
+def _paragraph(text: str, kind: str) -> str:
+    return f'<p class="{kind}">{html.escape(text)}</p>' if text else ""
+
+
+def _tiles(rows: Sequence[tuple[str, str]]) -> str:
+    tiles = "".join(
+        f'<div class="tile"><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>' for name, value in rows
+    )
+    return f'<div class="tiles">{tiles}</div>' if tiles else ""
+
+
+def _bullets(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ul>" if lines else ""
+
+
+def _command(purpose: str, command: str) -> str:
+    return f"<p>{html.escape(purpose)}</p><pre>{html.escape(command)}</pre>"
+
+
+def _result(result: ResultJson) -> str:
     rows = [(name, value_text(value)) for name, value in result["figures"].items()]
     protocol = "; ".join(f"{key}: {value}" for key, value in result["protocol"].items())
-    return (
-        f"<h3>{html.escape(str(result['metric']))}</h3>{_table(('figure', 'value'), rows)}"
-        f'<p class="protocol">Protocol: {html.escape(protocol)}.</p>'
-    )
+    return _table(("figure", "value"), rows, result["metric"]) + _paragraph(f"Protocol: {protocol}.", "protocol")
 
 
-def _curves(results: Sequence[Mapping[str, Any]]) -> str:
+def _precision_recall_charts(results: Sequence[ResultJson]) -> str:
     charts = []
     for result in results:
         lines = [
             Series(
-                f"{c['name']} (AP {value_text(c['ap'])})",
-                np.array(c["recall"], float),
-                np.array(c["precision"], float),
+                f"{curve['name']} (AP {value_text(curve['ap'])})",
+                np.array(curve["recall"], float),
+                np.array(curve["precision"], float),
             )
-            for c in result.get("curves", ())
-            if c["recall"]
+            for curve in result.get("curves", ())
+            if curve["recall"]
         ]
-        charts.append(
-            line_chart(
-                f"Precision and recall: {result['metric']}",
-                lines,
-                "recall",
-                "precision",
-                x_range=(0, 1),
-                y_range=(0, 1),
-            )
-        )
+        title = f"Precision and recall: {result['metric']}"
+        charts.append(line_chart(title, lines, "recall", "precision", x_range=(0, 1), y_range=(0, 1)))
+    return _charts(charts)
+
+
+def _training_charts(log: Sequence[LogEntry]) -> str:
+    if len(series(log, "loss")[0]) < 2:
+        return ""
+    losses = [line for key, name in LOSSES for line in smoothed(name, *series(log, key))]
+    charts = [line_chart("Loss", losses, "step", "loss")]
+    for key, title, unit in (("learning_rate", "Learning rate", "rate"), ("images_per_s", "Speed", "pictures/s")):
+        charts.append(line_chart(title, [Series(title, *series(log, key))], "step", unit))
+    lines = [Series(name, *points) for name, points in evaluations(log).items() if len(points[0]) > 1]
+    charts.append(line_chart("Evaluations during training", lines[:_MAX_EVALUATION_LINES], "step", "value"))
+    return _charts(charts)
+
+
+def _charts(charts: Sequence[str]) -> str:
     return f'<div class="charts">{"".join(charts)}</div>' if any(charts) else ""
 
 
-def _training(log: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [entry for entry in log if "loss" in entry]
-    if len(lines) < 2:
-        return []
-    steps = [float(entry["step"]) for entry in lines]
-    charts = []
-    losses = [
-        s
-        for key, name in LOSSES
-        if key in lines[0]
-        for s in smoothed(name, steps, [float(entry.get(key, "nan")) for entry in lines])
-    ]
-    charts.append(line_chart("Loss", losses, "step", "loss"))
-    for key, title, label in (
-        ("learning_rate", "Learning rate", "rate"),
-        ("images_per_s", "Speed", "pictures/s"),
-    ):
-        if key in lines[0]:
-            values = np.array([float(entry.get(key, "nan")) for entry in lines])
-            charts.append(line_chart(title, [Series(title, np.array(steps), values)], "step", label))
-    measured = [entry for entry in log if isinstance(entry.get("eval"), dict)]
-    names = list(dict.fromkeys(n for e in measured for n, v in e["eval"].items() if isinstance(v, int | float)))
-    if len(measured) > 1:
-        at = np.array([float(e["step"]) for e in measured])
-        charts.append(
-            line_chart(
-                "Measured while training",
-                [Series(n, at, np.array([float(e["eval"].get(n, "nan")) for e in measured])) for n in names[:5]],
-                "step",
-                "value",
-            )
-        )
-    return ["<h2>Training</h2>", f'<div class="charts">{"".join(charts)}</div>']
-
-
-def _picture(path: Path) -> str:
+def _picture(path: Path | None) -> str:
+    if path is None:
+        return ""
     with explaining(path):
         data = base64.b64encode(path.read_bytes()).decode()
     kind = "png" if path.suffix == ".png" else "jpeg"
@@ -201,13 +175,17 @@ def _picture(path: Path) -> str:
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> str:
-    return "<dl>" + "".join(f"<dt>{html.escape(k)}</dt><dd>{html.escape(v)}</dd>" for k, v in rows) + "</dl>"
+    pairs = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in rows)
+    return f"<dl>{pairs}</dl>" if pairs else ""
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]], heading: str = "") -> str:
+    if not rows:
+        return ""
+    title = f"<h3>{html.escape(heading)}</h3>" if heading else ""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     lines = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return f'{title}<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
 _STYLE = """

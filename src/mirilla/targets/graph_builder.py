@@ -1,6 +1,6 @@
 """A writer of TensorFlow GraphDefs, node by node, that gives names as TensorFlow 1's Python did.
 
-It knows no TensorFlow: messages come from the `tensorboard` package. Tensors are named by strings: 'node' is
+TensorFlow is not needed. Tensors are named by strings: 'node' is
 its first output and 'node:1' its second. Attributes that a later TensorFlow added with a default are simply
 not written, so that an old reader is not troubled by them.
 """
@@ -43,7 +43,7 @@ class GraphBuilder:
     """Collects nodes; scopes and repeated names are numbered as in TensorFlow 1 ('x', 'x_1', ...)."""
 
     def __init__(self):
-        from tensorboard.compat.proto.graph_pb2 import GraphDef
+        from mirilla.protos.tensorflow_pb2 import GraphDef
 
         self.graph_def: Any = GraphDef()
         self.graph_def.versions.producer = PRODUCER

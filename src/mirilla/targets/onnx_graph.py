@@ -7,22 +7,22 @@ product or an output needs TensorFlow's, so every output has the values and the 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from mirilla.errors import ModelError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph, Layer, Shape
-from mirilla.protos.onnx import ATTRIBUTE_TYPES, FLOAT, INT64, model_class
+from mirilla.protos.onnx_pb2 import AttributeProto, ModelProto, TensorProto, ValueInfoProto
 
 OPSET, IR_VERSION = 13, 7
 BATCH = "N"
 _TO_PLANAR, _TO_PLAIN = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
-def build(graph: DeployGraph, *, planar_input: bool = False) -> Any:
-    """An ONNX ModelProto message of a deploy graph; `SerializeToString()` gives the file's bytes.
+def build(graph: DeployGraph, *, planar_input: bool = False) -> ModelProto:
+    """The ONNX model of a deploy graph; `SerializeToString()` gives the file's bytes.
 
     Args:
         planar_input: the input is [N, channels, rows, columns] instead of [N, rows, columns, channels].
@@ -42,7 +42,7 @@ class _Builder:
 
     def __init__(self, graph: DeployGraph, planar_input: bool):
         self.graph = graph
-        self.model = model_class()(ir_version=IR_VERSION, producer_name="mirilla")
+        self.model = ModelProto(ir_version=IR_VERSION, producer_name="mirilla")
         self.model.opset_import.add(domain="", version=OPSET)
         self.onnx = self.model.graph
         self.onnx.name = "detector"
@@ -51,10 +51,10 @@ class _Builder:
         rows, columns, channels = graph.input_shape
         if planar_input:
             self.planar[graph.input] = graph.input
-            self._value(self.onnx.input, graph.input, (channels, rows, columns))
+            self._value(self.onnx.input.add(name=graph.input), (channels, rows, columns))
         else:
             self.plain[graph.input] = graph.input
-            self._value(self.onnx.input, graph.input, graph.input_shape)
+            self._value(self.onnx.input.add(name=graph.input), graph.input_shape)
         for layer in graph.layers:
             self._layer(layer)
         for name, shape in zip(graph.outputs, graph.output_shapes, strict=True):
@@ -181,16 +181,18 @@ class _Builder:
     def _output(self, name: str, shape: Shape) -> None:
         """The output's own name is written by a last node, whatever order its axes were in."""
         self._node("Identity", [self._as_plain(name)], f"{name}/output", output=name)
-        self._value(self.onnx.output, name, shape)
+        self._value(self.onnx.output.add(name=name), shape)
 
-    def _node(self, op: str, inputs: list[str], name: str, *, output: str | None = None, **attributes: Any) -> str:
+    def _node(
+        self, op: str, inputs: list[str], name: str, *, output: str | None = None, **attributes: int | Sequence[int]
+    ) -> str:
         output = output or f"{name}:{op.lower()}"  # no tensor of TensorFlow has ":" in its name
         node = self.onnx.node.add(op_type=op, name=output, input=inputs, output=[output])
         for key, value in attributes.items():
             if isinstance(value, int):
-                node.attribute.add(name=key, type=ATTRIBUTE_TYPES["i"], i=value)
+                node.attribute.add(name=key, type=AttributeProto.INT, i=value)
             else:
-                node.attribute.add(name=key, type=ATTRIBUTE_TYPES["ints"], ints=[int(v) for v in value])
+                node.attribute.add(name=key, type=AttributeProto.INTS, ints=[int(v) for v in value])
         return output
 
     def _constant(self, name: str, value: np.ndarray) -> str:
@@ -202,14 +204,14 @@ class _Builder:
                 name=name,
                 dims=value.shape,
                 raw_data=value.tobytes(),
-                data_type=INT64 if value.dtype.kind == "i" else FLOAT,
+                data_type=TensorProto.INT64 if value.dtype.kind == "i" else TensorProto.FLOAT,
             )
         return name
 
     @staticmethod
-    def _value(values: Any, name: str, shape: Shape) -> None:
-        tensor = values.add(name=name).type.tensor_type
-        tensor.elem_type = FLOAT
+    def _value(value: ValueInfoProto, shape: Shape) -> None:
+        tensor = value.type.tensor_type
+        tensor.elem_type = TensorProto.FLOAT
         tensor.shape.dim.add(dim_param=BATCH)
         for side in shape:
             tensor.shape.dim.add(dim_value=side)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
 
+from mirilla.data.records import write_record
 from mirilla.files import explaining
+from mirilla.protos.tensorflow_pb2 import Event, SessionLog, Summary
 
 FILE = "log.jsonl"
 SCALARS = {
@@ -24,19 +29,13 @@ class Log:
     """Appends to the diary of a model directory; entries after `step` (of a run that went further) are cut off."""
 
     def __init__(self, model_dir: Path, step: int):
-        from tensorboard.compat.proto import event_pb2, summary_pb2
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
-        self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         self._path = model_dir / FILE
         with explaining(model_dir):
             self._cut_after(step)
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-            self._events = EventFileWriter(str(model_dir))
+            self._events = _open_event_file(model_dir)
         if step:  # TensorBoard drops what an earlier run wrote from this step on
-            restart = self._event(wall_time=time.time(), step=step)
-            restart.session_log.status = 1  # START
-            self._events.add_event(restart)
+            self._add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, entry: dict) -> None:
         """One entry; it holds "step", and figures or {"eval": figures}."""
@@ -45,10 +44,8 @@ class Log:
             self._file.flush()
         figures = {SCALARS[k]: v for k, v in entry.items() if k in SCALARS}
         figures |= {f"eval/{k}": v for k, v in entry.get("eval", {}).items() if isinstance(v, int | float)}
-        values = [self._summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
-        self._events.add_event(
-            self._event(wall_time=time.time(), step=entry["step"], summary=self._summary(value=values))
-        )
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
+        self._add_event(Event(step=entry["step"], summary=Summary(value=values)))
 
     def flush(self) -> None:
         self._events.flush()
@@ -56,6 +53,10 @@ class Log:
     def close(self) -> None:
         self._file.close()
         self._events.close()
+
+    def _add_event(self, event: Event) -> None:
+        event.wall_time = time.time()
+        write_record(self._events, event.SerializeToString())
 
     def _cut_after(self, step: int) -> None:
         if not self._path.exists():
@@ -70,6 +71,15 @@ class Log:
         temporary = self._path.with_suffix(".part")
         temporary.write_text("".join(f"{line}\n" for line in kept))
         os.replace(temporary, self._path)
+
+
+def _open_event_file(model_dir: Path) -> BinaryIO:
+    """A new event file under a name that TensorBoard looks for; its first record is the format's version."""
+    name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{uuid4().hex[:8]}"
+    file = open(model_dir / name, "wb")  # noqa: SIM115
+    write_record(file, Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+    file.flush()
+    return file
 
 
 def read(model_dir: Path) -> list[dict]:

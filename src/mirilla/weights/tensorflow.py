@@ -18,41 +18,25 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-import google_crc32c
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from mirilla.data.records import masked_crc32c
 from mirilla.errors import ModelError
 from mirilla.files import explaining
+from mirilla.protos.graphdef import DTYPES, shape_of, tensor_array
+from mirilla.protos.tensorflow_pb2 import (
+    BundleEntryProto,
+    BundleHeaderProto,
+    SavedSliceMeta,
+    SavedTensorSlices,
+    TensorProto,
+)
 
 MAGIC = 0xDB4775248B80FB57
 FOOTER_BYTES = 48
 MAX_INDEX_BYTES = 1 << 30
-
-# DataType of tensorflow/core/framework/types.proto -> numpy's
-_DTYPES = {
-    1: np.float32,
-    2: np.float64,
-    3: np.int32,
-    4: np.uint8,
-    5: np.int16,
-    6: np.int8,
-    9: np.int64,
-    10: np.bool_,
-}
-
-
-# TensorProto's field with the values of a type, and their type in a packed field (None: varints)
-_VALUE_FIELDS = {
-    1: (5, "<f4"),
-    2: (6, "<f8"),
-    3: (7, None),
-    4: (7, None),
-    5: (7, None),
-    6: (7, None),
-    9: (10, None),
-    10: (11, None),
-}
 
 
 class _NotOurs(Exception):
@@ -80,8 +64,8 @@ def read_checkpoint(prefix: str | os.PathLike[str]) -> dict[str, NDArray]:
         return _read_v1(prefix)
     except _NotOurs as reason:
         return _with_tensorflow(prefix, str(reason))
-    except (IndexError, KeyError, TypeError, ValueError, struct.error) as error:
-        # the checksums are right, but what they guard is no checkpoint
+    except (DecodeError, IndexError, KeyError, TypeError, ValueError, struct.error) as error:
+        # the checksums are right, but the content is not a checkpoint's
         raise _broken(prefix, f"{type(error).__name__}: {error}") from None
 
 
@@ -108,92 +92,74 @@ def _index(prefix: Path) -> Path:
 
 def _read_v2(prefix: Path) -> dict[str, NDArray]:
     index = _index(prefix)
-    # a slice's key is no text; its variable has an entry of its own
-    entries = {key.decode(errors="backslashreplace"): _fields(value) for key, value in _entries(index)}
-    header = entries.pop("", None)
-    if header is None:
+    table = _entries(index)
+    if not table or table[0][0] != b"":
         raise _broken(index, "it has no header")
-    shards = int(header.get(1, [0])[0])
-    if header.get(2, [0])[0] != 0:
+    header = BundleHeaderProto.FromString(table[0][1])
+    if header.endianness != BundleHeaderProto.LITTLE:
         raise _NotOurs("its numbers are big-endian")
+    # a slice's key is not text; its variable has an entry of its own
+    entries = {key.decode(errors="backslashreplace"): BundleEntryProto.FromString(value) for key, value in table[1:]}
     for name, entry in entries.items():
-        if 7 in entry:
+        if entry.slices:
             raise _NotOurs(f"the variable '{name}' is stored in slices")
-    data: dict[int, bytes] = {}
+    shards: dict[int, bytes] = {}
     result = {}
     for name, entry in entries.items():
-        if (dtype := _DTYPES.get(entry.get(1, [0])[0])) is None:
+        if entry.dtype not in DTYPES:
             continue
-        shard = int(entry.get(3, [0])[0])
-        if shard not in data:
-            path = prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
+        if entry.shard_id not in shards:
+            path = prefix.with_name(f"{prefix.name}.data-{entry.shard_id:05d}-of-{header.num_shards:05d}")
             with explaining(path):
-                data[shard] = path.read_bytes()
-        result[name] = _tensor(name, entry, data[shard], np.dtype(dtype), prefix)
+                shards[entry.shard_id] = path.read_bytes()
+        result[name] = _tensor(name, entry, shards[entry.shard_id], prefix)
     return result
 
 
-def _tensor(name: str, entry: dict[int, list], data: bytes, dtype: np.dtype, prefix: Path) -> NDArray:
-    offset, size = int(entry.get(4, [0])[0]), int(entry.get(5, [0])[0])
-    shape = _shape(entry.get(2, [b""])[0])
-    content = data[offset : offset + size]
-    if len(content) != size or size != dtype.itemsize * int(np.prod(shape, dtype=np.float64)):
+def _tensor(name: str, entry: BundleEntryProto, shard: bytes, prefix: Path) -> NDArray:
+    dtype, shape = DTYPES[entry.dtype], shape_of(entry.shape)
+    content = shard[entry.offset : entry.offset + entry.size]
+    if len(content) != entry.size or entry.size != dtype.itemsize * int(np.prod(shape, dtype=np.float64)):
         raise _broken(prefix, f"the variable '{name}' is cut short")
-    if _masked_crc(content) != entry.get(6, [0])[0]:
+    if masked_crc32c(content) != entry.crc32c:
         raise _broken(prefix, f"the checksum of the variable '{name}' is wrong")
     return np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype).reshape(shape)
 
 
 def _read_v1(prefix: Path) -> dict[str, NDArray]:
-    """Format V1: the entry '' describes the variables, every other one holds (a slice of) one."""
+    """Format V1: the entry '' describes the variables, every other one holds a variable or a slice of one."""
     result: dict[str, NDArray] = {}
     files = v1_files(prefix)
-    shards = {int(one.name.rpartition("-of-")[2]) for one in files if one != prefix} or {1}
+    shards = {int(file.name.rpartition("-of-")[2]) for file in files if file != prefix} or {1}
     if shards != {len(files)}:
         raise _broken(prefix, f"it has {len(files)} whole files, not {max(shards)}")
     for path in files:
-        kinds: dict[str, tuple[int, tuple[int, ...]]] = {}
+        described: dict[str, SavedSliceMeta] = {}
         for key, value in _entries(path):
-            fields = _fields(value)
-            for one in _fields(fields.get(1, [b""])[0]).get(1, []):  # SavedSliceMeta
-                meta = _fields(one)
-                kinds[meta[1][0].decode()] = meta.get(3, [0])[0], _shape(meta.get(2, [b""])[0])
-            if key == b"" or 2 not in fields:
+            slices = SavedTensorSlices.FromString(value)
+            described.update((meta.name, meta) for meta in slices.meta.tensor)
+            if key == b"" or not slices.HasField("data"):
                 continue
-            saved = _fields(fields[2][0])
-            name = saved[1][0].decode()
-            kind, shape = kinds.get(name, (0, ()))
-            if kind not in _DTYPES:
+            name = slices.data.name
+            meta = described.get(name)
+            if meta is None or meta.type not in DTYPES:
                 continue
-            extents = (_fields(extent) for extent in _fields(saved.get(2, [b""])[0]).get(1, []))
-            if name in result or any(2 in extent for extent in extents):
+            if name in result or any(extent.HasField("length") for extent in slices.data.slice.extent):
                 raise _NotOurs(f"the variable '{name}' is stored in slices")
-            result[name] = _values(_fields(saved.get(3, [b""])[0]), kind, shape, name, path)
+            result[name] = _values(slices.data.data, meta, path)
     if not result:
         raise _broken(prefix, "it holds no variables")
     return result
 
 
-def _values(proto: dict[int, list], kind: int, shape: tuple[int, ...], name: str, path: Path) -> NDArray:
-    """The array of a TensorProto; as in TensorFlow, its last value stands for all that are left out."""
-    dtype = np.dtype(_DTYPES[kind])
-    field, packed = _VALUE_FIELDS[kind]
-    if 4 in proto:
-        flat = np.frombuffer(proto[4][0], dtype.newbyteorder("<")).astype(dtype)
-    elif packed is not None:
-        parts = [np.frombuffer(one, packed) for one in proto.get(field, [])]
-        flat = np.concatenate(parts or [[]]).astype(dtype)
-    else:
-        numbers = []
-        for one in proto.get(field, []):
-            numbers += [one] if isinstance(one, int) else _varints(one)
-        flat = np.array([n - (1 << 64) if n >> 63 else n for n in numbers], np.int64).astype(dtype)
-    count = int(np.prod(shape, dtype=np.int64))
-    if len(flat) > count or (count and not len(flat)):
-        raise _broken(path, f"the variable '{name}' has {len(flat)} values, but its shape is {shape}")
-    if len(flat) < count:
-        flat = np.concatenate([flat, np.full(count - len(flat), flat[-1], dtype)])
-    return flat.reshape(shape)
+def _values(tensor: TensorProto, meta: SavedSliceMeta, path: Path) -> NDArray:
+    shape = shape_of(meta.shape)
+    try:
+        if np.prod(shape, dtype=np.int64) and tensor.ByteSize() == 0:
+            raise ValueError(f"no values for the shape {shape}")
+        return tensor_array(tensor, meta.type, shape)
+    except ValueError as error:
+        raise _broken(path, f"the variable '{meta.name}' has {error}") from None
 
 
 def _with_tensorflow(prefix: Path, reason: str) -> dict[str, NDArray]:
@@ -223,25 +189,9 @@ def _entries(path: Path) -> list[tuple[bytes, bytes]]:
             raise _broken(path, "it is too large")
         content = path.read_bytes()
     try:
-        entries = list(_table(content))
-        for _, value in entries:
-            _fields(value)
-    except (IndexError, struct.error, UnicodeDecodeError, ValueError) as error:
+        return list(_table(content))
+    except (IndexError, struct.error, ValueError) as error:
         raise _broken(path, str(error) or "cut short") from None
-    return entries
-
-
-def _shape(message: bytes) -> tuple[int, ...]:
-    """A TensorShapeProto."""
-    return tuple(_fields(dim).get(1, [0])[0] for dim in _fields(message).get(2, []))
-
-
-def _varints(content: bytes) -> list[int]:
-    numbers, place = [], 0
-    while place < len(content):
-        number, place = _varint(content, place)
-        numbers.append(number)
-    return numbers
 
 
 def _table(content: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -264,7 +214,7 @@ def _block(content: bytes, handle: bytes, place: int) -> Iterator[tuple[bytes, b
         raise ValueError("cut short")
     if trailer[0] != 0:
         raise _NotOurs(f"{'snappy ' if trailer[0] == 1 else ''}compression is used in it")
-    if _masked_crc(block + trailer[:1]) != struct.unpack("<I", trailer[1:])[0]:
+    if masked_crc32c(block + trailer[:1]) != struct.unpack("<I", trailer[1:])[0]:
         raise ValueError("the index's checksum is wrong")
     restarts = struct.unpack("<I", block[-4:])[0]
     end = size - 4 - 4 * restarts
@@ -279,34 +229,6 @@ def _block(content: bytes, handle: bytes, place: int) -> Iterator[tuple[bytes, b
         place += length
 
 
-def _fields(message: bytes) -> dict[int, list]:
-    """A protobuf message's fields: number -> values (int for varints and fixed32, bytes for the rest).
-
-    Raises:
-        IndexError, ValueError, struct.error: it is no message.
-    """
-    found: dict[int, list] = {}
-    place = 0
-    while place < len(message):
-        tag, place = _varint(message, place)
-        kind = tag & 7
-        if kind == 0:
-            value, place = _varint(message, place)
-        elif kind == 1:
-            value, place = message[place : place + 8], place + 8
-        elif kind == 5:
-            value, place = struct.unpack_from("<I", message, place)[0], place + 4
-        elif kind == 2:
-            length, place = _varint(message, place)
-            value, place = message[place : place + length], place + length
-            if len(value) != length:
-                raise ValueError("cut short")
-        else:
-            raise ValueError(f"wire type {kind}")
-        found.setdefault(tag >> 3, []).append(value)
-    return found
-
-
 def _varint(content: bytes, place: int) -> tuple[int, int]:
     value = shift = 0
     while True:
@@ -318,11 +240,6 @@ def _varint(content: bytes, place: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise ValueError("a number that does not end")
-
-
-def _masked_crc(content: bytes) -> int:
-    crc = google_crc32c.value(content)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _broken(path: Path, why: str) -> ModelError:

@@ -1,0 +1,256 @@
+"""From annotation files to samples: the stage that all formats but TFRecord share.
+
+A format's reader collects `Entry` objects, which hold what the annotation files say about each picture.
+`build` applies a split file, opens the pictures' headers, and makes the samples.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mirilla.data import images
+from mirilla.data.dataset import Dataset, EmptyDatasetError, parts_to_read
+from mirilla.data.sample import Sample
+from mirilla.data.split import read_split
+from mirilla.errors import DataError
+from mirilla.findings import Finding
+
+Advance = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an annotation file says about one picture, before the picture is opened.
+
+    Attributes:
+        boxes_xyxy: (N, 4) [xmin, ymin, xmax, ymax], in pixels unless `normalised`.
+        declared_px: (height, width) if the annotation has a size.
+        part: "train", "eval", "test" or None.
+        flags, weight, attributes: as in Sample; `flags` by name.
+    """
+
+    picture: Path
+    filename: str
+    boxes_xyxy: NDArray[np.float64]
+    labels: tuple[str, ...]
+    where: str
+    declared_px: tuple[int, int] | None = None
+    normalised: bool = False
+    part: str | None = None
+    flags: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
+    weight: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    attributes: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a reader found in the annotation files.
+
+    Attributes:
+        labels: class names in order; empty if the format has no list of its own.
+        split_folder: where split.csv is looked for; by default the source, or the folder of a source that is a file.
+    """
+
+    format: str
+    source: Path
+    entries: tuple[Entry, ...]
+    problems: tuple[Finding, ...] = ()
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    split_folder: Path | None = None
+
+
+def source_name(path: Path) -> str:
+    """The name of a data set that was read from this path."""
+    path = Path(os.path.abspath(path))
+    return (path.stem if path.suffix and not path.is_dir() else path.name) or "dataset"
+
+
+def read_text(path: Path) -> str:
+    """The text of an annotation file, a byte-order mark removed and bytes that are not UTF-8 replaced."""
+    return path.read_bytes().decode("utf-8-sig", "replace")
+
+
+def bad_annotation(where: str, what: str, remedy: str = "Correct the file.") -> Finding:
+    """The finding for a picture that is left out because its annotation cannot be read whole."""
+    return Finding("error", "bad-annotation", where, what, remedy)
+
+
+def build(
+    annotations: Annotations, split: str | None = None, advance: Advance | None = None, threads: int = 8
+) -> Dataset:
+    """Open every picture's header and make samples; a picture that cannot be opened becomes a problem.
+
+    Args:
+        split: read only this part, if the entries have parts.
+        advance: called with 1 after every picture.
+
+    Raises:
+        DataError: no picture can be used, the split file is wrong, or the split has no such part.
+    """
+    annotations = _with_split_file(annotations)
+    entries = annotations.entries
+    if split and any(entry.part for entry in entries):
+        read = parts_to_read([entry.part for entry in entries], split, annotations.source)
+        entries = tuple(entry for entry in entries if entry.part in read)
+    samples: dict[str, Sample] = {}
+    problems = list(annotations.problems)
+    parts: dict[str, str] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for entry, (sample, findings) in zip(entries, pool.map(_sample, entries), strict=True):
+            problems += findings
+            if advance is not None:
+                advance(1)
+            if sample is None:
+                continue
+            if sample.filename in samples:
+                problems.append(_listed_twice(entry, samples[sample.filename]))
+                continue
+            samples[sample.filename] = sample
+            if entry.part:
+                parts[sample.filename] = entry.part
+    if not samples:
+        raise EmptyDatasetError(annotations.source, problems)
+    labels = annotations.labels or tuple(sorted({label for s in samples.values() for label in s.labels}))
+    return Dataset(
+        source_name(annotations.source),
+        annotations.format,
+        tuple(samples.values()),
+        tuple(problems),
+        annotations.source,
+        labels,
+        annotations.notes,
+        parts,
+    )
+
+
+def _listed_twice(entry: Entry, first: Sample) -> Finding:
+    return Finding(
+        "error",
+        "listed-twice",
+        entry.where,
+        f"{entry.filename} is listed a second time (first at {first.where}); the second entry is left out.",
+        "Join the two entries, or remove one.",
+    )
+
+
+def _with_split_file(annotations: Annotations) -> Annotations:
+    """The entries with their parts from split.csv, if there is one."""
+    source = annotations.source
+    path = (annotations.split_folder or (source if source.is_dir() else source.parent)) / "split.csv"
+    if not path.is_file():
+        return annotations
+    parts = read_split(path)
+    used: set[str] = set()
+    entries: list[Entry] = []
+    problems = list(annotations.problems)
+    for entry in annotations.entries:
+        name = next((name for name in (entry.filename, entry.picture.name) if name in parts), None)
+        if name is None:
+            problems.append(
+                Finding(
+                    "warning",
+                    "not-in-split",
+                    entry.where,
+                    f"{entry.filename} is not listed in {path}, so it is neither in train nor in eval.",
+                    "Add a line for it.",
+                )
+            )
+            entries.append(replace(entry, part=None))
+        else:
+            used.add(name)
+            entries.append(replace(entry, part=parts[name]))
+    for name in parts:
+        if name not in used:
+            problems.append(
+                Finding(
+                    "warning",
+                    "split-without-picture",
+                    str(path),
+                    f"{name} is in the split file but not in the annotations.",
+                    "Remove the line, or add the annotation.",
+                )
+            )
+    return replace(annotations, entries=tuple(entries), problems=tuple(problems))
+
+
+def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
+    try:
+        header = images.header_of(entry.picture)
+    except (OSError, DataError) as error:
+        return None, [_unusable_picture(entry, error)]
+    boxes_xyxy, findings = _boxes_in_frame(entry, header)
+    height_px, width_px = header.upright_px
+    sample = Sample(
+        entry.picture,
+        entry.filename,
+        height_px,
+        width_px,
+        boxes_xyxy[:, [1, 0, 3, 2]],
+        entry.labels,
+        weight=entry.weight,
+        attributes=entry.attributes,
+        where=entry.where,
+        **entry.flags,
+    )
+    return sample, findings
+
+
+def _unusable_picture(entry: Entry, error: OSError | DataError) -> Finding:
+    if isinstance(error, DataError):
+        return Finding("error", "unreadable-picture", entry.where, error.what, error.remedy or "")
+    if isinstance(error, FileNotFoundError):
+        return Finding(
+            "error",
+            "missing-picture",
+            entry.where,
+            f"the picture {entry.picture} does not exist.",
+            "Add the picture, or remove its entry.",
+        )
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return Finding(
+        "error",
+        "unreadable-picture",
+        entry.where,
+        f"the picture {entry.picture} cannot be opened: {reason}.",
+        "Check the file's permissions.",
+    )
+
+
+def _boxes_in_frame(entry: Entry, header: images.Header) -> tuple[NDArray[np.float64], list[Finding]]:
+    """Boxes [xmin, ymin, xmax, ymax] normalised to the upright picture, and a finding if the annotation's size differs.
+
+    Boxes drawn on the picture as it is stored, before its EXIF rotation, are turned with it.
+    """
+    boxes = np.asarray(entry.boxes_xyxy, np.float64).reshape(-1, 4)
+    if entry.normalised:
+        return boxes, []
+    upright, declared = header.upright_px, entry.declared_px
+    if not declared or min(declared) <= 0 or declared == upright:
+        return _relative(boxes, upright), []
+    boxes = _relative(boxes, declared)
+    if declared == header.stored_px:
+        turned = images.to_upright(boxes[:, [1, 0, 3, 2]], header.orientation)[:, [1, 0, 3, 2]]
+        what = f"{entry.filename} has an EXIF rotation but was labelled without it; its boxes are turned."
+        return turned, [Finding("note", "turned-photo", entry.where, what)]
+    finding = Finding(
+        "warning",
+        "size-mismatch",
+        entry.where,
+        f"the annotation's size is {declared[1]}x{declared[0]} px, but the picture {entry.filename} has "
+        f"{upright[1]}x{upright[0]}; boxes are taken relative to the annotation's size.",
+        "If the photo was cropped after labelling, label it again.",
+    )
+    return boxes, [finding]
+
+
+def _relative(boxes_xyxy: NDArray[np.float64], size_px: tuple[int, int]) -> NDArray[np.float64]:
+    height, width = size_px
+    return boxes_xyxy / np.array([width, height, width, height], np.float64)

@@ -1,0 +1,242 @@
+"""Samples as tf.train.Example messages with the features of the Object Detection API.
+
+Features: image/{height,width,filename,source_id,encoded,format}, image/object/bbox/{xmin,xmax,ymin,ymax},
+image/object/class/{text,label}; and, only if a box of the picture has them,
+image/object/{difficult,group_of,is_crowd,weight} and Mirilla's own image/object/ignore. An ignored box also has
+weight 0, so that the API's training, which does not know that feature, learns nothing from it.
+
+A photo with EXIF rotation: its bytes are copied, and TensorFlow's decoders do not turn it. So height, width and boxes
+in the record are those of the stored picture, and TensorFlow finds boxes and pixels in agreement; Mirilla's own
+image/orientation marks such a record. Mirilla's reader turns the boxes back.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mirilla.data import images
+from mirilla.data.output import safe_name
+from mirilla.data.sample import FLAGS, Sample
+from mirilla.errors import DataError
+from mirilla.files import explaining
+from mirilla.findings import Finding
+from mirilla.labels import LabelMap
+from mirilla.protos import example
+
+T = TypeVar("T", bytes, int)
+Labels = LabelMap | Mapping[str, int] | Iterable[str]
+_COPIED_FORMATS = ("jpeg", "png")  # what the API's own scripts store; others are stored as PNG, without loss
+_CORNERS = ("ymin", "xmin", "ymax", "xmax")
+_WRONG_WRITER = "The program that wrote the record is wrong: write it again."
+
+
+def label_ids(labels: Labels) -> dict[str, int]:
+    """Class name -> id in the record, from a LabelMap, a mapping, or names (numbered from 1)."""
+    if isinstance(labels, Mapping):
+        return {str(name): int(number) for name, number in labels.items()}
+    if isinstance(labels, LabelMap):
+        ids = {item.name: item.id for item in labels}
+        return ids | {
+            item.display_name: item.id for item in labels if item.display_name and item.display_name not in ids
+        }
+    return {str(name): number for number, name in enumerate(labels, 1)}
+
+
+def to_example(sample: Sample, ids: Mapping[str, int]) -> bytes:
+    """The bytes of a sample's Example.
+
+    Raises:
+        DataError: the picture cannot be read, or a label is not in `ids`.
+    """
+    for label in sample.labels:
+        if label not in ids:
+            raise DataError(
+                f"{sample.where or sample.filename}: the label '{label}' is not in the label map "
+                f"({', '.join(ids) or 'it is empty'}).",
+                "Add it to the label map, or correct the label.",
+            )
+    with explaining(sample.filename):
+        encoded = sample.encoded()
+    header = images.header_of(encoded)
+    boxes, (height, width), orientation = sample.boxes_yxyx, header.stored_px, header.orientation
+    if header.format not in _COPIED_FORMATS:
+        encoded, (height, width), orientation = _as_png(encoded), header.upright_px, 1
+    if orientation != 1:
+        boxes = images.to_stored(boxes, orientation)
+    features: dict[str, Iterable[bytes] | Iterable[float] | Iterable[int]] = {
+        "image/height": [height],
+        "image/width": [width],
+        "image/filename": [sample.filename.encode()],
+        "image/source_id": [sample.filename.encode()],
+        "image/encoded": [encoded],
+        "image/format": [b"jpeg" if header.format == "jpeg" else b"png"],
+        "image/object/class/text": [label.encode() for label in sample.labels],
+        "image/object/class/label": [ids[label] for label in sample.labels],
+    }
+    features |= {f"image/object/bbox/{corner}": boxes[:, i].tolist() for i, corner in enumerate(_CORNERS)}
+    for flag in FLAGS:
+        if (values := getattr(sample, flag)).any():
+            features[f"image/object/{flag}"] = [int(value) for value in values]
+    weight = np.where(sample.ignore, 0.0, sample.weight)
+    if (weight != 1).any():
+        features["image/object/weight"] = weight.tolist()
+    if orientation != 1:
+        features["image/orientation"] = [orientation]
+    return example.encode(features)
+
+
+def _as_png(encoded: bytes) -> bytes:
+    png = io.BytesIO()
+    Image.fromarray(images.decode_rgb(encoded)).save(png, "PNG")
+    return png.getvalue()
+
+
+def from_example(
+    content: bytes,
+    where: str,
+    names: Mapping[int, str] | None = None,
+    findings: list[Finding] | None = None,
+) -> Sample:
+    """A sample from the bytes of an Example; image/object/class/text wins over class/label.
+
+    Args:
+        where: file and record number, for messages.
+        names: id -> class name, for records with numbers only.
+        findings: a list to which findings are added.
+
+    Raises:
+        DataError: not an Example, no picture in it, or lists of different lengths.
+    """
+    features = _Features(example.decode(content, where), where)
+    encoded = features.single("image/encoded", b"")
+    if not encoded:
+        raise DataError(
+            f"{where}: the record has no image/encoded, so no picture.",
+            "Check which program wrote the file: Mirilla reads the Object Detection API's features.",
+        )
+    try:
+        header = images.header_of(encoded)
+    except DataError as error:
+        raise DataError(f"{where}: {error.what}", error.remedy) from error
+    boxes, labels = _boxes(features), _labels(features, names or {})
+    if len(labels or boxes) != len(boxes):
+        raise DataError(f"{where}: {len(boxes)} boxes but {len(labels)} labels.", _WRONG_WRITER)
+    declared = features.single("image/height", 0), features.single("image/width", 0)
+    boxes, finding = _upright(boxes, declared, header, bool(features.all("image/orientation")), where)
+    if finding and findings is not None:
+        findings.append(finding)
+    ignore, difficult, group_of, is_crowd = (
+        features.per_box(f"image/object/{flag}", len(boxes)).astype(bool) for flag in FLAGS
+    )
+    weight = features.per_box("image/object/weight", len(boxes))
+    if len(weight) and len(ignore):
+        weight = np.where(ignore, 1.0, weight)
+    filename = features.single("image/filename", b"") or features.single("image/source_id", b"") or b"record"
+    return Sample(
+        encoded,
+        safe_name(filename.decode("utf-8", "replace"), header.format),
+        *header.upright_px,
+        boxes,
+        labels or ("object",) * len(boxes),
+        ignore,
+        difficult,
+        group_of,
+        is_crowd,
+        weight,
+        where=where,
+    )
+
+
+class _Features:
+    """The features of one record; errors name the record."""
+
+    def __init__(self, features: Mapping[str, example.Value], where: str):
+        self.features, self.where = features, where
+
+    def all(self, name: str) -> Sequence[bytes] | Sequence[float] | Sequence[int]:
+        """The values; empty if there are none."""
+        return self.features.get(name, [])
+
+    def single(self, name: str, default: T) -> T:
+        """The first value.
+
+        Raises:
+            DataError: it has another type than `default`.
+        """
+        value = next(iter(self.all(name)), default)
+        if not isinstance(value, type(default)):
+            kind, expected = type(value).__name__, type(default).__name__
+            raise DataError(f"{self.where}: {name} has the type {kind}, but must have the type {expected}.")
+        return value
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """The values of a feature of numbers.
+
+        Raises:
+            DataError: they are bytes.
+        """
+        values = self.all(name)
+        if values and isinstance(values[0], bytes):
+            raise DataError(f"{self.where}: {name} has bytes, but must have numbers.", _WRONG_WRITER)
+        return np.array(values, np.float64)
+
+    def per_box(self, name: str, count: int) -> NDArray[np.float64]:
+        """A number for each box; empty if the record does not have the feature.
+
+        Raises:
+            DataError: there are more or fewer values than boxes, or they are bytes.
+        """
+        values = self.numbers(name)
+        if len(values) and len(values) != count:
+            raise DataError(f"{self.where}: {name} has {len(values)} values for {count} boxes.", _WRONG_WRITER)
+        return values
+
+
+def _boxes(features: _Features) -> NDArray[np.float64]:
+    """(N, 4) [ymin, xmin, ymax, xmax] as the record has them."""
+    columns = [features.numbers(f"image/object/bbox/{corner}") for corner in _CORNERS]
+    if len({len(column) for column in columns}) > 1:
+        raise DataError(
+            f"{features.where}: the lists ymin, xmin, ymax, xmax have {[len(column) for column in columns]} values; "
+            "they must have the same length.",
+            _WRONG_WRITER,
+        )
+    return np.array(columns).T.reshape(-1, 4)
+
+
+def _labels(features: _Features, names: Mapping[int, str]) -> tuple[str, ...]:
+    """Class names from the text, or else from the numbers; empty if the record has neither."""
+    if texts := features.all("image/object/class/text"):
+        return tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in texts)
+    numbers = features.numbers("image/object/class/label").astype(int).tolist()
+    return tuple(names.get(number, str(number)) for number in numbers)
+
+
+def _upright(
+    boxes: NDArray[np.float64], declared_px: tuple[int, int], header: images.Header, ours: bool, where: str
+) -> tuple[NDArray[np.float64], Finding | None]:
+    """Boxes of the upright picture, and a finding if the record's (height, width) differs from the picture's.
+
+    A record of another program describes the stored picture, unless its size is that of the upright one.
+    """
+    square = header.stored_px == header.upright_px
+    if header.orientation != 1 and (ours or square or declared_px != header.upright_px):
+        boxes = images.to_upright(boxes, header.orientation)
+        if header.orientation >= 5:
+            declared_px = (declared_px[1], declared_px[0])
+    if declared_px in ((0, 0), header.upright_px):
+        return boxes, None
+    (height, width), (upright_height, upright_width) = declared_px, header.upright_px
+    return boxes, Finding(
+        "warning",
+        "size-mismatch",
+        where,
+        f"the record's size is {width}x{height} px, but its picture has {upright_width}x{upright_height}; boxes are "
+        "relative, so they are used unchanged.",
+    )

@@ -1,0 +1,110 @@
+"""Dataclass fields that are also options of the command line.
+
+    @dataclass(frozen=True)
+    class Options:
+        steps: int = option(100, "training steps", metavar="N", rule=AT_LEAST_1)
+
+A field holds everything about its option: default, help, flag, choices and the rule for its values. `cli.arguments`
+makes the command line from it, and `check` refuses other values, wherever they come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, TypeVar, cast
+
+from mirilla.errors import UsageError
+
+T = TypeVar("T")
+_KEY = "option"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The values that an option takes: `text` completes the sentence "It must ..."."""
+
+    text: str
+    holds: Callable[[Any], bool]
+    remedy: str | None = None
+
+
+AT_LEAST_1 = Rule("be at least 1", lambda value: value >= 1)
+MORE_THAN_0 = Rule("be more than 0", lambda value: value > 0)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of the command line.
+
+    Attributes:
+        help: what it sets, without the default: the help text appends that.
+        flag: "--size", or "" for a positional argument; None: the field's name with dashes.
+        metavar: stands for the value in the help text.
+        choices: the only values; a metavar keeps them out of the usage line.
+        rule: what its value must satisfy (None always passes).
+        group: options of one group exclude each other.
+    """
+
+    help: str
+    flag: str | None = None
+    metavar: str | None = None
+    choices: Sequence[str] | None = None
+    rule: Rule | None = None
+    group: str = ""
+
+
+def option(
+    default: T,
+    help: str,
+    *,
+    flag: str | None = None,
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+    rule: Rule | None = None,
+    group: str = "",
+) -> T:
+    """A field with a default."""
+    made = Option(help, flag, metavar, choices, rule, group)
+    return cast("T", field(default=default, metadata={_KEY: made}))
+
+
+def required(help: str, *, flag: str | None = None, metavar: str | None = None) -> Any:
+    """A field that must be given; with the flag "" it is a positional argument."""
+    return field(metadata={_KEY: Option(help, flag, metavar)})
+
+
+def same(other: type, name: str, **changes: Any) -> Any:
+    """The field `name` of another options class, with some of its parts (or its default) replaced."""
+    copied = field_named(other, name)
+    default = changes.pop("default", copied.default)
+    return field(default=default, metadata={_KEY: replace(option_of(copied), **changes)})
+
+
+def field_named(options: type, name: str) -> Field[Any]:
+    """A field of an options class."""
+    return next(item for item in fields(options) if item.name == name)
+
+
+def option_of(item: Field[Any]) -> Option:
+    """What a field declares; its flag is filled in."""
+    declared: Option = item.metadata[_KEY]
+    if declared.flag is None:
+        return replace(declared, flag="--" + item.name.replace("_", "-"))
+    return declared
+
+
+def check(options: Any) -> None:
+    """Hold every field of an options object against its rule and choices.
+
+    Raises:
+        UsageError: a value breaks one.
+    """
+    for item in fields(options):
+        declared, value = option_of(item), getattr(options, item.name)
+        if value is None:
+            continue
+        if declared.choices is not None and value not in declared.choices:
+            raise UsageError(f"Unknown {item.name} '{value}'. Choose from: {', '.join(declared.choices)}.")
+        if declared.rule is not None and not declared.rule.holds(value):
+            raise UsageError(f"{declared.flag} {value}: it must {declared.rule.text}.", declared.rule.remedy)
