@@ -10,10 +10,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from mirilla.batches.input import Batches, Objects  # noqa: E402
+
 from mirilla import config, shipped  # noqa: E402
 from mirilla.batches.batch import Batch  # noqa: E402
 from mirilla.batches.dataset import open_training_set  # noqa: E402
-from mirilla.batches.input import Batches, Objects  # noqa: E402
 from mirilla.config.to_spec import model_spec  # noqa: E402
 from mirilla.data.images import decode_rgb  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402

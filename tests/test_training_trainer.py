@@ -18,9 +18,10 @@ from PIL import Image, ImageDraw
 
 torch = pytest.importorskip("torch")
 
+from mirilla.batches.background_decoder import Filler  # noqa: E402
+
 from helpers_process import heed_ctrl_c  # noqa: E402
 from mirilla import config  # noqa: E402
-from mirilla.batches.background_decoder import Filler  # noqa: E402
 from mirilla.batches.pictures import SUMS  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
 from mirilla.data.tfrecord import read_tfrecords, write_tfrecords  # noqa: E402
