@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 import threading
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("numba")
 
-from mirilla.kernels.threads import Team, shares  # noqa: E402
+from mirilla.kernels.threads import ThreadPool, chunks  # noqa: E402
 from mirilla.model import fused  # noqa: E402
 from mirilla.model.conv import ConvBatchNormRelu6  # noqa: E402
+from mirilla.model.initializers import initialise  # noqa: E402
 from mirilla.model.layers import Layer  # noqa: E402
-from mirilla.model.network import SsdNetwork, initialise  # noqa: E402
+from mirilla.model.network import SsdNetwork  # noqa: E402
 from mirilla.model.spec import ModelSpec  # noqa: E402
 
 
@@ -62,7 +62,7 @@ def both(layers, x, gradient_of_input=False):
             for one in mine:
                 result = one(result)
         else:
-            result = fused.run(list(mine), value)
+            result = fused.run_together(list(mine), value)
         weights = torch.linspace(-1, 2, result.numel(), dtype=result.dtype).sin().reshape(result.shape)
         (result * weights).sum().backward()
         tensors = {"result": result.detach()}
@@ -131,10 +131,11 @@ def test_the_network_is_the_same(threads):
     initialise(network, torch.Generator().manual_seed(3))
     network.to(memory_format=torch.channels_last).train()
     other = copy.deepcopy(network)
-    other.fused = False
+    other.use_kernels = False
     x = picture(6, 3, 64, 96)
-    runs = [len(layers) for layers, _ in network._runs(x)]
-    assert runs == [23, 4, 1, 1, 1, 1, 1, 1]
+    groups = [len(group) for layers, _ in network._stages() for group in fused._groups(layers)]
+    assert groups == [23, 4, 1, 1, 1, 1, 1, 1]
+    assert fused.supports(x)
     for got, want in zip(network(x), other(x), strict=True):
         assert (got - want).norm() <= 1e-2 * want.norm()
     for (name, got), (_, want) in zip(network.named_buffers(), other.named_buffers(), strict=True):
@@ -157,7 +158,7 @@ def test_same_bits_every_time(threads):
 def test_no_number_stays_none():
     x = picture(2, 3, 16, 16)
     x[0, 0, 3, 3] = float("nan")
-    assert fused.run([layer("stem", 3, 16, 2, 16, 16)], x).isnan().any()
+    assert fused.run_together([layer("stem", 3, 16, 2, 16, 16)], x).isnan().any()
 
 
 @pytest.mark.parametrize("change", ["channels", "frozen", "kernel"])
@@ -166,21 +167,21 @@ def test_layers_without_a_kernel(change):
     one.frozen = change == "frozen"
     if change == "kernel":
         one.stride = 3
-    assert fused.kind_of(one) is None
+    assert fused.kernel_class(one) is None
 
 
-def test_shares_cover_the_batch():
+def test_chunks_cover_the_batch():
     for count in (1, 2, 5, 24):
         for size in (1, 2, 3):
-            parts = shares(count, size)
+            parts = chunks(count, size)
             assert [i for low, high in parts for i in range(low, high)] == list(range(count))
-    assert len(shares(24, 1)) == 1  # the order of the values, as TensorFlow sums them
+    assert len(chunks(24, 1)) == 1  # the order of the values, as TensorFlow sums them
 
 
-def test_team_shares_work_and_errors():
-    team = Team(3)
+def test_thread_pool_shares_work_and_errors():
+    pool = ThreadPool(3)
     done: list[tuple[int, str]] = []
-    team.run(lambda i: done.append((i, threading.current_thread().name)), 20)
+    pool.run(lambda i: done.append((i, threading.current_thread().name)), 20)
     assert sorted(i for i, _ in done) == list(range(20))
 
     def fail(i):
@@ -188,8 +189,8 @@ def test_team_shares_work_and_errors():
             raise ValueError("seven")
 
     with pytest.raises(ValueError, match="seven"):
-        team.run(fail, 20)
-    team.run(lambda i: done.append((i, "")), 4)  # it still works
+        pool.run(fail, 20)
+    pool.run(lambda i: done.append((i, "")), 4)  # it still works
     assert len(done) == 24
 
 
@@ -197,15 +198,24 @@ def test_kernels_take_pytorchs_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with fused.taking_threads():
-            assert (fused._threads, torch.get_num_threads()) == (2, 1)
-        assert (fused._threads, torch.get_num_threads()) == (None, 2)
-        with fused.taking_threads(False):
-            assert (fused._threads, torch.get_num_threads()) == (None, 2)
+        with fused.threads_for_kernels():
+            assert (fused._kernel_threads, torch.get_num_threads()) == (2, 1)
+        assert (fused._kernel_threads, torch.get_num_threads()) == (None, 2)
+        with fused.threads_for_kernels(False):
+            assert (fused._kernel_threads, torch.get_num_threads()) == (None, 2)
     finally:
         torch.set_num_threads(before)
 
 
-def test_inference_does_not_use_it():
-    network = SsdNetwork(ModelSpec(height_px=64, width_px=64)).eval()
-    assert np.all([len(layers) == 1 for layers, _ in network._runs(picture(1, 3, 64, 64))])
+def test_inference_does_not_use_it(monkeypatch):
+    def run(layers, x):
+        raise AssertionError
+
+    monkeypatch.setattr(fused, "run", run)
+    network = SsdNetwork(ModelSpec(height_px=64, width_px=64))
+    x = picture(2, 3, 64, 64)
+    with pytest.raises(AssertionError):
+        network.train()(x)
+    with torch.no_grad():
+        network(x)
+    network.eval()(x)

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from helpers_distributed import small_pipeline, torchrun  # noqa: E402
 from mirilla import config  # noqa: E402
 from mirilla.errors import UsageError  # noqa: E402
-from mirilla.model.sync_batch_norm import batch_norm  # noqa: E402
+from mirilla.model.sync_batch_norm import sync_batch_norm  # noqa: E402
 from mirilla.training import log  # noqa: E402
 from mirilla.training.distributed import Group  # noqa: E402
 from mirilla.weights import checkpoint  # noqa: E402
@@ -32,7 +32,7 @@ from mirilla.config.to_spec import model_spec
 from mirilla.training import distributed
 from mirilla.batches.dataset import open_training_set
 from mirilla.batches.input import Batches
-from mirilla.training.learner import Trainer
+from mirilla.training.learner import Learner
 from mirilla.training.plan import training_plan
 
 torch.set_num_threads(1)
@@ -40,23 +40,23 @@ pipeline = config.load(Path("pipeline.config"))
 spec = model_spec(pipeline)
 plan = training_plan(pipeline, spec)
 data = open_training_set(pipeline, spec, Path("cache"))
-with distributed.joined("cpu") as group:
+with distributed.process_group("cpu") as group:
     batches = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0,
-                      part=group.part(plan.batch_size))
+                      part=group.shard(plan.batch_size))
     result = {}
     for dtype in (torch.float32, torch.float64):
         torch.set_default_dtype(dtype)
-        trainer = Trainer(spec, plan, torch.device("cpu"), group)
-        trainer.network.synchronise_batch_norm(group.sum_)  # alone, too
-        input = trainer.input
-        trainer.input = lambda arrays: input(arrays).to(dtype)
+        learner = Learner(spec, plan, torch.device("cpu"), group)
+        learner.network.use_sync_batch_norm(group.all_reduce_)  # alone, too
+        input = learner.input
+        learner.input = lambda arrays: input(arrays).to(dtype)
         losses = []
         for step in range(1 if dtype == torch.float32 else 4):
-            found = trainer.step(batches.batch(step))
+            found = learner.step(batches.batch(step))
             losses.append([float(found.localization), float(found.classification), float(found.positives)])
         result[str(dtype)] = losses
-    if group.leads:
-        torch.save(result | {"weights": trainer.parameters.weights, "buffers": list(trainer.network.buffers())},
+    if group.is_main:
+        torch.save(result | {"weights": learner.parameters.weights, "buffers": list(learner.network.buffers())},
                    sys.argv[1])
 """
 
@@ -98,7 +98,7 @@ def test_a_killed_process_and_a_new_start(tmp_path):
     os.kill(_workers(process.pid)[-1], signal.SIGKILL)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
-    assert re.search(r"going on from model\.ckpt-\d+", output), output
+    assert re.search(r"resuming from model\.ckpt-\d+", output), output
     assert output.count("training embedded_ssd_mobilenet_v1") == 2  # one speaks, before and after
     assert output.count("made run/model.ckpt-40") == 1
     assert "shared by 2 processes" in output
@@ -127,10 +127,10 @@ def test_all_stop_together_and_leave_a_checkpoint(tmp_path):
 
 
 def test_parts_of_a_batch():
-    parts = [Group(rank, 3).part(8) for rank in range(3)]
+    parts = [Group(rank, 3).shard(8) for rank in range(3)]
     assert [i for part in parts for i in range(8)[part]] == list(range(8))
     with pytest.raises(UsageError, match="too few for 3 processes"):
-        Group(0, 3).part(2)
+        Group(0, 3).shard(2)
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0])
@@ -144,7 +144,7 @@ def test_batch_norm_alone_is_torchs(offset):
         x, gamma, beta = (t.to(torch.float32 if mine else torch.float64).clone().requires_grad_() for t in drawn)
         mean, variance = torch.zeros(4, dtype=x.dtype), torch.ones(4, dtype=x.dtype)
         if mine:
-            y = batch_norm(x, mean, variance, gamma, beta, 0.1, 1e-3, lambda part: part)
+            y = sync_batch_norm(x, mean, variance, gamma, beta, 0.1, 1e-3, lambda part: part)
         else:
             y = torch.nn.functional.batch_norm(x, mean, variance, gamma, beta, True, 0.1, 1e-3)
         (y.sin() * weight).sum().backward()

@@ -13,8 +13,9 @@ torch = pytest.importorskip("torch")
 from mirilla import config  # noqa: E402
 from mirilla.config.to_spec import model_spec  # noqa: E402
 from mirilla.errors import ConfigError  # noqa: E402
+from mirilla.model.initializers import initialise  # noqa: E402
 from mirilla.model.layers import architecture  # noqa: E402
-from mirilla.model.network import SsdNetwork, initialise  # noqa: E402
+from mirilla.model.network import SsdNetwork  # noqa: E402
 from mirilla.training.losses import (  # noqa: E402
     Batch,
     ClassificationLoss,

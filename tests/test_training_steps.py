@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mirilla.model.anchors import anchors_yxyx  # noqa: E402
-from mirilla.model.network import SsdNetwork, from_tensorflow, initialise  # noqa: E402
+from mirilla.model.initializers import initialise  # noqa: E402
+from mirilla.model.network import SsdNetwork, from_tensorflow  # noqa: E402
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec  # noqa: E402
 from mirilla.training import losses, schedules  # noqa: E402
 from mirilla.training.optimizer import FlatParameters, RmsProp, TrainState  # noqa: E402

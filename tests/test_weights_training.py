@@ -20,7 +20,8 @@ from mirilla.detect.detector import Detector  # noqa: E402
 from mirilla.job import training  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
 from mirilla.model.layers import architecture  # noqa: E402
-from mirilla.training.trainer import Trainer, train  # noqa: E402
+from mirilla.training.learner import Learner  # noqa: E402
+from mirilla.training.trainer import train  # noqa: E402
 from mirilla.weights import checkpoint  # noqa: E402
 from mirilla.weights.checkpoint import AVERAGE  # noqa: E402
 
@@ -54,7 +55,7 @@ def old_checkpoint(pipeline, folder, step=870894):
 
 
 def started_from(pipeline, tmp_path, monkeypatch):
-    """The variables before the first step, and the trainer."""
+    """The variables before the first step, and the learner."""
     seen = {}
 
     def step(self, arrays):
@@ -63,8 +64,8 @@ def started_from(pipeline, tmp_path, monkeypatch):
             seen.update({name: np.array(value) for name, value in state.items()})  # copies: training goes on
         return original(self, arrays)
 
-    original = Trainer.step
-    monkeypatch.setattr(Trainer, "step", step)
+    original = Learner.step
+    monkeypatch.setattr(Learner, "step", step)
     train(pipeline, tmp_path / "run")
     return seen
 
@@ -114,7 +115,7 @@ def test_only_where_there_is_no_checkpoint_yet(pipeline, tmp_path, capsys):
     train(pipeline, tmp_path / "run", num_steps=1)
     pipeline.train_config.fine_tune_checkpoint = str(tmp_path / "is_gone_by_now")
     train(pipeline, tmp_path / "run", num_steps=2)
-    assert "going on from model.ckpt-1" in capsys.readouterr().out
+    assert "resuming from model.ckpt-1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,10 @@ from mirilla.config.rules import PRECISIONS
 from mirilla.config.to_spec import model_spec
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.training.learner import Trainer
+from mirilla.training.device import set_precision
+from mirilla.training.learner import Learner
 from mirilla.training.plan import training_plan
-from mirilla.training.step import DeviceSteps, set_precision, static_objective
+from mirilla.training.step import DeviceSteps, static_objective
 
 BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 
@@ -118,11 +119,11 @@ def measure(args: argparse.Namespace, batch: int, precision: str) -> None:
             upload(data.pictures, device, levels, bytes_free(device)), upload_objects(data.objects, device), host
         )
     for captured in (False, True) if device.type == "cuda" else (False,):
-        trainer = Trainer(spec, plan, device, precision=precision)
-        static = static_objective(plan.objective, len(trainer.anchors))
+        learner = Learner(spec, plan, device, precision=precision)
+        static = static_objective(plan.objective, len(learner.anchors))
         assert static is not None
-        trainer.plan = replace(plan, objective=static)
-        runner = DeviceSteps(trainer, made, captured)
+        learner.plan = replace(plan, objective=static)
+        runner = DeviceSteps(learner, made, captured)
         for _ in range(min(10, args.steps)):
             losses = runner.step()
         wait(device)

@@ -22,7 +22,7 @@ from mirilla.job import recipe
 from mirilla.job.options import RECIPES
 from mirilla.model import fused
 from mirilla.training.allocator import SETTINGS, keep_freed_memory
-from mirilla.training.learner import Trainer
+from mirilla.training.learner import Learner
 from mirilla.training.plan import training_plan
 
 STEPS = 10_000  # of the run that the measured steps are the beginning of
@@ -61,15 +61,15 @@ def main() -> None:
         recipe=plan.input_recipe,
         total_steps=STEPS,
     )
-    trainer = Trainer(spec, plan, torch.device("cpu"))
-    trainer.network.fused = args.layers == "fused"
-    with fused.taking_threads(trainer.network.fused):
+    learner = Learner(spec, plan, torch.device("cpu"))
+    learner.network.use_kernels = args.layers == "fused"
+    with fused.threads_for_kernels(learner.network.use_kernels):
         if args.growth:
-            grow(trainer, batches, args.growth)
+            grow(learner, batches, args.growth)
             return
         ready = [batches.batch(i) for i in range(4)]
         for arrays in ready[:2]:
-            trainer.step(arrays)
+            learner.step(arrays)
         print(json.dumps({"ready": True}), flush=True)
         for line in sys.stdin:
             what, _, count = line.rpartition(" ")
@@ -77,24 +77,24 @@ def main() -> None:
             before = usage()
             if what == "step alone":
                 for i in range(steps):
-                    trainer.step(ready[i % len(ready)])
+                    learner.step(ready[i % len(ready)])
             else:
-                for arrays in batches.stream(trainer.state.step, trainer.state.step + steps):
-                    trainer.step(arrays)
+                for arrays in batches.stream(learner.state.step, learner.state.step + steps):
+                    learner.step(arrays)
             print(json.dumps(answer(before, steps * args.batch)), flush=True)
 
 
-def grow(trainer: Trainer, batches: Batches, steps: int) -> None:
+def grow(learner: Learner, batches: Batches, steps: int) -> None:
     """Train, and print the process's memory every 500 steps."""
     started = time.perf_counter()
     print("step,RSS MiB,anonymous MiB,mapped files MiB,seconds", flush=True)
     for arrays in batches.stream(0, steps):
-        trainer.step(arrays)
-        if trainer.state.step % 500 == 0 or trainer.state.step in (1, 100):
+        learner.step(arrays)
+        if learner.state.step % 500 == 0 or learner.state.step in (1, 100):
             status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
             sizes = [int(status[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon", "RssFile")]
             print(
-                f"{trainer.state.step},{','.join(f'{s:.1f}' for s in sizes)},{time.perf_counter() - started:.0f}",
+                f"{learner.state.step},{','.join(f'{s:.1f}' for s in sizes)},{time.perf_counter() - started:.0f}",
                 flush=True,
             )
 

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         config_path=args.pipeline_config,
         precision=args.precision,
     )
-    if not result.leads:
+    if not result.is_main:
         return 0
     if result.seconds:
         console.echo(f"made {result.checkpoint} ({result.images_per_s:.0f} images/s)")

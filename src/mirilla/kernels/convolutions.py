@@ -1,13 +1,14 @@
-"""Training's kernels for the CPU, compiled by Numba: MobileNet's convolutions with batch norm and ReLU6 inside.
+"""Training's CPU kernels, compiled by Numba: MobileNet's convolutions fused with batch norm and ReLU6.
 
-Maps are float32 channels-last (B, H, W, C), or (N, C) where places do not matter; C is a multiple of 16. A map is
-kept as the convolution left it, z; what the next layer sees is h = relu6(scale * z + shift), computed where it is read
-and never stored. Likewise backward: `g` is the gradient of h where ReLU6 lets it through, and the gradient of z,
-scale * g + slope * (z - mean) + constant, is computed where it is read.
+Feature maps are float32, channels-last: (B, H, W, C), or (N, C) where the position does not matter. C is a multiple
+of 16. A layer's output is stored as the convolution's raw result z. The next layer reads h = relu6(scale * z + shift),
+which is computed while reading and never stored. The backward pass does the same: `g` is the gradient of h where ReLU6
+passes it, and the gradient of z, scale * g + slope * (z - mean) + constant, is computed while reading.
 
-Every kernel works on one share of the batch, from `low` to `high`, without Python's lock; sums go to arrays of the
-share's own. Convolutions and batch norm's sums run in the order of the values, in float32, as TensorFlow's and
-PyTorch's do, to the last bit: the network magnifies what differs, so a better sum is a different network.
+Every kernel works on images `low` to `high` of the batch and releases the GIL. It adds its sums to arrays that no other
+thread writes. Convolutions and batch-norm sums run in the order of the values, in float32, as TensorFlow's and
+PyTorch's do, and match those to the last bit. Do not replace them by more accurate sums: the network amplifies
+differences, so other rounding errors give another network.
 """
 
 from __future__ import annotations
@@ -15,16 +16,31 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from mirilla.kernels.simd import LANES, add, fma, load, mul, relu6, relu6_gate, spread, store, sub, zeros
+from mirilla.kernels.simd import (
+    LANES,
+    add,
+    broadcast,
+    fma,
+    inner_products,
+    load,
+    load_3x3,
+    mul,
+    relu6,
+    relu6_gate,
+    store,
+    sub,
+    zeros,
+)
 
-BLOCK = 64  # pixels of a 1x1 convolution at a time: their channels stay in the first cache
+BLOCK = 64  # pixels of a 1x1 convolution at a time, a multiple of 8: their channels fit the L1 cache
 
 kernel = njit(nogil=True, cache=True, error_model="numpy")
+inlined = njit(inline="always", error_model="numpy")
 
 
 @kernel
 def _activate(z, at, scale, shift, count, channels, out, to):
-    """h of `count` pixels from z[at:] to out[to:]."""
+    """h of `count` pixels: z[at:] -> out[to:]."""
     for c in range(0, channels, LANES):
         a, b = load(scale, c), load(shift, c)
         for p in range(count):
@@ -33,7 +49,7 @@ def _activate(z, at, scale, shift, count, channels, out, to):
 
 @kernel
 def _differentiate(g, z, at, coefficients, count, channels, out, to):
-    """The gradient of z of `count` pixels to out[to:]; coefficients: (4, C) scale, slope, mean, constant."""
+    """The gradient of z of `count` pixels -> out[to:]. coefficients (4, C): scale, slope, mean, constant."""
     for c in range(0, channels, LANES):
         a, slope = load(coefficients, c), load(coefficients, channels + c)
         mean, constant = load(coefficients, 2 * channels + c), load(coefficients, 3 * channels + c)
@@ -50,16 +66,24 @@ def _clear(rows, at):
             rows[at, i, c] = 0
 
 
+@inlined
+def _add_to(totals, at, step, vectors):
+    """Add vectors to totals[at:], totals[at + step:], ..."""
+    for vector in vectors:
+        store(totals, at, add(load(totals, at), vector))
+        at += step
+
+
 @kernel
 def activate(z, scale, shift, low, high, out):
-    """(N, C) -> h in out (N, C)."""
+    """z (N, C) -> h in out (N, C)."""
     channels = z.shape[1]
     _activate(z, low * channels, scale, shift, high - low, channels, out, low * channels)
 
 
 @kernel
 def squares(z, mean, low, high, sums):
-    """Adds the squared distances from the mean to sums (C,)."""
+    """Add the squared deviations from the mean to sums (C,)."""
     channels = z.shape[1]
     for start in range(low, high, BLOCK):
         stop = min(start + BLOCK, high)
@@ -73,7 +97,7 @@ def squares(z, mean, low, high, sums):
 
 @kernel
 def gate(gradient, z, scale, shift, mean, low, high, g, sums):
-    """gradient of h (N, C) -> g (N, C); sums (2, C) gets the sums of g and of g * (z - mean)."""
+    """The gradient of h (N, C) -> g (N, C). Adds the sums of g and of g * (z - mean) to sums (2, C)."""
     channels = z.shape[1]
     for start in range(low, high, BLOCK):
         stop = min(start + BLOCK, high)
@@ -92,7 +116,7 @@ def gate(gradient, z, scale, shift, mean, low, high, g, sums):
 
 @kernel
 def pointwise(z_in, scale, shift, weights, low, high, z, sums):
-    """1x1 convolution, weights (C_in, C_out): z_in (N, C_in) -> z (N, C_out); sums (C_out,) gets those of z."""
+    """1x1 convolution, weights (C_in, C_out): z_in (N, C_in) -> z (N, C_out). Adds the sums of z to sums (C_out,)."""
     inner, outer = weights.shape
     h = np.empty((BLOCK, inner), np.float32)
     for start in range(low, high, BLOCK):
@@ -100,33 +124,20 @@ def pointwise(z_in, scale, shift, weights, low, high, z, sums):
         _activate(z_in, start * inner, scale, shift, count, inner, h, 0)
         for c in range(0, outer, LANES):
             total = load(sums, c)
-            p = 0
-            while p + 8 <= count:
-                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zeros()
-                at = p * inner
-                for k in range(inner):
-                    w = load(weights, k * outer + c)
-                    s0 = fma(spread(h, at + k), w, s0)
-                    s1 = fma(spread(h, at + inner + k), w, s1)
-                    s2 = fma(spread(h, at + 2 * inner + k), w, s2)
-                    s3 = fma(spread(h, at + 3 * inner + k), w, s3)
-                    s4 = fma(spread(h, at + 4 * inner + k), w, s4)
-                    s5 = fma(spread(h, at + 5 * inner + k), w, s5)
-                    s6 = fma(spread(h, at + 6 * inner + k), w, s6)
-                    s7 = fma(spread(h, at + 7 * inner + k), w, s7)
+            for p in range(0, count, 8):
+                results = inner_products(h, p * inner, 1, inner, weights, c, outer, inner)
                 i = (start + p) * outer + c
-                for s in (s0, s1, s2, s3, s4, s5, s6, s7):
-                    store(z, i, s)
-                    total = add(total, s)
-                    i += outer
-                p += 8
-            while p < count:
-                s0 = zeros()
-                for k in range(inner):
-                    s0 = fma(spread(h, p * inner + k), load(weights, k * outer + c), s0)
-                store(z, (start + p) * outer + c, s0)
-                total = add(total, s0)
-                p += 1
+                if p + 8 <= count:
+                    for s in results:
+                        store(z, i, s)
+                        total = add(total, s)
+                        i += outer
+                else:
+                    for k, s in enumerate(results):
+                        if p + k < count:
+                            store(z, i, s)
+                            total = add(total, s)
+                            i += outer
             store(sums, c, total)
 
 
@@ -134,8 +145,9 @@ def pointwise(z_in, scale, shift, weights, low, high, z, sums):
 def pointwise_backward(g, z, coefficients, z_in, scale, shift, mean, transposed, low, high, g_in, sums, gradient):
     """g of the output (N, C_out) -> g_in of the input (N, C_in).
 
-    transposed: the weights (C_out, C_in). sums (2, C_in) gets the sums of g_in and of g_in * (z_in - mean), gradient
-    (C_in, C_out) that of the weights.
+    transposed: the weights as (C_out, C_in).
+    Adds the sums of g_in and of g_in * (z_in - mean) to sums (2, C_in), the weights' gradient to gradient
+    (C_in, C_out).
     """
     outer, inner = transposed.shape
     h = np.empty((BLOCK, inner), np.float32)
@@ -147,58 +159,22 @@ def pointwise_backward(g, z, coefficients, z_in, scale, shift, mean, transposed,
         for c in range(0, inner, LANES):
             a, b, m = load(scale, c), load(shift, c), load(mean, c)
             first, second = load(sums, c), load(sums, inner + c)
-            p = 0
-            while p + 8 <= count:
-                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zeros()
-                at = p * outer
-                for k in range(outer):
-                    w = load(transposed, k * inner + c)
-                    s0 = fma(spread(d, at + k), w, s0)
-                    s1 = fma(spread(d, at + outer + k), w, s1)
-                    s2 = fma(spread(d, at + 2 * outer + k), w, s2)
-                    s3 = fma(spread(d, at + 3 * outer + k), w, s3)
-                    s4 = fma(spread(d, at + 4 * outer + k), w, s4)
-                    s5 = fma(spread(d, at + 5 * outer + k), w, s5)
-                    s6 = fma(spread(d, at + 6 * outer + k), w, s6)
-                    s7 = fma(spread(d, at + 7 * outer + k), w, s7)
-                i = (start + p) * inner + c
-                for s in (s0, s1, s2, s3, s4, s5, s6, s7):
-                    value = load(z_in, i)
-                    passed = relu6_gate(fma(value, a, b), s)
-                    store(g_in, i, passed)
-                    first, second = add(first, passed), fma(passed, sub(value, m), second)
-                    i += inner
-                p += 8
-            while p < count:
-                s0 = zeros()
-                for k in range(outer):
-                    s0 = fma(spread(d, p * outer + k), load(transposed, k * inner + c), s0)
-                i = (start + p) * inner + c
-                value = load(z_in, i)
-                passed = relu6_gate(fma(value, a, b), s0)
-                store(g_in, i, passed)
-                first, second = add(first, passed), fma(passed, sub(value, m), second)
-                p += 1
+            for p in range(0, count, 8):
+                results = inner_products(d, p * outer, 1, outer, transposed, c, inner, outer)
+                i, end = (start + p) * inner + c, (start + count) * inner
+                for s in results:
+                    if i < end:
+                        value = load(z_in, i)
+                        passed = relu6_gate(fma(value, a, b), s)
+                        store(g_in, i, passed)
+                        first, second = add(first, passed), fma(passed, sub(value, m), second)
+                        i += inner
             store(sums, c, first)
             store(sums, inner + c, second)
         for k in range(0, inner, 8):
             for c in range(0, outer, LANES):
-                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zeros()
-                for p in range(count):
-                    v = load(d, p * outer + c)
-                    at = p * inner + k
-                    s0 = fma(spread(h, at), v, s0)
-                    s1 = fma(spread(h, at + 1), v, s1)
-                    s2 = fma(spread(h, at + 2), v, s2)
-                    s3 = fma(spread(h, at + 3), v, s3)
-                    s4 = fma(spread(h, at + 4), v, s4)
-                    s5 = fma(spread(h, at + 5), v, s5)
-                    s6 = fma(spread(h, at + 6), v, s6)
-                    s7 = fma(spread(h, at + 7), v, s7)
-                i = k * outer + c
-                for s in (s0, s1, s2, s3, s4, s5, s6, s7):
-                    store(gradient, i, add(load(gradient, i), s))
-                    i += outer
+                changes = inner_products(h, k, inner, 1, d, c, outer, count)
+                _add_to(gradient, k * outer + c, outer, changes)
 
 
 @kernel
@@ -212,10 +188,10 @@ def depthwise(z_in, scale, shift, weights, stride, top, left, low, high, z, sums
     step = stride * channels
     count = min(width, span - left)
     for n in range(low, high):
-        following = 0  # the next row to fill, counted with the padding
+        next_row = 0  # the next row to fill, counted with the padding
         for y in range(out_height):
-            while following <= y * stride + 2:
-                at, row = following % 3, following - top
+            while next_row <= y * stride + 2:
+                at, row = next_row % 3, next_row - top
                 if 0 <= row < height:
                     _activate(
                         z_in,
@@ -229,13 +205,10 @@ def depthwise(z_in, scale, shift, weights, stride, top, left, low, high, z, sums
                     )
                 else:
                     _clear(rows, at)
-                following += 1
+                next_row += 1
             r0, r1, r2 = y * stride % 3 * line, (y * stride + 1) % 3 * line, (y * stride + 2) % 3 * line
             for c in range(0, channels, LANES):
-                w0, w1, w2 = load(weights, c), load(weights, channels + c), load(weights, 2 * channels + c)
-                w3, w4 = load(weights, 3 * channels + c), load(weights, 4 * channels + c)
-                w5, w6 = load(weights, 5 * channels + c), load(weights, 6 * channels + c)
-                w7, w8 = load(weights, 7 * channels + c), load(weights, 8 * channels + c)
+                w0, w1, w2, w3, w4, w5, w6, w7, w8 = load_3x3(weights, c, channels)
                 total = load(sums, c)
                 out = (n * out_height + y) * out_width * channels + c
                 i, j, k = r0 + c, r1 + c, r2 + c
@@ -268,15 +241,15 @@ def depthwise_backward(
     rows = np.zeros((3, width + 2, channels), np.float32)  # three rows of the gradient of z in turns
     line = (width + 2) * channels
     for n in range(low, high):
-        following = -1
+        next_row = -1
         for y in range(height):
-            while following <= y + 1:
-                at = (following + 3) % 3
-                if 0 <= following < height:
+            while next_row <= y + 1:
+                at = (next_row + 3) % 3
+                if 0 <= next_row < height:
                     _differentiate(
                         g,
                         z,
-                        (n * height + following) * width * channels,
+                        (n * height + next_row) * width * channels,
                         coefficients,
                         width,
                         channels,
@@ -285,15 +258,12 @@ def depthwise_backward(
                     )
                 else:
                     _clear(rows, at)
-                following += 1
+                next_row += 1
             # the pixel above in z met this one with the kernel's bottom row
             r0, r1, r2 = (y + 2) % 3 * line, y % 3 * line, (y + 1) % 3 * line
             for c in range(0, channels, LANES):
                 a, b, m = load(scale, c), load(shift, c), load(mean, c)
-                w0, w1, w2 = load(weights, c), load(weights, channels + c), load(weights, 2 * channels + c)
-                w3, w4 = load(weights, 3 * channels + c), load(weights, 4 * channels + c)
-                w5, w6 = load(weights, 5 * channels + c), load(weights, 6 * channels + c)
-                w7, w8 = load(weights, 7 * channels + c), load(weights, 8 * channels + c)
+                w0, w1, w2, w3, w4, w5, w6, w7, w8 = load_3x3(weights, c, channels)
                 v0 = v1 = v2 = v3 = v4 = v5 = v6 = v7 = v8 = zeros()
                 first, second = load(sums, c), load(sums, channels + c)
                 at = (n * height + y) * width * channels + c
@@ -318,10 +288,7 @@ def depthwise_backward(
                     i, j, k = i + channels, j + channels, k + channels
                 store(sums, c, first)
                 store(sums, channels + c, second)
-                at = c
-                for v in (v0, v1, v2, v3, v4, v5, v6, v7, v8):
-                    store(gradient, at, add(load(gradient, at), v))
-                    at += channels
+                _add_to(gradient, c, channels, (v0, v1, v2, v3, v4, v5, v6, v7, v8))
 
 
 @kernel
@@ -339,22 +306,22 @@ def depthwise_backward_2(
     rows = np.zeros((3, out_width + 2, channels), np.float32)  # two rows of the gradient of z in turns; one of zeros
     one = channels
     for n in range(low, high):
-        following = 0
+        next_row = 0
         for y in range(height):
             upper = (y + top) // 2
             even = (y + top) % 2 == 0
-            while following <= min(upper, out_height - 1):
+            while next_row <= min(upper, out_height - 1):
                 _differentiate(
                     g,
                     z,
-                    (n * out_height + following) * out_width * channels,
+                    (n * out_height + next_row) * out_width * channels,
                     coefficients,
                     out_width,
                     channels,
                     rows,
-                    following % 2 * line + channels,
+                    next_row % 2 * line + channels,
                 )
-                following += 1
+                next_row += 1
             near = upper % 2 * line if upper < out_height else 2 * line
             far = (upper + 1) % 2 * line if even and upper > 0 else 2 * line
             tap, other = (0, 6 * channels) if even else (3 * channels, 3 * channels)
@@ -389,112 +356,89 @@ def depthwise_backward_2(
                     at += channels
                 store(sums, c, first)
                 store(sums, channels + c, second)
-                at = tap + c
-                for v in (v0, v1, v2):
-                    store(gradient, at, add(load(gradient, at), v))
-                    at += channels
-                at = other + c
-                for v in (u0, u1, u2):
-                    store(gradient, at, add(load(gradient, at), v))
-                    at += channels
+                _add_to(gradient, tap + c, channels, (v0, v1, v2))
+                _add_to(gradient, other + c, channels, (u0, u1, u2))
 
 
 @kernel
-def _fill_image_rows(x, n, following, last, top, left, rows):
-    """Rows of a picture, (3, span, 3) in turns, up to `last`, counted with the padding."""
+def _fill_image_rows(x, n, next_row, last, top, left, span, rows):
+    """Copy rows `next_row` to `last` of an image to the ring buffer rows (3, >= span, 3), padding included.
+
+    Returns the row to continue with.
+    """
     _, height, width, _ = x.shape
-    count = min(width, rows.shape[1] - left)
-    while following <= last:
-        row, at = following - top, following % 3
+    count = min(width, span - left)
+    while next_row <= last:
+        row, at = next_row - top, next_row % 3
         if 0 <= row < height:
             for i in range(count):
                 for k in range(3):
                     rows[at, left + i, k] = x[n, row, i, k]
         else:
             _clear(rows, at)
-        following += 1
-    return following
+        next_row += 1
+    return next_row
 
 
 @kernel
 def stem(x, weights, stride, top, left, low, high, z, sums):
-    """3x3 convolution of pictures (B, H, W, 3), weights (27, C), SAME padding -> z (B, H', W', C), sums (C,)."""
+    """3x3 convolution of images, weights (27, C), SAME padding: x (B, H, W, 3) -> z (B, H', W', C), sums (C,)."""
     _, out_height, out_width, channels = z.shape
     span = (out_width - 1) * stride + 3
-    rows = np.zeros((3, span, 3), np.float32)
-    line, step = span * 3, stride * 3
+    rows = np.zeros((3, span + 3 * stride, 3), np.float32)  # the last four pixels may read beyond the padding
+    line, step = rows.shape[1] * 3, stride * 3
     for n in range(low, high):
-        following = 0
+        next_row = 0
         for y in range(out_height):
-            following = _fill_image_rows(x, n, following, y * stride + 2, top, left, rows)
+            next_row = _fill_image_rows(x, n, next_row, y * stride + 2, top, left, span, rows)
             for c in range(0, channels, LANES):
                 total = load(sums, c)
                 out = (n * out_height + y) * out_width * channels + c
-                x_out = 0
-                while x_out < out_width:
-                    # four pixels at a time share the weights' loads; at the end of a row the last is done again
-                    i0 = x_out * step
-                    i1, i2 = min(x_out + 1, out_width - 1) * step, min(x_out + 2, out_width - 1) * step
-                    i3 = min(x_out + 3, out_width - 1) * step
+                for x_out in range(0, out_width, 4):  # eight sums and their window would not fit AVX2's registers
                     s0 = s1 = s2 = s3 = zeros()
                     for r in range(3):
-                        start = (y * stride + r) % 3 * line
+                        at = (y * stride + r) % 3 * line + x_out * step
                         for k in range(9):
                             w = load(weights, (r * 9 + k) * channels + c)
-                            s0, s1 = fma(spread(rows, start + i0 + k), w, s0), fma(spread(rows, start + i1 + k), w, s1)
-                            s2, s3 = fma(spread(rows, start + i2 + k), w, s2), fma(spread(rows, start + i3 + k), w, s3)
-                    store(z, out, s0)
-                    total = add(total, s0)
-                    if x_out + 1 < out_width:
-                        store(z, out + channels, s1)
-                        total = add(total, s1)
-                    if x_out + 2 < out_width:
-                        store(z, out + 2 * channels, s2)
-                        total = add(total, s2)
-                    if x_out + 3 < out_width:
-                        store(z, out + 3 * channels, s3)
-                        total = add(total, s3)
-                    out += 4 * channels
-                    x_out += 4
+                            i = at + k
+                            s0 = fma(broadcast(rows, i), w, s0)
+                            s1 = fma(broadcast(rows, i + step), w, s1)
+                            s2 = fma(broadcast(rows, i + 2 * step), w, s2)
+                            s3 = fma(broadcast(rows, i + 3 * step), w, s3)
+                    for k, s in enumerate((s0, s1, s2, s3)):
+                        if x_out + k < out_width:
+                            store(z, out, s)
+                            total = add(total, s)
+                            out += channels
                 store(sums, c, total)
 
 
 @kernel
 def stem_backward(g, z, coefficients, x, stride, top, left, low, high, gradient):
-    """gradient (27, C) gets that of the weights; pictures need none."""
+    """Adds the weights' gradient to gradient (27, C); images need no gradient."""
     _, out_height, out_width, channels = z.shape
     span = (out_width - 1) * stride + 3
     rows = np.zeros((3, span, 3), np.float32)
-    line = span * 3
+    line, step = span * 3, stride * 3
     d = np.empty((out_width, channels), np.float32)
     for n in range(low, high):
-        following = 0
+        next_row = 0
         for y in range(out_height):
-            following = _fill_image_rows(x, n, following, y * stride + 2, top, left, rows)
+            next_row = _fill_image_rows(x, n, next_row, y * stride + 2, top, left, span, rows)
             _differentiate(g, z, (n * out_height + y) * out_width * channels, coefficients, out_width, channels, d, 0)
             for r in range(3):
-                start = (y * stride + r) % 3 * line
+                at = (y * stride + r) % 3 * line
                 for c in range(0, channels, LANES):
                     v0 = v1 = v2 = v3 = v4 = v5 = v6 = v7 = v8 = zeros()
                     for x_out in range(out_width):
-                        v = load(d, x_out * channels + c)
-                        at = start + x_out * stride * 3
-                        v0, v1, v2 = (
-                            fma(spread(rows, at), v, v0),
-                            fma(spread(rows, at + 1), v, v1),
-                            fma(spread(rows, at + 2), v, v2),
-                        )
-                        v3, v4, v5 = (
-                            fma(spread(rows, at + 3), v, v3),
-                            fma(spread(rows, at + 4), v, v4),
-                            fma(spread(rows, at + 5), v, v5),
-                        )
-                        v6, v7, v8 = (
-                            fma(spread(rows, at + 6), v, v6),
-                            fma(spread(rows, at + 7), v, v7),
-                            fma(spread(rows, at + 8), v, v8),
-                        )
-                    i = r * 9 * channels + c
-                    for s in (v0, v1, v2, v3, v4, v5, v6, v7, v8):
-                        store(gradient, i, add(load(gradient, i), s))
-                        i += channels
+                        v, i = load(d, x_out * channels + c), at + x_out * step
+                        v0 = fma(broadcast(rows, i), v, v0)
+                        v1 = fma(broadcast(rows, i + 1), v, v1)
+                        v2 = fma(broadcast(rows, i + 2), v, v2)
+                        v3 = fma(broadcast(rows, i + 3), v, v3)
+                        v4 = fma(broadcast(rows, i + 4), v, v4)
+                        v5 = fma(broadcast(rows, i + 5), v, v5)
+                        v6 = fma(broadcast(rows, i + 6), v, v6)
+                        v7 = fma(broadcast(rows, i + 7), v, v7)
+                        v8 = fma(broadcast(rows, i + 8), v, v8)
+                    _add_to(gradient, r * 9 * channels + c, channels, (v0, v1, v2, v3, v4, v5, v6, v7, v8))

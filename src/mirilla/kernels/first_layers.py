@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
-from mirilla.kernels.simd import LANES, add, fma, load, relu6, spread, store, zeros
+from mirilla.kernels.simd import LANES, add, broadcast, fma, load, relu6, store, zeros
 
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 _ONE, _TWO, _THREE = (types.Array(types.float32, n, "C") for n in (1, 2, 3))
@@ -31,14 +31,14 @@ def _eight(source, at, step, plane, channels, weights, bias, c, count, out, to):
             for dx in range(3):
                 w = load(weights, ((k * 3 + dy) * 3 + dx) * outer + c)
                 i = at + k * plane + dy * step + dx
-                s0 = fma(spread(source, i), w, s0)
-                s1 = fma(spread(source, i + 2), w, s1)
-                s2 = fma(spread(source, i + 4), w, s2)
-                s3 = fma(spread(source, i + 6), w, s3)
-                s4 = fma(spread(source, i + 8), w, s4)
-                s5 = fma(spread(source, i + 10), w, s5)
-                s6 = fma(spread(source, i + 12), w, s6)
-                s7 = fma(spread(source, i + 14), w, s7)
+                s0 = fma(broadcast(source, i), w, s0)
+                s1 = fma(broadcast(source, i + 2), w, s1)
+                s2 = fma(broadcast(source, i + 4), w, s2)
+                s3 = fma(broadcast(source, i + 6), w, s3)
+                s4 = fma(broadcast(source, i + 8), w, s4)
+                s5 = fma(broadcast(source, i + 10), w, s5)
+                s6 = fma(broadcast(source, i + 12), w, s6)
+                s7 = fma(broadcast(source, i + 14), w, s7)
         t0, t1, t2, t3 = add(t0, s0), add(t1, s1), add(t2, s2), add(t3, s3)
         t4, t5, t6, t7 = add(t4, s4), add(t5, s5), add(t6, s6), add(t7, s7)
     offset = load(bias, c)
@@ -108,14 +108,14 @@ def _pointwise_row(pixels, weights, bias, count, out, at):
             for k in range(inner):
                 w = load(weights, k * outer + c)
                 i = p * inner + k
-                s0 = fma(spread(pixels, i), w, s0)
-                s1 = fma(spread(pixels, i + inner), w, s1)
-                s2 = fma(spread(pixels, i + 2 * inner), w, s2)
-                s3 = fma(spread(pixels, i + 3 * inner), w, s3)
-                s4 = fma(spread(pixels, i + 4 * inner), w, s4)
-                s5 = fma(spread(pixels, i + 5 * inner), w, s5)
-                s6 = fma(spread(pixels, i + 6 * inner), w, s6)
-                s7 = fma(spread(pixels, i + 7 * inner), w, s7)
+                s0 = fma(broadcast(pixels, i), w, s0)
+                s1 = fma(broadcast(pixels, i + inner), w, s1)
+                s2 = fma(broadcast(pixels, i + 2 * inner), w, s2)
+                s3 = fma(broadcast(pixels, i + 3 * inner), w, s3)
+                s4 = fma(broadcast(pixels, i + 4 * inner), w, s4)
+                s5 = fma(broadcast(pixels, i + 5 * inner), w, s5)
+                s6 = fma(broadcast(pixels, i + 6 * inner), w, s6)
+                s7 = fma(broadcast(pixels, i + 7 * inner), w, s7)
             to = at + p * outer + c
             left_over = count - p
             for n, s in enumerate((s0, s1, s2, s3, s4, s5, s6, s7)):

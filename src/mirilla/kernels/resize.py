@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, types
 
-from mirilla.kernels.simd import LANES, add, channel, load, mul, pixels, prefetch, spread, store, sub
+from mirilla.kernels.simd import LANES, add, broadcast, gather_pixels, load, mul, pixel_channel, prefetch, store, sub
 
 AHEAD = 8  # rows of the photo to fetch beforehand: a photo is larger than the cache
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
@@ -33,9 +33,9 @@ def _along_row(photo, row, left, right, across, padded, out):
         padded[i] = photo[row, i]
     columns = across.size
     for x in range(0, columns, LANES):
-        first, second, share = pixels(padded, left, x), pixels(padded, right, x), load(across, x)
+        first, second, share = gather_pixels(padded, left, x), gather_pixels(padded, right, x), load(across, x)
         for c in range(3):
-            store(out, c * columns + x, _between(channel(first, c), channel(second, c), share))
+            store(out, c * columns + x, _between(pixel_channel(first, c), pixel_channel(second, c), share))
 
 
 @njit(
@@ -62,7 +62,7 @@ def write(photo, top, bottom, down, left, right, across, normal, out):
     rows = np.empty((2, 3, columns), np.float32)
     tail = np.empty(LANES, np.float32)
     plane, line = out.strides[0] // 4, out.strides[1] // 4
-    scale, offset = spread(normal, 0), spread(normal, 1)
+    scale, offset = broadcast(normal, 0), broadcast(normal, 1)
     upper, below = 0, -1  # which of `rows` lies above; the photo's row that the other one holds
     for y in range(top.size):
         if top[y] == below:
@@ -71,7 +71,7 @@ def write(photo, top, bottom, down, left, right, across, normal, out):
             _along_row(photo, top[y], lefts, rights, shares, padded, rows[upper])
         below = bottom[y]
         _along_row(photo, below, lefts, rights, shares, padded, rows[1 - upper])
-        first, second, share = rows[upper], rows[1 - upper], spread(down, y)
+        first, second, share = rows[upper], rows[1 - upper], broadcast(down, y)
         for c in range(3):
             for x in range(0, columns, LANES):
                 i = c * columns + x

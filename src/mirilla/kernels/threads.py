@@ -1,70 +1,72 @@
-"""Threads that share out the batch: each takes pictures, runs a compiled kernel on them without Python's lock.
+"""A thread pool that runs compiled kernels on chunks of a batch; the kernels release the GIL.
 
-PyTorch's own threads share out single operations, most of which are too small for it, and wait for each other by
-spinning, which takes the cores from the thread that makes the batches.
+PyTorch's own thread pool splits single operations, most of which are too small for that, and its threads wait for each
+other by spinning, which takes the cores from the thread that makes the batches.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from queue import SimpleQueue
 
-SHARES_PER_THREAD = 2  # so that a thread which something else holds up leaves work to the others
+CHUNKS_PER_THREAD = 2  # so that the other threads can take work from one that is held up
+
+Task = Callable[[int], object]
 
 
-def shares(count: int, threads: int) -> list[tuple[int, int]]:
-    """[low, high) parts of `count` pictures; they depend on the number of threads alone, and so do all sums."""
-    parts = 1 if threads == 1 else min(count, threads * SHARES_PER_THREAD)
-    return [(i * count // parts, (i + 1) * count // parts) for i in range(parts)]
+def chunks(count: int, threads: int) -> list[tuple[int, int]]:
+    """[low, high) ranges of `count` images. They, and so the order of sums, depend only on the number of threads."""
+    number = 1 if threads == 1 else min(count, threads * CHUNKS_PER_THREAD)
+    return [(i * count // number, (i + 1) * count // number) for i in range(number)]
 
 
-class Team:
-    """`threads` threads, the caller among them."""
+class ThreadPool:
+    """`threads` threads, the caller's included."""
 
     def __init__(self, threads: int):
         self.threads = threads
-        self._work: SimpleQueue = SimpleQueue()
-        self._done: SimpleQueue = SimpleQueue()
+        self._work: SimpleQueue[tuple[Task, Iterator[int]]] = SimpleQueue()
+        self._done: SimpleQueue[BaseException | None] = SimpleQueue()
         for i in range(threads - 1):
             threading.Thread(target=self._serve, name=f"kernels-{i + 1}", daemon=True).start()
 
-    def run(self, task: Callable[[int], object], count: int) -> None:
-        """task(0) ... task(count - 1), in any order; the first error of one is raised when all have ended."""
+    def run(self, task: Task, count: int) -> None:
+        """Call task(0) to task(count - 1), in any order. When all have ended, raise the first error, if any."""
         if self.threads == 1 or count == 1:
             for i in range(count):
                 task(i)
             return
-        left = iter(range(count))  # next() of it is atomic
+        indices = iter(range(count))  # shared by the threads: next() is atomic
         helpers = min(self.threads, count) - 1
         for _ in range(helpers):
-            self._work.put((task, left))
-        errors = [_drain(task, left), *(self._done.get() for _ in range(helpers))]
+            self._work.put((task, indices))
+        errors = [_run_all(task, indices), *(self._done.get() for _ in range(helpers))]
         for error in errors:
             if error is not None:
                 raise error
 
     def _serve(self) -> None:
         while True:
-            self._done.put(_drain(*self._work.get()))
+            self._done.put(_run_all(*self._work.get()))
 
 
-def _drain(task, left) -> BaseException | None:
+def _run_all(task: Task, indices: Iterator[int]) -> BaseException | None:
     try:
-        for i in left:
+        for i in indices:
             task(i)
-    except BaseException as error:  # handed to the caller, which raises it
+    except BaseException as error:  # returned to the caller, which raises it
         return error
     return None
 
 
-def team(threads: int) -> Team:
-    """The team of this size; a forked process gets its own, for threads do not survive a fork."""
-    return _team(threads, os.getpid())
+def thread_pool(threads: int) -> ThreadPool:
+    """The pool of this size. A forked process gets its own, because threads do not survive a fork."""
+    return _thread_pool(threads, os.getpid())
 
 
 @lru_cache(maxsize=4)
-def _team(threads: int, process: int) -> Team:
-    return Team(threads)
+def _thread_pool(threads: int, process: int) -> ThreadPool:
+    return ThreadPool(threads)

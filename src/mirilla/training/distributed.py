@@ -1,7 +1,7 @@
-"""Several processes that train one network together, as torchrun starts them.
+"""Several processes that train one network together, started by torchrun.
 
-Each makes its part of every batch; sums over all parts (of the batch norm, the losses' normaliser, the gradient) are
-what a single process would have found, so the losses are, too. The first process, the leader, alone writes and speaks.
+Each makes its shard of every batch. Batch-norm statistics, the losses' normaliser and the gradient are summed over all
+processes, so the losses are those of a single process. Only rank 0, the main process, writes files and prints.
 """
 
 from __future__ import annotations
@@ -17,60 +17,63 @@ from torch import Tensor
 
 from mirilla.errors import TrainingError, UsageError
 
-TIMEOUT = datetime.timedelta(hours=2)  # the others wait while the leader reads the records
-TURNS = 3  # the leader, the first process of each other machine, the rest
+TIMEOUT = datetime.timedelta(hours=2)  # the other processes wait while the main process reads the records
+TURNS = 3  # of `Group.main_process_first`
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes, from one's point of view; alone, everything here does nothing."""
+    """The processes, as seen by one of them. With a single process no method communicates."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         return self.rank == 0
 
-    def sum_(self, tensor: Tensor) -> Tensor:
-        """The tensor, replaced by the sum of everybody's."""
+    def all_reduce_(self, tensor: Tensor) -> Tensor:
+        """Replace the tensor by its sum over all processes, and return it."""
         if self.size > 1:
-            with _together():
+            with _explaining_failures():
                 torch.distributed.all_reduce(tensor)
         return tensor
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether it is true for anybody."""
+        """Whether the flag is true in any process."""
         if self.size == 1:
             return flag
-        return bool(self.sum_(torch.tensor(float(flag), device=device)) > 0)
+        return bool(self.all_reduce_(torch.tensor(float(flag), device=device)) > 0)
 
-    def copy_leaders_(self, tensors: Iterable[Tensor]) -> None:
-        """Every tensor, replaced by the leader's."""
+    def broadcast_(self, tensors: Iterable[Tensor]) -> None:
+        """Replace every tensor by the main process's."""
         if self.size > 1:
-            with _together():
+            with _explaining_failures():
                 for tensor in tensors:
                     torch.distributed.broadcast(tensor, 0)
 
-    def wait(self) -> None:
-        """Until everybody is here."""
+    def barrier(self) -> None:
+        """Wait until all processes are here."""
         if self.size > 1:
-            with _together():
+            with _explaining_failures():
                 torch.distributed.barrier()
 
     @contextmanager
-    def in_turn(self) -> Iterator[None]:
-        """What the leader does first, so that the others find its files, or end with it where it fails."""
-        turn = 0 if self.leads else 1 if self.local_rank == 0 else 2
+    def main_process_first(self) -> Iterator[None]:
+        """Run the block in turns: the main process, the first process of each other machine, the rest.
+
+        The later ones find the files that the earlier ones have written. If an earlier one fails, all end.
+        """
+        turn = 0 if self.is_main else 1 if self.local_rank == 0 else 2
         for _ in range(turn):
-            self.wait()
+            self.barrier()
         yield
         for _ in range(TURNS - 1 - turn):
-            self.wait()
+            self.barrier()
 
-    def part(self, batch_size: int) -> slice:
-        """The places of a batch that are this process's.
+    def shard(self, batch_size: int) -> slice:
+        """The examples of a batch that this process makes.
 
         Raises:
             UsageError: there are more processes than examples.
@@ -83,25 +86,25 @@ class Group:
         return slice(batch_size * self.rank // self.size, batch_size * (self.rank + 1) // self.size)
 
 
-ALONE = Group()
+SINGLE_PROCESS = Group()
 
 
 @contextmanager
-def joined(device_name: str) -> Iterator[Group]:
-    """The group that torchrun's variables in the environment speak of; without them, this process alone.
+def process_group(device_name: str) -> Iterator[Group]:
+    """The group that torchrun's environment variables describe; without them a single process.
 
     Args:
-        device_name: what this process trains on: 'cpu' makes the processes talk through gloo, others through NCCL.
+        device_name: the device of this process. CUDA devices communicate through NCCL, others through Gloo.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or "RANK" not in os.environ:
-        yield ALONE
+        yield SINGLE_PROCESS
         return
     group = Group(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
     cuda = device_name.startswith("cuda")
     if cuda:
         torch.cuda.set_device(torch.device(device_name))
-    with _together():
+    with _explaining_failures():
         torch.distributed.init_process_group(
             "nccl" if cuda else "gloo", timeout=TIMEOUT, store=_store(size), rank=group.rank, world_size=size
         )
@@ -111,20 +114,23 @@ def joined(device_name: str) -> Iterator[Group]:
         torch.distributed.destroy_process_group()
 
 
-def _store(size: int) -> torch.distributed.Store:
-    """Where the processes find each other, under keys of this start's own.
+def _store(size: int):
+    """The key-value store through which the processes connect, with a key prefix for every restart.
 
-    torchrun keeps one store over all starts, and torch's own way to it finds the addresses of those who have ended.
+    torchrun keeps one store over all restarts. Without the prefix a restarted process would find the addresses of
+    processes that have ended.
     """
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
     agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = torch.distributed.TCPStore(host, port, size, not agents and os.environ["RANK"] == "0", timeout=TIMEOUT)
-    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return torch.distributed.PrefixStore(f"mirilla/{start}/{size}", store)
+    store = TCPStore(host, port, size, not agents and os.environ["RANK"] == "0", timeout=TIMEOUT)
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"mirilla/{restart}/{size}", store)
 
 
-def own_device(name: str) -> str:
-    """The device of this process: of several on a machine, each takes a GPU of its own."""
+def device_of_rank(name: str) -> str:
+    """The name of this process's device: if several processes share a machine, each takes its own GPU."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         return name
     if name in ("", "auto"):
@@ -133,12 +139,13 @@ def own_device(name: str) -> str:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _explaining_failures() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0].encode("ascii", "ignore").decode()
         raise TrainingError(
             f"Another process of this training does not answer ({reason}).",
-            "Its own message says why. 'torchrun --max-restarts N' starts all of them again, from the last checkpoint.",
+            "See its own message for the reason. 'torchrun --max-restarts N' restarts all of them from the last "
+            "checkpoint.",
         ) from error

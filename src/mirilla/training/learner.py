@@ -11,9 +11,10 @@ import torch
 from mirilla.batches.batch import Batch
 from mirilla.batches.input import Arrays, Batches
 from mirilla.model.anchors import anchors_yxyx
-from mirilla.model.network import SsdNetwork, from_tensorflow, initialise, to_tensorflow
+from mirilla.model.initializers import initialise
+from mirilla.model.network import SsdNetwork, from_tensorflow, to_tensorflow
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
-from mirilla.training.distributed import ALONE, Group
+from mirilla.training.distributed import SINGLE_PROCESS, Group
 from mirilla.training.losses import Losses, objective, targets_of
 from mirilla.training.matching import Targets
 from mirilla.training.optimizer import FlatParameters, TrainState
@@ -23,7 +24,7 @@ from mirilla.training.simota import assign_dynamically, cells_of
 from mirilla.weights.checkpoint import AVERAGE, Checkpoint
 
 
-class Trainer:
+class Learner:
     """A network with its optimiser on a device; `step` makes one update.
 
     Args:
@@ -33,7 +34,12 @@ class Trainer:
     """
 
     def __init__(
-        self, spec: ModelSpec, plan: Plan, device: torch.device, group: Group = ALONE, precision: str = "float32"
+        self,
+        spec: ModelSpec,
+        plan: Plan,
+        device: torch.device,
+        group: Group = SINGLE_PROCESS,
+        precision: str = "float32",
     ):
         self.spec, self.plan, self.device, self.group, self.precision = spec, plan, device, group, precision
         self.network = SsdNetwork(spec)
@@ -48,7 +54,7 @@ class Trainer:
         self.network.freeze_batch_norm(plan.freeze_base_batch_norm, plan.freeze_extra_batch_norm)
         self.network.set_dropout(plan.dropout)
         if group.size > 1:
-            self.network.synchronise_batch_norm(group.sum_)
+            self.network.use_sync_batch_norm(group.all_reduce_)
         self.network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         anchors = anchors_yxyx(spec.anchors, self.network.table.feature_map_shapes, spec.height_px, spec.width_px)
         self.anchors = torch.from_numpy(anchors).to(device)
@@ -78,10 +84,10 @@ class Trainer:
             codes, logits = self.network(x)
         codes, logits = codes.float(), logits.float()
         targets = self._targets(batch, codes, logits)
-        losses, _ = objective(codes, logits, targets, self.anchors, spec, self.group.sum_)
+        losses, _ = objective(codes, logits, targets, self.anchors, spec, self.group.all_reduce_)
         losses.total.backward()
         losses = self._of_all(losses)
-        self.group.sum_(self.parameters.gradient)
+        self.group.all_reduce_(self.parameters.gradient)
         self.parameters.add_regularization_gradient()
         self.parameters.scale_gradient()
         self.parameters.clip_gradient(self.plan.clip_norm)
@@ -92,14 +98,14 @@ class Trainer:
         if self.group.size == 1:
             return losses
         parts = torch.stack([losses.localization, losses.classification, losses.positives.float()])
-        localization, classification, positives = self.group.sum_(parts).unbind()
+        localization, classification, positives = self.group.all_reduce_(parts).unbind()
         return Losses(localization + classification, localization, classification, positives)
 
-    def copy_leaders(self) -> None:
+    def broadcast_from_main(self) -> None:
         """Take on the weights, state and step of the group's leader."""
         step = torch.tensor(self.state.step, device=self.device)
         vectors = [self.parameters.weights, *self.state.vectors().values()]
-        self.group.copy_leaders_([*vectors, *self.network.buffers(), step])
+        self.group.broadcast_([*vectors, *self.network.buffers(), step])
         self.state.step = int(step)
 
     def input(self, arrays: Arrays) -> torch.Tensor:

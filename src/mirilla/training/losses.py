@@ -160,13 +160,13 @@ def objective(
     targets: Targets,
     anchors_yxyx: Tensor,
     spec: ObjectiveSpec,
-    add_up: Callable[[Tensor], Tensor] = lambda part: part,
+    all_reduce: Callable[[Tensor], Tensor] = lambda part: part,
 ) -> tuple[Losses, AnchorwiseLosses]:
     """Losses of a batch.
 
     Args:
         codes: (B, A, 4). logits: (B, A, num_classes + 1).
-        add_up: a sum over this part of a batch -> the sum over all of it, where several processes share one.
+        all_reduce: a sum over this part of a batch -> the sum over all of it, where several processes share one.
     """
     if spec.localization.of_boxes:
         predicted = decode(codes, anchors_yxyx, spec.box_coder)
@@ -191,7 +191,7 @@ def objective(
         selected = selected & sample(targets, spec.sampled_positive_share)
     normaliser = codes.new_ones(())
     if spec.normalize_by_matches:
-        normaliser = add_up(targets.box_weights.sum()).clamp(min=1.0)
+        normaliser = all_reduce(targets.box_weights.sum()).clamp(min=1.0)
     box_normaliser = normaliser * 4 if spec.normalize_localization_by_code_size else normaliser
     box_loss = (localization * kept).sum() * (spec.localization_weight / box_normaliser)
     class_loss = (classification * kept).sum() * (spec.classification_weight / normaliser)

@@ -10,8 +10,8 @@ from mirilla.batches.augment import Augmentation, augmentations
 from mirilla.batches.mosaic import InputRecipe, input_recipe
 from mirilla.config import Pipeline
 from mirilla.errors import ConfigError
+from mirilla.model.initializers import Initializer
 from mirilla.model.layers import Architecture, architecture
-from mirilla.model.network import Initializer
 from mirilla.model.spec import ModelSpec
 from mirilla.training import schedules
 from mirilla.training.distillation import DistillationSpec

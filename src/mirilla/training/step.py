@@ -22,8 +22,9 @@ from mirilla.batches.input import Batches
 from mirilla.batches.pictures import PictureCache
 from mirilla.errors import MirillaError
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
+from mirilla.training.device import set_precision
 from mirilla.training.distributed import Group
-from mirilla.training.learner import Trainer
+from mirilla.training.learner import Learner
 from mirilla.training.losses import Losses, ObjectiveSpec
 from mirilla.training.mining import can_be_static
 
@@ -31,7 +32,7 @@ WARM_UP = 3  # steps before the capture, which let libraries choose and make wha
 
 
 class StepRunner(Protocol):
-    """Makes a training's steps one after the other, from where its trainer stands."""
+    """Makes a training's steps one after the other, from where its learner stands."""
 
     def step(self) -> Losses:
         """One update. The losses are overwritten by the next step's."""
@@ -43,14 +44,14 @@ class StepRunner(Protocol):
 class HostSteps:
     """Steps on batches that the host makes, while the pictures that they need later are decoded."""
 
-    def __init__(self, trainer: Trainer, batches: Batches, pictures: PictureCache, last: int | None):
-        self._trainer = trainer
-        self._filler = Filler(pictures, trainer.group.rank, trainer.group.size)
-        self._stream = batches.stream(trainer.state.step, last)
+    def __init__(self, learner: Learner, batches: Batches, pictures: PictureCache, last: int | None):
+        self._learner = learner
+        self._filler = Filler(pictures, learner.group.rank, learner.group.size)
+        self._stream = batches.stream(learner.state.step, last)
 
     def step(self) -> Losses:
         self._filler.check()
-        losses = self._trainer.step(next(self._stream))
+        losses = self._learner.step(next(self._stream))
         self._filler.start()  # not before: the first step compiles kernels
         return losses
 
@@ -66,10 +67,10 @@ class DeviceSteps:
         captured: whether to replay them as one graph; CUDA only, and only with `static_objective`.
     """
 
-    def __init__(self, trainer: Trainer, batches: DeviceBatches, captured: bool):
-        self._trainer, self._batches, self._captured = trainer, batches, captured
-        device = trainer.device
-        self._step = torch.tensor(trainer.state.step, device=device)
+    def __init__(self, learner: Learner, batches: DeviceBatches, captured: bool):
+        self._learner, self._batches, self._captured = learner, batches, captured
+        device = learner.device
+        self._step = torch.tensor(learner.state.step, device=device)
         self._first = torch.zeros_like(self._step)  # step that the table starts at
         self._factors = torch.zeros(AHEAD, 2, device=device)
         self._range = range(0)
@@ -77,11 +78,11 @@ class DeviceSteps:
         self._stream = torch.cuda.Stream(device) if captured else None
 
     def step(self) -> Losses:
-        trainer = self._trainer
-        self._prepare(trainer.state.step)
-        trainer.seed_draws()
+        learner = self._learner
+        self._prepare(learner.state.step)
+        learner.seed_draws()
         losses = self._replayed() if self._captured else self.update()
-        trainer.state.step += 1
+        learner.state.step += 1
         return losses
 
     def close(self) -> None:
@@ -91,8 +92,8 @@ class DeviceSteps:
         """The step itself, without anything of the host's."""
         rate, share = self._factors.index_select(0, (self._step - self._first).view(1))[0].unbind()
         pixels, objects = self._batches.batch(self._step)
-        losses = self._trainer.learn(pixels.mul_(INPUT_SCALE).add_(INPUT_OFFSET), objects)
-        self._trainer.state.update(rate, share)
+        losses = self._learner.learn(pixels.mul_(INPUT_SCALE).add_(INPUT_OFFSET), objects)
+        self._learner.state.update(rate, share)
         self._step.add_(1)
         return losses
 
@@ -100,7 +101,7 @@ class DeviceSteps:
         self._batches.prepare(step)
         if step in self._range:
             return
-        plan, state = self._trainer.plan, self._trainer.state
+        plan, state = self._learner.plan, self._learner.state
         self._range = range(step, step + AHEAD)
         self._factors.copy_(torch.tensor([state.factors(plan.schedule(s), s) for s in self._range]))
         self._first.fill_(step)
@@ -108,7 +109,7 @@ class DeviceSteps:
     def _replayed(self) -> Losses:
         if self._warmed < WARM_UP:
             self._warmed += 1
-            current = torch.cuda.current_stream(self._trainer.device)
+            current = torch.cuda.current_stream(self._learner.device)
             self._stream.wait_stream(current)  # type: ignore[union-attr]
             with torch.cuda.stream(self._stream):
                 losses = self.update()
@@ -139,7 +140,7 @@ def static_objective(spec: ObjectiveSpec, anchors: int) -> ObjectiveSpec | None:
 
 
 def step_runner(
-    trainer: Trainer, batches: Batches, data: TrainingSet, last: int | None, on_device: bool | None
+    learner: Learner, batches: Batches, data: TrainingSet, last: int | None, on_device: bool | None
 ) -> StepRunner:
     """The fastest way to make the steps.
 
@@ -147,31 +148,31 @@ def step_runner(
         last: the step to end at.
         on_device: whether the device makes the batches; None: on CUDA. Where it cannot, the host does.
     """
-    set_precision(trainer.precision)
-    if not (trainer.device.type == "cuda" if on_device is None else on_device):
-        return HostSteps(trainer, batches, data.pictures, last)
-    missing = not_batched(batches.augmentations, batches.recipe, trainer.spec.keep_aspect_ratio)
+    set_precision(learner.precision)
+    if not (learner.device.type == "cuda" if on_device is None else on_device):
+        return HostSteps(learner, batches, data.pictures, last)
+    missing = not_batched(batches.augmentations, batches.recipe, learner.spec.keep_aspect_ratio)
     if batches.teacher is not None:
         missing = "a teacher's soft labels"
     if missing is not None:
         console.echo(f"the host makes the batches: the device cannot make {missing}")
-        return HostSteps(trainer, batches, data.pictures, last)
-    levels, room = LEVELS if batches.recipe is not None else 1, bytes_free(trainer.device)
+        return HostSteps(learner, batches, data.pictures, last)
+    levels, room = LEVELS if batches.recipe is not None else 1, bytes_free(learner.device)
     if room is None or bytes_needed(data.pictures, levels) <= room:
-        _decode_all(data.pictures, trainer.group)
+        _decode_all(data.pictures, learner.group)
     try:
         with console.progress("sending pictures to the device", len(data.objects), "pictures") as bar:
-            pictures = upload(data.pictures, trainer.device, levels, room, bar.advance)
+            pictures = upload(data.pictures, learner.device, levels, room, bar.advance)
             bar.note("ready")
     except MirillaError as error:
         console.echo(f"the host makes the batches: {error.what}")
-        return HostSteps(trainer, batches, data.pictures, last)
-    made = DeviceBatches(pictures, upload_objects(data.objects, trainer.device), batches)
-    static = static_objective(trainer.plan.objective, len(trainer.anchors))
+        return HostSteps(learner, batches, data.pictures, last)
+    made = DeviceBatches(pictures, upload_objects(data.objects, learner.device), batches)
+    static = static_objective(learner.plan.objective, len(learner.anchors))
     if static is not None:
-        trainer.plan = replace(trainer.plan, objective=static)
-    captured = static is not None and trainer.device.type == "cuda" and trainer.group.size == 1
-    return DeviceSteps(trainer, made, captured)
+        learner.plan = replace(learner.plan, objective=static)
+    captured = static is not None and learner.device.type == "cuda" and learner.group.size == 1
+    return DeviceSteps(learner, made, captured)
 
 
 def _decode_all(pictures: PictureCache, group: Group) -> None:
@@ -180,9 +181,3 @@ def _decode_all(pictures: PictureCache, group: Group) -> None:
         with console.progress("decoding pictures", missing, "pictures") as bar:
             pictures.complete(group.rank / group.size, bar.advance)
             bar.note("ready")
-
-
-def set_precision(precision: str) -> None:
-    """How a GPU multiplies float32; torch's own default would round in convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
-    torch.backends.cudnn.benchmark = True  # shapes stay what they are
