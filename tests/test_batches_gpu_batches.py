@@ -228,18 +228,18 @@ def prepared(tmp_path, dynamic=False, recipe=None, precision="float32"):
     data = open_training_set(pipeline, spec, tmp_path / "cache")
     host = Batches(data.pictures, data.objects, spec, plan.batch_size, plan.augmentations, 0, recipe=recipe)
     made = GpuBatches(upload(data.pictures, CPU, 4), host)
-    trainers = [Learner(spec, plan, CPU, precision=precision) for _ in range(2)]
-    for trainer in trainers:
-        trainer.network.fused = False
-    static = static_objective(plan.objective, len(trainers[0].anchors))
+    learners = [Learner(spec, plan, CPU, precision=precision) for _ in range(2)]
+    for learner in learners:
+        learner.network.use_kernels = False
+    static = static_objective(plan.objective, len(learners[0].anchors))
     assert static is not None
-    trainers[0].plan = replace(plan, objective=static)
-    return trainers, made
+    learners[0].plan = replace(plan, objective=static)
+    return learners, made
 
 
-def state_of(trainer):
+def state_of(learner):
     """All that a step changes."""
-    return [trainer.parameters.weights, *trainer.state.vectors().values(), *trainer.network.buffers()]
+    return [learner.parameters.weights, *learner.state.vectors().values(), *learner.network.buffers()]
 
 
 @pytest.mark.parametrize("dynamic", [False, True])
@@ -297,11 +297,11 @@ def test_bfloat16_is_near(tmp_path):
     """For a trained network: a fresh one's gradient turns round with the last bits, in float32, too."""
     (static, ordinary), made = prepared(tmp_path)
     trained = weights.load(shipped.default_weights()).variables
-    for trainer in (static, ordinary):
-        fresh = trainer.network.get_weights()
+    for learner in (static, ordinary):
+        fresh = learner.network.get_weights()
         fits = {n: a for n, a in trained.items() if n in fresh and fresh[n].shape == a.shape}
         assert len(fits) > 100
-        trainer.network.set_weights(fresh | fits)
+        learner.network.set_weights(fresh | fits)
     static.precision = "bfloat16"
     pixels, batch = batch_of(made, 0)
     x = pixels / 127.5 - 1

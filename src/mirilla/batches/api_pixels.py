@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.batches.draws import Draws
-from mirilla.batches.examples import Examples, Objects, Painter, Pixels, Places, Windows
+from mirilla.batches.examples import Examples, Painter, Pixels, Places, Windows, joined
 
 METHODS = ("BILINEAR", "NEAREST_NEIGHBOR", "BICUBIC", "AREA")
 
@@ -147,12 +147,9 @@ def doubled(examples: Examples, axis: int, acts: NDArray[np.bool_]) -> Examples:
     scale[axis::2], shift[axis::2] = 0.5, 0.5
     first = np.where(twice[:, None], objects.boxes_yxyx * scale, objects.boxes_yxyx)
     second = replace(objects, boxes_yxyx=first + shift).take(twice)
-    order = np.argsort(np.concatenate([objects.example, second.example]), kind="stable")
-    both = (
-        np.concatenate([getattr(part, name) for part in (replace(objects, boxes_yxyx=first), second)])
-        for name in ("boxes_yxyx", "classes", "weights", "ignore", "example")
-    )
-    return replace(made, objects=Objects(*both).take(order))
+    both = joined((replace(objects, boxes_yxyx=first), second))
+    owners = np.concatenate([objects.example, second.example])
+    return replace(made, objects=replace(both, example=owners).take(np.argsort(owners, kind="stable")))
 
 
 @dataclass(frozen=True)

@@ -171,7 +171,7 @@ def _resize_method(step: Step) -> Augmentation:
 
 def _resize(step: Step) -> Augmentation:
     m = step.resize_image
-    method = m.DESCRIPTOR.fields_by_name["method"].enum_type.values_by_number[m.method].name
+    method = messages.ResizeImage.Method.Name(m.method)
     return pixels.Resize(m.new_height, m.new_width, method)
 
 

@@ -28,9 +28,17 @@ class Batch:
     confidences: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
-        columns = (self.boxes_yxyx, self.classes, self.weights, self.valid, self.ignored)
-        confidences = None if self.confidences is None else self.confidences.to(device, non_blocking=True)
-        return Batch(*(column.to(device, non_blocking=True) for column in columns), confidences)
+        def sent(column: Tensor) -> Tensor:
+            return column.to(device, non_blocking=True)
+
+        return Batch(
+            sent(self.boxes_yxyx),
+            sent(self.classes),
+            sent(self.weights),
+            sent(self.valid),
+            sent(self.ignored),
+            None if self.confidences is None else sent(self.confidences),
+        )
 
 
 def padded(

@@ -281,8 +281,8 @@ def _load(folder: Path) -> tuple[Index | None, str]:
             return None, f"{folder / ARRAYS} has been changed"
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             counts = arrays["counts"]
-            columns = (arrays[name] for name in ("boxes", "classes", "weights", "ignore"))
-            objects = Objects(*columns, np.repeat(np.arange(len(counts)), counts))
+            example = np.repeat(np.arange(len(counts)), counts)
+            objects = Objects(arrays["boxes"], arrays["classes"], arrays["weights"], arrays["ignore"], example)
             shapes, offsets = arrays["shapes"], arrays["places"]
         return Index(record_files, index["pictures_key"], index["objects_key"], shapes, offsets, objects), ""
     except FileNotFoundError:

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, odd
 FIRST, SECOND = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 Numbers = NDArray[np.float64]
+Bound = float | NDArray[np.float64] | NDArray[np.int64]
 
 
 def mixed(counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -48,21 +49,21 @@ class Draws:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def uniform(self, count: int, low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Numbers:
+    def uniform(self, count: int, low: Bound = 0.0, high: Bound = 1.0) -> Numbers:
         """(B, count) in [low, high); the bounds broadcast."""
-        return low + self.fractions(count) * np.subtract(high, low)
+        return low + self.fractions(count) * (high - low)
 
-    def one(self, low: ArrayLike = 0.0, high: ArrayLike = 1.0) -> Numbers:
+    def one(self, low: Bound = 0.0, high: Bound = 1.0) -> Numbers:
         """(B,) in [low, high); the bounds are numbers or (B,)."""
-        return low + self.fractions(1)[:, 0] * np.subtract(high, low)
+        return low + self.fractions(1)[:, 0] * (high - low)
 
     def bernoulli(self, probability: float) -> NDArray[np.bool_]:
         """(B,), true with a probability."""
         return self.one() < probability
 
-    def integers(self, low: ArrayLike, high: ArrayLike) -> NDArray[np.int64]:
+    def integers(self, low: Bound, high: Bound) -> NDArray[np.int64]:
         """(B,) in [low, high); low where there is no number between them."""
-        span = np.maximum(np.subtract(high, low), 1)
+        span = np.maximum(high - low, 1)
         return np.asarray(low, np.int64) + (self.one() * span).astype(np.int64)
 
     def seeds(self) -> list[int]:

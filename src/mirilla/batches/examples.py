@@ -70,9 +70,13 @@ class Objects:
 
 def joined(parts: Sequence[Objects]) -> Objects:
     """Objects of several tables of one row each, as one table."""
-    columns = ("boxes_yxyx", "classes", "weights", "ignore")
-    boxes, *others = (np.concatenate([getattr(part, name) for part in parts]) for name in columns)
-    return Objects(boxes, *others, np.repeat(np.arange(len(parts)), [len(part) for part in parts]))
+    return Objects(
+        np.concatenate([part.boxes_yxyx for part in parts]),
+        np.concatenate([part.classes for part in parts]),
+        np.concatenate([part.weights for part in parts]),
+        np.concatenate([part.ignore for part in parts]),
+        np.repeat(np.arange(len(parts)), [len(part) for part in parts]),
+    )
 
 
 @dataclass(frozen=True)

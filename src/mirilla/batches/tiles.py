@@ -85,11 +85,12 @@ def whole_inputs(examples: Examples, spec: ModelSpec) -> Drawn:
     count, input_px = len(examples), np.array([spec.height_px, spec.width_px])
     places = [Letterbox.squash()] * count
     if spec.keep_aspect_ratio:
-        places = [Letterbox.fit(*size, spec.height_px, spec.width_px) for size in examples.shown_px.tolist()]
+        sizes = examples.shown_px.tolist()
+        places = [Letterbox.fit(height, width, spec.height_px, spec.width_px) for height, width in sizes]
     scale = np.array([(place.scale_y, place.scale_x) for place in places]).reshape(-1, 2)
     zeros = np.zeros((count, 2))
     box_px = np.concatenate([zeros, np.rint(scale * input_px)], 1).astype(np.int64)
-    window = np.concatenate([zeros, examples.shown_px], 1)
+    window = np.concatenate([zeros, examples.shown_px.astype(np.float64)], 1)
     inputs, no = np.arange(count), np.zeros(count, bool)
     tiles = Tiles(inputs, 0 * inputs, box_px, window, no, None, centred=False)
     boxes = examples.objects.boxes_yxyx * np.tile(scale, 2)[examples.objects.example]
