@@ -1,6 +1,6 @@
 """A training that train_speed.py has in a process of its own: it makes some steps whenever it is asked to.
 
-Reads lines from standard input (`step alone N`, `batches alone N` or `end to end N`) and answers each with a line of JSON.
+Reads lines from standard input, `step alone N`, `batches alone N` or `end to end N`; answers each with a line of JSON.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ LUMA = np.array([0.2989, 0.5870, 0.1140], np.float32)
 Float32 = NDArray[np.float32]
 
 
-def _clip(pixels: Float32) -> Float32:
+def _clip(pixels: NDArray) -> Float32:
     return np.clip(pixels, 0.0, 255.0, out=np.asarray(pixels, np.float32))
 
 
