@@ -24,7 +24,7 @@ from mirilla.model.card import ModelCard, dumps, loads
 from mirilla.model.layers import MAP_LAYERS, architecture, first_maps, map_stride
 from mirilla.model.spec import AnchorSpec, ModelSpec
 from mirilla.targets import frozen_graph
-from mirilla.targets.anchor_graph import evaluate_anchors
+from mirilla.targets.foreign import evaluate_anchors
 from test_targets_frozen_graph import random_weights
 
 STRIDE_8 = ("Conv2d_5_pointwise", "Conv2d_11_pointwise", "Conv2d_13_pointwise")
@@ -120,7 +120,7 @@ def test_config_with_other_maps_than_anchors_is_refused():
     del short.mirilla.anchor_map[5:]
     (only,) = errors(short)
     assert "anchor_map" in only
-    assert "there are 5" in only
+    assert "has 5 entries" in only
     assert "6 feature maps" in only
     short.model.ssd.anchor_generator.ssd_anchor_generator.num_layers = 5
     assert any("num_layers" in one and "6" in one for one in errors(short))

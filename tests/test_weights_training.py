@@ -123,7 +123,7 @@ def test_only_where_there_is_no_checkpoint_yet(pipeline, tmp_path, capsys):
     [
         ("from_detection_checkpoint: true", None),
         ("", "is a detection checkpoint"),
-        ("fine_tune_checkpoint_type: 'full'", "is none that SSD models have"),
+        ("fine_tune_checkpoint_type: 'full'", "Unknown type of checkpoint 'full'"),
         (
             "from_detection_checkpoint: true fine_tune_checkpoint: 'PATH_TO_BE_CONFIGURED/model.ckpt'",
             "still holds",

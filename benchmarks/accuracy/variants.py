@@ -15,7 +15,7 @@ from benchmarks.common import LABELS, SHARED
 
 from mirilla import config
 from mirilla.config import zoo
-from mirilla.config.pipeline import is_repeated
+from mirilla.config.fields import is_repeated
 from mirilla.data.tfrecord import read_tfrecords
 from mirilla.job import recipe
 from mirilla.job.configure import fit_anchors

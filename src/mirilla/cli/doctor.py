@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from mirilla.doctor.examine import Diagnosis
     from mirilla.findings import Finding
 
-NAME = "doctor"
-HELP = "tell whether a graph, compiled model or pipeline.config runs on the Vision Kit; mend graphs"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

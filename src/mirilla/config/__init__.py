@@ -1,4 +1,4 @@
-"""pipeline.config: its messages, reading and writing, checks, and the sample.
+"""pipeline.config: read, write, change and check it; the sample; and the network that it describes.
 
     >>> from mirilla import config
     >>> pipeline = config.load("pipeline.config")            # doctest: +SKIP
@@ -6,8 +6,8 @@
     1
     >>> config.require(pipeline)                             # doctest: +SKIP
 
-The messages have the TensorFlow Object Detection API's names, field names and defaults; see docs/config.md
-for what each field does here.
+The messages have the names, fields and defaults of the TensorFlow Object Detection API; docs/config.md lists what each
+field does in Mirilla.
 """
 
 from __future__ import annotations

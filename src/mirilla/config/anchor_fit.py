@@ -1,7 +1,7 @@
-"""How well anchors fit the objects of a data set, and anchors that fit them better.
+"""Measure how well anchors fit the objects of a data set, and fit anchors to them.
 
-An object meets the anchors of a map best at the location nearest to its centre, so one location a map is enough to
-look at. Where an object lies in training is chance (crops, mosaics), so figures are means over many placements.
+Of a map's anchors, those at the location nearest to an object's centre have the largest IoU with it, so only that
+location is evaluated. Crops and mosaics place objects at random, so all figures are means over many placements.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mirilla.config import Pipeline
+from mirilla.config.pipeline import Pipeline
 from mirilla.config.to_spec import model_spec
 from mirilla.errors import DataError
 from mirilla.model.anchors import cell_centres, sizes_of_maps
@@ -22,25 +22,45 @@ from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 
 Floats = NDArray[np.float64]
-Boxes = tuple[tuple[tuple[float, float], ...], ...]  # (height, width) of a location's anchors, map by map
+Boxes = tuple[tuple[tuple[float, float], ...], ...]  # for each map: (height, width) of the anchors of a location
 
-IOU = 0.5
-PLACEMENTS = 16  # of each object
-MOST_OBJECTS = 20_000  # looked at; evenly chosen among more
+MIN_IOU = 0.5  # from which an object counts as covered
+PLACEMENTS = 16  # per object
+MAX_OBJECTS = 20_000  # of a larger data set, as many are used, evenly chosen by size
 EDGES_PX = (0, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
-# A map is responsible for objects of a side sqrt(h w) between these multiples of its stride; neighbours overlap.
-LEAST_CELLS, MOST_CELLS = 1.0, 3.0
-LEAST_CELLS_FINEST = 0.75  # smaller ones are hardly there in what such a map sees
-LARGEST_LEAST = 0.5  # share of the input from which on the coarsest maps are responsible at the latest
-FEWEST_OBJECTS = 20  # an anchor: with fewer in a map's range its anchors are spread by rule
+# A map gets the objects whose side sqrt(h w) is between these multiples of its stride; the ranges overlap.
+MIN_CELLS, MAX_CELLS = 1.0, 3.0
+MIN_CELLS_FINEST = 0.75  # smaller objects are hardly visible to the finest map
+MAX_RANGE_START = 0.5  # share of the input at which the ranges of the coarsest maps start at the latest
+MIN_OBJECTS_PER_ANCHOR = 20  # with fewer objects in a map's range, its anchors are spread evenly
+
+
+class LabelledImage(Protocol):
+    """What is used of a `mirilla.data.sample.Sample`; boxes_yxyx is normalised, (N, 4), flags are (N,)."""
+
+    @property
+    def height_px(self) -> int: ...
+    @property
+    def width_px(self) -> int: ...
+    @property
+    def boxes_yxyx(self) -> Floats: ...
+    @property
+    def ignore(self) -> NDArray[np.bool_]: ...
+    @property
+    def group_of(self) -> NDArray[np.bool_]: ...
+    @property
+    def is_crowd(self) -> NDArray[np.bool_]: ...
 
 
 @dataclass(frozen=True)
 class Row:
-    """Objects of one kind and the anchors that they meet; means over objects and placements.
+    """How well the anchors fit a group of objects; means over objects and placements.
 
-    share_of_objects: of all. reached: share whose best anchor has an IoU of at least 0.5. mean_iou: of the best.
+    Attributes:
+        share_of_objects: of all objects, the share in this group.
+        reached: share of the group whose best anchor has an IoU of at least MIN_IOU.
+        mean_iou: IoU with the best anchor.
     """
 
     name: str
@@ -52,10 +72,12 @@ class Row:
 
 @dataclass(frozen=True)
 class FitReport:
-    """How well the anchors of `maps` fit: over all objects, by size, and map by map.
+    """How well anchors fit: for all objects, by size, and by map.
 
-    by_map: objects that have their best anchor there (rounded from placements), and what they reach with it.
-    boxes: the anchors. strides_px: of the maps, vertical.
+    Attributes:
+        by_map: for each map, the objects whose best anchor is there (a number rounded from placements).
+        boxes: the anchors.
+        strides_px: vertical strides of the maps.
     """
 
     overall: Row
@@ -65,40 +87,42 @@ class FitReport:
     strides_px: tuple[float, ...]
 
     def lines(self) -> list[str]:
-        """A line per map, for logs."""
+        """A line per map for the log."""
         return [
             f"map {row.name}: best for {row.share_of_objects:.1%} of the objects, mean IoU {row.mean_iou:.2f}"
             for row in self.by_map
         ]
 
 
-def object_sizes(samples: Iterable[Any], spec: ModelSpec) -> Floats:
-    """(N, 2) heights and widths of all objects (`mirilla.data` samples) as the network's input shows them whole.
+def object_sizes(samples: Iterable[LabelledImage], spec: ModelSpec) -> Floats:
+    """(N, 2) heights and widths of all objects in images that are resized whole, as shares of the network's input.
 
-    Shares of the input's height and width. Ignored boxes, groups and those without an area are left out.
+    Ignored boxes, groups and boxes without an area are left out.
     """
     found = [np.zeros((0, 2))]
-    for one in samples:
-        keep = ~(one.ignore | one.group_of | one.is_crowd)
-        sides = one.boxes_yxyx[keep, 2:] - one.boxes_yxyx[keep, :2]
-        found.append(sides * shown_share(one.height_px, one.width_px, spec))
+    for sample in samples:
+        keep = ~(sample.ignore | sample.group_of | sample.is_crowd)
+        sides = sample.boxes_yxyx[keep, 2:] - sample.boxes_yxyx[keep, :2]
+        found.append(sides * shown_share(sample.height_px, sample.width_px, spec))
     sizes = np.concatenate(found)
     return sizes[np.isfinite(sizes).all(1) & (sizes > 0).all(1)]
 
 
-def training_sizes(samples: Iterable[Any], pipeline: Pipeline) -> Floats:
-    """`object_sizes` as a pipeline's training shows photos: letterboxed, squashed, or in both ways (AspectMix)."""
+def training_sizes(samples: Iterable[LabelledImage], pipeline: Pipeline) -> Floats:
+    """`object_sizes` as a pipeline's training resizes images: letterboxed, squashed, or both (with `aspect_mix`)."""
     spec, samples = model_spec(pipeline), tuple(samples)
-    ways = {spec.keep_aspect_ratio}
-    for one in pipeline.mirilla.augmentation:
-        if one.WhichOneof("step") == "aspect_mix":
-            share = one.aspect_mix.letterbox_probability
-            ways = {True} if share >= 1 else {False} if share <= 0 else {True, False}
-    return np.concatenate([object_sizes(samples, replace(spec, keep_aspect_ratio=way)) for way in sorted(ways)])
+    letterboxed = {spec.keep_aspect_ratio}
+    for augmentation in pipeline.mirilla.augmentation:
+        if augmentation.WhichOneof("step") == "aspect_mix":
+            share = augmentation.aspect_mix.letterbox_probability
+            letterboxed = {True} if share >= 1 else {False} if share <= 0 else {True, False}
+    return np.concatenate(
+        [object_sizes(samples, replace(spec, keep_aspect_ratio=letterbox)) for letterbox in sorted(letterboxed)]
+    )
 
 
 def shown_share(height_px: int, width_px: int, spec: ModelSpec) -> Floats:
-    """(2,) what part of the input's height and width a photo of this size takes."""
+    """(2,) the shares of the input's height and width that an image of this size covers."""
     if not spec.keep_aspect_ratio:
         return np.ones(2)
     sides, room = np.array([height_px, width_px]), np.array([spec.height_px, spec.width_px])
@@ -106,9 +130,9 @@ def shown_share(height_px: int, width_px: int, spec: ModelSpec) -> Floats:
 
 
 def best_ious(sizes: Floats, spec: ModelSpec, placements: int = PLACEMENTS) -> Floats:
-    """(N, P, M) the best IoU that objects reach with the anchors of each map, at P places in the input each.
+    """(N, P, M) the best IoU of each object, at P places in the input, with the anchors of each map.
 
-    The places are a low-discrepancy sequence over all at which the whole object is inside.
+    The places are a low-discrepancy sequence over all places at which the object is inside the input.
     """
     height, width = sizes[:, :1], sizes[:, 1:]  # (N, 1)
     # the R2 sequence (generalised golden ratio), shifted from object to object
@@ -120,7 +144,7 @@ def best_ious(sizes: Floats, spec: ModelSpec, placements: int = PLACEMENTS) -> F
 
 
 def ious_at(placed: Floats, spec: ModelSpec) -> Floats:
-    """(..., M) the best IoU with the anchors of each map of objects (..., 4): centre y, centre x, height, width."""
+    """(..., M) the best IoU of objects (..., 4) [centre y, centre x, height, width] with the anchors of each map."""
     y, x, height, width = np.moveaxis(placed, -1, 0)
     table = architecture(spec)
     grids = cell_centres(spec.anchors, table.feature_map_shapes, spec.height_px, spec.width_px)
@@ -143,19 +167,22 @@ def _nearest(centres: NDArray, values: Floats) -> Floats:
 
 
 def _overlap(distance: Floats, a: Floats, b: float) -> Floats:
-    """Common length of two intervals with the lengths a and b whose centres are so far apart."""
+    """Length of the intersection of two intervals of lengths a and b, given the distance of their centres."""
     return np.clip((a + b) / 2 - distance, 0, np.minimum(a, b))
 
 
 def report(sizes: Floats, spec: ModelSpec) -> FitReport:
-    """How well a network's anchors fit objects (`object_sizes`).
+    """How well a network's anchors fit objects.
+
+    Args:
+        sizes: (N, 2) from `object_sizes` or `training_sizes`.
 
     Raises:
-        DataError: no object.
+        DataError: there are no objects.
     """
-    sizes = _some(sizes)
+    sizes = _subset(sizes)
     if not len(sizes):
-        raise DataError("There is no object to fit anchors to.", "Give a data set with boxes.")
+        raise DataError("The data set has no objects to measure anchors with.", "Use a data set with boxes.")
     table = architecture(spec)
     ious = best_ious(sizes, spec)
     best, where = ious.max(-1), ious.argmax(-1)
@@ -170,8 +197,8 @@ def report(sizes: Floats, spec: ModelSpec) -> FitReport:
         for i, p in enumerate(table.predictors)
     ]
     boxes = tuple(
-        tuple((float(h), float(w)) for h, w in zip(*one, strict=True))
-        for one in sizes_of_maps(spec.anchors, spec.height_px, spec.width_px)
+        tuple((float(h), float(w)) for h, w in zip(heights, widths, strict=True))
+        for heights, widths in sizes_of_maps(spec.anchors, spec.height_px, spec.width_px)
     )
     strides = tuple(spec.height_px / p.height for p in table.predictors)
     return FitReport(_row("all", best, best.size), tuple(by_size), tuple(by_map), boxes, strides)
@@ -180,32 +207,34 @@ def report(sizes: Floats, spec: ModelSpec) -> FitReport:
 def _row(name: str, best: Floats, total: int) -> Row:
     if not best.size:
         return Row(name, 0, 0.0, math.nan, math.nan)
-    reached, mean = float((best >= IOU).mean()), float(best.mean())
+    reached, mean = float((best >= MIN_IOU).mean()), float(best.mean())
     return Row(name, round(best.size / PLACEMENTS), best.size / total, reached, mean)
 
 
-def _some(sizes: Floats) -> Floats:
-    """At most MOST_OBJECTS of them, evenly chosen from the smallest to the largest."""
+def _subset(sizes: Floats) -> Floats:
+    """At most MAX_OBJECTS of the sizes, evenly chosen from the smallest to the largest."""
     order = np.argsort(np.prod(sizes, 1), kind="stable")
-    if len(order) > MOST_OBJECTS:
-        order = order[np.linspace(0, len(order) - 1, MOST_OBJECTS).round().astype(int)]
+    if len(order) > MAX_OBJECTS:
+        order = order[np.linspace(0, len(order) - 1, MAX_OBJECTS).round().astype(int)]
     return np.asarray(sizes, np.float64)[order]
 
 
 def fit(sizes: ArrayLike, shapes: Sequence[tuple[int, int]], counts: Sequence[int]) -> Boxes:
-    """Anchors for objects: `counts[i]` for the map of `shapes[i]` (rows, columns), finest first.
+    """Fit anchors to objects.
 
-    Each map is responsible for a range of sizes that goes with its stride. Within it the anchors are the centres of a
-    k-means by IoU (arXiv:1612.08242 §2) over the objects, each weighed so that all sizes, in their logarithm, count
-    alike: an anchor is what a location starts from, and must be near to whatever it is given, not only to the usual.
+    Each map gets the objects of a range of sizes that depends on its stride. Its anchors are the centres of a k-means
+    by IoU (arXiv:1612.08242 §2) over these objects, weighted so that all sizes count equally on a logarithmic scale:
+    rare sizes need a close anchor as much as frequent ones.
 
     Args:
-        sizes: (N, 2) heights and widths, shares of the input.
+        sizes: (N, 2) heights and widths as shares of the input.
+        shapes: (rows, columns) of the maps, finest first.
+        counts: anchors per location of each map.
 
     Returns:
-        (height, width) of the anchors, map by map, smallest first; rounded to 5 digits.
+        (height, width) of the anchors of each map, smallest first, rounded to 5 digits.
     """
-    sizes = _some(np.asarray(sizes, np.float64).reshape(-1, 2))
+    sizes = _subset(np.asarray(sizes, np.float64).reshape(-1, 2))
     side = np.sqrt(sizes.prod(1))
     ratio = float(np.exp(np.median(np.log(sizes[:, 0] / sizes[:, 1])))) if len(sizes) else 1.0
     result = []
@@ -213,27 +242,27 @@ def fit(sizes: ArrayLike, shapes: Sequence[tuple[int, int]], counts: Sequence[in
         low, high = size_range(shape, finest=i == 0)
         inside = sizes[(side >= low) & (side < high)]
         even = _even(low, high, count, ratio)
-        chosen = _k_means(inside, even, low, high) if len(inside) >= FEWEST_OBJECTS * count else even
+        chosen = _k_means(inside, even, low, high) if len(inside) >= MIN_OBJECTS_PER_ANCHOR * count else even
         chosen = chosen[np.argsort(chosen.prod(1), kind="stable")]
         result.append(tuple((round(float(h), 5), round(float(w), 5)) for h, w in chosen))
     return tuple(result)
 
 
 def fit_spec(spec: ModelSpec, sizes: ArrayLike) -> Boxes:
-    """`fit` for a network's maps, with as many anchors on each as it has."""
+    """`fit` for the maps of a network, with its numbers of anchors."""
     table = architecture(spec)
     return fit(sizes, table.feature_map_shapes, [p.anchors for p in table.predictors])
 
 
 def size_range(shape: tuple[int, int], *, finest: bool) -> tuple[float, float]:
-    """(least, most) side sqrt(h w), as a share of the input, of the objects that a map is responsible for."""
+    """(smallest, largest) side sqrt(h w), as a share of the input, of the objects for which a map gets anchors."""
     cell = math.sqrt(1 / (shape[0] * shape[1]))
-    least = LEAST_CELLS_FINEST * cell if finest else LEAST_CELLS * cell
-    return min(least, LARGEST_LEAST), min(MOST_CELLS * cell, 1.0)
+    start = MIN_CELLS_FINEST * cell if finest else MIN_CELLS * cell
+    return min(start, MAX_RANGE_START), min(MAX_CELLS * cell, 1.0)
 
 
 def _even(low: float, high: float, count: int, ratio: float) -> Floats:
-    """(count, 2) anchors of one shape (ratio = height / width) whose sides divide a range evenly in its logarithm."""
+    """(count, 2) anchors of one shape (ratio = height / width) whose sides divide a range evenly on a log scale."""
     sides = low * (high / low) ** ((np.arange(count) + 0.5) / count)
     return np.stack([sides * math.sqrt(ratio), sides / math.sqrt(ratio)], 1)
 
@@ -247,7 +276,7 @@ def _k_means(sizes: Floats, start: Floats, low: float, high: float) -> Floats:
     for _ in range(30):
         nearest = _concentric_iou(sizes, centres).argmax(1)
         mass = np.bincount(nearest, weight, len(centres))
-        moved = [np.bincount(nearest, weight * one, len(centres)) / np.maximum(mass, 1e-12) for one in logs.T]
+        moved = [np.bincount(nearest, weight * log, len(centres)) / np.maximum(mass, 1e-12) for log in logs.T]
         new = np.where(mass[:, None] > 0, np.exp(np.stack(moved, 1)), centres)
         if np.allclose(new, centres, rtol=1e-4):
             break
@@ -256,6 +285,6 @@ def _k_means(sizes: Floats, start: Floats, low: float, high: float) -> Floats:
 
 
 def _concentric_iou(a: Floats, b: Floats) -> Floats:
-    """(N, K) IoU of sizes (N, 2) and (K, 2) with a common centre."""
+    """(N, K) IoU of boxes of sizes (N, 2) and (K, 2) with the same centre."""
     common = np.minimum(a[:, None], b[None]).prod(2)
     return common / (a.prod(1)[:, None] + b.prod(1)[None] - common)

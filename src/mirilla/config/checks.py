@@ -1,141 +1,146 @@
-"""Findings about a pipeline: what is refused, missing, out of range, or defeats itself."""
+"""Check a pipeline: fields that are refused, missing, out of range, or that contradict each other."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+
+from google.protobuf.message import Message
 
 from mirilla.config import rules
-from mirilla.config.pipeline import Pipeline, is_repeated
-from mirilla.config.rules_fields import refused
-from mirilla.config.support import ACTS, NO_EFFECT, REFUSED, Support, support
+from mirilla.config.fields import Field, Scalar, indexed, is_message, is_repeated, quoted_value, shortest
+from mirilla.config.pipeline import Pipeline
+from mirilla.config.rules_fields import no_effect, refused
+from mirilla.config.support import support
+from mirilla.config.support_table import ACTS, REFUSED, Support
 from mirilla.errors import ConfigError
-from mirilla.findings import ERROR, NOTE, Finding, by_severity
+from mirilla.findings import ERROR, Finding, by_severity
 from mirilla.protos import text
 
-# What a verb needs -> the parts of the file that it reads.
+# Part of a pipeline that a command needs -> the messages that are checked.
 PARTS = {
     "model": ("model", "graph_rewriter", "mirilla"),
     "train": ("train_config", "train_input_reader"),
     "eval": ("eval_config", "eval_input_reader"),
 }
-ALL = ("model", "train", "eval")
+ALL = tuple(PARTS)
+MAX_SHOWN = 20  # errors in one message
+MAX_REMEDIES = 3
 
 
 def check(pipeline: Pipeline, parts: Iterable[str] = ALL) -> list[Finding]:
-    """All findings, errors first.
+    """All findings, errors first; `where` is the path of the field.
 
     Args:
-        parts: 'model', 'train' and 'eval', or those of them that are wanted.
+        parts: which parts to check, of 'model', 'train' and 'eval'.
     """
     parts = tuple(parts)
-    wanted = {name for part in parts for name in PARTS[part]}
-    found = []
+    checked = {name for part in parts for name in PARTS[part]}
+    found: list[Finding] = []
     for field in pipeline.DESCRIPTOR.fields:
-        if field.name in wanted and pipeline.HasField(field.name):
-            found += _supported(getattr(pipeline, field.name), field.name, field.name)
-    errors = {f.where for f in found if f.severity == ERROR}
-    # A rule about a field that is refused already would only say the same again.
-    found += [f for f in rules.findings(pipeline, parts) if f.where not in errors]
+        if field.name in checked and pipeline.HasField(field.name):
+            found += _check_support(getattr(pipeline, field.name), field.name, field.name)
+    errors = {finding.where for finding in found if finding.severity == ERROR}
+    # A second finding about a refused field would repeat the first.
+    found += [finding for finding in rules.findings(pipeline, parts) if finding.where not in errors]
     return by_severity(found)
 
 
 def require(
     pipeline: Pipeline, parts: Iterable[str] = ALL, path: str | os.PathLike[str] | None = None
 ) -> list[Finding]:
-    """Refuse a pipeline with errors; otherwise give the warnings and notes back.
+    """Raise an error for a pipeline with errors; otherwise return the warnings and notes.
 
     Args:
         parts: as for `check`.
-        path: the file it was read from, for the lines in the message.
+        path: the file that the pipeline was read from, for line numbers in the message.
 
     Raises:
-        ConfigError: naming every field that is refused, missing or out of range, and the reason.
+        ConfigError: names every field that is refused, missing or out of range, and the reason.
     """
     found = check(pipeline, parts)
-    errors = [f for f in found if f.severity == ERROR]
+    errors = [finding for finding in found if finding.severity == ERROR]
     if not errors:
         return found
     name, lines = "pipeline.config", {}
     if path is not None:
         name = os.fspath(path)
         lines = text.field_lines(text.read_text(path, "pipeline.config"))
-    shown = [f"{name}{_line(f.where, lines)}: {f.where}: {f.what}" for f in errors[:20]]
-    if len(errors) > 20:
-        shown.append(f"and {len(errors) - 20} more")
-    remedies = list(dict.fromkeys(f.remedy for f in errors if f.remedy))
-    raise ConfigError("\n  ".join(shown), " ".join(remedies[:3]) or None)
+    shown = [f"{name}{_line(error.where, lines)}: {error.where}: {error.what}" for error in errors[:MAX_SHOWN]]
+    if len(errors) > MAX_SHOWN:
+        shown.append(f"and {len(errors) - MAX_SHOWN} more")
+    remedies = list(dict.fromkeys(error.remedy for error in errors if error.remedy))
+    raise ConfigError("\n  ".join(shown), " ".join(remedies[:MAX_REMEDIES]) or None)
 
 
-def _line(field: str, lines: dict[str, int]) -> str:
-    while field:
-        if field in lines:
-            return f":{lines[field]}"
-        field = field.rpartition(".")[0]
+def _line(path: str, lines: dict[str, int]) -> str:
+    """':12' for a field in line 12, or for the nearest message around it that the file has."""
+    while path:
+        if path in lines:
+            return f":{lines[path]}"
+        path = path.rpartition(".")[0]
     return ""
 
 
-def _supported(message: Any, path: str, bare: str) -> Iterator[Finding]:
-    """Findings of the table for everything in `message` (path: with indices, bare: without)."""
+def _check_support(message: Message, path: str, bare_path: str) -> Iterator[Finding]:
+    """Findings for every field of a message by the table; `path` has indices, `bare_path` has none."""
     for field in message.DESCRIPTOR.fields:
-        here, plain = f"{path}.{field.name}", f"{bare}.{field.name}"
-        entry = support(plain)
+        here, bare = f"{path}.{field.name}", f"{bare_path}.{field.name}"
+        entry = support(bare)
         if entry is None:
             yield refused(here, "is unknown to this version of Mirilla.", "Remove it.")
-            continue
-        value: Any = getattr(message, field.name)
-        if is_repeated(field):
-            if len(value) and entry.status != ACTS:
-                yield from _not_acting(entry, here, None)
-            elif field.message_type is not None:
-                for index, item in enumerate(value):
-                    yield from _supported(item, here + (f"[{index}]" if index else ""), plain)
-        elif field.message_type is not None:
-            if message.HasField(field.name):
-                if entry.status == ACTS:
-                    yield from _supported(value, here, plain)
-                else:
-                    yield from _not_acting(entry, here, None)
+        elif is_repeated(field) or is_message(field):
+            yield from _check_messages(message, field, entry, here, bare)
         else:
-            yield from _scalar(message, field, entry, here, value)
+            yield from _check_scalar(message, field, entry, here)
 
 
-def _scalar(message: Any, field: Any, entry: Support, here: str, value: Any) -> Iterator[Finding]:
+def _check_messages(message: Message, field: Field, entry: Support, path: str, bare_path: str) -> Iterator[Finding]:
+    """Findings for a list, or for a message inside a message."""
+    if is_repeated(field):
+        items = list(getattr(message, field.name))
+    else:
+        items = [getattr(message, field.name)] if message.HasField(field.name) else []
+    if items and entry.status != ACTS:
+        yield _unsupported(entry, path)
+    elif is_message(field):
+        for index, item in enumerate(items):
+            yield from _check_support(item, indexed(path, index), bare_path)
+
+
+def _check_scalar(message: Message, field: Field, entry: Support, path: str) -> Iterator[Finding]:
     is_set = message.HasField(field.name)
+    value = _scalar(message, field)
     if entry.only:
-        shown = field.enum_type.values_by_number[value].name if field.enum_type is not None else value
-        if isinstance(shown, float):
-            shown = float(f"{shown:.7g}")  # a float32 field: the 0.001 of the file
-        if shown in entry.only:
-            return
-        allowed = " or ".join(_literal(v) for v in entry.only)
-        if is_set:
-            what = f"{_literal(shown)} is refused" if shown != "" else "is empty"
-        else:
-            what = f"is not set, and its default, {_literal(shown)}, is refused" if shown != "" else "is not set"
-        reason = f": {entry.reason}" if entry.reason else ""
-        yield refused(here, f"{what} (only {allowed}){reason}.", f"Set {field.name}: {_written(entry.only[0])}.")
-    elif is_set and entry.status != ACTS and value != field.default_value:
-        yield from _not_acting(entry, here, value)
+        if value not in entry.only:
+            yield _not_accepted(field, value, is_set, entry, path)
+    elif is_set and entry.status != ACTS and getattr(message, field.name) != field.default_value:
+        yield _unsupported(entry, path, value)
 
 
-def _not_acting(entry: Support, here: str, value: Any) -> Iterator[Finding]:
-    name = here.rpartition(".")[2]
+def _scalar(message: Message, field: Field) -> Scalar:
+    """A field's value as it stands in the file: the name of an enum value, the short form of a float."""
+    value = getattr(message, field.name)
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    return shortest(value) if isinstance(value, float) else value
+
+
+def _not_accepted(field: Field, value: Scalar, is_set: bool, entry: Support, path: str) -> Finding:
+    if is_set:
+        what = f"{quoted_value(value)} is refused" if value != "" else "is empty"
+    else:
+        what = f"is not set, and its default, {quoted_value(value)}, is refused" if value != "" else "is not set"
+    allowed = " or ".join(quoted_value(accepted) for accepted in entry.only)
+    reason = f": {entry.reason}" if entry.reason else ""
+    example = quoted_value(entry.only[0])
+    written = example.strip("'") if field.enum_type is not None else example.replace("'", '"')
+    return refused(path, f"{what} (only {allowed}){reason}.", f"Set {field.name}: {written}.")
+
+
+def _unsupported(entry: Support, path: str, value: Scalar | None = None) -> Finding:
+    """A finding about a field that is refused or has no effect."""
     if entry.status == REFUSED:
-        which = "" if value is None else f"{_literal(value)} "
-        yield refused(here, f"{which}is refused: {entry.reason}.", f"Remove {name}.")
-    elif entry.status == NO_EFFECT and not entry.reason.startswith("tells"):
-        yield Finding(NOTE, "config", here, f"has no effect: {entry.reason}.")
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"'{value}'" if isinstance(value, str) else f"{value:g}"
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, str) and not value.isupper():
-        return f'"{value}"'
-    return value if isinstance(value, str) else _literal(value)
+        shown = "" if value is None else f"{quoted_value(value)} "
+        return refused(path, f"{shown}is refused: {entry.reason}.", f"Remove {path.rpartition('.')[2]}.")
+    return no_effect(path, f"has no effect: {entry.reason}.")

@@ -1,12 +1,13 @@
-"""Reading, writing and changing a whole pipeline.config."""
+"""Read, write and change a whole pipeline.config."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Sequence
 
 from google.protobuf.message import Message
 
+from mirilla.config.fields import Field, MessageType, is_message, is_repeated, value_text
 from mirilla.errors import ConfigError
 from mirilla.files import write_text
 from mirilla.protos import text
@@ -19,14 +20,15 @@ def load(path: str | os.PathLike[str]) -> Pipeline:
     """Read a pipeline.config.
 
     Raises:
-        ConfigError: the file is missing or unreadable; or (ConfigSyntaxError, with line, column, field and
-            the nearest right name) it holds an unknown field or value, or is not well-formed.
+        ConfigError: the file is missing or unreadable.
+        ConfigSyntaxError: the file is malformed or has an unknown field or value; the error has line, column, field
+            and the nearest valid name.
     """
     return loads(text.read_text(path, "pipeline.config"), str(path))
 
 
 def loads(content: str, name: str = "<text>") -> Pipeline:
-    """Parse the text form of a pipeline; `name` stands for the file in messages.
+    """Parse the text form of a pipeline; messages of errors show `name` as the file.
 
     Raises:
         ConfigSyntaxError: as for `load`.
@@ -35,9 +37,9 @@ def loads(content: str, name: str = "<text>") -> Pipeline:
 
 
 def dump(message: Message) -> str:
-    """Text form of a pipeline (or any part of one), as the API writes it.
+    """Text form of a pipeline or a part of it, as the API writes it.
 
-    The message `mirilla`, which the API does not know, appears only where something in it is set.
+    The message `mirilla`, which the API does not know, is left out if nothing in it is set.
     """
     if isinstance(message, Pipeline) and message.HasField("mirilla") and not message.mirilla.ListFields():
         copy = Pipeline()
@@ -48,7 +50,7 @@ def dump(message: Message) -> str:
 
 
 def save(path: str | os.PathLike[str], message: Message, header: str = "") -> None:
-    """Write the text form atomically; `header` becomes comment lines at the head.
+    """Write the text form atomically; `header` becomes comment lines at the top.
 
     Raises:
         MirillaError: the file cannot be written; nothing is left behind.
@@ -58,16 +60,16 @@ def save(path: str | os.PathLike[str], message: Message, header: str = "") -> No
 
 
 def merge(pipeline: Pipeline, overlay: Pipeline | str) -> Pipeline:
-    """A copy of `pipeline` with what `overlay` sets put over it.
+    """A copy of `pipeline` in which the fields that `overlay` sets are replaced.
 
-    Single values are replaced, messages are merged, and a repeated field that the overlay sets replaces the
-    whole list. Choosing another member of a oneof (another optimizer, say) drops the first.
+    Single values are replaced, messages are merged, and a list in `overlay` replaces the whole list. Setting another
+    member of a oneof (another optimizer, say) removes the first.
     """
     if isinstance(overlay, str):
         overlay = loads(overlay, "<overlay>")
     result = Pipeline()
     result.CopyFrom(pipeline)
-    _put_over(result, overlay)
+    _merge_into(result, overlay)
     return result
 
 
@@ -75,105 +77,87 @@ def override(pipeline: Pipeline, path: str, value: object) -> Pipeline:
     """A copy of `pipeline` with one field set.
 
     Args:
-        path: names joined by dots, with [i] for the i-th entry of a list: 'train_config.batch_size'.
-        value: read as in the text form ('8', 'RELU_6', 'true', 'a.record' with or without quotes), or a
-            Python value. A list replaces a repeated field; a single value given to one becomes its only
-            entry.
+        path: names joined by dots, with [i] for an entry of a list: 'train_config.batch_size'.
+        value: a Python value, or text as in the file ('8', 'RELU_6', 'true', 'a.record' with or without quotes).
+            For a list, a sequence replaces all entries, and a single value becomes the only entry.
 
     Raises:
-        ConfigError: the path names no field, or the value does not fit it.
+        ConfigError: the path names no field, or the value does not fit the field.
     """
     result = Pipeline()
     result.CopyFrom(pipeline)
     *parents, last = path.split(".")
-    message: Any = result
-    for step in parents:
-        message = _descend(message, step, path)
-    descriptor = _field(message, last, path)
-    if _is_message(descriptor):
-        raise ConfigError(f"{path} is a message; set one of its fields.", _choices(descriptor.message_type))
+    message = _inner_message(result, parents, path)
+    field = _field(message, last, path)
+    if field.message_type is not None:
+        raise ConfigError(f"{path} is a message; set one of its fields.", _choices(field.message_type))
     items = value if isinstance(value, (list, tuple)) else [value]
-    written = ", ".join(_literal(descriptor, item) for item in items)
-    if is_repeated(descriptor):
+    written = ", ".join(_literal(field, item) for item in items)
+    if is_repeated(field):
         message.ClearField(last)
         written = f"[{written}]"
     elif len(items) != 1:
         raise ConfigError(f"{path} takes one value, not {len(items)}.")
-    fresh: Any = type(message)()
     try:
-        text.parse(f"{last}: {written}", fresh, path)
+        message.MergeFrom(text.parse(f"{last}: {written}", type(message)(), path))
     except ConfigError as error:
         raise ConfigError(f"{path}: {value!r} does not fit: {error.what}", error.remedy) from None
-    message.MergeFrom(fresh)
     return result
 
 
-def _put_over(target: Message, overlay: Message) -> None:
-    for descriptor, value in overlay.ListFields():
-        name = descriptor.name
-        if is_repeated(descriptor):
+def _merge_into(target: Message, overlay: Message) -> None:
+    for field, value in overlay.ListFields():
+        name = field.name
+        if is_repeated(field):
             target.ClearField(name)
-            single = type(overlay)()
-            single.CopyFrom(overlay)
-            for other, _ in overlay.ListFields():
-                if other.name != name:
-                    single.ClearField(other.name)
-            target.MergeFrom(single)
-        elif _is_message(descriptor):
+            getattr(target, name).MergeFrom(value)
+        elif is_message(field):
             part = getattr(target, name)
             part.SetInParent()
-            _put_over(part, value)
+            _merge_into(part, value)
         else:
             setattr(target, name, value)
 
 
-def is_repeated(descriptor) -> bool:
-    """Whether a field is a list."""
-    # `label` is gone from newer protobuf, `is_repeated` is missing from older.
-    known = getattr(descriptor, "is_repeated", None)
-    return descriptor.label == descriptor.LABEL_REPEATED if known is None else bool(known)
-
-
-def _is_message(descriptor) -> bool:
-    return descriptor.message_type is not None
-
-
-def _field(message: Message, name: str, path: str):
-    descriptor = message.DESCRIPTOR.fields_by_name.get(name)
-    if descriptor is None:
-        kind = message.DESCRIPTOR.name
+def _field(message: Message, name: str, path: str) -> Field:
+    field = message.DESCRIPTOR.fields_by_name.get(name)
+    if field is None:
         guess = text.nearest(name, list(message.DESCRIPTOR.fields_by_name))
         remedy = f"Did you mean '{guess}'?" if guess else _choices(message.DESCRIPTOR)
-        raise ConfigError(f"{path}: {kind} has no field '{name}'.", remedy)
-    return descriptor
+        raise ConfigError(f"{path}: {message.DESCRIPTOR.name} has no field '{name}'.", remedy)
+    return field
 
 
-def _choices(descriptor) -> str:
-    return f"{descriptor.name} has: {', '.join(sorted(descriptor.fields_by_name))}."
+def _choices(message: MessageType) -> str:
+    return f"{message.name} has: {', '.join(sorted(message.fields_by_name))}."
+
+
+def _inner_message(message: Message, steps: Sequence[str], path: str) -> Message:
+    for step in steps:
+        message = _descend(message, step, path)
+    return message
 
 
 def _descend(message: Message, step: str, path: str) -> Message:
     name, bracket, index = step.partition("[")
-    descriptor = _field(message, name, path)
-    if not _is_message(descriptor):
+    field = _field(message, name, path)
+    if not is_message(field):
         raise ConfigError(f"{path}: '{name}' is a plain value and has no fields.")
     inner = getattr(message, name)
-    if not is_repeated(descriptor):
+    if not is_repeated(field):
         inner.SetInParent()
         return inner
     try:
         return inner[int(index.rstrip("]")) if bracket else 0]
     except (IndexError, ValueError):
-        raise ConfigError(f"{path}: there is no entry '{step}'; {name} has {len(inner)}.") from None
+        raise ConfigError(f"{path}: no entry '{step}'; {name} has {len(inner)}.") from None
 
 
-def _literal(descriptor, value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
+def _literal(field: Field, value: object) -> str:
+    if field.cpp_type != field.CPPTYPE_STRING:
+        return value_text(value) if isinstance(value, bool) else str(value).strip()
     written = str(value).strip()
-    if descriptor.cpp_type == descriptor.CPPTYPE_STRING:
-        if len(written) >= 2 and written[0] == written[-1] and written[0] in "'\"":
-            written = written[1:-1]
-        quoted = written.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{quoted}"'
-    return written
+    if len(written) >= 2 and written[0] == written[-1] and written[0] in "'\"":
+        written = written[1:-1]
+    escaped = written.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -1,55 +1,64 @@
-"""Rules about one field, which the others are made of."""
+"""Findings about a single field: constructors, and the checks that several rules share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Final
 
-from mirilla.config.support import ACTS, support
-from mirilla.findings import ERROR, WARNING, Finding, Severity
+from google.protobuf.message import Message
 
+from mirilla.config.support import support
+from mirilla.config.support_table import ACTS
+from mirilla.findings import ERROR, NOTE, WARNING, Finding
 
-def refused(field: str, what: str, remedy: str = "") -> Finding:
-    """An error in a field, given as a path with indices: 'train_config.data_augmentation_options[1]'."""
-    return _finding(ERROR, field, what, remedy)
-
-
-def suspect(field: str, what: str, remedy: str = "") -> Finding:
-    """A warning about a field that will not do what it seems to."""
-    return _finding(WARNING, field, what, remedy)
+CODE: Final = "config"
+INIT: Final = "'mirilla init' writes a complete file."
 
 
-def _finding(severity: Severity, field: str, what: str, remedy: str) -> Finding:
-    return Finding(severity, "config", field, what, remedy)
+def refused(path: str, what: str, remedy: str = "") -> Finding:
+    """An error in a field, given by its path with indices: 'train_config.data_augmentation_options[1]'."""
+    return Finding(ERROR, CODE, path, what, remedy)
 
 
-def chosen(message: Any, path: str, oneof: str) -> Iterator[Finding]:
-    """One of a oneof must be set."""
+def suspect(path: str, what: str, remedy: str = "") -> Finding:
+    """A warning about a value that does not do what it seems to."""
+    return Finding(WARNING, CODE, path, what, remedy)
+
+
+def no_effect(path: str, what: str) -> Finding:
+    """A note about a value that is ignored."""
+    return Finding(NOTE, CODE, path, what)
+
+
+def chosen(message: Message, path: str, oneof: str) -> Iterator[Finding]:
+    """A member of a oneof must be set."""
     if message.WhichOneof(oneof) is None:
         names = [field.name for field in message.DESCRIPTOR.oneofs_by_name[oneof].fields]
-        taken = [name for name in names if (entry := support(f"{path}.{name}")) and entry.status == ACTS]
-        yield refused(path, "is missing or empty.", f"Put one of these in it: {', '.join(taken)}.")
+        accepted = [name for name in names if (entry := support(f"{path}.{name}")) and entry.status == ACTS]
+        yield refused(path, "is missing or empty.", f"Set one of: {', '.join(accepted)}.")
 
 
-def at_least(message: Any, path: str, name: str, least: float) -> Iterator[Finding]:
-    """A field must not be below a value."""
-    if not getattr(message, name) >= least:
-        yield refused(f"{path}.{name}", f"{_value(message, name)} must be {least:g} or more.")
+def at_least(message: Message, path: str, name: str, minimum: float) -> Iterator[Finding]:
+    """A number must be at least `minimum`."""
+    if not getattr(message, name) >= minimum:
+        yield refused(f"{path}.{name}", f"{_value(message, name)} must be {minimum:g} or more.")
 
 
-def above(message: Any, path: str, name: str, limit: float) -> Iterator[Finding]:
-    """A field must be above a value."""
+def above(message: Message, path: str, name: str, limit: float) -> Iterator[Finding]:
+    """A number must be above `limit`."""
     if not getattr(message, name) > limit:
         yield refused(f"{path}.{name}", f"{_value(message, name)} must be above {limit:g}.")
 
 
-def between(message: Any, path: str, name: str, low: float, high: float, upper_open: bool = False) -> Iterator[Finding]:
-    """A field must lie between two values."""
+def between(
+    message: Message, path: str, name: str, low: float, high: float, upper_open: bool = False
+) -> Iterator[Finding]:
+    """A number must be from `low` to `high`; `upper_open`: and below `high`."""
     value = getattr(message, name)
     if not (low <= value < high if upper_open else low <= value <= high):
         bound = f"at least {low:g} and below {high:g}" if upper_open else f"from {low:g} to {high:g}"
         yield refused(f"{path}.{name}", f"{_value(message, name)} must be {bound}.")
 
 
-def _value(message: Any, name: str) -> str:
+def _value(message: Message, name: str) -> str:
     return f"{getattr(message, name):g}" + ("" if message.HasField(name) else " (not set)")

@@ -1,23 +1,40 @@
-"""Rules about `model`: what must be there, ranges, and what must agree."""
+"""Rules about `model`: what must be set, ranges, and values that must agree."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from mirilla.config import rules_anchors
 from mirilla.config.pipeline import Pipeline
-from mirilla.config.rules_fields import above, at_least, between, chosen, refused, suspect
+from mirilla.config.rules_fields import INIT, above, at_least, between, chosen, refused, suspect
+from mirilla.config.to_spec import BASE_BATCH_NORM_DECAY, BASE_BATCH_NORM_EPSILON
 from mirilla.findings import Finding
-from mirilla.protos.pipeline_pb2 import PostProcessing
+from mirilla.protos.pipeline_pb2 import (
+    ArgMaxMatcher,
+    ClassificationLoss,
+    ConvolutionalBoxPredictor,
+    Loss,
+    PostProcessing,
+    Ssd,
+    SsdFeatureExtractor,
+)
+
+MIN_SIDE_PX = 32
+# Classification loss -> the score converter that turns its logits into probabilities.
+_CONVERTERS = {
+    "weighted_sigmoid": "SIGMOID",
+    "weighted_sigmoid_focal": "SIGMOID",
+    "bootstrapped_sigmoid": "SIGMOID",
+    "weighted_softmax": "SOFTMAX",
+}
 
 
 def findings(pipeline: Pipeline) -> Iterator[Finding]:
-    """What the model's values break."""
+    """The broken rules of `model`."""
     if not pipeline.model.HasField("ssd"):
-        # Another family is refused by the table; here only its absence is said.
+        # Another family of models is refused by the support table.
         if pipeline.model.WhichOneof("model") is None:
-            yield refused("model.ssd", "is missing.", "'mirilla init' writes a complete file.")
+            yield refused("model.ssd", "is missing.", INIT)
         return
     ssd, path = pipeline.model.ssd, "model.ssd"
     yield from at_least(ssd, path, "num_classes", 1)
@@ -40,7 +57,7 @@ def findings(pipeline: Pipeline) -> Iterator[Finding]:
     if ssd.box_predictor.HasField("convolutional_box_predictor"):
         predictor = ssd.box_predictor.convolutional_box_predictor
         here = f"{path}.box_predictor.convolutional_box_predictor"
-        yield from _hyperparams(predictor, here, normed=False)
+        yield from _hyperparams(predictor, here, needs_batch_norm=False)
         if predictor.use_dropout:
             yield from above(predictor, here, "dropout_keep_probability", 0)
             yield from between(predictor, here, "dropout_keep_probability", 0, 1)
@@ -49,40 +66,42 @@ def findings(pipeline: Pipeline) -> Iterator[Finding]:
     yield from _post_processing(ssd, f"{path}.post_processing")
 
 
-def _resizer(ssd: Any, path: str) -> Iterator[Finding]:
+def _resizer(ssd: Ssd, path: str) -> Iterator[Finding]:
     if ssd.image_resizer.HasField("fixed_shape_resizer"):
         for name in ("height", "width"):
-            yield from at_least(ssd.image_resizer.fixed_shape_resizer, f"{path}.fixed_shape_resizer", name, 32)
+            yield from at_least(ssd.image_resizer.fixed_shape_resizer, f"{path}.fixed_shape_resizer", name, MIN_SIDE_PX)
     if ssd.image_resizer.HasField("keep_aspect_ratio_resizer"):
         resizer, path = ssd.image_resizer.keep_aspect_ratio_resizer, f"{path}.keep_aspect_ratio_resizer"
-        yield from at_least(resizer, path, "max_dimension", 32)
+        yield from at_least(resizer, path, "max_dimension", MIN_SIDE_PX)
         if resizer.min_dimension != resizer.max_dimension:
             yield refused(
                 f"{path}.min_dimension",
-                f"{resizer.min_dimension} differs from max_dimension, {resizer.max_dimension}; a picture "
-                "padded to a square is scaled so that its longer side fits.",
+                f"{resizer.min_dimension} differs from max_dimension, {resizer.max_dimension}; an image that is padded "
+                "to a square is scaled so that its longer side fits.",
                 f"Set min_dimension: {resizer.max_dimension}.",
             )
 
 
-def _extractor(ssd: Any, path: str) -> Iterator[Finding]:
+def _extractor(ssd: Ssd, path: str) -> Iterator[Finding]:
     extractor = ssd.feature_extractor
     if not ssd.HasField("feature_extractor"):
         yield refused(path, "is missing.", "Add feature_extractor { type: 'embedded_ssd_mobilenet_v1' ... }.")
         return
     yield from above(extractor, path, "depth_multiplier", 0)
     yield from at_least(extractor, path, "min_depth", 1)
-    yield from _hyperparams(extractor, path, normed=True)
+    yield from _hyperparams(extractor, path, needs_batch_norm=True)
     norm = extractor.conv_hyperparams.batch_norm
-    if not extractor.override_base_feature_extractor_hyperparams and abs(norm.epsilon - 0.001) > 1e-8:
+    if not extractor.override_base_feature_extractor_hyperparams and abs(norm.epsilon - BASE_BATCH_NORM_EPSILON) > 1e-8:
         yield refused(
             f"{path}.conv_hyperparams.batch_norm.epsilon",
-            f"{norm.epsilon:g} differs from the base network's, 0.001; the layers share one.",
-            "Set epsilon: 0.001, or override_base_feature_extractor_hyperparams: true.",
+            f"{norm.epsilon:g} differs from the base network's, {BASE_BATCH_NORM_EPSILON:g}; all layers share one.",
+            f"Set epsilon: {BASE_BATCH_NORM_EPSILON:g}, or override_base_feature_extractor_hyperparams: true.",
         )
 
 
-def _hyperparams(owner: Any, path: str, normed: bool) -> Iterator[Finding]:
+def _hyperparams(
+    owner: SsdFeatureExtractor | ConvolutionalBoxPredictor, path: str, *, needs_batch_norm: bool
+) -> Iterator[Finding]:
     path = f"{path}.conv_hyperparams"
     if not owner.HasField("conv_hyperparams"):
         yield refused(path, "is missing.", "Copy the block from the file that 'mirilla init' writes.")
@@ -95,18 +114,18 @@ def _hyperparams(owner: Any, path: str, normed: bool) -> Iterator[Finding]:
         yield from at_least(getattr(block.initializer, kind), f"{path}.initializer.{kind}", "stddev", 0)
     scaling = block.initializer.variance_scaling_initializer
     yield from above(scaling, f"{path}.initializer.variance_scaling_initializer", "factor", 0)
-    if normed:
+    if needs_batch_norm:
         if block.WhichOneof("normalizer_oneof") is None:
             yield refused(
                 f"{path}.batch_norm",
-                "is missing; the graphs are written with batch norm.",
-                "Add batch_norm { scale: true decay: 0.9997 }.",
+                "is missing; all exported graphs have batch norm.",
+                f"Add batch_norm {{ scale: true decay: {BASE_BATCH_NORM_DECAY} }}.",
             )
         yield from between(block.batch_norm, f"{path}.batch_norm", "decay", 0, 1)
         yield from above(block.batch_norm, f"{path}.batch_norm", "epsilon", 0)
 
 
-def _matcher(matcher: Any, path: str) -> Iterator[Finding]:
+def _matcher(matcher: ArgMaxMatcher, path: str) -> Iterator[Finding]:
     if matcher.ignore_thresholds:
         return
     for name in ("matched_threshold", "unmatched_threshold"):
@@ -120,28 +139,19 @@ def _matcher(matcher: Any, path: str) -> Iterator[Finding]:
     elif not matcher.negatives_lower_than_unmatched and matcher.unmatched_threshold == matcher.matched_threshold:
         yield refused(
             f"{path}.negatives_lower_than_unmatched",
-            "false takes the negatives from between the two thresholds, which are equal.",
+            "is false, which takes the negatives from between the two thresholds, but these are equal.",
             "Lower unmatched_threshold, or remove the field.",
         )
 
 
-def _losses(loss: Any, path: str) -> Iterator[Finding]:
+def _losses(loss: Loss, path: str) -> Iterator[Finding]:
     yield from chosen(loss.classification_loss, f"{path}.classification_loss", "classification_loss")
     yield from chosen(loss.localization_loss, f"{path}.localization_loss", "localization_loss")
     for name in ("classification_weight", "localization_weight"):
         yield from at_least(loss, path, name, 0)
     smooth = f"{path}.localization_loss.weighted_smooth_l1"
     yield from above(loss.localization_loss.weighted_smooth_l1, smooth, "delta", 0)
-    focal, focal_path = loss.classification_loss.weighted_sigmoid_focal, f"{path}.classification_loss"
-    yield from at_least(focal, f"{focal_path}.weighted_sigmoid_focal", "gamma", 0)
-    if focal.HasField("alpha"):
-        yield from between(focal, f"{focal_path}.weighted_sigmoid_focal", "alpha", 0, 1)
-    bootstrapped, softmax = (
-        loss.classification_loss.bootstrapped_sigmoid,
-        loss.classification_loss.weighted_softmax,
-    )
-    yield from between(bootstrapped, f"{focal_path}.bootstrapped_sigmoid", "alpha", 0, 1)
-    yield from above(softmax, f"{focal_path}.weighted_softmax", "logit_scale", 0)
+    yield from _classification_loss(loss.classification_loss, f"{path}.classification_loss")
     if loss.HasField("random_example_sampler"):
         sampler, sampler_path = loss.random_example_sampler, f"{path}.random_example_sampler"
         yield from above(sampler, sampler_path, "positive_sample_fraction", 0)
@@ -153,7 +163,16 @@ def _losses(loss: Any, path: str) -> Iterator[Finding]:
         yield from between(miner, miner_path, "iou_threshold", 0, 1)
 
 
-def _post_processing(ssd: Any, path: str) -> Iterator[Finding]:
+def _classification_loss(loss: ClassificationLoss, path: str) -> Iterator[Finding]:
+    focal = loss.weighted_sigmoid_focal
+    yield from at_least(focal, f"{path}.weighted_sigmoid_focal", "gamma", 0)
+    if focal.HasField("alpha"):
+        yield from between(focal, f"{path}.weighted_sigmoid_focal", "alpha", 0, 1)
+    yield from between(loss.bootstrapped_sigmoid, f"{path}.bootstrapped_sigmoid", "alpha", 0, 1)
+    yield from above(loss.weighted_softmax, f"{path}.weighted_softmax", "logit_scale", 0)
+
+
+def _post_processing(ssd: Ssd, path: str) -> Iterator[Finding]:
     nms, nms_path = ssd.post_processing.batch_non_max_suppression, f"{path}.batch_non_max_suppression"
     for name in ("score_threshold", "iou_threshold"):
         yield from between(nms, nms_path, name, 0, 1)
@@ -161,15 +180,10 @@ def _post_processing(ssd: Any, path: str) -> Iterator[Finding]:
         yield from at_least(nms, nms_path, name, 1)
     converter = PostProcessing.ScoreConverter.Name(ssd.post_processing.score_converter)
     loss = ssd.loss.classification_loss.WhichOneof("classification_loss")
-    fitting = {
-        "weighted_sigmoid": "SIGMOID",
-        "weighted_sigmoid_focal": "SIGMOID",
-        "bootstrapped_sigmoid": "SIGMOID",
-        "weighted_softmax": "SOFTMAX",
-    }
-    if loss in fitting and fitting[loss] != converter:
+    expected = _CONVERTERS.get(loss or "")
+    if expected is not None and expected != converter:
         yield suspect(
             f"{path}.score_converter",
-            f"{converter} does not go with the loss {loss}: scores will not be probabilities.",
-            f"Set score_converter: {fitting[loss]}.",
+            f"{converter} does not match the loss {loss}: scores will not be probabilities.",
+            f"Set score_converter: {expected}.",
         )

@@ -1,7 +1,6 @@
-"""The embedded SSD sample, filled in.
+"""The sample pipeline: an embedded SSD whose network the AIY Vision Kit's compiler accepts.
 
-Values are those of the API's `embedded_ssd_mobilenet_v1_coco.config`: width 0.125, 256x256, batch 24. It is
-the configuration whose network the AIY Vision Kit's compiler takes.
+The values are those of the API's `embedded_ssd_mobilenet_v1_coco.config`: depth multiplier 0.125, 256x256, batch 24.
 """
 
 from __future__ import annotations
@@ -13,6 +12,11 @@ from google.protobuf import text_format
 
 from mirilla.config.pipeline import Pipeline
 from mirilla.errors import ConfigError
+from mirilla.model.spec import ModelSpec
+
+BATCH_SIZE = 24
+DEPTH_MULTIPLIER = ModelSpec.depth_multiplier
+HEIGHT_PX, WIDTH_PX = ModelSpec.height_px, ModelSpec.width_px
 
 _HYPERPARAMS = """
   activation: RELU_6
@@ -24,7 +28,7 @@ _HYPERPARAMS = """
 _SSD = f"""
 feature_extractor {{
   type: "embedded_ssd_mobilenet_v1"
-  depth_multiplier: 0.125
+  depth_multiplier: {DEPTH_MULTIPLIER}
   min_depth: 16
   conv_hyperparams {{ {_HYPERPARAMS} }}
 }}
@@ -118,29 +122,29 @@ def sample(
     label_map_path: str | os.PathLike[str],
     *,
     steps: int | None = None,
-    batch_size: int = 24,
-    depth_multiplier: float = 0.125,
-    height: int = 256,
-    width: int = 256,
+    batch_size: int = BATCH_SIZE,
+    depth_multiplier: float = DEPTH_MULTIPLIER,
+    height: int = HEIGHT_PX,
+    width: int = WIDTH_PX,
     num_eval_examples: int | None = None,
     keep_aspect_ratio: bool = False,
 ) -> Pipeline:
-    """The sample with its blanks filled in.
+    """The sample pipeline for a data set.
 
     Args:
         num_classes: without the background.
-        train_records, eval_records: TFRecord files or globs; one, or several.
-        label_map_path: the label map's file.
-        steps: how long to train; None leaves it to `mirilla train --num-train-steps`.
-        batch_size: pictures per step.
+        train_records, eval_records: one or several TFRecord files or globs.
+        label_map_path: file of the label map.
+        steps: number of training steps; None leaves it to `mirilla train --num-train-steps`.
+        batch_size: images per step.
         depth_multiplier: width of the network.
         height, width: input size in pixels.
-        num_eval_examples: how many pictures the evaluation set has, for the reader of the file.
-        keep_aspect_ratio: letterbox (pad at the bottom and right) where the sample squashes; needs
+        num_eval_examples: number of images in the evaluation set, for people who read the file.
+        keep_aspect_ratio: letterbox images (pad at the bottom and right) instead of squashing them; needs
             height = width.
 
     Raises:
-        ConfigError: a letterbox that is not square.
+        ConfigError: keep_aspect_ratio with different height and width.
     """
     pipeline = text_format.Parse(_REST, Pipeline())
     ssd = pipeline.model.ssd
@@ -150,8 +154,8 @@ def sample(
     if keep_aspect_ratio:
         if height != width:
             raise ConfigError(
-                f"keep_aspect_ratio pads to a square, but {height}x{width} is none.",
-                "Give the same height and width, or leave keep_aspect_ratio off.",
+                f"keep_aspect_ratio pads images to a square, but the input is {height}x{width}.",
+                "Set the same height and width, or keep_aspect_ratio to False.",
             )
         resizer = ssd.image_resizer.keep_aspect_ratio_resizer
         resizer.min_dimension = resizer.max_dimension = height

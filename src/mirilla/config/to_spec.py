@@ -1,18 +1,22 @@
-"""What the model part of a pipeline.config says, as a `ModelSpec`."""
+"""From the `model` of a pipeline.config to a `ModelSpec`, and anchors back into the pipeline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mirilla.config import Pipeline
+from mirilla.config.fields import shortest
+from mirilla.config.pipeline import Pipeline
 from mirilla.model.spec import AnchorSpec, BoxCoderSpec, ModelSpec, PostProcessing
+from mirilla.protos import pipeline_pb2
 
-_GRID = ("height_stride", "width_stride", "height_offset", "width_offset")
+# The base network has the defaults of slim's mobilenet_v1_arg_scope, unless conv_hyperparams override them.
+BASE_BATCH_NORM_DECAY = 0.9997
+BASE_BATCH_NORM_EPSILON = ModelSpec.batch_norm_epsilon
 
 
 def model_spec(pipeline: Pipeline) -> ModelSpec:
-    """The detector that a pipeline describes; the pipeline has passed `mirilla.config.require`."""
+    """The detector that a pipeline describes. The pipeline must have passed `mirilla.config.require`."""
     ssd = pipeline.model.ssd
     extractor = ssd.feature_extractor
     resizer = ssd.image_resizer
@@ -21,16 +25,17 @@ def model_spec(pipeline: Pipeline) -> ModelSpec:
         height = width = resizer.keep_aspect_ratio_resizer.max_dimension
     else:
         height, width = resizer.fixed_shape_resizer.height, resizer.fixed_shape_resizer.width
-    batch_norm = extractor.conv_hyperparams.batch_norm
+    hyperparams = extractor.conv_hyperparams
+    epsilon = hyperparams.batch_norm.epsilon if hyperparams.HasField("batch_norm") else BASE_BATCH_NORM_EPSILON
     return ModelSpec(
         feature_extractor=extractor.type,
-        depth_multiplier=round(extractor.depth_multiplier, 7),  # a float32 field: 0.75, not 0.7499999
+        depth_multiplier=shortest(extractor.depth_multiplier),
         min_depth=extractor.min_depth,
         height_px=height,
         width_px=width,
         num_classes=ssd.num_classes,
         keep_aspect_ratio=letterbox,
-        batch_norm_epsilon=round(batch_norm.epsilon, 9) if extractor.conv_hyperparams.HasField("batch_norm") else 0.001,
+        batch_norm_epsilon=shortest(epsilon),
         anchors=_anchors(ssd.anchor_generator, pipeline.mirilla.anchor_map),
         box_coder=_box_coder(ssd.box_coder.faster_rcnn_box_coder),
         post_processing=_post_processing(ssd.post_processing),
@@ -38,77 +43,82 @@ def model_spec(pipeline: Pipeline) -> ModelSpec:
     )
 
 
+def batch_norm_decays(pipeline: Pipeline) -> tuple[float, float]:
+    """The decays of the batch-norm statistics in the base network and in the extra layers."""
+    extractor = pipeline.model.ssd.feature_extractor
+    batch_norm = extractor.conv_hyperparams.batch_norm
+    extra = batch_norm.decay if extractor.conv_hyperparams.HasField("batch_norm") else BASE_BATCH_NORM_DECAY
+    if pipeline.mirilla.HasField("base_batch_norm_decay"):
+        return pipeline.mirilla.base_batch_norm_decay, extra
+    return (extra if extractor.override_base_feature_extractor_hyperparams else BASE_BATCH_NORM_DECAY), extra
+
+
 def write_anchors(pipeline: Pipeline, boxes: Sequence[Sequence[tuple[float, float]]]) -> None:
-    """Put anchors, (height, width) map by map, into a pipeline in place of what its generator makes."""
+    """Replace a pipeline's anchors by `boxes`: (height, width) of each anchor of each feature map."""
     del pipeline.mirilla.anchor_map[:]
-    for one in boxes:
-        message = pipeline.mirilla.anchor_map.add()
-        for height, width in one:
-            message.box.add(height=height, width=width)
+    for map_boxes in boxes:
+        anchor_map = pipeline.mirilla.anchor_map.add()
+        for height, width in map_boxes:
+            anchor_map.box.add(height=height, width=width)
     generator = pipeline.model.ssd.anchor_generator
     if generator.HasField("ssd_anchor_generator"):
         generator.ssd_anchor_generator.num_layers = len(boxes)
 
 
-def _anchors(generator, maps) -> AnchorSpec:
-    if maps:  # of the generator no more than the grid counts
-        plain = AnchorSpec()
-        message = generator.ssd_anchor_generator
-        plain = replace(plain, **{name: tuple(int(v) for v in getattr(message, name)) for name in _GRID})
-        boxes = tuple(tuple((_short(box.height), _short(box.width)) for box in one.box) for one in maps)
-        return replace(plain, num_layers=len(boxes), boxes=boxes)
+def _anchors(generator: pipeline_pb2.AnchorGenerator, maps: Sequence[pipeline_pb2.AnchorMap]) -> AnchorSpec:
+    if maps:  # only the grid of the generator is used
+        boxes = tuple(tuple((shortest(box.height), shortest(box.width)) for box in item.box) for item in maps)
+        return _with_grid(AnchorSpec(num_layers=len(maps), boxes=boxes), generator.ssd_anchor_generator)
     if generator.WhichOneof("anchor_generator_oneof") == "multiscale_anchor_generator":
         return _multiscale(generator.multiscale_anchor_generator)
     return _ssd_anchors(generator.ssd_anchor_generator)
 
 
-def _multiscale(message) -> AnchorSpec:
+def _multiscale(message: pipeline_pb2.MultiscaleAnchorGenerator) -> AnchorSpec:
     return AnchorSpec(
         num_layers=message.max_level - message.min_level + 1,
-        aspect_ratios=tuple(_short(v) for v in message.aspect_ratios),
+        aspect_ratios=tuple(map(shortest, message.aspect_ratios)),
         min_level=message.min_level,
-        anchor_scale=_short(message.anchor_scale),
+        anchor_scale=shortest(message.anchor_scale),
         scales_per_octave=message.scales_per_octave,
     )
 
 
-def _ssd_anchors(message) -> AnchorSpec:
-    def whole(values) -> tuple[int, ...]:
-        return tuple(int(v) for v in values)
-
-    return AnchorSpec(
+def _ssd_anchors(message: pipeline_pb2.SsdAnchorGenerator) -> AnchorSpec:
+    spec = AnchorSpec(
         num_layers=message.num_layers,
-        min_scale=_short(message.min_scale),
-        max_scale=_short(message.max_scale),
-        scales=tuple(_short(v) for v in message.scales),
-        aspect_ratios=tuple(_short(v) for v in message.aspect_ratios),
-        interpolated_scale_aspect_ratio=_short(message.interpolated_scale_aspect_ratio),
+        min_scale=shortest(message.min_scale),
+        max_scale=shortest(message.max_scale),
+        scales=tuple(map(shortest, message.scales)),
+        aspect_ratios=tuple(map(shortest, message.aspect_ratios)),
+        interpolated_scale_aspect_ratio=shortest(message.interpolated_scale_aspect_ratio),
         reduce_boxes_in_lowest_layer=message.reduce_boxes_in_lowest_layer,
-        base_anchor_height=_short(message.base_anchor_height),
-        base_anchor_width=_short(message.base_anchor_width),
-        height_stride=whole(message.height_stride),
-        width_stride=whole(message.width_stride),
-        height_offset=whole(message.height_offset),
-        width_offset=whole(message.width_offset),
+        base_anchor_height=shortest(message.base_anchor_height),
+        base_anchor_width=shortest(message.base_anchor_width),
+    )
+    return _with_grid(spec, message)
+
+
+def _with_grid(spec: AnchorSpec, message: pipeline_pb2.SsdAnchorGenerator) -> AnchorSpec:
+    return replace(
+        spec,
+        height_stride=tuple(message.height_stride),
+        width_stride=tuple(message.width_stride),
+        height_offset=tuple(message.height_offset),
+        width_offset=tuple(message.width_offset),
     )
 
 
-def _box_coder(message) -> BoxCoderSpec:
+def _box_coder(message: pipeline_pb2.FasterRcnnBoxCoder) -> BoxCoderSpec:
     return BoxCoderSpec(message.y_scale, message.x_scale, message.height_scale, message.width_scale)
 
 
-def _post_processing(message) -> PostProcessing:
+def _post_processing(message: pipeline_pb2.PostProcessing) -> PostProcessing:
     nms = message.batch_non_max_suppression
-    converter = message.DESCRIPTOR.fields_by_name["score_converter"].enum_type
     return PostProcessing(
-        score_threshold=_short(nms.score_threshold),
-        iou_threshold=_short(nms.iou_threshold),
+        score_threshold=shortest(nms.score_threshold),
+        iou_threshold=shortest(nms.iou_threshold),
         max_detections_per_class=nms.max_detections_per_class,
         max_total_detections=nms.max_total_detections,
-        score_converter=converter.values_by_number[message.score_converter].name,
+        score_converter=pipeline_pb2.PostProcessing.ScoreConverter.Name(message.score_converter),
     )
-
-
-def _short(value: float) -> float:
-    """The shortest decimal that a float32 field was written as."""
-    return float(f"{value:.7g}")

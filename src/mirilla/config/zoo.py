@@ -1,6 +1,6 @@
-"""Named models: the sample's network, and variants of it that the bonnet takes at 256 px.
+"""Named models: the sample's network, and variants of it that the bonnet can run at 256 px.
 
-zoo.apply("kit-s8", pipeline)     # then anchors fitted to the data: mirilla.config.anchor_fit
+zoo.apply("kit-s8", pipeline)     # then fit the anchors to the data: mirilla.config.anchor_fit
 """
 
 from __future__ import annotations
@@ -8,22 +8,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mirilla.config import Pipeline, anchor_fit
+from mirilla.config import anchor_fit
+from mirilla.config.pipeline import Pipeline
 from mirilla.config.to_spec import model_spec, write_anchors
 from mirilla.errors import UsageError
 from mirilla.model.layers import EXTRA_MAPS, FIRST_MAPS, architecture
-from mirilla.model.spec import AnchorSpec
+from mirilla.model.spec import AnchorSpec, ModelSpec
 
 EXTRACTOR = "embedded_ssd_mobilenet_v1"
 STRIDE_8_MAPS = ("Conv2d_5_pointwise", *FIRST_MAPS)
-EXTRA_ANCHORS = 6  # per location of an extra map
+EXTRA_MAP_ANCHORS = 6  # per location
 
 
 @dataclass(frozen=True)
 class ZooModel:
-    """What a named model changes in the sample's pipeline.
+    """What a named model changes in the sample pipeline.
 
-    feature_maps: of the base; first_anchors: anchors per location of each, finest first. The extra maps have 6.
+    Attributes:
+        feature_maps: maps of the base network that get predictors, finest first.
+        first_anchors: anchors per location of each of these; the extra maps have EXTRA_MAP_ANCHORS.
     """
 
     name: str
@@ -35,15 +38,15 @@ class ZooModel:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Anchors per location, map by map."""
-        return (*self.first_anchors, *(EXTRA_ANCHORS for _ in EXTRA_MAPS[EXTRACTOR]))
+        """Anchors per location of each map, finest first."""
+        return (*self.first_anchors, *(EXTRA_MAP_ANCHORS for _ in EXTRA_MAPS[EXTRACTOR]))
 
 
 def _pair(name: str, depth_multiplier: float, description: str) -> tuple[ZooModel, ZooModel]:
     return (
         ZooModel(name, depth_multiplier, description),
         ZooModel(
-            f"{name}-s8", depth_multiplier, f"{description}; and a head on the stride-8 map", STRIDE_8_MAPS, (2, 3, 6)
+            f"{name}-s8", depth_multiplier, f"{description}, with a head on the stride-8 map", STRIDE_8_MAPS, (2, 3, 6)
         ),
     )
 
@@ -52,12 +55,12 @@ _MODELS = (
     *_pair("kit", 0.125, "the sample's network"),
     *_pair("kit-mid", 0.1875, "half as wide again"),
     *_pair("kit-wide", 0.25, "twice as wide"),
-    *_pair("kit-widest", 0.375, "three times as wide: the most that the arena holds at 256 px"),
+    *_pair("kit-widest", 0.375, "three times as wide: the widest that fits the arena at 256 px"),
 )
-MODELS: Mapping[str, ZooModel] = {one.name: one for one in _MODELS}
+MODELS: Mapping[str, ZooModel] = {model.name: model for model in _MODELS}
 
-# name -> {column: AP} on ilc2021, letterboxed, compiled for the bonnet, all trained alike and shortly (on 28,800
-# pictures): benchmarks/accuracy.md, "The zoo"
+# name -> {column: AP} on ilc2021, letterboxed, compiled for the bonnet; all trained in the same short way (on 28,800
+# images): benchmarks/accuracy.md, "The zoo"
 ACCURACY: dict[str, dict[str, float]] = {
     "kit": {"AP all": 0.435, "AP >= 16 px": 0.66, "AP >= 24 px": 0.757},
     "kit-s8": {"AP all": 0.434, "AP >= 16 px": 0.635, "AP >= 24 px": 0.719},
@@ -72,7 +75,7 @@ ACCURACY_COLUMNS = ("AP all", "AP >= 16 px", "AP >= 24 px")
 
 
 def names() -> tuple[str, ...]:
-    """All models' names, smallest first."""
+    """The names of all models, smallest first."""
     return tuple(MODELS)
 
 
@@ -80,36 +83,35 @@ def find(name: str) -> ZooModel:
     """A model by its name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the name is unknown.
     """
     if name not in MODELS:
-        raise UsageError(f"There is no model '{name}' in the zoo.", f"Use one of: {', '.join(MODELS)}.")
+        raise UsageError(f"Unknown model '{name}'.", f"Choose from: {', '.join(MODELS)}.")
     return MODELS[name]
 
 
 def apply(name: str, pipeline: Pipeline) -> None:
-    """Make a pipeline (of `mirilla.config.sample`) that of a named model.
+    """Turn a pipeline (from `mirilla.config.sample`) into that of a named model.
 
-    With the sample's own maps its anchor generator stays in force. Other maps get anchors of one shape whose sizes are
-    spread evenly over what each map is responsible for; fitting them to the data comes afterwards.
+    A model with the sample's feature maps keeps the sample's anchor generator. Others get `spread` anchors, to be
+    fitted to the data afterwards.
 
     Raises:
-        UsageError: no such model.
+        UsageError: the name is unknown.
     """
-    one = find(name)
-    ssd, ours = pipeline.model.ssd, pipeline.mirilla
+    model = find(name)
+    ssd, options = pipeline.model.ssd, pipeline.mirilla
     ssd.feature_extractor.type = EXTRACTOR
-    ssd.feature_extractor.depth_multiplier, ssd.feature_extractor.min_depth = one.depth_multiplier, one.min_depth
-    ours.ClearField("feature_map")
-    ours.ClearField("anchor_map")
-    ssd.anchor_generator.ssd_anchor_generator.num_layers = len(one.counts)
-    if one.feature_maps != FIRST_MAPS:
-        ours.feature_map.extend(one.feature_maps)
-        write_anchors(pipeline, spread(pipeline, one.counts))
+    ssd.feature_extractor.depth_multiplier, ssd.feature_extractor.min_depth = model.depth_multiplier, model.min_depth
+    options.ClearField("feature_map")
+    options.ClearField("anchor_map")
+    ssd.anchor_generator.ssd_anchor_generator.num_layers = len(model.counts)
+    if model.feature_maps != FIRST_MAPS:
+        options.feature_map.extend(model.feature_maps)
+        write_anchors(pipeline, spread(model_spec(pipeline), model.counts))
 
 
-def spread(pipeline: Pipeline, counts: tuple[int, ...]) -> anchor_fit.Boxes:
-    """Anchors that know no data: square in the photo's pixels, sizes spread evenly in their logarithm."""
-    given = model_spec(pipeline)
-    shapes = architecture(replace(given, anchors=AnchorSpec(num_layers=len(counts)))).feature_map_shapes
+def spread(spec: ModelSpec, counts: tuple[int, ...]) -> anchor_fit.Boxes:
+    """Square anchors whose sizes are spread evenly, on a log scale, over the range of each map; no data is needed."""
+    shapes = architecture(replace(spec, anchors=AnchorSpec(num_layers=len(counts)))).feature_map_shapes
     return anchor_fit.fit((), shapes, counts)

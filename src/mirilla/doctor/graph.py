@@ -18,7 +18,8 @@ from mirilla.errors import ModelError
 from mirilla.findings import Finding, RuleError
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.lowering import VARIABLES, check_ops, data_inputs
+from mirilla.graph.lowering import VARIABLES, check_ops
+from mirilla.graph.names import data_inputs
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 REFUSED = frozenset({"Tile", "Max", "Prod", "Unpack"})

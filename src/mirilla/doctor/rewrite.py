@@ -9,7 +9,9 @@ import numpy as np
 from mirilla.doctor.region import Nodes, between, index
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.lowering import IDENTITIES, data_inputs, node_name
+from mirilla.graph.lowering import IDENTITIES
+from mirilla.graph.names import data_inputs, node_name
+from mirilla.padding import SAME, output_side, same_padding
 from mirilla.protos import tensorflow_pb2
 from mirilla.protos.graphdef import constant_array
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
@@ -214,7 +216,7 @@ def crop_kernels(graph_def: GraphDef, graph: DeployGraph) -> list[str]:
     nodes = index(graph_def)
     said = []
     for layer in graph.layers:
-        if not isinstance(layer, deploy.Conv | deploy.Depthwise) or layer.padding != deploy.SAME:
+        if not isinstance(layer, deploy.Conv | deploy.Depthwise) or layer.padding != SAME:
             continue
         kernel, sides = layer.weights.shape[:2], graph.shape_of(layer.inputs[0])[:2]
         if kernel[0] <= sides[0] and kernel[1] <= sides[1]:
@@ -240,11 +242,11 @@ def crop_kernels(graph_def: GraphDef, graph: DeployGraph) -> list[str]:
 
 def _taps(side: int, kernel: int, stride: int) -> tuple[int, int] | None:
     """(first, end) of a kernel's parts that ever meet the map; None where cutting would move the window."""
-    ahead = deploy.same_pads(side, kernel, stride)[0]
-    count = deploy.output_side(side, kernel, stride, deploy.SAME)
+    ahead = same_padding(side, kernel, stride)[0]
+    count = output_side(side, kernel, stride, SAME)
     used = [tap for tap in range(kernel) if any(0 <= at * stride - ahead + tap < side for at in range(count))]
     first, end = used[0], used[-1] + 1
-    fits = end - first <= side and deploy.same_pads(side, end - first, stride)[0] == ahead - first
+    fits = end - first <= side and same_padding(side, end - first, stride)[0] == ahead - first
     return (first, end) if fits else None
 
 

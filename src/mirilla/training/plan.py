@@ -10,6 +10,7 @@ from mirilla.batches.api_geometry import Augmentation
 from mirilla.batches.api_steps import augmentations
 from mirilla.batches.mosaic import InputRecipe, input_recipe
 from mirilla.config import Pipeline
+from mirilla.config.to_spec import batch_norm_decays
 from mirilla.errors import ConfigError
 from mirilla.model.initializers import Initializer
 from mirilla.model.layers import Architecture, architecture
@@ -23,7 +24,6 @@ from mirilla.training.optimizer import Adam, Momentum, Optimizer, RmsProp
 from mirilla.training.simota import SimOtaSpec
 
 # The base network keeps slim's own arguments (mobilenet_v1_arg_scope), unless conv_hyperparams override them.
-BASE_BATCH_NORM_DECAY = 0.9997
 BASE_STDDEV = 0.09
 BASE_L2 = 0.00004
 
@@ -91,11 +91,8 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
     kind = train.optimizer.WhichOneof("optimizer")
     message = getattr(train.optimizer, kind)
     averages = train.optimizer.use_moving_average
-    extra_decay = extra.batch_norm.decay if extra.HasField("batch_norm") else BASE_BATCH_NORM_DECAY
+    base_decay, extra_decay = batch_norm_decays(pipeline)
     override = ssd.feature_extractor.override_base_feature_extractor_hyperparams
-    base_decay = extra_decay if override else BASE_BATCH_NORM_DECAY
-    if options.HasField("base_batch_norm_decay"):
-        base_decay = options.base_batch_norm_decay
     frozen = ssd.freeze_batchnorm, ssd.freeze_batchnorm or not extra.batch_norm.train
     base_initializer = _initializer(extra) if override else Initializer(stddev=BASE_STDDEV)
     base_l2, depthwise_l2 = _base_l2(spec, _l2_weight(extra) if override else None)
