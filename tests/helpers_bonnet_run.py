@@ -1,4 +1,4 @@
-"""Small compiled models built by hand, for the tests of the interpreter and of the server."""
+"""Small compiled models built by hand, for the tests of the interpreter and of the emulator."""
 
 from __future__ import annotations
 

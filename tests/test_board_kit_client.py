@@ -28,10 +28,10 @@ from PIL import Image
 
 from helpers_kit_program import kit_folder
 from mirilla.detect.detector import Detector
+from mirilla.emulator.bonnet import EmulatedBonnet
 from mirilla.emulator.camera import open_frames
 from mirilla.emulator.pixels import decode_jpeg
 from mirilla.emulator.server import Server
-from mirilla.emulator.state import Device
 
 pytestmark = pytest.mark.slow  # making the environment may take a while
 
@@ -88,7 +88,7 @@ def python(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
         ]
         installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
         if installed.returncode:
-            last = (installed.stderr.strip().splitlines() or ["pip said nothing"])[-1]
+            last = (installed.stderr.strip().splitlines() or ["no output of pip"])[-1]
             pytest.skip(f"{packages[-1]} cannot be installed (is the package registry within reach?): {last}")
     return folder / "bin" / "python"
 
@@ -116,12 +116,12 @@ def deployed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(photos: Path) -> Iterator[Server]:
-    with Server(Device(frames=open_frames(photos), fps=0), port=0) as one:
+    with Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=0) as one:
         yield one
 
 
 class Kit:
-    """The program started in the background, with its lines as they come."""
+    """The program in the background: its JSON lines, and its log."""
 
     def __init__(self, python: Path, folder: Path, port: int, *options: object, **variables: str):
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
@@ -133,7 +133,7 @@ class Kit:
             text=True,
         )
         self.lines: list[dict[str, Any]] = []
-        self.said: list[str] = []
+        self.log: list[str] = []
         self._threads = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_err)]
         for one in self._threads:
             one.start()
@@ -147,7 +147,7 @@ class Kit:
     def _read_err(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.said.append(line.rstrip("\n"))
+            self.log.append(line.rstrip("\n"))
 
     def wait(self, seconds: float = 60) -> int:
         code = self.process.wait(seconds)
@@ -159,7 +159,7 @@ class Kit:
         end = time.monotonic() + seconds
         while not condition() and time.monotonic() < end:
             time.sleep(0.05)
-        assert condition(), (self.lines[-3:], self.said)
+        assert condition(), (self.lines[-3:], self.log)
 
     def frames(self) -> list[dict[str, Any]]:
         return [line for line in self.lines if "event" not in line]
@@ -212,8 +212,8 @@ def assert_equals_detector(frames: list[dict[str, Any]], deployed: Path, photos:
 @pytest.mark.parametrize("dense", [False, True])
 def test_pictures_give_what_the_detector_gives(start, server: Server, deployed: Path, photos: Path, dense: bool):
     kit = start(server.port, "--source", photos, "--once", *(["--dense"] if dense else []))
-    assert kit.wait() == 0, kit.said
-    assert kit.said == []
+    assert kit.wait() == 0, kit.log
+    assert kit.log == []
     assert [frame["file"] for frame in kit.frames()] == sorted(one.name for one in photos.iterdir())
     assert assert_equals_detector(kit.frames(), deployed, photos) >= 8
     assert all(one["label"] == "thing1" for frame in kit.frames() for one in frame["detections"])
@@ -227,9 +227,9 @@ def test_camera_gives_what_the_detector_gives(start, server: Server, deployed: P
     frames = [dict(frame, file=names[i % len(names)]) for i, frame in enumerate(kit.frames())][: len(names) + 1]
     assert assert_equals_detector(frames, deployed, photos) >= 8
     deadline = time.monotonic() + 10
-    while server.device._camera is not None and time.monotonic() < deadline:
+    while server.bonnet._camera is not None and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert server.device._camera is None  # it ended its camera inference
+    assert server.bonnet._camera is None  # it ended its camera inference
 
 
 def test_sparse_saves_most_of_the_transfer(start, server: Server, photos: Path, monkeypatch: pytest.MonkeyPatch):
@@ -252,26 +252,26 @@ def test_sparse_saves_most_of_the_transfer(start, server: Server, photos: Path, 
 
 
 def test_firmware_without_sparse_outputs(start, photos: Path, deployed: Path, monkeypatch: pytest.MonkeyPatch):
-    from mirilla.emulator import sparse as server_sparse
+    from mirilla.emulator import sparse
 
     def refuse(outputs, configs):
         if configs:
             raise ValueError("no such thing as sparse configs")
         return {}
 
-    monkeypatch.setattr(server_sparse, "apply", refuse)
-    with Server(Device(frames=open_frames(photos), fps=0), port=0) as server:
+    monkeypatch.setattr(sparse, "to_sparse", refuse)
+    with Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=0) as server:
         kit = start(server.port, "--source", photos, "--once")
         assert kit.wait() == 0
         assert_equals_detector(kit.frames(), deployed, photos)
-        assert any("no sparse outputs" in line for line in kit.said)
+        assert any("no sparse outputs" in line for line in kit.log)
         kit = start(server.port, "--once")
         assert kit.wait() == 0
         assert len(kit.frames()) == 1
 
 
 def test_a_model_that_the_firmware_refuses(start, server: Server, tmp_path: Path, deployed: Path, photos: Path):
-    """Google's client only logs it; the program ends with the firmware's own words."""
+    """Google's client only logs it; the program ends with the firmware's reason."""
     from mirilla.files import sha256
 
     broken = shutil.copytree(deployed, tmp_path / "broken")
@@ -282,34 +282,34 @@ def test_a_model_that_the_firmware_refuses(start, server: Server, tmp_path: Path
     (broken / "model.json").write_text(json.dumps(card))
     kit = start(server.port, "--source", photos, folder=broken)
     assert kit.wait() == 1
-    assert "refused the model: LoadModel: " in kit.said[0]  # it resets the bonnet once and tries again
-    wanted = "The bonnet did not take the model pikachu2_detector: LoadModel: "
-    assert kit.said[1].startswith("mirilla_kit: error: " + wanted)
-    assert len(kit.said) == 2
-    assert not any("Traceback" in line for line in kit.said)
+    assert "refused the model: LoadModel: " in kit.log[0]  # it resets the bonnet once and tries again
+    reason = "The bonnet refused the model pikachu2_detector: LoadModel: "
+    assert kit.log[1].startswith("mirilla_kit: error: " + reason)
+    assert len(kit.log) == 2
+    assert not any("Traceback" in line for line in kit.log)
 
 
 def test_another_programs_leftovers(start, deployed: Path, photos: Path):
-    """A camera inference that still runs, and an older model, are cleared away."""
+    """A camera inference that still runs is stopped, and an older model is unloaded."""
     from mirilla.protos import kit as protocol
 
-    device = Device(frames=open_frames(photos), fps=0)
+    bonnet = EmulatedBonnet(frames=open_frames(photos), fps=0)
     request = protocol.Request()
     request.load_model.model_name = "mirilla-0123456789abcdef"
     request.load_model.compute_graph = (deployed / "pikachu2_detector.binaryproto").read_bytes()
     shape = request.load_model.input_shape
     shape.batch, shape.height, shape.width, shape.depth = 1, 256, 256, 3
     request.load_model.input_normalizer.mean = request.load_model.input_normalizer.stddev = 128
-    assert device.answer(request).status.code == 0
+    assert bonnet.handle(request).status.code == 0
     request = protocol.Request()
     request.start_camera_inference.model_name = "mirilla-0123456789abcdef"
-    assert device.answer(request, "somebody else").status.code == 0
-    with Server(device, port=0) as server:
+    assert bonnet.handle(request, "somebody else").status.code == 0
+    with Server(bonnet, port=0) as server:
         kit = start(server.port, "--once")
-        assert kit.wait() == 0, kit.said
-        assert any("left running" in line for line in kit.said)
-        assert len(device._models) == 1
-        assert "mirilla-0123456789abcdef" not in device._models
+        assert kit.wait() == 0, kit.log
+        assert any("left running" in line for line in kit.log)
+        assert len(bonnet._models) == 1
+        assert "mirilla-0123456789abcdef" not in bonnet._models
 
 
 def test_nobody_there(start, photos: Path):
@@ -318,7 +318,7 @@ def test_nobody_there(start, photos: Path):
     kit = start(port, "--source", photos, "--once", "--tries", "2")
     assert kit.wait() == 1
     assert [event["message"] for event in kit.events("fault")] == ["no connection to the bonnet: Connection refused"]
-    assert kit.said[-1].startswith("mirilla_kit: error: Given up after 2 tries: no connection")
+    assert kit.log[-1].startswith("mirilla_kit: error: Gave up after 2 tries: no connection")
 
 
 @contextlib.contextmanager
@@ -347,7 +347,7 @@ def impostor(port: int, answer: bytes) -> Iterator[None]:
 @pytest.mark.parametrize("source", ["camera", "pictures"])
 def test_recovers_from_everything_in_turn(start, photos: Path, source: str):
     def emulator(port: int = 0) -> Server:
-        return Server(Device(frames=open_frames(photos), fps=0), port=port).start()
+        return Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=port).start()
 
     server = emulator()
     port = server.port
@@ -377,10 +377,10 @@ def test_recovers_from_everything_in_turn(start, photos: Path, source: str):
     server.stop()
     waits = [event["wait_s"] for event in kit.events("fault")]
     assert all(0.3 < one <= 36 for one in waits)
-    assert not any("Traceback" in line for line in kit.said)
+    assert not any("Traceback" in line for line in kit.log)
 
 
-def test_broken_pictures_are_left_out(start, server: Server, photos: Path, tmp_path: Path):
+def test_broken_pictures_are_skipped(start, server: Server, photos: Path, tmp_path: Path):
     mixed = tmp_path / "mixed"
     shutil.copytree(photos, mixed)
     (mixed / "00.jpg").write_bytes(b"\xff\xd8 no picture")
@@ -388,12 +388,12 @@ def test_broken_pictures_are_left_out(start, server: Server, photos: Path, tmp_p
     kit = start(server.port, "--source", mixed, "--once")
     assert kit.wait() == 0
     assert len(kit.frames()) == len(list(photos.iterdir()))
-    assert sum("left out" in line for line in kit.said) == 2
+    assert sum("skipped" in line for line in kit.log) == 2
     (tmp_path / "bad").mkdir()
     shutil.copy(mixed / "00.jpg", tmp_path / "bad")
     kit = start(server.port, "--source", tmp_path / "bad", "--once")
     assert kit.wait() == 1
-    assert "No picture of" in kit.said[-1]
+    assert "No picture of" in kit.log[-1]
 
 
 def test_turned_photo(start, server: Server, deployed: Path, photos: Path, tmp_path: Path):
@@ -466,8 +466,8 @@ def test_page_alert_and_snapshots_while_it_runs(start, server: Server, photos: P
         0,
         MIRILLA_WEB_TOKEN=token,
     )
-    kit.until(lambda: any("page: " in line for line in kit.said))
-    address = next(line for line in kit.said if "page: " in line).split("page: ")[1]
+    kit.until(lambda: any("page: " in line for line in kit.log))
+    address = next(line for line in kit.log if "page: " in line).split("page: ")[1]
     assert address.endswith(f"/?token={token}")
     base = address.split("/?")[0]
     kit.until(lambda: len(kit.frames()) > 12)

@@ -20,7 +20,7 @@ from mirilla.board.kit.result import is_sparse, read_result
 from mirilla.bonnet.run import CompiledModel
 from mirilla.boxes import Letterbox
 from mirilla.detections import Detections
-from mirilla.emulator import sparse as server_sparse
+from mirilla.emulator import sparse
 from mirilla.labels import LabelMap
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.box_coder import encode
@@ -59,8 +59,8 @@ def kit_dense(model, codes: np.ndarray, logits: np.ndarray, threshold: float, sc
 def kit_sparse(model, codes: np.ndarray, logits: np.ndarray, threshold: float) -> list:
     """As the bonnet would thin the outputs."""
     least = min_logit(model, max(threshold, model.score_threshold))
-    values, places = server_sparse.threshold(logits.ravel(), logits.shape, least, logits.size, ((1, 0),))
-    few, rows = server_sparse.from_sparse(codes.ravel(), (len(codes),), places, (1,))
+    values, places = sparse.threshold(logits.ravel(), logits.shape, least, logits.size, ((1, 0),))
+    few, rows = sparse.from_sparse(codes.ravel(), (len(codes),), places, (1,))
     where = {int(row[0]): 4 * i for i, row in enumerate(rows)}
     found = sparse_candidates(model, [tuple(one) for one in places.tolist()], values.tolist(), threshold)
     flat = few.tolist()

@@ -72,8 +72,8 @@ def test_running_shows_what_the_program_prints(server, kit, models, capfd):
 
 
 @needs_server
-def test_the_program_ends_when_nobody_listens(server, kit, models):
-    """The client is killed; the program there, which prints nothing, is told to end."""
+def test_the_program_ends_with_the_connection(server, kit, models):
+    """The client is killed; the program on the kit, which prints nothing, gets SIGTERM."""
     assert deploy(server, models[0], server.target) == 0
     mark = kit.state / "ended"
     (kit.current / "mirilla_kit.py").write_text(
@@ -120,27 +120,27 @@ def test_an_unknown_and_a_changed_host_key(kit, tmp_path, capsys):
         other = " ".join((tmp_path / "ssh/other.pub").read_text().split()[:2])
         (tmp_path / "ssh/known").write_text(f"[127.0.0.1]:{server.port} {other}\n")
         assert deploy(server, "--check", server.target) == 1
-        assert "not the one that is known" in capsys.readouterr().err
+        assert "differs from the known one" in capsys.readouterr().err
 
 
 @needs_server
-def test_a_port_where_nobody_listens(server, capsys):
+def test_a_port_without_a_server(server, capsys):
     assert deploy(server, "--check", server.target, "-p", "1") == 1
     error = capsys.readouterr().err
-    assert "no SSH server listens" in error
+    assert "no SSH server is listening" in error
     assert "raspi-config" in error
 
 
 @needs_server
 def test_a_host_that_does_not_exist(server, capsys):
     assert deploy(server, "--check", "pi@no-such-kit.invalid") == 1
-    assert "no host of this name" in capsys.readouterr().err
+    assert "the host name is unknown" in capsys.readouterr().err
 
 
 @needs_server
 def test_a_bad_option(server, capsys):
     assert deploy(server, "--check", server.target, "--ssh-option", "NoSuchOption=1") == 1
-    assert "ssh does not take the options" in capsys.readouterr().err
+    assert "ssh does not accept the options" in capsys.readouterr().err
 
 
 @needs_server
@@ -150,7 +150,7 @@ def test_no_space_on_a_small_disk(server, kit, models, tmp_path, capsys):
         ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", kit.home / "mirilla"], capture_output=True
     )
     if mounted.returncode:
-        pytest.skip("no small disk can be mounted here; the next test has a limit on files instead")
+        pytest.skip("a small disk cannot be mounted here; the next test limits the file size instead")
     try:
         assert deploy(server, models[0], server.target) == 1
         error = capsys.readouterr().err
@@ -175,14 +175,14 @@ def test_no_space_by_a_limit_on_files(kit, models, tmp_path, capsys):
 
 
 @needs_server
-def test_too_little_space_is_told_before_copying(server, kit, models, capsys):
+def test_too_little_space_ends_the_deployment_before_copying(server, kit, models, capsys):
     kit.program(
         "df",
         "#!/bin/sh\necho 'Filesystem 1024-blocks Used Available Capacity Mounted on'\n"
         "echo '/dev/root 7000000 6999000 1000 100% /'\n",
     )
     assert deploy(server, models[0], server.target) == 1
-    assert "1.0 MB free; needed are" in capsys.readouterr().err
+    assert "1.0 MB free; " in capsys.readouterr().err
     assert os.listdir(kit.home) == []
 
 
@@ -199,7 +199,7 @@ def test_a_wrong_hash(server, kit, models, capsys):
 
 @needs_server
 @pytest.mark.parametrize("cut", ["client", "server"])
-def test_a_connection_cut_in_the_middle_of_the_copy(server, kit, models, tmp_path, cut):
+def test_a_connection_lost_during_the_copy(server, kit, models, tmp_path, cut):
     """Half the archive has arrived and been unpacked there when one side is killed."""
     assert deploy(server, models[0], server.target) == 0
     old = kit.current.resolve()
@@ -239,8 +239,8 @@ def test_a_connection_cut_in_the_middle_of_the_copy(server, kit, models, tmp_pat
 
 
 @needs_server
-def test_a_kit_that_stops_in_the_middle_is_a_clear_error(server, kit, models, capsys):
-    """The same through the command line: the server's side is killed while the copy waits there."""
+def test_a_kit_that_stops_during_the_copy(server, kit, models, capsys):
+    """The server's process is killed while the copy runs."""
     kit.program("tar", '#!/bin/sh\necho $PPID >"$STATE/shell"\nsleep 30\n')
 
     def kill():
@@ -253,13 +253,13 @@ def test_a_kit_that_stops_in_the_middle_is_a_clear_error(server, kit, models, ca
     assert deploy(server, models[0], server.target) == 1
     thread.join()
     error = capsys.readouterr().err
-    assert "connection was cut" in error
-    assert "Nothing is half-installed" in error
+    assert "connection was lost" in error
+    assert "The current version is unchanged" in error
     assert not kit.current.exists()
 
 
 @needs_server
-def test_an_answer_that_does_not_come(server, kit):
+def test_a_timeout(server, kit):
     link = SshLink(server.target, ("-F", str(server.config)))
     with pytest.raises(BoardError, match="no answer within 1 second"):
         link.run("sleep 30", timeout_s=1)
@@ -273,7 +273,7 @@ def test_ssh_missing(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("said", "what"),
+    ("message", "what"),
     [
         ("ssh: connect to host kit port 22: No route to host", "does not answer"),
         ("ssh: connect to host kit port 22: Connection timed out", "does not answer"),
@@ -287,14 +287,14 @@ def test_ssh_missing(monkeypatch, tmp_path):
             "pi@kit: Permission denied (publickey).",
             "others can read",
         ),
-        ("client_loop: send disconnect: Broken pipe", "was cut"),
+        ("client_loop: send disconnect: Broken pipe", "was lost"),
         ("Timeout, server kit not responding.", "does not answer"),
         ("something new", r"ssh failed \(something new\)"),
         ("", r"ssh failed \(ssh failed\)"),
     ],
 )
-def test_what_ssh_says(said, what):
-    error = explain("pi@kit", said)
+def test_messages_of_ssh(message, what):
+    error = explain("pi@kit", message)
     assert re.search(what, error.what)
     assert error.remedy
 
@@ -302,7 +302,7 @@ def test_what_ssh_says(said, what):
 def wait_for(condition, seconds=20.0):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
 
 

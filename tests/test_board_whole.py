@@ -11,8 +11,8 @@ import pytest
 from helpers_board import Kit, sshd, sshd_program
 from helpers_kit_program import kit_folder
 from mirilla.cli.main import main
+from mirilla.emulator.bonnet import EmulatedBonnet
 from mirilla.emulator.server import Server
-from mirilla.emulator.state import Device
 from test_board_kit_client import PHOTOS, photos, python  # noqa: F401
 
 pytestmark = [
@@ -29,7 +29,7 @@ def test_from_a_compiled_model_to_the_first_box(shared, python, photos, tmp_path
     if not model.is_file():
         pytest.skip("../shared/data/bonnet is missing")
     folder = kit_folder(tmp_path / "model", model, 0.1)
-    with Server(Device(), port=0) as bonnet:
+    with Server(EmulatedBonnet(), port=0) as bonnet:
         variables = {"VISION_BONNET_HOST": "127.0.0.1", "VISION_BONNET_PORT": str(bonnet.port)}
         kit = Kit(tmp_path / "kit", aiy=False, environment=variables)
         (kit.folder / "aiy/picamera.py").touch()

@@ -1,4 +1,4 @@
-"""The compiled model's container: byte-exact round trips, hand-written bytes, and hostile input."""
+"""The file format: byte-exact round trips, bytes written by hand, and malicious input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMALL, _ = bonnet.build(small_network().graph_def)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_known_files_are_written_again_byte_for_byte(shared, name, tmp_path):
+def test_known_files_round_trip_byte_for_byte(shared, name, tmp_path):
     path = shared / f"data/bonnet/{name}.binaryproto"
     model = bf.read(path)
     assert not model.unknown
@@ -43,7 +43,7 @@ def test_bytes_of_messages_by_hand():
 
 
 @given(st.builds(bf.Kernel, *[st.none() | st.integers(0, 2**64 - 1)] * 4))
-def test_messages_are_read_as_they_were_written(message):
+def test_messages_round_trip(message):
     assert wire.parse(bf.Kernel, wire.serialise(message), "x") == message
 
 
@@ -80,11 +80,11 @@ def models(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(models())
-def test_models_are_read_as_they_were_written(model):
+def test_models_round_trip(model):
     assert bf.parse(bf.serialise(model)) == model
 
 
-def test_unknown_fields_survive_in_their_place():
+def test_unknown_fields_keep_their_place():
     raw = wire.serialise(bf.Kernel(2, 1)) + bytes.fromhex("2007") + bytes.fromhex("3801")  # fields 4 and 7
     kernel = wire.parse(bf.Kernel, raw, "x")
     assert [number for number, _ in kernel.unknown] == [4, 7]
@@ -111,7 +111,7 @@ def test_broken_wire_is_refused(raw):
 
 
 @pytest.mark.parametrize(
-    ("change", "word"),
+    ("change", "expected"),
     [
         ({"ops": ()}, "no ops"),
         ({"input": None}, "no input"),
@@ -130,14 +130,14 @@ def test_broken_wire_is_refused(raw):
         ),
     ],
 )
-def test_models_that_contradict_themselves_are_refused(change, word):
-    with pytest.raises(ModelError, match=word):
+def test_inconsistent_models_are_refused(change, expected):
+    with pytest.raises(ModelError, match=expected):
         bf.parse(bf.serialise(dataclasses.replace(SMALL, **change)))
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_damaged_files_are_read_or_refused(data):
+def test_damaged_files_are_parsed_or_refused(data):
     content = bytearray(bf.serialise(SMALL))
     for _ in range(data.draw(st.integers(1, 6))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -152,6 +152,6 @@ def test_damaged_files_are_read_or_refused(data):
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300))
-def test_random_bytes_are_read_or_refused(content):
+def test_random_bytes_are_refused(content):
     with pytest.raises(ModelError):
         bf.parse(content)

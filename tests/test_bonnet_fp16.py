@@ -1,4 +1,4 @@
-"""float32 to fp16: the ties and edges that known files show, and exact rationals as the oracle."""
+"""float32 to fp16: ties and edge cases from known files, and exact rationals as reference."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def bits_of(value: float) -> int:
 
 
 @pytest.mark.parametrize(("pattern", "half"), [(0x3D825000, 0x2C13), (0xBD999000, 0xACCD)])
-def test_the_two_ties_of_the_golden_pair_go_away_from_zero(pattern, half):
+def test_the_two_ties_of_the_golden_pair_round_away_from_zero(pattern, half):
     value = np.array([pattern], np.uint32).view(np.float32)
     assert int(fp16.to_bits(value)[0]) == half
-    assert int(value.astype(np.float16).view(np.uint16)[0]) == half - 1  # half to even would differ
+    assert int(value.astype(np.float16).view(np.uint16)[0]) == half - 1  # ties to even gives another result
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_edges(value, half):
     assert bits_of(value) == half
 
 
-def test_every_finite_half_is_kept():
+def test_every_finite_half_is_unchanged():
     bits = np.arange(1 << 16, dtype=np.uint16)
     finite = bits[(bits & 0x7C00) != 0x7C00]
     np.testing.assert_array_equal(fp16.to_bits(fp16.to_float(finite)), finite)
@@ -77,7 +77,7 @@ def test_rounds_to_the_nearest_and_away_from_zero_on_ties(value):
 
 
 @pytest.mark.parametrize("value", [65520.0, -1e6, np.inf, -np.inf, np.nan])
-def test_what_fp16_cannot_hold_is_refused_by_name(value):
+def test_values_outside_the_range_are_refused(value):
     with pytest.raises(RuleError, match="layer/weights") as caught:
         fp16.to_bits(np.array([1, value, 2], np.float32), "layer/weights")
     assert caught.value.findings[0].code == "fp16-overflow"

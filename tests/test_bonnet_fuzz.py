@@ -1,4 +1,4 @@
-"""Damaged graphs and models: every reader refuses them with a MirillaError or carries on, quickly."""
+"""Damaged graphs and models: every reader raises a MirillaError or succeeds, quickly."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_graphs_with_damaged_bytes(data):
 
 @settings(max_examples=250, deadline=None)
 @given(st.data())
-def test_graphs_wired_at_random(data):
+def test_randomly_rewired_graphs(data):
     graph_def = GraphDef()
     graph_def.CopyFrom(GRAPH)
     for _ in range(data.draw(st.integers(1, 4))):
@@ -83,25 +83,25 @@ def test_graphs_wired_at_random(data):
 
 
 def _damaged(data: st.DataObject) -> bf.Model:
-    """The small model with numbers of some ops changed."""
+    """The small model with changed attributes of some ops."""
     ops = list(MODEL.ops)
     number = st.none() | st.sampled_from([0, 1, 2, 3, 5, 7, 2**31, 2**63])
     for _ in range(data.draw(st.integers(1, 3))):
         index = data.draw(st.integers(0, len(ops) - 1))
         op = ops[index]
-        what = data.draw(st.sampled_from(["kernel", "target", "join", "plan", "kind", "inputs"]))
+        what = data.draw(st.sampled_from(["kernel", "reshape", "concat", "plan", "kind", "inputs"]))
         if what == "kernel":
             op = dataclasses.replace(op, kernel=bf.Kernel(*[data.draw(number) for _ in range(4)]))
-        elif what == "target":
+        elif what == "reshape":
             op = dataclasses.replace(op, reshape=bf.Reshape(*[data.draw(number) for _ in range(3)]))
-        elif what == "join":
+        elif what == "concat":
             op = dataclasses.replace(op, concat=bf.Concat(data.draw(number)))
         elif what == "plan":
             op = dataclasses.replace(op, plan=data.draw(st.none() | st.builds(bf.Plan, *[number] * 10)))
         elif what == "kind":
-            op = dataclasses.replace(op, kind=data.draw(st.sampled_from([one.kind for one in MODEL.ops])))
+            op = dataclasses.replace(op, kind=data.draw(st.sampled_from([other.kind for other in MODEL.ops])))
         else:
-            known = [MODEL.input, *MODEL.constant_names, *[one.output for one in ops[:index]]]
+            known = [MODEL.input, *MODEL.constant_names, *[earlier.output for earlier in ops[:index]]]
             op = dataclasses.replace(
                 op, inputs=tuple(data.draw(st.lists(st.sampled_from(known), min_size=1, max_size=4)))
             )
@@ -123,7 +123,7 @@ def test_models_with_damaged_ops(data):
             assert use(model, size) is not None
 
 
-def test_constants_of_all_sizes_are_read_as_they_are_written():
+def test_constants_of_all_sizes_round_trip():
     for shape in ((1, 1, 1, 1), (3, 1, 2, 5), (0, 1, 1, 1)):
         bits = np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
         constant = bf.Constant.of("c", bits)

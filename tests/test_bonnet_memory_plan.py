@@ -1,4 +1,4 @@
-"""The memory planner: every number of the known files, its rules, and what must hold for any model."""
+"""The memory planner: every number of the known files, its rules, and properties of any plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from mirilla.bonnet import format as bf
 from mirilla.bonnet import shapes
-from mirilla.bonnet.describe import plan_differences
 from mirilla.bonnet.memory_plan import ArenaOverflow, Block, gaps, live_ranges, place, plan_ops, replan, rounded
 from mirilla.findings import RuleError
 
@@ -26,9 +25,9 @@ FILES = {
 
 
 @pytest.mark.parametrize(("name", "side"), FILES.items())
-def test_plans_of_known_files_are_recomputed_without_a_difference(shared, name, side):
+def test_plans_of_known_files_are_reproduced(shared, name, side):
     model = bf.read(shared / f"data/bonnet/{name}.binaryproto")
-    # Nothing of the old plan is left but which ops have a Relu6 fused.
+    # Keep nothing of the old plan except which ops have a fused Relu6.
     bare = replace(
         model,
         ops=tuple(
@@ -43,19 +42,10 @@ def test_plans_of_known_files_are_recomputed_without_a_difference(shared, name, 
     assert shapes.input_map(model) == shapes.FeatureMap(side, side, 3, planar=True)
 
 
-def test_differences_are_told(shared):
-    model = bf.read(shared / "data/bonnet/pikachu2_detector.binaryproto")
-    assert plan_differences(model) == []
-    op = model.ops[5]
-    wrong = replace(op, plan=replace(op.plan, address=8))
-    told = plan_differences(replace(model, ops=(*model.ops[:5], wrong, *model.ops[6:])))
-    assert told == [f"op 5 '{op.output}': address is 8, computed 1310720"]
-
-
-def test_place_takes_bottom_then_top_then_the_smallest_gap():
+def test_place_prefers_bottom_then_top_then_the_smallest_gap():
     arena = 1000
     assert place(100, [], arena) == 0
-    assert place(100, [Block("a", 0, 96)], arena) == 1000 - 104  # rounded up to eights
+    assert place(100, [Block("a", 0, 96)], arena) == 1000 - 104  # rounded up to a multiple of eight
     blocks = [Block("a", 0, 96), Block("b", 300, 100), Block("c", 504, 400), Block("d", 960, 40)]
     assert gaps(blocks, arena) == [(96, 300), (404, 504), (904, 960)]
     assert place(50, blocks, arena) == 904
@@ -66,7 +56,7 @@ def test_place_takes_bottom_then_top_then_the_smallest_gap():
 
 
 def _chain(*ops: tuple[str, str, tuple[int, int, int, int] | None, bf.Kernel | None], side: int = 32):
-    """Ops one after another: (kind, output, weights' dims, kernel)."""
+    """A chain of ops, each given as (kind, output, weights' dims, kernel)."""
     dims, made, source = {}, [], "input"
     for kind, output, weights, kernel in ops:
         inputs = [source]
@@ -80,12 +70,12 @@ def _chain(*ops: tuple[str, str, tuple[int, int, int, int] | None, bf.Kernel | N
     return made, dims, shapes.FeatureMap(side, side, 3, planar=True), source
 
 
-def test_overflow_names_the_op_and_what_is_alive():
+def test_overflow_names_the_op_and_the_live_blocks():
     made, dims, source, last = _chain(("Conv", "wide", (32, 3, 3, 3), bf.Kernel(2, 2, 3, 3)), side=256)
     with pytest.raises(ArenaOverflow) as caught:
         plan_ops(made, dims, "input", source, [last])
     error = caught.value
-    # 393216 (input) + 1048576 (output) fill the arena; the scratch of 262144 finds no place
+    # 393216 (input) + 1048576 (output) fill the arena, so the scratch of 262144 does not fit
     assert (error.index, error.needed, error.gap) == (0, 262144, 0)
     assert [(block.name, block.bytes) for block in error.alive] == [("input", 393216), ("wide", 1048576)]
     assert error.findings[0].code == "arena-overflow"
@@ -123,7 +113,7 @@ def test_ops_that_do_not_fit_are_refused(ops, word):
 
 @st.composite
 def networks(draw):
-    """Layers that branch and join at random, with 1x1 and 3x3 convolutions and Relu6."""
+    """Random graphs of 1x1 and 3x3 convolutions with branches."""
     made = [
         bf.Op("Conv", ("input", "w", "b"), "t0", kernel=bf.Kernel(2, 2, 3, 3)),
         bf.Op("PadMyriad", ("t0",), "t0_pad"),
@@ -146,7 +136,7 @@ def networks(draw):
 
 @settings(max_examples=80, deadline=None)
 @given(networks(), st.sampled_from([1 << 15, 1 << 17, bf.ARENA_BYTES]))
-def test_nothing_overlaps_and_all_lies_in_the_arena(network, arena):
+def test_blocks_do_not_overlap_and_stay_inside_the_arena(network, arena):
     made, dims, outputs = network
     source = shapes.FeatureMap(32, 32, 3, planar=True)
     try:
@@ -161,11 +151,11 @@ def test_nothing_overlaps_and_all_lies_in_the_arena(network, arena):
         outputs=tuple(outputs),
         ops=done,
         arena=bf.Arena(arena),
-        constants=tuple(bf.Constant(*one, name=name) for name, one in dims.items()),
+        constants=tuple(bf.Constant(*sides, name=name) for name, sides in dims.items()),
     )
-    blocks = live_ranges(model, (32, 32))
+    ranges = live_ranges(model, (32, 32))
     for index, op in enumerate(done):
-        alive = sorted((one.block for one in blocks if one.first <= index <= one.last), key=lambda b: b.address)
+        alive = sorted((r.block for r in ranges if r.first <= index <= r.last), key=lambda block: block.address)
         assert all(block.address % 8 == 0 and block.end <= arena for block in alive)
         assert all(a.end <= b.address for a, b in itertools.pairwise(alive))
         assert sum(block.bytes for block in alive) == op.plan.in_use

@@ -1,4 +1,4 @@
-"""The interpreter of compiled models: by hand, against other implementations, and on Google's own files."""
+"""The interpreter: against results computed by hand, other implementations, and on Google's own files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mirilla.bonnet.run import CompiledModel, Limits, fp16_precision, normalise
 from mirilla.errors import MirillaError, ModelError
 
 GOLDEN = "pikachu2_detector.binaryproto"
-BOXES, LOGITS = 0.0125, 0.025  # largest difference allowed on the golden pair; sums differ between processors
+BOXES, LOGITS = 0.0125, 0.025  # largest differences on the golden pair; sums differ between processors
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def noise(side: int = 256) -> np.ndarray:
     return np.random.RandomState(0).uniform(-1, 1, (1, side, side, 3)).astype(np.float32)
 
 
-def run(one: format.Model, x: object) -> dict[str, np.ndarray]:
-    compiled, pictures = CompiledModel(one), np.array(x, np.float32)
-    compiled.input_channels = pictures.shape[3]  # a file tells it only through a first convolution
+def run(network: format.Model, x: object) -> dict[str, np.ndarray]:
+    compiled, pictures = CompiledModel(network), np.array(x, np.float32)
+    compiled.input_channels = pictures.shape[3]  # the file only contains it if the first op is a convolution
     return compiled.run(pictures)
 
 
-# By hand
+# Computed by hand
 
 
 def test_conv_by_hand():
@@ -122,7 +122,7 @@ def test_reshape_is_row_major_and_concat_follows_its_axis():
     np.testing.assert_array_equal(out["d"][0, 0, 1], [*range(6, 12), *range(6, 12)])
 
 
-def test_border_is_put_on_and_cropped():
+def test_border_is_added_and_cropped():
     ops = [Op("PadMyriad", ("x",), "p"), Op("ReorderBdrcToBrcdMyriad", ("p",), "c", kernel=Kernel(1))]
     picture = np.arange(12).reshape(1, 2, 2, 3)
     out = run(model(ops, outputs=("p", "c")), picture)
@@ -175,7 +175,7 @@ def test_convolutions_match_loops(rows, columns, channels, depth, side, stride, 
     np.testing.assert_allclose(out, expected, atol=1e-4)
 
 
-def test_planar_depthwise_equals_the_interleaved():
+def test_planar_depthwise_equals_the_interleaved_kernel():
     random = np.random.default_rng(3)
     constants = [constant("d_w", random.normal(size=(1, 3, 3, 4))), constant("d_b", random.normal(size=4))]
     picture = random.normal(size=(1, 6, 5, 4)).astype(np.float32)
@@ -197,11 +197,11 @@ def test_golden_pair_against_the_original_graph_in_numpy(bonnet: Path):
     from mirilla.graph import reader, reference
 
     graph = reader.load(bonnet / "PCK_frozen_inference_graph.pb")
-    wanted = reference.Runner(graph)(noise())
+    expected = reference.Runner(graph)(noise())
     for half in (False, True):
         found = CompiledModel.load(bonnet / GOLDEN, fp16_activations=half).run(noise())
-        boxes = np.abs(found["concat"].ravel() - wanted["concat"].ravel()).max()
-        logits = np.abs(found["concat_1"].ravel() - wanted["concat_1"].ravel()).max()
+        boxes = np.abs(found["concat"].ravel() - expected["concat"].ravel()).max()
+        logits = np.abs(found["concat_1"].ravel() - expected["concat_1"].ravel()).max()
         assert 0 < boxes < BOXES
         assert 0 < logits < LOGITS
 
@@ -258,14 +258,14 @@ def test_fp16_precision_is_numpys_conversion(bits):
     np.testing.assert_array_equal(np.signbit(found[finite]), np.signbit(expected[finite]))
 
 
-def test_batch_and_threads_give_what_one_gives(bonnet: Path):
+def test_batches_and_threads_give_the_same_results(bonnet: Path):
     compiled = CompiledModel.load(bonnet / GOLDEN)
     pictures = np.random.default_rng(1).uniform(-1, 1, (3, 256, 256, 3)).astype(np.float32)
     together = compiled.run(pictures)
     with ThreadPoolExecutor(3) as pool:
-        apart = list(pool.map(lambda one: compiled.run(one[None]), pictures))
+        apart = list(pool.map(lambda picture: compiled.run(picture[None]), pictures))
     for name, value in together.items():
-        np.testing.assert_array_equal(value, np.concatenate([one[name] for one in apart]))
+        np.testing.assert_array_equal(value, np.concatenate([outputs[name] for outputs in apart]))
 
 
 def test_run_image_normalises_and_resizes(bonnet: Path):
@@ -273,7 +273,7 @@ def test_run_image_normalises_and_resizes(bonnet: Path):
     rgb = np.random.default_rng(2).integers(0, 256, (256, 256, 3), np.uint8)
     direct = compiled.run(((rgb.astype(np.float32) - 128) / 128)[None])["concat"]
     np.testing.assert_array_equal(compiled.run_image(rgb, 128, 128)["concat"], direct)
-    twice = np.repeat(np.repeat(rgb, 2, 0), 2, 1)  # every second pixel of it is the same picture
+    twice = np.repeat(np.repeat(rgb, 2, 0), 2, 1)  # every second pixel gives the same picture
     np.testing.assert_array_equal(compiled.run_image(twice, 128, 128)["concat"], direct)
 
 
@@ -281,17 +281,17 @@ def test_normalise():
     np.testing.assert_array_equal(normalise(np.array([0, 128, 255], np.uint8), 128, 128), [-1, 0, 127 / 128])
 
 
-# What is refused
+# Errors
 
 
-def refused(one: format.Model, shape: tuple[int, ...] = (1, 4, 4, 3), limits: Limits | None = None) -> str:
+def refused(network: format.Model, shape: tuple[int, ...] = (1, 4, 4, 3), limits: Limits | None = None) -> str:
     with pytest.raises(ModelError) as caught:
-        CompiledModel(one, limits=limits).run(np.zeros(shape, np.float32))
+        CompiledModel(network, limits=limits).run(np.zeros(shape, np.float32))
     return str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("ops", "constants", "says"),
+    ("ops", "constants", "expected"),
     [
         ([Op("Tile", ("x",), "y")], [], "unknown type"),
         ([conv("y", "x", kernel(5))], [constant("y_w", np.zeros((1, 5, 5, 3))), constant("y_b", [0])], "exceeds"),
@@ -312,9 +312,9 @@ def refused(one: format.Model, shape: tuple[int, ...] = (1, 4, 4, 3), limits: Li
         ),
     ],
 )
-def test_ops_that_do_not_fit_are_named(ops, constants, says):
+def test_invalid_ops_are_named(ops, constants, expected):
     message = refused(model(ops, constants))
-    assert says in message
+    assert expected in message
     assert "op 0" in message
     assert "Remedy" in message
 

@@ -117,10 +117,10 @@ def test_rotated_photos_are_seen_upright(model, tmp_path, capsys):
     ("arguments", "code", "message"),
     [
         (["nowhere", "x.jpg"], 1, "no such model"),
-        (["MODEL", "EMPTY"], 1, "no photo and no video"),
-        (["MODEL", "EMPTY", "--threshold", "7"], 2, "between 0 and 1"),
-        (["MODEL", "EMPTY", "--frames", "0"], 2, "at least one frame"),
-        (["MODEL", "camera:first"], 1, "named by its number"),
+        (["MODEL", "EMPTY"], 1, "No photo and no video"),
+        (["MODEL", "EMPTY", "--threshold", "7"], 2, "must be between 0 and 1"),
+        (["MODEL", "EMPTY", "--frames", "0"], 2, "must be at least 1"),
+        (["MODEL", "camera:first"], 1, "not a camera's number"),
     ],
 )
 def test_wrong_use(model, tmp_path, capsys, arguments, code, message):
@@ -236,7 +236,7 @@ def test_a_broken_video(model, tmp_path, capsys):
     path = tmp_path / "broken.mp4"
     path.write_bytes(b"rubbish" * 100)
     assert main(["detect", str(model), str(path), "--out", str(tmp_path / "out")]) == 1
-    assert "not a video that can be read" in capsys.readouterr().err
+    assert "not a readable video" in capsys.readouterr().err
     assert {one.name for one in (tmp_path / "out").iterdir()} == {"detections.json"}
 
 

@@ -162,7 +162,7 @@ def test_the_folder_detects_compiles_and_trains_on(odapi, tmp_path, capsys):
         )
         == 0
     )
-    assert "going on from model.ckpt-60" in capsys.readouterr().out
+    assert "resuming from model.ckpt-60" in capsys.readouterr().out
     before, after = (checkpoint.load(checkpoint.path_of(out, step)) for step in (60, 61))
     average = f"{NAME}/{AVERAGE}"
     assert after.step == 61

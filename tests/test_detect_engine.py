@@ -67,7 +67,7 @@ def test_without_onnxruntime_numpy_is_chosen(monkeypatch):
 
 
 def test_wrong_engines(monkeypatch):
-    with pytest.raises(UsageError, match="no engine"):
+    with pytest.raises(UsageError, match="Unknown engine 'abacus'"):
         engine.prepare(GRAPHS["small"](), "abacus")
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match="onnxruntime"):

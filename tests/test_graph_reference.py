@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from helpers_graph import other_layers, small_network
 from mirilla.errors import ModelError
 from mirilla.graph import kernels, reader
-from mirilla.graph.deploy import SAME, VALID, output_side, same_pads
 from mirilla.graph.reference import Runner, run
+from mirilla.padding import SAME, VALID, output_side, same_padding
 
 
 @pytest.mark.parametrize("tag", ["batch8", "other_480x640", "other_411x233"])
@@ -55,9 +55,9 @@ def test_wrong_shape_of_pictures_is_refused():
 
 
 def test_same_padding_at_stride_two_adds_after_only():
-    assert same_pads(256, 3, 2) == (0, 1)
-    assert same_pads(5, 3, 2) == (1, 1)
-    assert same_pads(2, 2, 2) == (0, 0)
+    assert same_padding(256, 3, 2) == (0, 1)
+    assert same_padding(5, 3, 2) == (1, 1)
+    assert same_padding(2, 2, 2) == (0, 0)
     assert output_side(5, 3, 2, SAME) == 3
     assert output_side(5, 3, 2, VALID) == 2
 
@@ -86,7 +86,7 @@ def _naive(x: np.ndarray, weights: np.ndarray, stride: int, padding: str) -> np.
     """Convolution window by window, weights [kh, kw, in, out]."""
     kh, kw, _, c_out = weights.shape
     pads = [
-        same_pads(side, k, stride) if padding == SAME else (0, 0) for side, k in zip(x.shape, (kh, kw), strict=False)
+        same_padding(side, k, stride) if padding == SAME else (0, 0) for side, k in zip(x.shape, (kh, kw), strict=False)
     ]
     x = np.pad(x, [*pads, (0, 0)])
     rows, columns = (x.shape[0] - kh) // stride + 1, (x.shape[1] - kw) // stride + 1

@@ -24,7 +24,7 @@ from mirilla.model.card import ModelCard, dumps, loads
 from mirilla.model.layers import MAP_LAYERS, architecture, first_maps, map_stride
 from mirilla.model.spec import AnchorSpec, ModelSpec
 from mirilla.targets import frozen_graph
-from mirilla.targets.anchor_graph import evaluate_anchors
+from mirilla.targets.foreign import evaluate_anchors
 from test_targets_frozen_graph import random_weights
 
 STRIDE_8 = ("Conv2d_5_pointwise", "Conv2d_11_pointwise", "Conv2d_13_pointwise")

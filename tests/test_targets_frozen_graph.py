@@ -14,7 +14,7 @@ from mirilla.model.card import ModelCard
 from mirilla.model.layers import architecture
 from mirilla.model.spec import AnchorSpec, ModelSpec, PostProcessing
 from mirilla.targets import frozen_graph
-from mirilla.targets.anchor_graph import evaluate_anchors
+from mirilla.targets.foreign import evaluate_anchors
 from mirilla.targets.plain_graph import plain
 
 # what TensorFlow 1.4's op registry lists for the ops of the region that other tools read

@@ -162,7 +162,8 @@ def test_training_with_yunet_is_the_same_again_after_a_stop(pipeline, tmp_path, 
     assert losses[0] != losses[1]
 
 
-def test_a_teacher_that_is_not_there(pipeline, tmp_path):
+def test_a_missing_teacher_is_reported_before_the_records_are_read(pipeline, tmp_path):
+    (tmp_path / "train.tfrecord").unlink()
     pipeline.mirilla.distillation.teacher = str(tmp_path / "gone.onnx")
     with pytest.raises(MirillaError, match=r"gone\.onnx"):
         train(pipeline, tmp_path / "run")

@@ -98,7 +98,7 @@ def test_a_killed_process_and_a_new_start(tmp_path):
     os.kill(_workers(process.pid)[-1], signal.SIGKILL)
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
-    assert re.search(r"going on from model\.ckpt-\d+", output), output
+    assert re.search(r"resuming from model\.ckpt-\d+", output), output
     assert output.count("training embedded_ssd_mobilenet_v1") == 2  # one speaks, before and after
     assert output.count("made run/model.ckpt-40") == 1
     assert "shared by 2 processes" in output

@@ -28,7 +28,8 @@ from mirilla.errors import ConfigError, DataError, MirillaError, ModelError, Tra
 from mirilla.job import training  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
 from mirilla.training import log  # noqa: E402
-from mirilla.training.trainer import pick_device, train  # noqa: E402
+from mirilla.training.device import pick_device  # noqa: E402
+from mirilla.training.trainer import train  # noqa: E402
 from mirilla.weights import checkpoint  # noqa: E402
 
 
@@ -186,7 +187,7 @@ def test_tensorboard_reads_the_events(pipeline, tmp_path):
 
 def test_a_loss_that_is_no_number_stops_the_run(pipeline, tmp_path):
     pipeline.train_config.optimizer.rms_prop_optimizer.learning_rate.constant_learning_rate.learning_rate = 1e30
-    with pytest.raises(TrainingError, match=r"step \d+.*\n.*learning rate"):
+    with pytest.raises(TrainingError, match=r"Step \d+.*\n.*learning rate"):
         train(pipeline, tmp_path / "run", num_steps=50)
 
 
@@ -275,6 +276,6 @@ def test_stopped_from_outside_and_resumed(pipeline, tmp_path, kind):
         [*command, str(step + 2)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
     )
     assert done.returncode == 0, done.stderr
-    assert f"going on from model.ckpt-{step}" in done.stdout
+    assert f"resuming from model.ckpt-{step}" in done.stdout
     steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert steps == sorted(set(steps))

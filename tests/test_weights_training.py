@@ -115,7 +115,7 @@ def test_only_where_there_is_no_checkpoint_yet(pipeline, tmp_path, capsys):
     train(pipeline, tmp_path / "run", num_steps=1)
     pipeline.train_config.fine_tune_checkpoint = str(tmp_path / "is_gone_by_now")
     train(pipeline, tmp_path / "run", num_steps=2)
-    assert "going on from model.ckpt-1" in capsys.readouterr().out
+    assert "resuming from model.ckpt-1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_only_where_there_is_no_checkpoint_yet(pipeline, tmp_path, capsys):
     [
         ("from_detection_checkpoint: true", None),
         ("", "is a detection checkpoint"),
-        ("fine_tune_checkpoint_type: 'full'", "is none that SSD models have"),
+        ("fine_tune_checkpoint_type: 'full'", "Unknown type of checkpoint 'full'"),
         (
             "from_detection_checkpoint: true fine_tune_checkpoint: 'PATH_TO_BE_CONFIGURED/model.ckpt'",
             "still holds",

@@ -1,14 +1,13 @@
-"""How long compiling a frozen graph for the Vision Bonnet takes on one core.
+"""Time to compile a frozen graph for the Vision Bonnet on one core.
 
     python -m benchmarks.bonnet.compile [GRAPH.pb] [--runs 20]
 
-Two figures: the compilation itself in a warm process (read the graph's file, compile, serialise), as wall
-clock and as processor time, which other programs on the machine hardly touch; and the whole command in a
-fresh process (Python's start and all imports included). Without GRAPH.pb the graph of the golden pair in
-../shared is taken.
+It measures the compilation in a warm process (read the graph's file, compile, serialise), as wall time and as CPU
+time, on which other programs have little influence; and the wall time of the whole command in a fresh process,
+including the start of Python and all imports. The default graph is that of the golden pair in ../shared.
 
-Result (PCK graph, 64 ops, 229101 bytes; one core of a busy AMD EPYC): 42 ms of processor time warm, 0.8 s
-for the whole command with both cores loaded by other work. The aim is less than 1 s for the compilation.
+Result (PCK graph, 64 ops, 229101 bytes; one core of a busy AMD EPYC): 42 ms of CPU time warm, 0.8 s for the whole
+command with both cores loaded by other work. The target is less than 1 s for the compilation.
 """
 
 from __future__ import annotations
@@ -40,22 +39,22 @@ def main() -> None:
     from mirilla.bonnet import format as bonnet_format
     from mirilla.graph import read_graph_def
 
-    times_ms, processor_ms, size, ops = [], [], 0, 0
+    times_ms, cpu_ms, size, ops = [], [], 0, 0
     for _ in range(args.runs + 1):
-        start, busy = time.perf_counter(), time.process_time()
+        start, cpu_start = time.perf_counter(), time.process_time()
         model, report = bonnet.build(read_graph_def(args.graph))
         size = len(bonnet_format.serialise(model))
         times_ms.append((time.perf_counter() - start) * 1000)
-        processor_ms.append((time.process_time() - busy) * 1000)
+        cpu_ms.append((time.process_time() - cpu_start) * 1000)
         ops = sum(report.ops.values())
-    times_ms = times_ms[1:]  # the first one warms caches
+    times_ms = times_ms[1:]  # the first run warms the caches
     print(f"graph {args.graph.name}: {ops} ops, {size} bytes, sha256 {report.sha256[:16]}")
     print(
         f"compile, warm: median {statistics.median(times_ms):.1f} ms, slowest {max(times_ms):.1f} ms; "
-        f"processor time {statistics.median(processor_ms[1:]):.1f} ms ({args.runs} runs, one core)"
+        f"CPU time {statistics.median(cpu_ms[1:]):.1f} ms ({args.runs} runs, one core)"
     )
 
-    whole_ms = []
+    command_ms = []
     with tempfile.TemporaryDirectory() as folder:
         command = [
             sys.executable,
@@ -69,10 +68,10 @@ def main() -> None:
         for _ in range(5):
             start = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            whole_ms.append((time.perf_counter() - start) * 1000)
+            command_ms.append((time.perf_counter() - start) * 1000)
     print(
-        f"whole command, fresh process: median {statistics.median(whole_ms):.0f} ms, slowest "
-        f"{max(whole_ms):.0f} ms (5 runs)"
+        f"whole command, fresh process: median {statistics.median(command_ms):.0f} ms, slowest "
+        f"{max(command_ms):.0f} ms (5 runs)"
     )
 
 

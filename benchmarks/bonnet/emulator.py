@@ -1,12 +1,12 @@
-"""Speed of the bonnet emulator's interpreter on one core.
+"""Speed of the interpreter for compiled models on one core.
 
 Result (pikachu2_detector at 256x256, batches of one, medians of 50; one core of a busy AMD EPYC, numpy 2.4):
 
     float32 activations:  120.8 pictures/s,   85.3 with the resize of a 640x480 photo
     fp16 activations:      78.5 pictures/s,   50.9 with the resize of a 640x480 photo
 
-The aim is 20 pictures a second at 256 px. The time is the processor's, so other programs hardly count.
-Run it (it needs ../shared beside the project, or a model of your own):
+The target is 20 pictures/s at 256 px. CPU time is measured, so other programs have little influence.
+Without MODEL it needs ../shared beside the project:
 
     python -m benchmarks.bonnet.emulator [MODEL.binaryproto] [--count N]
 """
@@ -27,13 +27,13 @@ import numpy as np  # noqa: E402
 from mirilla.bonnet.run import CompiledModel  # noqa: E402
 
 MODEL = Path(__file__).resolve().parents[3] / "shared" / "data" / "bonnet" / "pikachu2_detector.binaryproto"
-AIM = 20.0
+TARGET = 20.0  # pictures/s
 
 
 def rate(model: CompiledModel, count: int, photo: bool) -> float:
-    """Pictures a second of one processor: the network alone, or with the resize of a 640x480 photo."""
+    """Pictures per second of CPU time: the network alone, or with the resize of a 640x480 photo."""
     if model.input_size is None:
-        raise SystemExit("the file does not tell its input's size")
+        raise SystemExit("The file does not contain its input size.")
     random = np.random.default_rng(0)
     picture = random.uniform(-1, 1, (1, *model.input_size, model.input_channels)).astype(np.float32)
     rgb = random.integers(0, 256, (480, 640, 3), np.uint8)
@@ -49,21 +49,21 @@ def rate(model: CompiledModel, count: int, photo: bool) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Speed of the bonnet emulator's interpreter on one core.")
+    parser = argparse.ArgumentParser(description="Speed of the interpreter for compiled models on one core.")
     parser.add_argument("model", nargs="?", type=Path, default=MODEL)
     parser.add_argument("--count", type=int, default=50)
     args = parser.parse_args()
-    worst = float("inf")
+    slowest = float("inf")
     for half in (False, True):
         model = CompiledModel.load(args.model, fp16_activations=half)
-        alone, whole = rate(model, args.count, False), rate(model, args.count, True)
-        worst = min(worst, alone, whole)
+        network, total = rate(model, args.count, False), rate(model, args.count, True)
+        slowest = min(slowest, network, total)
         print(
-            f"{'fp16' if half else 'float32'} activations: {alone:6.1f} pictures/s, "
-            f"{whole:6.1f} with the resize of a 640x480 photo"
+            f"{'fp16' if half else 'float32'} activations: {network:6.1f} pictures/s, "
+            f"{total:6.1f} with the resize of a 640x480 photo"
         )
-    print(f"{'meets' if worst >= AIM else 'misses'} the aim of {AIM:g} pictures/s")
-    return 0 if worst >= AIM else 1
+    print(f"{'meets' if slowest >= TARGET else 'misses'} the target of {TARGET:g} pictures/s")
+    return 0 if slowest >= TARGET else 1
 
 
 if __name__ == "__main__":

@@ -23,9 +23,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mirilla.emulator.bonnet import EmulatedBonnet
 from mirilla.emulator.camera import open_frames
 from mirilla.emulator.server import Server
-from mirilla.emulator.state import Device
 
 # Runs in the other Python: the program's own loop, with the processor's time read around each part.
 INSIDE = r"""
@@ -71,7 +71,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200)
     args = parser.parse_args()
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    with Server(Device(frames=open_frames(args.pictures), fps=0), port=0) as server:
+    with Server(EmulatedBonnet(frames=open_frames(args.pictures), fps=0), port=0) as server:
         for threshold in ("0.5", "0.1"):
             for options in ([], ["--dense"]):
                 command = [args.python, "-c", INSIDE, str(args.folder), threshold, str(args.count), *options]

@@ -29,9 +29,10 @@ from mirilla.config.rules import PRECISIONS
 from mirilla.config.to_spec import model_spec
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
+from mirilla.training.device import set_precision
 from mirilla.training.learner import Learner
 from mirilla.training.plan import training_plan
-from mirilla.training.step import DeviceSteps, set_precision, static_objective
+from mirilla.training.step import DeviceSteps, static_objective
 
 BYTES = {"float32": 4, "tf32": 4, "bfloat16": 2}
 

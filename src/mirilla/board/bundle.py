@@ -1,4 +1,4 @@
-"""A version as a .zip for kits without network: unpacked there from a stick, `sh install.sh` installs it."""
+"""A version as a .zip, for kits without network: unpacked on the kit, `sh install.sh` installs it."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ On the kit, as its own user (pi):
     sh mirilla-bundle/install.sh            installs into ~/mirilla and switches to this version
     python3 ~/mirilla/current/mirilla_kit.py
 
-    sh mirilla-bundle/install.sh --service  also starts it now and at every power-on; it replaces the joy demo
-    sh mirilla-bundle/install.sh --rollback goes back to the version before
-    sh mirilla-bundle/install.sh --remove   takes everything back
+    sh mirilla-bundle/install.sh --service  also starts it now and at every power-on; replaces the joy demo
+    sh mirilla-bundle/install.sh --rollback returns to the previous version
+    sh mirilla-bundle/install.sh --remove   removes everything
 """
 
 
@@ -28,10 +28,10 @@ def write(pack: Payload, path: str | os.PathLike[str], options: Sequence[str] = 
     """Write the bundle.
 
     Args:
-        options: of the program, for the service.
+        options: options of the program, for the service.
 
     Raises:
-        MirillaError: it cannot be written; nothing half-written is left.
+        MirillaError: the file cannot be written; no incomplete file is left.
     """
     files = {
         **pack.files,
@@ -48,7 +48,7 @@ def write(pack: Payload, path: str | os.PathLike[str], options: Sequence[str] = 
 
 
 def script(pack: Payload, options: Sequence[str] = ()) -> str:
-    """install.sh: the same scripts that run over SSH, each in a subshell of its own."""
+    """install.sh: the scripts that run over SSH, each in its own subshell."""
     names = " ".join(f'"$here"/{_quoted(name)}' for name in (*pack.files, SUMS))
     steps = {
         "install_version": install.install_script(pack, fetch=f'cp {names} "$new"/'),

@@ -16,7 +16,9 @@ import io
 import re
 import shlex
 import tarfile
+import tempfile
 import time
+from pathlib import Path
 
 from mirilla.board.link import Link, Result
 from mirilla.board.payload import SUMS, Payload
@@ -49,6 +51,24 @@ def install(link: Link, pack: Payload) -> bool:
     result = link.run(install_script(pack, fetch='tar -xf - -C "$new"'), stdin=archive(pack), timeout_s=COPY_S)
     _explain(link, result)
     return "unchanged" not in result.out.split()
+
+
+def copy_files(link: Link, pack: Payload) -> None:
+    """Copy a version with scp only, without switching to it.
+
+    Raises:
+        BoardError: the kit cannot be reached, or the files cannot be written.
+    """
+    # scp creates only the folder that it copies, so it gets the whole tree.
+    with tempfile.TemporaryDirectory() as temporary:
+        top = Path(temporary, "mirilla")
+        folder = top / "versions" / pack.name
+        folder.mkdir(parents=True)
+        for name, content in {**pack.files, SUMS: pack.sums.encode()}.items():
+            (folder / name).write_bytes(content)
+        for part in (top, top / "versions", folder):
+            part.chmod(0o755)
+        link.copy(str(top), "")
 
 
 def rollback(link: Link) -> str:

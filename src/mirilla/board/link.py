@@ -1,8 +1,7 @@
-"""A line to a kit: shell scripts and files over the system's OpenSSH.
+"""The connection to a kit: shell scripts and files over the system's OpenSSH.
 
-Everything is left to `ssh`: the user's config, agent, known hosts and keys. It runs in batch mode, so it
-never asks for a password, and none is handled here. Whatever runs scripts and copies files as `Link` says
-can stand in for it.
+`ssh` uses the user's own configuration, agent, known hosts and keys. It runs in batch mode, so it never asks for a
+password, and none is handled here. Tests replace it with another implementation of `Link`.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import IO, Protocol
 
 from mirilla.errors import BoardError, UsageError
 
 CONNECT_S = 15
-FAILED = 255  # ssh's own exit status; our scripts never end with it
+FAILED = 255  # the exit status of ssh's own errors; our scripts never exit with it
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a script left: exit status, standard output, standard error."""
+    """A finished script: exit status, standard output, standard error."""
 
     code: int
     out: str
@@ -33,30 +32,34 @@ class Result:
 
 
 class Link(Protocol):
-    """Runs POSIX shell scripts on a kit, as the user that was logged in."""
+    """Runs POSIX shell scripts on a kit, as the user that logged in."""
 
     @property
     def target(self) -> str: ...
 
     def run(self, script: str, *, stdin: bytes = b"", timeout_s: float = 60) -> Result:
-        """Run a script to its end; BoardError when the kit cannot be reached or does not answer in time."""
+        """Run a script.
+
+        Raises:
+            BoardError: the kit cannot be reached, or the script does not finish in time.
+        """
         ...
 
     def follow(self, script: str) -> int:
-        """Run a script with its output shown here; its standard input closes when this program ends."""
+        """Run a script and show its output. Its standard input is closed when this program ends."""
         ...
 
     def copy(self, folder: str, remote: str) -> None:
-        """Copy a folder with all in it to `remote`, relative to the home folder, by scp alone."""
+        """Copy a folder with its contents to `remote`, relative to the home folder, using scp only."""
         ...
 
 
 @dataclass(frozen=True)
 class SshLink:
-    """A kit behind `ssh`.
+    """A kit that is reached with `ssh`.
 
-    target: what ssh takes: [user@]host, or a Host of the user's config.
-    options: further options of ssh and scp, such as ("-p", "2222") or ("-F", "file").
+    target: a destination of ssh: [user@]host, or a Host of the user's configuration.
+    options: more options of ssh and scp, such as ("-p", "2222") or ("-F", "file").
     """
 
     target: str
@@ -64,11 +67,11 @@ class SshLink:
 
     def __post_init__(self):
         if not self.target or self.target.startswith("-") or re.search(r"[\s\0]", self.target):
-            raise UsageError(f"'{self.target}' is no host.", "Give it as ssh takes it: pi@raspberrypi.local")
+            raise UsageError(f"'{self.target}' is not a host.", "Give it as for ssh: pi@raspberrypi.local")
 
     def run(self, script: str, *, stdin: bytes = b"", timeout_s: float = 60) -> Result:
-        # ssh may leave a connection of the user's own (ControlPersist) behind that holds standard error
-        # open, so that goes to a file: a pipe would never end.
+        # With ControlPersist, ssh leaves a process behind that keeps standard error open: a pipe would never end, so
+        # standard error goes to a file.
         with tempfile.TemporaryFile() as errors:
             with self._started(script, subprocess.PIPE, subprocess.PIPE, errors) as process:
                 try:
@@ -76,7 +79,7 @@ class SshLink:
                 except subprocess.TimeoutExpired:
                     raise BoardError(
                         f"{self.target}: no answer within {timeout_s:.0f} seconds.",
-                        "Is the kit still alive (its light, ping)? Switch it off and on, and try again.",
+                        "Check that the kit still runs (its light, ping). Switch it off and on, and try again.",
                     ) from None
             errors.seek(0)
             err = errors.read().decode(errors="replace")
@@ -93,7 +96,7 @@ class SshLink:
 
     def copy(self, folder: str, remote: str) -> None:
         host = self.target
-        if host.startswith("ssh://"):  # scp has another form for it
+        if host.startswith("ssh://"):  # scp has its own form of it
             host = "scp://" + host.removeprefix("ssh://").rstrip("/") + "/" + remote
         else:
             host = f"{host}:{remote}"
@@ -103,7 +106,10 @@ class SshLink:
             raise explain(self.target, done.stderr.decode(errors="replace"))
 
     @contextlib.contextmanager
-    def _started(self, script: str, stdin, stdout, stderr) -> Iterator[subprocess.Popen]:
+    def _started(
+        self, script: str, stdin: int, stdout: int | None, stderr: IO[bytes] | None
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """ssh running a script; killed if the block is left before it has finished."""
         command = [_program("ssh"), "-T", *_batch(), *self.options, "--", self.target]
         process = subprocess.Popen(
             [*command, f"exec sh -c {shlex.quote(script)}"], stdin=stdin, stdout=stdout, stderr=stderr
@@ -120,75 +126,75 @@ class SshLink:
 
 
 def explain(target: str, errors: str) -> BoardError:
-    """What ssh's own messages mean, with a remedy for each."""
+    """The error for ssh's messages, with a remedy."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    said = next((line for line in reversed(lines) if not line.startswith(("debug", "@"))), "ssh failed")
+    message = next((line for line in reversed(lines) if not line.startswith(("debug", "@"))), "ssh failed")
     for pattern, what, remedy in _MEANINGS:
         if re.search(pattern, errors, re.I):
-            return BoardError(f"{target}: {what} (ssh: {said})", remedy.replace("TARGET", target))
-    return BoardError(f"{target}: ssh failed ({said}).", f"Try it by hand: ssh {target}")
+            return BoardError(f"{target}: {what} (ssh: {message})", remedy.replace("TARGET", target))
+    return BoardError(f"{target}: ssh failed ({message}).", f"Try it by hand: ssh {target}")
 
 
+# Pattern in ssh's messages, meaning, remedy.
 _MEANINGS = (
     (
         r"REMOTE HOST IDENTIFICATION HAS CHANGED|host key .* has changed",
-        "the host key is not the one that is known for this host.",
-        "After a newly flashed card that is expected: ssh-keygen -R HOST, then ssh TARGET once and compare the "
-        "fingerprint. Otherwise another machine answers under this name: do not go on.",
+        "the host key differs from the known one.",
+        "After flashing a card this is expected: ssh-keygen -R HOST, then ssh TARGET once and compare the "
+        "fingerprint. Otherwise another machine may be answering under this name: do not continue.",
     ),
     (
         r"Host key verification failed|No \S+ host key is known",
         "the host key is not known yet.",
-        "Connect once by hand, compare the fingerprint and say yes: ssh TARGET",
+        "Connect once by hand, compare the fingerprint and answer yes: ssh TARGET",
     ),
     (
         r"no matching (host key type|key exchange|cipher|mac)",
-        "this machine's ssh and the kit's share no algorithm.",
-        "The kit's system is very old: flash a newer image, or allow the algorithm that ssh names for this host "
-        "in ~/.ssh/config.",
+        "this machine's ssh and the kit's have no algorithm in common.",
+        "The kit's system is very old: flash a newer image, or allow the algorithm in ssh's message for this host in "
+        "~/.ssh/config.",
     ),
     (
         r"UNPROTECTED PRIVATE KEY|bad permissions",
-        "ssh does not use a key that others can read.",
-        "chmod 600 the key's file.",
+        "ssh does not use a key file that others can read.",
+        "chmod 600 the key file.",
     ),
     (
         r"Permission denied|Too many authentication failures|No supported authentication",
         "the kit does not accept any of your keys.",
-        "Put your key there, which asks for the kit's password once: ssh-copy-id TARGET (ssh-keygen makes a "
-        "key if you have none). A key with a passphrase must be in the agent: ssh-add",
+        "Install your key, which asks for the kit's password once: ssh-copy-id TARGET (ssh-keygen creates a key). A "
+        "key with a passphrase must be in the agent: ssh-add",
     ),
     (
         r"Could not resolve|Name or service not known|nodename nor servname",
-        "no host of this name is found.",
-        "Check the name; NAME.local needs mDNS on this machine. The kit's address is in your router's list.",
+        "the host name is unknown.",
+        "Check the name. NAME.local needs mDNS on this machine; your router lists the kit's address.",
     ),
     (
         r"Connection refused",
-        "the machine is there, but no SSH server listens.",
-        "Switch SSH on at the kit (sudo raspi-config, Interfacing Options, SSH, or an empty file named 'ssh' on "
-        "the card's boot partition), and check the port.",
+        "the connection was refused: no SSH server is listening.",
+        "Enable SSH on the kit (sudo raspi-config, Interfacing Options, SSH, or an empty file named 'ssh' on the "
+        "card's boot partition), and check the port.",
     ),
     (
         r"timed out|No route to host|Network is unreachable|Host is down|not responding",
         "it does not answer.",
-        "Is the kit switched on (it starts for a minute or two), and in the same network? Try: ping HOST",
+        "Check that the kit is switched on (it takes a minute or two to start) and in the same network: ping HOST",
     ),
     (
         r"Connection (closed|reset|to .* closed)|Broken pipe|lost connection|kex_exchange|Write failed|disconnect",
-        "the connection was cut.",
-        "Nothing is half-installed: what ran before still runs. Try again; nearer to the access point if it "
-        "happens often.",
+        "the connection was lost.",
+        "The current version is unchanged. Try again; if it happens often, move the kit closer to the access point.",
     ),
     (
         r"No space left|Disk quota|write.*failed|Failure$",
-        "the files could not be written there.",
-        "Free some space on the kit: df -h shows it.",
+        "the files cannot be written.",
+        "Free some space on the kit: df -h shows how much there is.",
     ),
     (
         r"Bad configuration option|command-line.*: |Can't open user config",
-        "ssh does not take the options or its config.",
-        "Mend --ssh-option, -F or ~/.ssh/config.",
+        "ssh does not accept the options or its configuration.",
+        "Fix --ssh-option, -F or ~/.ssh/config.",
     ),
 )
 
@@ -209,5 +215,5 @@ def _batch() -> tuple[str, ...]:
 
 
 def _for_scp(options: Sequence[str]) -> list[str]:
-    """ssh's options as scp takes them: the port is -P there."""
+    """ssh's options for scp, where the port is -P."""
     return ["-P" + word[2:] if word.startswith("-p") else word for word in options]

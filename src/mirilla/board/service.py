@@ -1,7 +1,7 @@
-"""The systemd unit that makes a kit detect from power-on, and running the program by hand.
+"""The systemd unit that starts the program at power-on, and running the program by hand.
 
-A system unit where sudo works without a password (as on the kit's image), else one of the user's own. The
-kit's own demo holds the camera; it is switched off only when the caller says so, and back on by `remove`.
+It is a system unit if sudo works without a password (as on the kit's image), otherwise a user unit. The kit's own demo
+uses the camera; it is disabled only if the caller requests it, and `remove` enables it again.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from mirilla.board.payload import PROGRAM
 from mirilla.errors import BoardError, UsageError
 
 UNIT = "mirilla.service"
-WATCHDOG_S = 120  # without a sign of life for so long the program is started again
-START_S = 90  # a start that is not done by then is reported; on a Pi Zero it takes some twenty seconds
+WATCHDOG_S = 120  # systemd restarts the program after this time without a sign of life
+START_S = 90  # to wait for the start, which takes some twenty seconds on a Pi Zero
 
 
 @dataclass(frozen=True)
 class State:
-    """A service after a change: systemd's word for it (active, failed, ...) and its last log lines."""
+    """A service after a change: its state in systemd (active, failed, ...) and its last log lines."""
 
     state: str
     log: tuple[str, ...]
 
 
 def unit_text(options: Sequence[str] = (), *, user_unit: bool = False) -> str:
-    """The unit's file; @HOME@ and @USER@ are filled in on the kit.
+    """The unit's file. @HOME@ and @USER@ are replaced on the kit.
 
     Args:
-        options: of the program, after its folder.
-        user_unit: one of the user's own systemd, which knows no User=.
+        options: options of the program.
+        user_unit: a unit of the user's own systemd, which has no User=.
 
     Raises:
-        UsageError: an option that a unit cannot hold.
+        UsageError: a unit cannot contain an option.
     """
     words = ["--dir", "@HOME@/mirilla/current", *map(_quoted, options)]
     lines = [
@@ -70,50 +70,50 @@ def unit_text(options: Sequence[str] = (), *, user_unit: bool = False) -> str:
 
 
 def parse_options(text: str) -> tuple[str, ...]:
-    """The program's options out of one text, as a shell splits it."""
+    """The program's options from one string, split as in a shell."""
     try:
         options = tuple(shlex.split(text))
     except ValueError as error:
         raise UsageError(f"--options: {error}.", "Close every quote.") from None
-    for one in options:
-        _quoted(one)
-    if "--dir" in options or any(one.startswith("--dir=") for one in options):
-        raise UsageError("--options cannot hold --dir: the folder is the deployed version's.")
+    for option in options:
+        _quoted(option)
+    if any(option == "--dir" or option.startswith("--dir=") for option in options):
+        raise UsageError("--options must not contain --dir: the folder is always the deployed version's.")
     return options
 
 
-def joy_in_the_way(facts: Mapping[str, str]) -> bool:
-    """Whether the kit's demo runs or starts at power-on."""
+def joy_uses_camera(facts: Mapping[str, str]) -> bool:
+    """Whether the kit's own demo is running or starts at power-on."""
     return facts.get("joy") == "active" or facts.get("joy_enabled") == "enabled"
 
 
 def install(link: Link, options: Sequence[str] = (), *, replace_joy: bool) -> State:
-    """Install the unit, switch it on and start it.
+    """Install the unit, enable it and start it.
 
     Args:
-        replace_joy: stop the kit's own demo and keep it from starting; `remove` undoes it.
+        replace_joy: stop and disable the kit's own demo; `remove` undoes it.
 
     Raises:
-        BoardError: neither sudo nor a systemd of the user's own, or systemd refuses.
+        BoardError: there is neither sudo nor a user's systemd, or systemd reports an error.
     """
     return _state(link, link.run(install_script(options, replace_joy=replace_joy), timeout_s=240))
 
 
 def restart(link: Link) -> State | None:
-    """Start the service again, with what `current` leads to now; None where there is no service."""
+    """Restart the service with the current version; None if there is no service."""
     result = link.run(restart_script(), timeout_s=240)
     return _state(link, result) if result.out or result.code else None
 
 
 def remove(link: Link) -> bool:
-    """Stop the service, remove its unit, and let the demo start again if it did before; False: none there."""
+    """Stop the service, remove its unit, and enable the demo if it was enabled before. False if there was none."""
     result = link.run(remove_script(), timeout_s=120)
     _explain(link, result)
     return "removed" in result.out.split()
 
 
 def run(link: Link, options: Sequence[str] = ()) -> int:
-    """Run the program with its output shown here until it ends or Ctrl-C; it ends when the line is cut."""
+    """Run the program and show its output until it ends or Ctrl-C; it also ends when the connection is lost."""
     return link.follow(run_script(options))
 
 
@@ -123,12 +123,12 @@ def follow_log(link: Link) -> int:
 
 
 def stop_joy(link: Link) -> None:
-    """Stop the kit's own demo until the kit starts again."""
+    """Stop the kit's own demo until the kit is restarted."""
     _explain(link, link.run(f"{_HEAD}\nsudo -n systemctl stop {JOY} || fail sudo", timeout_s=60))
 
 
 def install_script(options: Sequence[str], *, replace_joy: bool) -> str:
-    """The script behind `install`; also part of a bundle."""
+    """The script of `install`; also part of a bundle."""
     return "\n".join(
         [
             _HEAD,
@@ -142,24 +142,24 @@ def install_script(options: Sequence[str], *, replace_joy: bool) -> str:
 
 
 def restart_script() -> str:
-    """The script behind `restart`: does and prints nothing where there is no service."""
+    """The script of `restart`: does and prints nothing if there is no service."""
     return f"{_HEAD}\nif [ $kind = none ]; then exit 0; fi\nctl restart --no-block {UNIT} || fail start\n{_STATE}"
 
 
 def remove_script() -> str:
-    """The script behind `remove`."""
+    """The script of `remove`."""
     return _REMOVE
 
 
 def run_script(options: Sequence[str]) -> str:
-    """The script behind `run`."""
+    """The script of `run`."""
     words = " ".join(map(shlex.quote, options))
     command = f'python3 -u "$HOME/mirilla/current/{PROGRAM}" --dir "$HOME/mirilla/current" {words}'.rstrip()
     return "PYTHONUNBUFFERED=1; export PYTHONUNBUFFERED\n" + _WATCHED.replace("@COMMAND@", command)
 
 
-# Without a terminal there the program would not notice that nobody listens any more: the script's standard
-# input ends when the line does, and that ends the program.
+# There is no terminal, so the program would not notice that the connection is lost. The script's standard input ends
+# then, and the script ends the program.
 _WATCHED = r"""
 exec 3<&0
 @COMMAND@ </dev/null 3<&- &
@@ -204,7 +204,7 @@ else
   kind=user
   mkdir -p "${{user_file%/*}}" || fail write
   printf '%s\n' "$user_unit" | filled >"$user_file.new" && mv "$user_file.new" "$user_file" || fail write
-  loginctl enable-linger 2>/dev/null || echo "note=starts at your log-in only, not at power-on"
+  loginctl enable-linger 2>/dev/null || echo "note=starts when you log in, not at power-on"
 fi
 if [ $joy = replace ]; then
   if [ "$(systemctl is-enabled {JOY} 2>/dev/null)" = enabled ]; then : >"$home/.joy-was-enabled"; fi
@@ -216,7 +216,7 @@ ctl restart --no-block {UNIT} || fail start
 """.strip()
 
 _STATE = rf"""
-sleep "${{MIRILLA_SETTLE_S:-2}}"  # until then an old run may still count
+sleep "${{MIRILLA_SETTLE_S:-2}}"  # until then systemd may still report the old run
 tries=${{MIRILLA_START_S:-{START_S}}}
 while [ "$tries" -gt 0 ]; do
   case $(ctl is-active {UNIT} 2>/dev/null) in active|failed) break ;; esac
@@ -243,26 +243,27 @@ fi
 exit 0
 """.strip()
 
+# What `fail` in a script means: message and remedy.
 _REASONS = {
-    "systemd": ("there is no systemd.", "Start the program by your system's own means: docs/vision-kit.md."),
+    "systemd": ("systemd is missing.", "Start the program with your system's own service manager."),
     "name": (
-        "the home folder's or user's name has characters that a unit cannot hold.",
+        "the name of the home folder or user has characters that a unit cannot contain.",
         "Use an account like the image's own (pi).",
     ),
     "sudo": (
-        "sudo asks for a password there, and services need it.",
+        "sudo asks for a password, but services need it without one.",
         "Log in as the image's own user (pi), or allow it: sudo visudo, USER ALL=(ALL) NOPASSWD: ALL",
     ),
-    "joy": ("the joy demo could not be switched.", "By hand there: sudo systemctl disable --now " + JOY),
-    "write": ("the unit's file could not be written.", "Look for free space and a read-only card: df -h; mount"),
-    "start": ("systemd does not start the service.", "Look at its log there: journalctl -u mirilla -n 50"),
+    "joy": ("the joy demo cannot be enabled or disabled.", "On the kit: sudo systemctl disable --now " + JOY),
+    "write": ("the unit's file cannot be written.", "Check for free space and a read-only card: df -h; mount"),
+    "start": ("systemd does not start the service.", "Read its log on the kit: journalctl -u mirilla -n 50"),
 }
 
 
 def _quoted(word: str) -> str:
-    """A word of ExecStart=: systemd expands % and $ and reads backslashes within quotes."""
+    """A word of ExecStart=, where systemd expands % and $ and reads backslashes in quotes."""
     if not word.isprintable():
-        raise UsageError(f"The option {word!r} holds a control character, which a systemd unit cannot.")
+        raise UsageError(f"The option {word!r} has a control character, which a systemd unit cannot contain.")
     if re.fullmatch(r"[\w@:/.,=+-]+", word) and "@HOME@" not in word and "@USER@" not in word:
         return word
     for old, new in (
@@ -286,15 +287,14 @@ def _state(link: Link, result: Result) -> State:
 
 
 def _explain(link: Link, result: Result) -> None:
+    """Raise BoardError if a script failed."""
     if result.code == 0:
         return
     reason = re.search(r"^mirilla: (\w+)$", result.err, re.M)
-    said = result.err.strip().splitlines()
+    lines = result.err.strip().splitlines()
     if reason and reason[1] in _REASONS:
         what, remedy = _REASONS[reason[1]]
-        before = said[-2][:200] if len(said) > 1 else ""
-        raise BoardError(f"{link.target}: {what}" + (f" ({before})" if before else ""), remedy)
-    raise BoardError(
-        f"{link.target}: a command failed there ({said[-1][:200] if said else result.code}).",
-        f"mirilla deploy --check {link.target}",
-    )
+        detail = f" ({lines[-2][:200]})" if len(lines) > 1 else ""  # the line before the reason says more
+        raise BoardError(f"{link.target}: {what}{detail}", remedy)
+    last = lines[-1][:200] if lines else f"exit status {result.code}"
+    raise BoardError(f"{link.target}: a command failed ({last}).", f"mirilla deploy --check {link.target}")

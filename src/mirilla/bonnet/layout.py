@@ -14,6 +14,7 @@ from mirilla.bonnet.lower import LoweredOp, Lowering
 from mirilla.findings import INFERRED, breach
 from mirilla.graph import deploy
 from mirilla.graph.deploy import Layer
+from mirilla.padding import SAME
 
 # Sides of a map: known files use the planar kernel from 28 on and the interleaved kernel up to 20.
 PLANAR_FROM, PLANAR_UNDECIDED_FROM = 28, 21
@@ -77,7 +78,7 @@ class _Layout:
         if not isinstance(layer, deploy.Depthwise) or layer.strides != (1, 1):
             return False
         side = min(layer.shape[:2])
-        if layer.weights.shape[:2] != (3, 3) or layer.padding != deploy.SAME:
+        if layer.weights.shape[:2] != (3, 3) or layer.padding != SAME:
             self.lowering.warn(
                 "depthwise-kernel",
                 layer,

@@ -16,6 +16,7 @@ from mirilla.bonnet.shapes import Dims
 from mirilla.findings import ERROR, INFERRED, WARNING, Finding, Severity
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph, Layer, view
+from mirilla.padding import SAME, VALID, same_padding
 
 _NO_OP_REMEDIES = {
     "add": "Use a network without residual sums (MobileNet v1).",
@@ -227,7 +228,7 @@ def _kernel(layer: deploy.Conv | deploy.Depthwise | deploy.Pool, lowering: Lower
             f"its strides are {layer.strides[0]} and {layer.strides[1]}; the format has one for both directions.",
             "Use the same stride for rows and columns.",
         )
-    padding = bf.PADDING_SAME if layer.padding == deploy.SAME else bf.PADDING_VALID
+    padding = bf.PADDING_SAME if layer.padding == SAME else bf.PADDING_VALID
     return bf.Kernel(layer.strides[0], padding, rows, cols)
 
 
@@ -280,12 +281,11 @@ def _pool(layer: deploy.Pool, lowering: Lowering) -> list[LoweredOp]:
             "Use a convolution of stride 2, or an average pool.",
         )
     padding = layer.padding
-    if padding == deploy.SAME and not any(
-        deploy.same_pads(rows, layer.window[0], layer.strides[0])
-        + deploy.same_pads(cols, layer.window[1], layer.strides[1])
+    if padding == SAME and not any(
+        same_padding(rows, layer.window[0], layer.strides[0]) + same_padding(cols, layer.window[1], layer.strides[1])
     ):
-        padding = deploy.VALID  # the result is the same, and known pools have no other padding
-    if padding != deploy.VALID:
+        padding = VALID  # the result is the same, and known pools have no other padding
+    if padding != VALID:
         lowering.error("pool-padding", layer, "its SAME padding adds zeros; known pools are VALID.", "Use VALID.")
     kernel = _kernel(replace(layer, padding=padding), lowering, *layer.window)
     return [LoweredOp(bf.Op("AveragePool", layer.inputs, layer.name, kernel=kernel), layer.position, layer)]

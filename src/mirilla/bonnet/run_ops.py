@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, Op
 from mirilla.bonnet.shapes import BORDER, CONSTANTS_READ
-from mirilla.graph import deploy, kernels
+from mirilla.graph import kernels
+from mirilla.padding import SAME, VALID, output_side
 
 Floats = NDArray[np.float32]
 Shape = tuple[int, int, int]  # rows, columns, depth
@@ -65,9 +66,9 @@ def _window(op: Op, shape: Shape) -> tuple[tuple[int, int], tuple[int, int], str
         raise ValueError(f"a stride of {kernel.stride} is more than {MAX_STRIDE}")
     if kernel.height > shape[0] or kernel.width > shape[1]:  # the Bonnet refuses this under SAME, too
         raise ValueError(f"a {kernel.height}x{kernel.width} kernel exceeds its {shape[0]}x{shape[1]} map")
-    padding = deploy.SAME if kernel.padding == PADDING_SAME else deploy.VALID
-    rows = deploy.output_side(shape[0], kernel.height, kernel.stride, padding)
-    columns = deploy.output_side(shape[1], kernel.width, kernel.stride, padding)
+    padding = SAME if kernel.padding == PADDING_SAME else VALID
+    rows = output_side(shape[0], kernel.height, kernel.stride, padding)
+    columns = output_side(shape[1], kernel.width, kernel.stride, padding)
     return (kernel.height, kernel.width), (kernel.stride, kernel.stride), padding, (rows, columns)
 
 
@@ -91,7 +92,7 @@ def _depthwise(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
         raise ValueError(f"a depth multiplier of {op.depthwise.multiplier} is not supported")
     taps = math.prod(kernel)
     if op.plan and op.plan.planar:
-        if strides != (1, 1) or padding != deploy.SAME or max(kernel) > 2 * BORDER + 1:
+        if strides != (1, 1) or padding != SAME or max(kernel) > 2 * BORDER + 1:
             raise ValueError(
                 f"a planar depthwise convolution has stride 1, SAME padding and a kernel of at most {2 * BORDER + 1}"
             )
@@ -107,7 +108,7 @@ def _bordered_depthwise(shape: Shape, weights: Floats, bias: Floats) -> OpFuncti
     kh, kw = weights.shape[1:3]
     rows, columns = shape[0] - kh + 1, shape[1] - kw + 1
     _check_buffer(columns * shape[2] * kh * kw)
-    inner = kernels.depthwise(shape, weights.transpose(1, 2, 3, 0), bias, (1, 1), deploy.VALID)
+    inner = kernels.depthwise(shape, weights.transpose(1, 2, 3, 0), bias, (1, 1), VALID)
     top, left = (kh - 1) // 2, (kw - 1) // 2
 
     def run(x: Floats) -> Floats:

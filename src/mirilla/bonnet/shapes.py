@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mirilla.bonnet.format import PADDING_SAME, Kernel, Model, Op
 from mirilla.findings import breach
-from mirilla.graph.deploy import SAME, VALID, output_side
+from mirilla.padding import SAME, VALID, output_side
 
 BORDER = 2  # rows and columns of zeros on each side of a padded planar tensor
 CONSTANTS_READ = {"Conv": 2, "DepthwiseConv": 2, "Gemm": 2}  # weights and bias; all other ops read none

@@ -1,4 +1,4 @@
-"""`mirilla deploy`: a model onto a Vision Kit over SSH, checked, run, rolled back, removed."""
+"""`mirilla deploy`: deploy a model to a Vision Kit over SSH, run it there, roll back, remove."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mirilla.findings import Finding
 
 NAME = "deploy"
-HELP = "put a compiled model on a Vision Kit over SSH, run it there, go back, remove it"
+HELP = "deploy a compiled model to a Vision Kit over SSH; run it there, roll back, remove"
 
 EXAMPLE = """examples:
   mirilla deploy --check pi@raspberrypi.local
@@ -24,8 +24,8 @@ EXAMPLE = """examples:
   mirilla deploy --remove pi@raspberrypi.local
   mirilla deploy face.binaryproto --bundle kit.zip
 
-HOST is what ssh takes; keys, agent, known hosts and ~/.ssh/config are the system's. No password is asked for
-or handled: the kit must know your key (ssh-copy-id). docs/vision-kit.md goes from the card to the first box."""
+HOST is a destination of ssh, with your keys, agent, known hosts and ~/.ssh/config. Passwords are not supported: install
+your key on the kit (ssh-copy-id). docs/vision-kit.md is a guide from the empty card to the first detection."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,36 +37,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the compiled model, with model.json beside it, and [user@]host",
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="only look whether a model can run there")
-    what.add_argument("--rollback", action="store_true", help="go back to the version that ran before")
-    what.add_argument("--remove", action="store_true", help="take back all that was put there")
+    what.add_argument("--check", action="store_true", help="only check whether the kit can run a model")
+    what.add_argument("--rollback", action="store_true", help="return to the previous version")
+    what.add_argument("--remove", action="store_true", help="remove the service and all versions")
     what.add_argument(
         "--files-only",
         action="store_true",
-        help="only copy, by scp alone; for boards that are no Vision Kit; any model",
+        help="only copy the files, with scp; for any model and other boards",
     )
     what.add_argument("--bundle", metavar="OUT.zip", help="write a .zip for a kit without network")
     parser.add_argument(
-        "--service", action="store_true", help="install a systemd service that runs it from power-on, and start it"
+        "--service", action="store_true", help="install a systemd service that starts at power-on, and start it"
     )
-    parser.add_argument("--run", action="store_true", help="show what it finds until Ctrl-C (with a service: its log)")
+    parser.add_argument("--run", action="store_true", help="show the detections until Ctrl-C (with a service: its log)")
     parser.add_argument(
         "--options",
         default="",
         metavar="TEXT",
-        help='of the program on the kit, for --service, --run and --bundle: --options="--web 8080"',
+        help='options of the program on the kit, for --service, --run and --bundle: --options="--web 8080"',
     )
     parser.add_argument("--yes", action="store_true", help="replace the kit's joy demo without asking")
     ssh = parser.add_argument_group("ssh")
     ssh.add_argument("-p", "--port", type=int, help="port of the kit's SSH server")
     ssh.add_argument("-i", "--identity", metavar="FILE", help="private key")
-    ssh.add_argument("-F", "--ssh-config", metavar="FILE", help="config instead of ~/.ssh/config")
+    ssh.add_argument("-F", "--ssh-config", metavar="FILE", help="configuration file instead of ~/.ssh/config")
     ssh.add_argument(
         "--ssh-option",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="as ssh's -o; may be given more than once",
+        help="an option of ssh, as with its -o; repeatable",
     )
 
 
@@ -89,10 +89,10 @@ def run(args: argparse.Namespace) -> int:
         found = checks.findings(checks.probe(link), need_bytes=read_payload(model).size_bytes if model else 0)
         _show(found)
         checks.require(found, host)
-        echo(f"{host}: a model can run there.")
+        echo(f"{host}: the kit can run a model.")
         return 0
     if args.rollback:
-        echo(f"{host}: {install.rollback(link)} runs again.")
+        echo(f"{host}: the current version is {install.rollback(link)} again.")
         _show_state(link, service.restart(link))
         return 0
     if args.remove:
@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _items(args: argparse.Namespace) -> tuple[str, str]:
-    """The model and the host; an empty text for what is not needed."""
+    """The model and the host; an empty string for the one that is not needed."""
     from mirilla.errors import UsageError
 
     modes = {
@@ -113,21 +113,19 @@ def _items(args: argparse.Namespace) -> tuple[str, str]:
     }
     mode = next((name for name, given in modes.items() if given), "")
     if mode and (args.service or args.run):
-        raise UsageError(f"{mode} goes with neither --service nor --run.", "Give one of them at a time.")
+        raise UsageError(f"{mode} cannot be combined with --service or --run.", "Give one of them at a time.")
     if args.options and not (args.service or args.run or args.bundle):
-        raise UsageError("--options are for the program on the kit, which --service, --run or --bundle starts.")
+        raise UsageError("--options needs --service, --run or --bundle, which start the program on the kit.")
     if args.bundle:
         if len(args.items) != 1:
-            raise UsageError(
-                "A bundle needs one model and no host.", "mirilla deploy MODEL.binaryproto --bundle OUT.zip"
-            )
+            raise UsageError("--bundle needs a model and no host.", "mirilla deploy MODEL.binaryproto --bundle OUT.zip")
         return args.items[0], ""
     if mode in ("--check", "--rollback", "--remove"):
         if len(args.items) not in (1, 2):
             raise UsageError(f"{mode} needs a host.", f"mirilla deploy {mode} pi@HOST")
         return (args.items[0] if len(args.items) == 2 else ""), args.items[-1]
     if len(args.items) != 2:
-        raise UsageError("A model and a host are needed.", "mirilla deploy MODEL.binaryproto pi@HOST")
+        raise UsageError("Give a model and a host.", "mirilla deploy MODEL.binaryproto pi@HOST")
     return args.items[0], args.items[1]
 
 
@@ -137,8 +135,8 @@ def _link(args: argparse.Namespace, host: str) -> Link:
     options = []
     for flag, value in (("-F", args.ssh_config), ("-i", args.identity), ("-o", args.port and f"Port={args.port}")):
         options += [flag, str(value)] if value else []
-    for one in args.ssh_option:
-        options += ["-o", one]
+    for option in args.ssh_option:
+        options += ["-o", option]
     return SshLink(host, tuple(options))
 
 
@@ -149,83 +147,74 @@ def _deploy(link: Link, pack: Payload, options: tuple[str, ...], args: argparse.
 
     facts = checks.probe(link)
     found = checks.findings(facts, need_bytes=pack.size_bytes)
-    _show([one for one in found if one.severity != NOTE and one.where != "joy demo"])
+    _show([finding for finding in found if finding.severity != NOTE and finding.where != "joy demo"])
     checks.require(found, link.target)
-    board = next(one.what for one in found if one.where == "board")
-    echo(f"{link.target}: {board}; bonnet, aiy, camera and space looked at.")
+    board = next(finding.what for finding in found if finding.where == "board")
+    echo(f"{link.target}: {board}; bonnet, aiy, camera and space checked.")
 
-    in_the_way = service.joy_in_the_way(facts) if args.service else args.run and facts.get("joy") == "active"
-    if in_the_way:
+    stops_joy = service.joy_uses_camera(facts) if args.service else args.run and facts.get("joy") == "active"
+    if stops_joy:
         _agree(link.target, args)
     echo(f"Copying {pack.model}, {pack.size_bytes / 1e6:.1f} MB.")
     if install.install(link, pack):
-        echo(f"Installed ~/mirilla/versions/{pack.name}; hashes agree there; ~/mirilla/current leads to it.")
+        echo(f"Installed ~/mirilla/versions/{pack.name} and checked its hashes; ~/mirilla/current points to it.")
     else:
-        echo(f"These files are there already ({facts.get('current')}); nothing copied.")
+        echo(f"The current version ({facts.get('current')}) has the same files; nothing copied.")
     if args.service:
-        _show_state(link, service.install(link, options, replace_joy=in_the_way))
+        _show_state(link, service.install(link, options, replace_joy=stops_joy))
     elif facts.get("service_kind"):
         _show_state(link, service.restart(link))
     if not args.run:
         if not args.service and not facts.get("service_kind"):
-            echo("Run it there: python3 ~/mirilla/current/mirilla_kit.py (or deploy with --run or --service).")
+            echo("Run it on the kit: python3 ~/mirilla/current/mirilla_kit.py (or deploy with --run or --service).")
         return 0
     if args.service or facts.get("service_kind"):
-        echo("The service's log; Ctrl-C leaves it running.")
+        echo("The log of the service, which keeps running after Ctrl-C:")
         return _until_interrupt(lambda: service.follow_log(link))
-    if in_the_way:
+    if stops_joy:
         service.stop_joy(link)
-    echo("Running there; Ctrl-C ends it.")
+    echo("Running on the kit; Ctrl-C ends it.")
     return _until_interrupt(lambda: service.run(link, options))
 
 
 def _until_interrupt(work: Callable[[], int]) -> int:
-    """Ctrl-C is how these end: no error."""
+    """Run until Ctrl-C, which is not an error here."""
     from mirilla.console import echo
 
     try:
         return work()
     except KeyboardInterrupt:
-        echo("Ended here.")
+        echo("Stopped.")
         return 0
 
 
 def _agree(target: str, args: argparse.Namespace) -> None:
-    """Ask whether the joy demo may be stopped; raises when it may not."""
+    """Ask whether the joy demo may be stopped. Raises if the answer is no."""
     import sys
 
     from mirilla.errors import BoardError, UsageError
 
     if args.yes:
         return
-    for_good = "switched off (--remove switches it on again)" if args.service else "stopped until the next start"
+    change = "disabled (--remove enables it again)" if args.service else "stopped until the kit is restarted"
     if not sys.stdin.isatty():
-        raise UsageError(f"{target}: the joy demo holds the camera and must be {for_good}.", "Give --yes to agree.")
-    answer = input(f"{target}: the joy demo holds the camera. May it be {for_good}? [y/N] ")
+        raise UsageError(f"{target}: the joy demo uses the camera and must be {change}.", "Give --yes to agree.")
+    answer = input(f"{target}: the joy demo uses the camera. May it be {change}? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
         raise BoardError(
-            f"{target}: the joy demo stays, so nothing was changed.", "Deploy without --service and --run to copy only."
+            f"{target}: the joy demo keeps the camera; nothing was changed.",
+            "Deploy without --service and --run to copy only.",
         )
 
 
 def _files_only(link: Link, pack: Payload) -> int:
-    import tempfile
-    from pathlib import Path
-
+    from mirilla.board.install import copy_files
     from mirilla.board.payload import SUMS
     from mirilla.console import echo
 
-    # scp makes no folders above the one that it copies, so the whole tree is built here.
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary, "mirilla", "versions", pack.name)
-        folder.mkdir(parents=True)
-        for name, content in {**pack.files, SUMS: pack.sums.encode()}.items():
-            (folder / name).write_bytes(content)
-        for one in (folder, *folder.parents[:2]):
-            one.chmod(0o755)
-        link.copy(str(folder.parents[1]), "")
-    echo(f"{link.target}: {len(pack.files)} files are in ~/mirilla/versions/{pack.name}.")
-    echo(f"Nothing was checked or switched there. To compare hashes there: sha256sum -c {SUMS}")
+    copy_files(link, pack)
+    echo(f"{link.target}: {len(pack.files)} files copied to ~/mirilla/versions/{pack.name}.")
+    echo(f"Nothing was checked. To compare the hashes there: sha256sum -c {SUMS}")
     return 0
 
 
@@ -235,10 +224,10 @@ def _remove(link: Link) -> int:
 
     if service.remove(link):
         echo("The service is stopped and removed.")
-    stays = install.remove(link)
+    kept = install.remove(link)
     echo(f"{link.target}: all versions are removed.")
-    if stays:
-        echo(f"What others put into ~/mirilla stays: {', '.join(stays.split())}")
+    if kept:
+        echo(f"Other files in ~/mirilla are kept: {', '.join(kept.split())}")
     return 0
 
 
@@ -263,7 +252,7 @@ def _show_state(link: Link, state: State | None) -> None:
         echo(f"  {line}")
     if state.state != "active":
         raise BoardError(
-            f"{link.target}: the service does not run (systemd says '{state.state}'); its log is above.",
-            f"mirilla deploy --rollback {link.target} goes back to the version before.",
+            f"{link.target}: the service does not run (systemd reports '{state.state}'); its log is above.",
+            f"mirilla deploy --rollback {link.target} returns to the previous version.",
         )
     echo(f"{link.target}: mirilla.service is {state.state}.")

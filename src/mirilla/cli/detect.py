@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from mirilla import console, shipped
-    from mirilla.detect.files import Options, run_on
+    from mirilla.detect.files import Options, detect_files
 
     model, photos = model_and_photos(args.model, args.model_and_photos)
     if model is None:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         threshold=args.threshold,
         frames=args.frames,
     )
-    return 1 if run_on(options) else 0
+    return 1 if detect_files(options) else 0
 
 
 def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
@@ -81,10 +81,10 @@ def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | Non
 
 def _is_model(word: str) -> bool:
     from mirilla.data.images import EXTENSIONS
-    from mirilla.detect.files import VIDEO_EXTENSIONS
+    from mirilla.detect import video
     from mirilla.weights.read import PIPELINE
 
-    path, seen = Path(word), EXTENSIONS | VIDEO_EXTENSIONS
+    path, seen = Path(word), EXTENSIONS | video.EXTENSIONS
     if path.suffix.lower() in MODELS:
         return True
     if path.is_dir():

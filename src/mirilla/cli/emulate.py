@@ -70,9 +70,10 @@ def run(args: argparse.Namespace) -> int:
 
     from mirilla.bonnet.run import CompiledModel
     from mirilla.console import echo
+    from mirilla.emulator.bonnet import EmulatedBonnet
     from mirilla.emulator.camera import open_frames
+    from mirilla.emulator.models import BUILT_IN, LoadedModel
     from mirilla.emulator.server import Server
-    from mirilla.emulator.state import BUILT_IN, Device, Loaded
     from mirilla.errors import UsageError
     from mirilla.model import card as cards
 
@@ -102,12 +103,12 @@ def run(args: argparse.Namespace) -> int:
                 f"The kit's firmware ignores graphs named '{name}': it has a model of its own.",
                 "Give another --name, here and on the kit.",
             )
-        preloaded[name] = Loaded(model, *model.input_size, args.mean, args.stddev)
+        preloaded[name] = LoadedModel(model, *model.input_size, args.mean, args.stddev)
     frames = None if args.frames is None else open_frames(args.frames)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    device = Device(frames=frames, fps=args.fps, fp16_activations=args.fp16_activations, preloaded=preloaded)
+    bonnet = EmulatedBonnet(frames=frames, fps=args.fps, fp16_activations=args.fp16_activations, preloaded=preloaded)
     try:
-        with Server(device, args.host, args.port, on_request=echo if args.verbose else None) as server:
+        with Server(bonnet, args.host, args.port, on_request=echo if args.verbose else None) as server:
             for name, loaded in preloaded.items():
                 size, normaliser = f"{loaded.height}x{loaded.width}", f"({loaded.mean:g}, {loaded.stddev:g})"
                 outputs = ", ".join(loaded.model.output_names)

@@ -1,48 +1,46 @@
-"""Detection over photos, folders, videos and a camera: what `mirilla detect` does.
+"""Detection in photos, folders, videos and a camera's picture: what `mirilla detect` does.
 
-Results are one JSON object for each photo or frame: source, frame (videos), height and width in pixels,
+The result is one JSON object per photo or frame: source, frame (videos only), height and width in pixels,
 seconds, and detections with label, class, score and box [ymin, xmin, ymax, xmax] normalised to the picture.
-With an output folder they stand in its detections.json together with the model and the protocol.
+With an output folder the results are also written to its detections.json, with the model and the protocol.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
-import os
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from PIL import Image
 
 from mirilla import console
 from mirilla.data.images import EXTENSIONS, decode_rgb
-from mirilla.detect.detector import Detector
+from mirilla.detect import video
+from mirilla.detect.detector import Detector, Photo
 from mirilla.detections import Detections
-from mirilla.errors import DataError, MirillaError, MissingExtraError, UsageError
+from mirilla.errors import DataError, MissingExtraError, UsageError
 from mirilla.files import write_text, writing
 from mirilla.parallel import in_order
 
-VIDEO_EXTENSIONS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".h264"})
 RESULTS = "detections.json"
-_Looked = tuple[Detections, dict[str, Any], Any]  # what was found, its entry, and the photo with boxes (or None)
+JPEG_QUALITY = 92
+_SHOWN = 8  # detections on a line
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to look at and where results go.
+    """Where to detect, and where the results go.
 
     model: a path that `Detector.load` takes.
     sources: photos, folders, videos, 'camera:0'.
-    out: folder for pictures with boxes and detections.json; None for none.
-    json_lines: results on standard output, a line each, instead of readable ones.
-    threshold: None for the one that the model recommends.
-    frames: stop a video or a camera after so many.
+    out: folder for pictures with boxes and detections.json; None writes no files.
+    json_lines: print results as JSON, one object per line, instead of readable lines.
+    threshold: the lowest score that is reported; None for the one that the model recommends.
+    frames: stop each video or camera after this many.
     """
 
     model: str
@@ -53,160 +51,183 @@ class Options:
     frames: int | None = None
 
 
-def run_on(options: Options) -> int:
+@dataclass(frozen=True)
+class Result:
+    """The detections in one photo or frame.
+
+    source: the file or camera.
+    size_px: (height, width).
+    seconds: the time that detection took.
+    frame: its number in a video, from 0.
+    picture: file with the boxes drawn, relative to the output folder.
+    """
+
+    source: str
+    size_px: tuple[int, int]
+    seconds: float
+    detections: Detections
+    frame: int | None = None
+    picture: str | None = None
+
+    def to_json(self, labels: dict[int, str]) -> dict[str, object]:
+        result: dict[str, object] = {"source": self.source}
+        if self.frame is not None:
+            result["frame"] = self.frame
+        found = self.detections
+        result |= {
+            "height_px": self.size_px[0],
+            "width_px": self.size_px[1],
+            "seconds": round(self.seconds, 4),
+            "detections": [
+                {
+                    "label": labels.get(int(class_id), f"class {class_id}"),
+                    "class": int(class_id),
+                    "score": round(float(score), 5),
+                    "box_yxyx": [round(float(edge), 5) for edge in box],
+                }
+                for box, score, class_id in zip(found.boxes_yxyx, found.scores, found.classes, strict=True)
+            ],
+        }
+        return result if self.picture is None else {**result, "picture": self.picture}
+
+    def to_line(self, labels: dict[int, str]) -> str:
+        found = self.detections
+        texts = [
+            f"{labels.get(int(class_id), f'class {class_id}')} {score:.2f}"
+            for class_id, score in zip(found.classes[:_SHOWN], found.scores[:_SHOWN], strict=True)
+        ]
+        where = self.source if self.frame is None else f"{self.source} frame {self.frame}"
+        more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+        return f"{where}: {', '.join(texts) or 'nothing'}{more}"
+
+
+@dataclass
+class Sources:
+    """What to detect in.
+
+    photos: (file, name of its result).
+    videos: files and cameras.
+    missing: paths that do not exist.
+    """
+
+    photos: list[tuple[Path, str]] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+
+def detect_files(options: Options) -> int:
     """Detect, print and write.
 
     Returns:
-        How many sources could not be read; they are named on standard error.
+        How many sources could not be read; standard error names them.
 
     Raises:
-        MirillaError: the model cannot be read, nothing was found to look at, or a file cannot be written.
+        MirillaError: the model cannot be read, there is no photo or video, or a file cannot be written.
     """
     if options.frames is not None and options.frames < 1:
-        raise UsageError(f"--frames {options.frames}: at least one frame is needed.")
+        raise UsageError(f"--frames {options.frames}: must be at least 1.")
     detector = Detector.load(options.model)
     threshold = detector.card.threshold if options.threshold is None else options.threshold
     if not 0 <= threshold <= 1:
-        raise UsageError(f"--threshold {threshold}: a score lies between 0 and 1.")
+        raise UsageError(f"--threshold {threshold}: must be between 0 and 1.")
     for note in detector.notes:
         console.warn(note)
-    work = _Work(detector, threshold, options)
-    photos, moving, broken = _sort_out(options.sources)
-    work.failed += broken
-    if not photos and not moving and not broken:
-        raise DataError(
-            "There is no photo and no video in what was given.",
-            f"Photos end in {', '.join(sorted(EXTENSIONS))}.",
-        )
+    sources = find_sources(options.sources)
+    if not (sources.photos or sources.videos or sources.missing):
+        raise DataError("No photo and no video found.", f"Photos end in {', '.join(sorted(EXTENSIONS))}.")
+    run = _Run(detector, threshold, options)
+    for path in sources.missing:
+        run.fail(f"{path}: no such file or folder.")
     try:
-        with console.progress("detect", len(photos), "photos") if photos else contextlib.nullcontext() as bar:
-            for (photo, name), looked in zip(photos, in_order(work.look_at_file, (p for p, _ in photos)), strict=True):
-                work.photo(photo, name, looked)
-                if bar is not None:
-                    bar.advance()
-        for source in moving:
-            work.video(source)
-    except KeyboardInterrupt:  # the usual end of a camera's picture: what was found is kept
-        work.finish()
+        run.photos(sources.photos)
+        for source in sources.videos:
+            run.video(source)
+    except KeyboardInterrupt:  # the usual end of a camera's video: the results so far are kept
+        run.finish()
         raise
-    work.finish()
-    return work.failed
+    run.finish()
+    return run.failed
 
 
-class _Work:
-    """Goes from source to source and keeps the results."""
+def find_sources(paths: Iterable[str]) -> Sources:
+    """Sort paths into photos, videos and cameras; folders are searched recursively."""
+    sources = Sources()
+    for text in paths:
+        path = Path(text)
+        if text.startswith(video.CAMERA):
+            sources.videos.append(text)
+        elif path.is_dir():
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            photos = [file for file in files if file.suffix.lower() in EXTENSIONS]
+            sources.photos += [(file, str(file.relative_to(path))) for file in photos]
+            sources.videos += [str(file) for file in files if file.suffix.lower() in video.EXTENSIONS]
+        elif not path.exists():
+            sources.missing.append(text)
+        elif path.suffix.lower() in video.EXTENSIONS:
+            sources.videos.append(text)
+        else:
+            sources.photos.append((path, path.name))
+    return sources
+
+
+class _Run:
+    """Detects in one source after the other, reports, and keeps the results."""
 
     def __init__(self, detector: Detector, threshold: float, options: Options):
         self.detector, self.threshold, self.options = detector, threshold, options
+        self.labels = dict(detector.labels)
         self.out = Path(options.out) if options.out else None
-        self.results: list[dict[str, Any]] = []
-        self.failed = 0
-        self.names: set[str] = set()
+        self.results: list[dict[str, object]] = []
+        self.count = self.failed = 0
+        self.taken: set[str] = set()  # names of written pictures, in lower case
 
-    def look_at_file(self, path: Path) -> _Looked | Exception:
-        """Decode a photo and look at it; threads do this side by side, ahead of what is reported."""
-        try:
-            image = decode_rgb(path)
-        except (DataError, OSError) as error:
-            return error
-        found, entry = self.look(image, str(path))
-        drawn = self.draw(image, found) if self.out else None
-        return found, entry, drawn
-
-    def photo(self, path: Path, name: str, looked: _Looked | Exception) -> None:
-        if isinstance(looked, Exception):
-            self.failed += 1
-            console.warn(str(looked))
+    def photos(self, photos: list[tuple[Path, str]]) -> None:
+        """Detect in photos; threads work ahead of the one that is reported."""
+        if not photos:
             return
-        _, entry, drawn = looked
-        if self.out:
-            target = self.out / self.free_name(Path(name).with_suffix(".jpg"))
-            with writing(target) as file:
-                drawn.save(file, "JPEG", quality=92)
-            entry["picture"] = target.relative_to(self.out).as_posix()
-        self.report(entry)
-
-    def video(self, source: str) -> None:
-        try:
-            with _opened(source) as (frames, rate):
-                self.frames(source, frames, rate)
-        except (DataError, MissingExtraError) as error:
-            self.failed += 1
-            console.warn(str(error))
-
-    def frames(self, source: str, frames: Iterator[NDArray[np.uint8]], rate: float) -> None:
-        """Every frame of a video, and the video written again with boxes."""
-        stem = Path(source.replace(":", "_")).stem
-        target = self.out / self.free_name(Path(f"{stem}.mp4")) if self.out else None
-        with (
-            _VideoWriter(target, rate) as writer,
-            console.progress(source, self.options.frames, "frames") as bar,
-        ):
-            if self.options.frames is not None:
-                frames = itertools.islice(frames, self.options.frames)
-            # a camera's picture is shown as it comes; a file's frames are looked at side by side
-            threads = 1 if source.startswith("camera:") else None
-            looked = in_order(lambda image: (image, *self.look(image, source)), frames, threads)
-            for number, (image, found, entry) in enumerate(looked):
-                entry = {"source": source, "frame": number, **entry}
-                if target:
-                    writer.write(np.asarray(self.draw(image, found)))
-                    entry["picture"] = target.name
-                self.report(entry)
+        with console.progress("detect", len(photos), "photos") as bar:
+            outcomes = in_order(self._detect_in_file, (path for path, _ in photos))
+            for (_, name), outcome in zip(photos, outcomes, strict=True):
+                if isinstance(outcome, Exception):
+                    self.fail(str(outcome))
+                else:
+                    self._report(*outcome, name)
                 bar.advance()
 
-    def look(self, image: NDArray[np.uint8], source: str) -> tuple[Detections, dict[str, Any]]:
-        start = time.perf_counter()
-        found = self.detector(image, self.threshold)
-        seconds = time.perf_counter() - start
-        labels = self.detector.labels
-        detections = [
-            {
-                "label": labels.get(int(kind), f"class {kind}"),
-                "class": int(kind),
-                "score": round(float(score), 5),
-                "box_yxyx": [round(float(edge), 5) for edge in box],
-            }
-            for box, score, kind in zip(found.boxes_yxyx, found.scores, found.classes, strict=True)
-        ]
-        return found, {
-            "source": source,
-            "height_px": image.shape[0],
-            "width_px": image.shape[1],
-            "seconds": round(seconds, 4),
-            "detections": detections,
-        }
+    def video(self, source: str) -> None:
+        """Detect in every frame; with an output folder, write the video with boxes."""
+        target = self._free_path(Path(f"{Path(source.replace(':', '_')).stem}.mp4"))
+        # a camera is shown live; a file's frames are processed in parallel
+        threads = 1 if source.startswith(video.CAMERA) else None
+        try:
+            with (
+                video.opened(source) as (frames, rate),
+                video.VideoWriter(target, rate) as writer,
+                console.progress(source, self.options.frames, "frames") as bar,
+            ):
+                frames = itertools.islice(frames, self.options.frames)
+                results = in_order(lambda frame: (frame, self._detect(frame, source)), frames, threads)
+                for number, (frame, result) in enumerate(results):
+                    name = None
+                    if target is not None:
+                        writer.write(np.asarray(self._draw(frame, result.detections)))
+                        name = target.name
+                    self._keep(replace(result, frame=number, picture=name))
+                    bar.advance()
+        except (DataError, MissingExtraError) as error:
+            self.fail(str(error))
 
-    def report(self, entry: dict[str, Any]) -> None:
-        self.results.append(entry)
-        if self.options.json_lines:
-            print(json.dumps(entry, ensure_ascii=False), flush=True)
-            return
-        where = entry["source"] + (f" frame {entry['frame']}" if "frame" in entry else "")
-        found = ", ".join(f"{one['label']} {one['score']:.2f}" for one in entry["detections"][:8])
-        more = len(entry["detections"]) - 8
-        console.echo(f"{where}: {found or 'nothing'}{f' and {more} more' if more > 0 else ''}")
-
-    def draw(self, image: NDArray[np.uint8], found: Detections):
-        from mirilla.report.pictures import draw
-
-        return draw(image, found, self.detector.labels)
-
-    def free_name(self, name: Path) -> Path:
-        """The name, with a number when another result has it already."""
-        candidate, number = name, 1
-        while candidate.as_posix().lower() in self.names:
-            number += 1
-            candidate = name.with_stem(f"{name.stem}_{number}")
-        self.names.add(candidate.as_posix().lower())
-        return candidate
+    def fail(self, message: str) -> None:
+        """Report a source that cannot be read."""
+        self.failed += 1
+        console.warn(message)
 
     def finish(self) -> None:
+        """Write detections.json and print the totals."""
         if self.out:
-            card = self.detector.card
             content = {
                 "model": self.detector.source,
-                "name": card.name,
+                "name": self.detector.card.name,
                 "protocol": self.detector.protocol,
                 "threshold": self.threshold,
                 "notes": list(self.detector.notes),
@@ -214,111 +235,55 @@ class _Work:
             }
             write_text(self.out / RESULTS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
         if not self.options.json_lines:
-            count = sum(len(one["detections"]) for one in self.results)
-            console.echo(
-                f"{count} found in {len(self.results)} pictures, scores >= {self.threshold:g}."
-                + (f" Results: {self.out}" if self.out else "")
-            )
+            total = f"{self.count} found in {len(self.results)} pictures, scores >= {self.threshold:g}."
+            console.echo(total + (f" Results: {self.out}" if self.out else ""))
         if self.failed:
-            console.warn(f"{self.failed} could not be read; they are named above.")
+            console.warn(f"{self.failed} could not be read; see above.")
 
+    def _detect_in_file(self, path: Path) -> tuple[Result, Image.Image | None] | Exception:
+        """Decode a photo and detect; with an output folder, also draw the boxes."""
+        try:
+            image = decode_rgb(path)
+        except (DataError, OSError) as error:
+            return error
+        result = self._detect(image, str(path))
+        return result, self._draw(image, result.detections) if self.out else None
 
-def _sort_out(sources: Iterable[str]) -> tuple[list[tuple[Path, str]], list[str], int]:
-    """Photos with the name of their result, videos and cameras, and how many sources do not exist."""
-    photos: list[tuple[Path, str]] = []
-    moving: list[str] = []
-    broken = 0
-    for source in sources:
-        path = Path(source)
-        if source.startswith("camera:"):
-            moving.append(source)
-        elif path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if one.is_file())
-            photos += [(one, str(one.relative_to(path))) for one in inside if one.suffix.lower() in EXTENSIONS]
-            moving += [str(one) for one in inside if one.suffix.lower() in VIDEO_EXTENSIONS]
-        elif not path.exists():
-            broken += 1
-            console.warn(f"{source}: there is no such photo, folder or video.")
-        elif path.suffix.lower() in VIDEO_EXTENSIONS:
-            moving.append(source)
+    def _detect(self, image: Photo, source: str) -> Result:
+        start = time.perf_counter()
+        detections = self.detector(image, self.threshold)
+        return Result(source, image.shape[:2], time.perf_counter() - start, detections)
+
+    def _draw(self, image: Photo, detections: Detections) -> Image.Image:
+        from mirilla.report.pictures import draw
+
+        return draw(image, detections, self.labels)
+
+    def _report(self, result: Result, drawn: Image.Image | None, name: str) -> None:
+        target = self._free_path(Path(name).with_suffix(".jpg"))
+        if drawn is not None and target is not None and self.out is not None:
+            with writing(target) as file:
+                drawn.save(file, "JPEG", quality=JPEG_QUALITY)
+            result = replace(result, picture=target.relative_to(self.out).as_posix())
+        self._keep(result)
+
+    def _keep(self, result: Result) -> None:
+        """Print a result and keep its JSON."""
+        content = result.to_json(self.labels)
+        self.results.append(content)
+        self.count += len(result.detections)
+        if self.options.json_lines:
+            print(json.dumps(content, ensure_ascii=False), flush=True)
         else:
-            photos.append((path, path.name))
-    return photos, moving, broken
+            console.echo(result.to_line(self.labels))
 
-
-def _cv2():
-    try:
-        import cv2
-    except ImportError:
-        raise MissingExtraError("opencv-python-headless", "video", "Reading a video or a camera") from None
-    return cv2
-
-
-@contextlib.contextmanager
-def _opened(source: str) -> Iterator[tuple[Iterator[NDArray[np.uint8]], float]]:
-    """RGB frames of a video file or a camera, and frames per second."""
-    cv2 = _cv2()
-    camera = source.startswith("camera:")
-    if camera and not source[7:].isdigit():
-        raise DataError(f"{source}: a camera is named by its number.", "Write camera:0 for the first one.")
-    capture = cv2.VideoCapture(int(source[7:]) if camera else os.fspath(source))
-    try:
-        if not capture.isOpened():
-            what = "the camera cannot be opened" if camera else "not a video that can be read"
-            raise DataError(
-                f"{source}: {what}.",
-                "Check that it is plugged in and not used by another program."
-                if camera
-                else "Replace the file; MP4 (H.264) is read everywhere.",
-            )
-        rate = capture.get(cv2.CAP_PROP_FPS)
-        yield _frames(cv2, capture, source), rate if 0 < rate <= 240 else 25.0
-    finally:
-        capture.release()
-
-
-def _frames(cv2: Any, capture: Any, source: str) -> Iterator[NDArray[np.uint8]]:
-    first = True
-    while True:
-        good, frame = capture.read()
-        if not good:
-            if first:
-                raise DataError(f"{source}: not a single frame could be read.", "Replace the file.")
-            return
-        first = False
-        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-
-class _VideoWriter:
-    """An MP4 written beside and moved into place; a path of None writes nothing."""
-
-    def __init__(self, path: Path | None, rate: float):
-        self.path, self.rate = path, rate
-        self.part = path.with_name(f".{path.stem}.part.mp4") if path else None
-        self.writer: Any = None
-
-    def __enter__(self) -> _VideoWriter:
-        return self
-
-    def write(self, rgb: NDArray[np.uint8]) -> None:
-        cv2 = _cv2()
-        if self.path is None or self.part is None:
-            return
-        if self.writer is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            size = (rgb.shape[1], rgb.shape[0])
-            self.writer = cv2.VideoWriter(str(self.part), cv2.VideoWriter.fourcc(*"mp4v"), self.rate, size)
-            if not self.writer.isOpened():
-                raise MirillaError(
-                    f"{self.path}: the video cannot be written.", "Choose another --out, or leave it out."
-                )
-        self.writer.write(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        if self.writer is not None:
-            self.writer.release()
-        if self.part and self.path and self.part.exists():
-            if kind is None or issubclass(kind, KeyboardInterrupt):  # type: ignore[arg-type]
-                os.replace(self.part, self.path)
-            else:
-                self.part.unlink()
+    def _free_path(self, name: Path) -> Path | None:
+        """Where to write a picture: the name gets a number if another result has it; None without a folder."""
+        if self.out is None:
+            return None
+        candidate, number = name, 1
+        while candidate.as_posix().lower() in self.taken:
+            number += 1
+            candidate = name.with_stem(f"{name.stem}_{number}")
+        self.taken.add(candidate.as_posix().lower())
+        return self.out / candidate

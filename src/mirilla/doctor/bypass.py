@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mirilla.doctor.region import MAX_STEPS, Nodes, between, index
-from mirilla.graph.lowering import IDENTITIES, data_inputs, node_name
+from mirilla.graph.lowering import IDENTITIES
+from mirilla.graph.names import data_inputs, node_name
 from mirilla.protos.graphdef import constant_array
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 

@@ -10,7 +10,8 @@ from mirilla.doctor.bypass import is_fixed, is_random
 from mirilla.doctor.region import Nodes
 from mirilla.doctor.rules import finding, listed
 from mirilla.findings import Finding, RuleError
-from mirilla.graph.lowering import VARIABLES, check_ops, data_inputs
+from mirilla.graph.lowering import VARIABLES, check_ops
+from mirilla.graph.names import data_inputs
 from mirilla.protos.tensorflow_pb2 import NodeDef
 
 FUSED_NORMS = frozenset({"FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"})

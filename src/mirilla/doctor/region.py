@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from mirilla.graph.lowering import IDENTITIES, data_inputs, node_name
+from mirilla.graph.lowering import IDENTITIES
+from mirilla.graph.names import data_inputs, node_name
 from mirilla.protos import tensorflow_pb2
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 

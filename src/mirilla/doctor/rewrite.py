@@ -9,7 +9,8 @@ import numpy as np
 from mirilla.doctor.region import between, index
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
-from mirilla.graph.lowering import data_inputs
+from mirilla.graph.names import data_inputs
+from mirilla.padding import SAME, output_side, same_padding
 from mirilla.protos import tensorflow_pb2
 from mirilla.protos.graphdef import constant_array
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
@@ -77,7 +78,7 @@ def crop_kernels(graph_def: GraphDef, graph: DeployGraph) -> list[str]:
     nodes = index(graph_def)
     changes = []
     for layer in graph.layers:
-        if not isinstance(layer, deploy.Conv | deploy.Depthwise) or layer.padding != deploy.SAME:
+        if not isinstance(layer, deploy.Conv | deploy.Depthwise) or layer.padding != SAME:
             continue
         kernel, sides = layer.weights.shape[:2], graph.shape_of(layer.inputs[0])[:2]
         if kernel[0] <= sides[0] and kernel[1] <= sides[1]:
@@ -103,15 +104,15 @@ def _is_shared(const: NodeDef, graph: DeployGraph) -> bool:
 
 def _used_taps(side: int, kernel: int, stride: int) -> slice | None:
     """The taps of a kernel, along one side, that read the map; None if cropping would move the window."""
-    pad_before = deploy.same_pads(side, kernel, stride)[0]
-    count = deploy.output_side(side, kernel, stride, deploy.SAME)
+    pad_before = same_padding(side, kernel, stride)[0]
+    count = output_side(side, kernel, stride, SAME)
     used = [
         tap
         for tap in range(kernel)
         if any(0 <= position * stride - pad_before + tap < side for position in range(count))
     ]
     first, end = used[0], used[-1] + 1
-    fits = end - first <= side and deploy.same_pads(side, end - first, stride)[0] == pad_before - first
+    fits = end - first <= side and same_padding(side, end - first, stride)[0] == pad_before - first
     return slice(first, end) if fits else None
 
 

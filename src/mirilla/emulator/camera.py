@@ -1,4 +1,4 @@
-"""What stands in for the kit's camera: the pictures of a folder, or a video, shown again and again."""
+"""The emulated camera: it shows the pictures of a folder or the frames of a video in a loop."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mirilla.data.images import EXTENSIONS
 from mirilla.emulator.pixels import decode_jpeg
 from mirilla.errors import DataError, MissingExtraError
 
 Picture = NDArray[np.uint8]  # (H, W, 3)
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_REMEDY = "Give a folder of pictures or a video."
 
 
 class Frames(Protocol):
-    """Pictures by number, from 0; the number may exceed their count.
+    """Pictures by number, from 0; numbers beyond their count begin again.
 
-    size: (height, width) of the first.
+    Attributes:
+        size: (height, width) of the first.
     """
 
     size: tuple[int, int]
@@ -32,10 +34,10 @@ class Frames(Protocol):
 
 
 class FolderFrames:
-    """The pictures of a folder, sorted by name; a broken one is a DataError when its turn comes."""
+    """The pictures of a folder, sorted by name; a broken picture raises DataError when it is read."""
 
     def __init__(self, folder: Path):
-        self.paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES and p.is_file())
+        self.paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
         if not self.paths:
             raise DataError(f"{folder}: no pictures in this folder.", "Give a folder with JPEG or PNG files.")
         height, width = self[0].shape[:2]
@@ -49,7 +51,7 @@ class FolderFrames:
 
 
 class VideoFrames:
-    """The frames of a video, read in order and from the start again at its end."""
+    """The frames of a video, read in order and in a loop."""
 
     def __init__(self, path: Path):
         try:
@@ -63,7 +65,7 @@ class VideoFrames:
         self._last: Picture | None = None
         self._lock = threading.Lock()
         if not self._video.isOpened():
-            raise DataError(f"{path}: not a video that can be read.", "Give a folder of pictures or a video.")
+            raise DataError(f"{path}: not a video that OpenCV can read.", _REMEDY)
         height, width = self[0].shape[:2]
         self.size = (height, width)
 
@@ -74,36 +76,36 @@ class VideoFrames:
         import cv2
 
         with self._lock:
-            # Going on is cheap and seeking is not, so frames that the camera dropped are read and let go.
+            # Reading on is cheap and seeking is not, so dropped frames are read and discarded.
             while self._last is None or self._next <= index:
                 good, bgr = self._video.read()
                 if not good:
                     self._video.set(cv2.CAP_PROP_POS_FRAMES, 0)
                     good, bgr = self._video.read()
                 if not good:
-                    raise DataError(f"{self.path}: the video gives no frame.", "Give another video.")
+                    raise DataError(f"{self.path}: no frame of the video can be read.", "Give another video.")
                 self._next += 1
-                self._last = bgr
+                self._last = np.asarray(bgr, np.uint8)
             return np.ascontiguousarray(self._last[:, :, ::-1])
 
 
 def open_frames(path: str | Path) -> Frames:
-    """A folder's pictures or a video's frames.
+    """The pictures of a folder or the frames of a video.
 
     Raises:
-        DataError: there is neither.
+        DataError: the path does not exist or has no pictures.
         MissingExtraError: it is a video and OpenCV is not installed.
     """
     path = Path(path)
     if path.is_dir():
         return FolderFrames(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such folder or file.", "Give a folder of pictures or a video.")
+        raise DataError(f"{path}: no such file or folder.", _REMEDY)
     return VideoFrames(path)
 
 
 def read_picture(path: Path) -> Picture:
-    """A picture file -> (H, W, 3); grey becomes three equal channels."""
+    """Read a picture file as (H, W, 3); grey becomes three equal channels. The EXIF rotation is not applied."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -116,9 +118,9 @@ def read_picture(path: Path) -> Picture:
 
 
 class Clock:
-    """Which frame a camera shows now. With 0 frames a second, each call gets the next frame at once.
+    """Which frame a camera shows now. With 0 frames per second, each call gets the next frame immediately.
 
-    Like a camera, it drops the frames that nobody took in time, and never shows one twice.
+    Like a camera, it drops frames that are not read in time and never shows a frame twice.
     """
 
     def __init__(self, fps: float, now: Callable[[], float] = time.monotonic):
@@ -127,7 +129,7 @@ class Clock:
         self._last = -1
 
     def next(self) -> tuple[int, float]:
-        """(number of the next frame, seconds to wait until it is there)."""
+        """(number of the next frame, seconds to wait for it)."""
         if not self.fps:
             self._last += 1
             return self._last, 0.0

@@ -1,9 +1,9 @@
-"""The emulator's TCP server: connections, limits, and nothing of what is said on them.
+"""The emulator's TCP server: connections, timeouts and limits.
 
-    with Server(Device(), port=0) as server:
+    with Server(EmulatedBonnet(), port=0) as server:
         print(server.host, server.port)
 
-Each connection has a thread. Whatever is no message closes its own connection and no other.
+Each connection has a thread. Invalid bytes close their own connection and no other.
 """
 
 from __future__ import annotations
@@ -14,45 +14,47 @@ import socket
 import threading
 from collections.abc import Callable
 
-from mirilla.emulator.state import Device
+from mirilla.emulator.bonnet import EmulatedBonnet
 from mirilla.errors import MirillaError
 from mirilla.protos import kit as protocol
+from mirilla.protos.kit_pb2 import Request, Response
 
-PORT = 35000  # the kit's client looks here by default
-MOST_CONNECTIONS = 16
+PORT = 35000  # the default of the kit's client
+MAX_CONNECTIONS = 16
 IDLE_S = 3600.0  # between two messages
-MESSAGE_S = 30.0  # from a message's first byte to its last, and for the other side to take an answer
+MESSAGE_S = 30.0  # from a message's first byte to its last, and for the client to read a response
 
 _log = logging.getLogger(__name__)
 
 
 class Server:
-    """Listens, and answers with a device.
+    """Listens for clients and passes their requests to an emulated Bonnet.
 
     Args:
-        host: the address to listen on; nothing but this machine reaches the default.
-        port: 0 takes a free one.
-        idle_s, message_s: how long a connection may say nothing, and how long a message may take.
+        host: the address to listen on; only this computer can reach the default.
+        port: 0 selects a free port.
+        idle_s: how long a connection may be silent between two messages.
+        message_s: how long a message may take.
         on_request: called with a line about each request.
 
     Raises:
-        MirillaError: the address cannot be listened on.
+        MirillaError: the address is invalid or in use.
     """
 
     def __init__(
         self,
-        device: Device,
+        bonnet: EmulatedBonnet,
         host: str = "127.0.0.1",
         port: int = PORT,
         *,
-        most_connections: int = MOST_CONNECTIONS,
-        most_message_bytes: int = protocol.MAX_MESSAGE_BYTES,
+        max_connections: int = MAX_CONNECTIONS,
+        max_message_bytes: int = protocol.MAX_MESSAGE_BYTES,
         idle_s: float = IDLE_S,
         message_s: float = MESSAGE_S,
         on_request: Callable[[str], None] | None = None,
     ):
-        self.device = device
-        self._most_connections, self._most_message_bytes = most_connections, most_message_bytes
+        self.bonnet = bonnet
+        self._max_connections, self._max_message_bytes = max_connections, max_message_bytes
         self._idle_s, self._message_s = idle_s, message_s
         self._on_request = on_request
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -68,30 +70,30 @@ class Server:
             ) from error
         self._listener.settimeout(0.5)
         self.host, self.port = self._listener.getsockname()[:2]
-        self._accepting = threading.Thread(target=self._accept, name="emulator", daemon=True)
+        self._acceptor = threading.Thread(target=self._accept, name="emulator", daemon=True)
 
     def start(self) -> Server:
-        """Begin to answer; returns at once."""
-        self._accepting.start()
+        """Start listening in a thread."""
+        self._acceptor.start()
         return self
 
     def stop(self) -> None:
         """Close every connection and the listener."""
         self._stopping.set()
         with self._lock:
-            held = dict(self._connections)
-        for connection in held:
+            connections = dict(self._connections)
+        for connection in connections:
             _close(connection)
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept() where the system allows it
-        if self._accepting.ident is not None:
-            self._accepting.join(5)
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept() on most systems
+        if self._acceptor.ident is not None:
+            self._acceptor.join(5)
         self._listener.close()
-        for thread in held.values():
+        for thread in connections.values():
             thread.join(5)
 
     def wait(self) -> None:
-        """Block until the server stops or the program is interrupted."""
+        """Block until the server is stopped or the program is interrupted."""
         while not self._stopping.wait(0.5):
             pass
 
@@ -108,22 +110,23 @@ class Server:
             except TimeoutError:
                 continue
             except OSError:
-                # Out of file descriptors, say: it passes when connections close.
+                # For example out of file descriptors, until connections close.
                 if self._stopping.wait(0.1):
                     return
                 continue
             with self._lock:
-                if len(self._connections) >= self._most_connections or self._stopping.is_set():
-                    _log.warning("connection from %s refused: %d are open", address, len(self._connections))
+                if len(self._connections) >= self._max_connections or self._stopping.is_set():
+                    _log.warning("connection from %s refused: %d connections are open", address, len(self._connections))
                     connection.close()
                     continue
                 thread = threading.Thread(
-                    target=self._talk, args=(connection, f"{address[0]}:{address[1]}"), daemon=True
+                    target=self._serve, args=(connection, f"{address[0]}:{address[1]}"), daemon=True
                 )
                 self._connections[connection] = thread
             thread.start()
 
-    def _talk(self, connection: socket.socket, who: str) -> None:
+    def _serve(self, connection: socket.socket, address: str) -> None:
+        """Answer the requests of a client until it disconnects."""
         client = object()
         try:
             with contextlib.suppress(OSError):
@@ -131,37 +134,36 @@ class Server:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             while not self._stopping.is_set():
                 content = protocol.receive(
-                    connection, max_bytes=self._most_message_bytes, idle_s=self._idle_s, within_s=self._message_s
+                    connection, max_bytes=self._max_message_bytes, idle_s=self._idle_s, within_s=self._message_s
                 )
                 if content is None:
                     return
                 request = protocol.parse_request(content)
-                response = self.device.answer(request, client)
+                response = self.bonnet.handle(request, client)
                 if self._on_request is not None:
-                    self._on_request(f"{who} {describe(request, response)}")
+                    self._on_request(f"{address} {describe(request, response)}")
                 protocol.send(connection, response.SerializeToString(), self._message_s)
         except protocol.ProtocolError as error:
-            _log.warning("connection from %s closed: %s", who, error)
+            _log.warning("connection from %s closed: %s", address, error)
         except OSError as error:
-            _log.info("connection from %s lost: %s", who, error)
+            _log.info("connection from %s lost: %s", address, error)
         except Exception:
-            _log.exception("connection from %s closed", who)
+            _log.exception("connection from %s closed", address)
         finally:
-            self.device.leave(client)
+            self.bonnet.disconnect(client)
             _close(connection)
             with self._lock:
                 self._connections.pop(connection, None)
 
 
-def describe(request: object, response: object) -> str:
-    """One line about a request and what came of it."""
-    kind = request.WhichOneof("kind")  # type: ignore[attr-defined]
-    name = getattr(getattr(request, kind or "", None), "model_name", "")
-    status = response.status  # type: ignore[attr-defined]
-    outcome = "ok" if status.code == protocol.OK else status.message
-    if response.HasField("inference_result"):  # type: ignore[attr-defined]
-        outcome = f"{response.inference_result.duration_ms} ms"  # type: ignore[attr-defined]
-    return " ".join(part for part in (kind or "nothing", name, outcome) if part)
+def describe(request: Request, response: Response) -> str:
+    """A request and its outcome in one line."""
+    kind = request.WhichOneof("kind")
+    name = getattr(getattr(request, kind), "model_name", "") if kind else ""
+    outcome = "ok" if response.status.code == protocol.OK else response.status.message
+    if response.HasField("inference_result"):
+        outcome = f"{response.inference_result.duration_ms} ms"
+    return " ".join(part for part in (kind or "empty", name, outcome) if part)
 
 
 def _close(connection: socket.socket) -> None:

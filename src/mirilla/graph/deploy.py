@@ -15,7 +15,6 @@ import numpy as np
 
 Shape = tuple[int, ...]
 RELU6, RELU, SIGMOID = "relu6", "relu", "sigmoid"
-SAME, VALID = "SAME", "VALID"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,16 +201,3 @@ def view(shape: Shape) -> tuple[int, int, int]:
 def elements(shape: Shape) -> int:
     """Number of elements of one image's tensor."""
     return math.prod(shape)
-
-
-def output_side(side: int, kernel: int, stride: int, padding: str) -> int:
-    """Rows (or columns) that a window leaves of `side`; TensorFlow's rule."""
-    if padding == SAME:
-        return -(-side // stride)
-    return (side - kernel) // stride + 1
-
-
-def same_pads(side: int, kernel: int, stride: int) -> tuple[int, int]:
-    """(before, after) zeros of SAME padding: half before rounded down, the rest after."""
-    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
-    return total // 2, total - total // 2

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mirilla.graph.deploy import SAME, output_side, same_pads
+from mirilla.padding import SAME, output_side, same_padding
 
 Kernel = Callable[[np.ndarray], np.ndarray]
 
@@ -30,7 +30,7 @@ def _pads(
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     if padding != SAME:
         return (0, 0), (0, 0)
-    return same_pads(shape[0], kernel[0], strides[0]), same_pads(shape[1], kernel[1], strides[1])
+    return same_padding(shape[0], kernel[0], strides[0]), same_padding(shape[1], kernel[1], strides[1])
 
 
 def conv(

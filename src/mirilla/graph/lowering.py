@@ -15,6 +15,8 @@ import numpy as np
 from mirilla.findings import ERROR, Finding, RuleError, breach
 from mirilla.graph import deploy
 from mirilla.graph.constants import FOLDED_OPS, evaluate, reciprocal_root
+from mirilla.graph.names import data_inputs, node_name
+from mirilla.padding import SAME, VALID, output_side
 from mirilla.protos.graphdef import constant_array
 from mirilla.protos.tensorflow_pb2 import NodeDef
 
@@ -38,16 +40,6 @@ class Tensor:
 
 
 Value = Tensor | np.ndarray
-
-
-def node_name(reference: str) -> str:
-    """'scope/node:0' -> 'scope/node'."""
-    return reference.split(":")[0].lstrip("^")
-
-
-def data_inputs(node: NodeDef) -> list[str]:
-    """The node's inputs without control inputs."""
-    return [name for name in node.input if not name.startswith("^")]
 
 
 def check_ops(nodes: Sequence[NodeDef]) -> None:
@@ -231,7 +223,7 @@ def _window(node: NodeDef, tensor: Tensor, kernel: tuple[int, int], strides: tup
     """Output rows and columns, and the padding."""
     padding = node.attr["padding"].s.decode(errors="replace")
     dilations = list(node.attr["dilations"].list.i) or [1, 1, 1, 1]
-    if padding not in (deploy.SAME, deploy.VALID) or any(side != 1 for side in dilations):
+    if padding not in (SAME, VALID) or any(side != 1 for side in dilations):
         raise breach(
             "window",
             node.name,
@@ -249,9 +241,7 @@ def _window(node: NodeDef, tensor: Tensor, kernel: tuple[int, int], strides: tup
             op=node.op,
         )
     _, rows, columns, _ = tensor.shape
-    out = tuple(
-        deploy.output_side(side, k, s, padding) for side, k, s in zip((rows, columns), kernel, strides, strict=True)
-    )
+    out = tuple(output_side(side, k, s, padding) for side, k, s in zip((rows, columns), kernel, strides, strict=True))
     if min(out) < 1:
         raise breach(
             "kernel-too-large",
@@ -462,7 +452,7 @@ def _mean(position: int, node: NodeDef, args: list[Value]) -> deploy.Layer:
         kind="average",
         window=(rows, columns),
         strides=(1, 1),
-        padding=deploy.VALID,
+        padding=VALID,
     )
 
 

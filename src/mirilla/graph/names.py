@@ -1,4 +1,4 @@
-"""Tensor names given by people: checked, and answered with the nearest real one when they are wrong."""
+"""Names of nodes and tensors: references between nodes, and names that people give, checked."""
 
 from __future__ import annotations
 
@@ -6,8 +6,19 @@ import difflib
 from collections.abc import Collection, Iterable, Sequence
 
 from mirilla.findings import breach
+from mirilla.protos.tensorflow_pb2 import NodeDef
 
 _QUOTES = "\"'`“”„‟‘’‚‛«»‹›"
+
+
+def node_name(reference: str) -> str:
+    """'scope/node:0' -> 'scope/node'; a control input without its '^'."""
+    return reference.split(":")[0].lstrip("^")
+
+
+def data_inputs(node: NodeDef) -> list[str]:
+    """The node's inputs without control inputs."""
+    return [name for name in node.input if not name.startswith("^")]
 
 
 def split_names(text: str | Sequence[str]) -> tuple[str, ...]:
@@ -22,34 +33,34 @@ def clean(name: str) -> str:
 
 
 def nearest(name: str, known: Collection[str], count: int = 3) -> list[str]:
-    """The real names most like `name`, best first; those that differ only in '_', '/' or case come first."""
+    """The known names most like `name`, best first; those that differ only in '_', '/' or case come first."""
 
     def plain(text: str) -> str:
         return "".join(letter for letter in clean(text).lower() if letter.isalnum())
 
     if clean(name) in known:
         return [clean(name)]
-    wanted = plain(name)
-    alike = sorted((one for one in known if plain(one) == wanted), key=len)
+    target = plain(name)
+    alike = sorted((candidate for candidate in known if plain(candidate) == target), key=len)
     if not alike:
         short = clean(name).rsplit("/", 1)[-1]
-        alike = sorted((one for one in known if one.rsplit("/", 1)[-1] == short), key=len)
+        alike = sorted((candidate for candidate in known if candidate.rsplit("/", 1)[-1] == short), key=len)
     close = difflib.get_close_matches(clean(name), known, n=count, cutoff=0.6) if len(name) < 500 else []
     return list(dict.fromkeys([*alike, *close]))[:count]
 
 
 def check(name: str, known: Collection[str], role: str, option: str, others: Sequence[str] | None = None) -> str:
-    """The name, when the graph has it.
+    """The name without a ':0' at its end, if the graph has it.
 
     Args:
-        name: as given, a ':0' at its end is dropped.
+        name: as given.
         known: the names of all nodes.
         role: 'input tensor' or 'output tensor'.
         option: the command line's option for it.
-        others: all names given with that option, so that the answer can repeat the whole list mended.
+        others: all names given with that option, so that the remedy can repeat the whole corrected list.
 
     Raises:
-        RuleError: no such node; the remedy says which was probably meant.
+        RuleError: the graph has no such node; the remedy suggests similar names.
     """
     stripped = name.strip().removesuffix(":0")
     if stripped in known:
@@ -58,13 +69,13 @@ def check(name: str, known: Collection[str], role: str, option: str, others: Seq
     quoted = " (quotation marks are part of that name)" if clean(name) != stripped else ""
     remedy = "'mirilla inspect GRAPH.pb --nodes' lists the names a graph has."
     if found:
-        mended = [found[0] if one == name else _mended(one, known) for one in others or [name]]
-        remedy = f"Did you mean '{found[0]}'? Give {option} {','.join(mended)}"
-        remedy += "." if len(found) == 1 else f" (others like it: {', '.join(found[1:])})."
+        corrected = [found[0] if other == name else _corrected(other, known) for other in others or [name]]
+        remedy = f"Did you mean '{found[0]}'? Give {option} {','.join(corrected)}"
+        remedy += "." if len(found) == 1 else f" (similar names: {', '.join(found[1:])})."
     raise breach("unknown-name", name, f"The graph has no {role} '{name}'{quoted}.", remedy)
 
 
-def _mended(name: str, known: Collection[str]) -> str:
+def _corrected(name: str, known: Collection[str]) -> str:
     if name in known:
         return name
     found = nearest(name, known, 1)

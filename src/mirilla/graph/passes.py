@@ -14,6 +14,7 @@ import numpy as np
 from mirilla.findings import ERROR, Finding, RuleError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import Affine, Layer, Linear
+from mirilla.padding import SAME, VALID, same_padding
 
 Layers = list[Layer]
 
@@ -131,12 +132,12 @@ def fuse_padding(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
         (top, bottom), (left, right) = producer.pads
         rows, columns = (shapes[producer.name][0] - top - bottom, shapes[producer.name][1] - left - right)
         same = (
-            deploy.same_pads(rows, layer.weights.shape[0], layer.strides[0]),
-            deploy.same_pads(columns, layer.weights.shape[1], layer.strides[1]),
+            same_padding(rows, layer.weights.shape[0], layer.strides[0]),
+            same_padding(columns, layer.weights.shape[1], layer.strides[1]),
         )
-        if layer.padding != deploy.VALID or same != producer.pads:
+        if layer.padding != VALID or same != producer.pads:
             return None
-        return replace(layer, inputs=producer.inputs, padding=deploy.SAME)
+        return replace(layer, inputs=producer.inputs, padding=SAME)
 
     return _merge(layers, outputs, fuse)
 

@@ -11,7 +11,8 @@ from mirilla.errors import ModelError
 from mirilla.findings import breach
 from mirilla.graph import deploy, names
 from mirilla.graph.deploy import DeployGraph, Preprocessing
-from mirilla.graph.lowering import IDENTITIES, Tensor, check_ops, data_inputs, lower, node_name
+from mirilla.graph.lowering import IDENTITIES, Tensor, check_ops, lower
+from mirilla.graph.names import data_inputs, node_name
 from mirilla.graph.passes import simplify
 from mirilla.protos.graphdef import constant_array, read_graph_def
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef

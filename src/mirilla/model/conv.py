@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mirilla.graph.deploy import same_pads
 from mirilla.model.layers import Layer, Predictor
 from mirilla.model.sync_batch_norm import AllReduce, sync_batch_norm
+from mirilla.padding import same_padding
 
 
 class ConvBatchNormRelu6(nn.Module):
@@ -32,8 +32,8 @@ class ConvBatchNormRelu6(nn.Module):
         self.beta = nn.Parameter(torch.zeros(layer.out_channels))
         self.register_buffer("moving_mean", torch.zeros(layer.out_channels))
         self.register_buffer("moving_variance", torch.ones(layer.out_channels))
-        top, bottom = same_pads(input_height, layer.kernel, layer.stride)
-        left, right = same_pads(input_width, layer.kernel, layer.stride)
+        top, bottom = same_padding(input_height, layer.kernel, layer.stride)
+        left, right = same_padding(input_width, layer.kernel, layer.stride)
         self.padding_before = (top, left)
         symmetric = top == bottom and left == right
         self.padding = (top, left) if symmetric else (0, 0)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.errors import ModelError
+from mirilla.graph.constants import constant_value
 from mirilla.graph.deploy import DeployGraph
 from mirilla.labels import LabelMap, load_label_map
 from mirilla.model.anchors import anchors_yxyx
@@ -23,13 +23,14 @@ from mirilla.model.card import ModelCard
 from mirilla.model.layers import EXTRA_MAPS, architecture
 from mirilla.model.spec import AnchorSpec, BoxCoderSpec, ModelSpec, PostProcessing
 from mirilla.protos.graphdef import constant_array
-from mirilla.targets.anchor_graph import evaluate_anchors
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
+ANCHORS = ("Concatenate/concat", "MultipleGridAnchorGenerator/Concatenate/concat", "anchors")
 LABEL_MAP = "label_map.pbtxt"
 RESIZED = "Preprocessor/map/TensorArrayStack/TensorArrayGatherV3"
 
 
-def card_from_graph(graph_def: Any, graph: DeployGraph, path: Path) -> tuple[ModelCard, tuple[str, ...]]:
+def card_from_graph(graph_def: GraphDef, graph: DeployGraph, path: Path) -> tuple[ModelCard, tuple[str, ...]]:
     """A card for a graph without one.
 
     Args:
@@ -61,7 +62,7 @@ def card_from_graph(graph_def: Any, graph: DeployGraph, path: Path) -> tuple[Mod
     return ModelCard(spec, labels, anchors, name=path.stem, file=path.name, made_by="unknown"), tuple(notes)
 
 
-def input_size(graph_def: Any) -> tuple[int, int] | None:
+def input_size(graph_def: GraphDef) -> tuple[int, int] | None:
     """(height, width) that the preprocessor's loop makes of every picture; None where the graph has none."""
     for node in graph_def.node:
         if node.name == RESIZED and not node.attr["element_shape"].shape.unknown_rank:
@@ -89,7 +90,24 @@ def output_sizes(graph: DeployGraph, where: str) -> tuple[int, int]:
     )
 
 
-def _constant(nodes: dict[str, Any], name: str) -> float | None:
+def evaluate_anchors(graph_def: GraphDef) -> NDArray[np.float32] | None:
+    """The (A, 4) anchors that a frozen graph computes, normalised; None if its constants do not determine them.
+
+    The API's generators of anchors depend on constants alone once the input's size is fixed.
+    """
+    nodes = {node.name: node for node in graph_def.node}
+    for name in ANCHORS:
+        if name in nodes:
+            try:
+                value = constant_value(nodes, name)
+            except (ModelError, LookupError, ValueError):
+                continue
+            if value.ndim == 2 and value.shape[1] == 4 and value.dtype == np.float32 and np.isfinite(value).all():
+                return value
+    return None
+
+
+def _constant(nodes: dict[str, NodeDef], name: str) -> float | None:
     node = nodes.get(name)
     if node is None or node.op != "Const":
         return None
@@ -97,7 +115,7 @@ def _constant(nodes: dict[str, Any], name: str) -> float | None:
     return float(str(value.reshape(-1)[0])) if value.size == 1 else None  # 0.6, not 0.60000002
 
 
-def _box_coder(nodes: dict[str, Any], notes: list[str]) -> BoxCoderSpec:
+def _box_coder(nodes: dict[str, NodeDef], notes: list[str]) -> BoxCoderSpec:
     found = [_constant(nodes, f"Postprocessor/Decode/truediv{suffix}/y") for suffix in ("", "_1", "_2", "_3")]
     if None in found or not all(found):
         notes.append("Box-coder scales assumed: 10, 10, 5, 5.")
@@ -105,7 +123,7 @@ def _box_coder(nodes: dict[str, Any], notes: list[str]) -> BoxCoderSpec:
     return BoxCoderSpec(*(one for one in found if one is not None))
 
 
-def _post_processing(nodes: dict[str, Any], notes: list[str]) -> PostProcessing:
+def _post_processing(nodes: dict[str, NodeDef], notes: list[str]) -> PostProcessing:
     post = PostProcessing()
     converter = None
     for name, node in nodes.items():
@@ -133,7 +151,7 @@ def _post_processing(nodes: dict[str, Any], notes: list[str]) -> PostProcessing:
 
 
 def _anchors(
-    graph_def: Any, spec: ModelSpec, count: int, path: Path, notes: list[str]
+    graph_def: GraphDef, spec: ModelSpec, count: int, path: Path, notes: list[str]
 ) -> tuple[NDArray[np.float32], ModelSpec]:
     computed = evaluate_anchors(graph_def)
     if computed is not None and computed.shape == (count, 4):

@@ -14,6 +14,7 @@ import numpy as np
 from mirilla.errors import ModelError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph, Layer, Shape
+from mirilla.padding import SAME, same_padding
 from mirilla.protos.onnx_pb2 import AttributeProto, ModelProto, TensorProto, ValueInfoProto
 
 OPSET, IR_VERSION = 13, 7
@@ -219,7 +220,7 @@ class _Builder:
 
 def _pads(size: tuple[int, int], kernel: Shape, strides: tuple[int, int], padding: str) -> tuple[int, ...]:
     """ONNX's order: top, left, bottom, right."""
-    if padding != deploy.SAME:
+    if padding != SAME:
         return 0, 0, 0, 0
-    (top, bottom), (left, right) = (deploy.same_pads(*one) for one in zip(size, kernel, strides, strict=True))
+    (top, bottom), (left, right) = (same_padding(*one) for one in zip(size, kernel, strides, strict=True))
     return top, left, bottom, right

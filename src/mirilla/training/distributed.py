@@ -114,17 +114,19 @@ def process_group(device_name: str) -> Iterator[Group]:
         torch.distributed.destroy_process_group()
 
 
-def _store(size: int) -> torch.distributed.Store:
+def _store(size: int):
     """The key-value store through which the processes connect, with a key prefix for every restart.
 
     torchrun keeps one store over all restarts. Without the prefix a restarted process would find the addresses of
     processes that have ended.
     """
+    from torch.distributed import PrefixStore, TCPStore  # pyright: ignore[reportPrivateImportUsage]
+
     agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = torch.distributed.TCPStore(host, port, size, not agents and os.environ["RANK"] == "0", timeout=TIMEOUT)
+    store = TCPStore(host, port, size, not agents and os.environ["RANK"] == "0", timeout=TIMEOUT)
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return torch.distributed.PrefixStore(f"mirilla/{restart}/{size}", store)
+    return PrefixStore(f"mirilla/{restart}/{size}", store)
 
 
 def device_of_rank(name: str) -> str:

@@ -22,6 +22,7 @@ from mirilla.batches.input import Batches
 from mirilla.batches.pictures import PictureCache
 from mirilla.errors import MirillaError
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
+from mirilla.training.device import set_precision
 from mirilla.training.distributed import Group
 from mirilla.training.learner import Learner
 from mirilla.training.losses import Losses, ObjectiveSpec
@@ -180,9 +181,3 @@ def _decode_all(pictures: PictureCache, group: Group) -> None:
         with console.progress("decoding pictures", missing, "pictures") as bar:
             pictures.complete(group.rank / group.size, bar.advance)
             bar.note("ready")
-
-
-def set_precision(precision: str) -> None:
-    """How a GPU multiplies float32; torch's own default would round in convolutions."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
-    torch.backends.cudnn.benchmark = True  # shapes stay what they are

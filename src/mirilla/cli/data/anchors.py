@@ -1,4 +1,4 @@
-"""mirilla data anchors: how well anchors fit a data set's objects, before and after fitting."""
+"""`mirilla data anchors`: how well anchors fit a data set's objects, before and after fitting."""
 
 from __future__ import annotations
 
@@ -7,17 +7,41 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from mirilla.cli.arguments import add_options
+from mirilla.cli.data.source import add_changes, add_source, read_source
+from mirilla.job.options import JobOptions
+
 if TYPE_CHECKING:
     from mirilla.config import Pipeline
     from mirilla.config.anchor_fit import FitReport, Row
-    from mirilla.data import Dataset
+
+HELP = "show how well a network's anchors fit the objects, and fit them"
+DESCRIPTION = "Show how well a network's anchors fit a data set's objects, and fit them."
 
 
-def run(args: argparse.Namespace, dataset: Dataset) -> int:
-    """Print the report, and with --fit or --write that of the fitted anchors.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source(parser)
+    add_changes(parser)
+    parser.add_argument(
+        "--pipeline-config", metavar="P", help="pipeline.config of the network (default: that of --model)"
+    )
+    parser.add_argument(
+        "--model", metavar="NAME", help=f"network; 'mirilla zoo' lists them (default: {JobOptions.model})"
+    )
+    add_options(parser, JobOptions, ("size_px",))
+    parser.add_argument("--letterbox", action="store_true", help="scale photos and pad them, to keep their proportions")
+    parser.add_argument("--fit", action="store_true", help="fit anchors, and report on these as well")
+    parser.add_argument(
+        "--write", metavar="FILE", help="fit anchors, and write P with them to FILE (which may be P itself)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the report; with --fit or --write also that of the fitted anchors.
 
     Raises:
-        UsageError: options that do not go together.
+        UsageError: options that exclude each other.
         ConfigError: the pipeline has errors.
         DataError: the data set has no object.
     """
@@ -26,6 +50,7 @@ def run(args: argparse.Namespace, dataset: Dataset) -> int:
     from mirilla.config.to_spec import model_spec, write_anchors
     from mirilla.console import echo
 
+    dataset = read_source(args)
     pipeline = _pipeline(args)
     sizes = anchor_fit.training_sizes(dataset.samples, pipeline)
     before = anchor_fit.report(sizes, model_spec(pipeline))
@@ -42,9 +67,9 @@ def run(args: argparse.Namespace, dataset: Dataset) -> int:
     for note in dataset.notes:
         echo(note)
     spec = model_spec(pipeline)
-    _show(before, "Anchors as they are", spec.height_px, spec.width_px)
+    _show(before, "Anchors before fitting", spec.height_px, spec.width_px)
     if after is not None:
-        _show(after, "Anchors fitted", spec.height_px, spec.width_px)
+        _show(after, "Fitted anchors", spec.height_px, spec.width_px)
         echo(
             f"IoU >= 0.5: {before.overall.reached:.1%} -> {after.overall.reached:.1%} of the objects; "
             f"mean best IoU {before.overall.mean_iou:.3f} -> {after.overall.mean_iou:.3f}"
@@ -58,16 +83,15 @@ def _pipeline(args: argparse.Namespace) -> Pipeline:
     from mirilla import config
     from mirilla.config import zoo
     from mirilla.errors import UsageError
-    from mirilla.job.options import JobOptions
 
     if args.pipeline_config:
         if args.model or args.letterbox:
-            raise UsageError("--pipeline-config says all about the network.", "Leave --model and --letterbox out.")
+            raise UsageError("--pipeline-config describes the network completely.", "Omit --model and --letterbox.")
         pipeline = config.load(args.pipeline_config)
         config.require(pipeline, ("model",), args.pipeline_config)
         return pipeline
     if args.write:
-        raise UsageError("--write needs a pipeline.config to write anchors into.", "Give --pipeline-config P.")
+        raise UsageError("--write needs a pipeline.config to write the anchors into.", "Give --pipeline-config P.")
     side = args.size_px
     pipeline = config.sample(1, "", "", "", height=side, width=side, keep_aspect_ratio=args.letterbox)
     zoo.apply(args.model or JobOptions.model, pipeline)
@@ -98,7 +122,7 @@ def _show(report: FitReport, title: str, height_px: int, width_px: int) -> None:
             )
         )
     print_table(
-        f"{title}: map by map",
+        f"{title}: by feature map",
         ("map", "stride, px", "anchors, height x width in px", "best for", "IoU >= 0.5 there", "mean IoU there"),
         rows,
     )
