@@ -195,7 +195,7 @@ def test_which_word_is_a_model(tmp_path, monkeypatch, words, named):
 
 def test_a_model_without_a_photo(model, capsys):
     assert main(["detect", str(model)]) == 2
-    assert "there is no photo to look at" in capsys.readouterr().err
+    assert "no photo is given" in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from mirilla.doctor.fix import FixedGraph
     from mirilla.findings import Finding
 
-NAME = "doctor"
-HELP = "check whether a graph, compiled model or pipeline.config can run on the Vision Kit; fix graphs"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(

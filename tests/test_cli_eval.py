@@ -39,9 +39,9 @@ def test_predictions_against_wider_face(shared, tmp_path, capsys):
     [
         (["eval"], 2, "A MODEL and a DATASET are needed"),
         (["eval", "m.pb", "d", "--metrics", "widerface"], 2, "needs the benchmark's ground truth"),
-        (["eval", "--predictions", "p"], 2, "against --ground-truth"),
-        (["eval", "--predictions", "p", "m.pb", "d"], 2, "takes the place of a model"),
-        (["eval", "--pipeline-config", "p"], 2, "go together"),
+        (["eval", "--predictions", "p"], 2, "need --ground-truth"),
+        (["eval", "--predictions", "p", "m.pb", "d"], 2, "replaces the model"),
+        (["eval", "--pipeline-config", "p"], 2, "must be given together"),
         (["eval", "missing.pb", "missing"], 1, "missing.pb"),
     ],
 )
