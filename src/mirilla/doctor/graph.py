@@ -17,7 +17,7 @@ from mirilla.doctor.region import Nodes
 from mirilla.doctor.rules import finding, in_order, listed, with_rule
 from mirilla.errors import ModelError
 from mirilla.findings import Finding, RuleError
-from mirilla.graph import reader
+from mirilla.graph import endpoints, reader
 from mirilla.graph.deploy import DeployGraph
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
@@ -148,7 +148,7 @@ def _before_postprocessing(
     """The outputs, or the usual ones if the outputs come after postprocessing, which becomes a finding."""
     region = [nodes[name] for name in doctor_region.between(nodes, source, outputs)]
     postprocessing = next((node for node in region if node.op in _POSTPROCESSING), None)
-    usual = next((names for names in reader.OUTPUTS if all(name in nodes for name in names)), None)
+    usual = next((names for names in endpoints.OUTPUTS if all(name in nodes for name in names)), None)
     if postprocessing is None or usual is None or usual == outputs:
         return outputs
     found.append(
