@@ -22,7 +22,7 @@ there = pytest.mark.skipif(
 def test_the_folder_is_small_and_every_file_is_the_one_that_was_packed():
     names = {one.name for one in shipped.FOLDER.iterdir() if one.name != "__pycache__"}
     assert names >= {shipped.FROZEN_GRAPH, "model.json", shipped.MODEL_CARD}
-    assert sum(one.stat().st_size for one in shipped.FOLDER.iterdir()) < shipped.LARGEST_BYTES
+    assert sum(one.stat().st_size for one in shipped.FOLDER.iterdir()) < shipped.MAX_BYTES
     card = (shipped.FOLDER / shipped.MODEL_CARD).read_text("utf-8")
     for name in sorted(names - {shipped.MODEL_CARD}):
         assert files.sha256(shipped.FOLDER / name) in card, name
@@ -79,5 +79,5 @@ def test_the_photo_is_small_and_is_the_one_described():
 def test_an_installation_without_weights_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     for call in (shipped.default_model, shipped.default_weights, Detector.load):
-        with pytest.raises(ModelError, match="no model ships with this installation"):
+        with pytest.raises(ModelError, match="this installation of Mirilla has no model"):
             call()
