@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 torch = pytest.importorskip("torch")
 
-from helpers_process import heed_ctrl_c  # noqa: E402
+from helpers_process import restore_sigint  # noqa: E402
 from mirilla import config  # noqa: E402
 from mirilla.batches.background_decoder import Filler  # noqa: E402
 from mirilla.batches.pictures import SUMS  # noqa: E402
@@ -256,7 +256,7 @@ def test_stopped_from_outside_and_resumed(pipeline, tmp_path, kind):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=restore_sigint,
     )
     deadline = time.monotonic() + 120
     while checkpoint.newest(tmp_path / "run") is None:

@@ -85,7 +85,7 @@ WHAT = {
     "gray": "grey photos by the authors of the CC BY 4.0 set",
     "tinted": "the same coloured in by rule: skin tones on faces, random colours elsewhere",
     "mounted": "heads cut out of the same, of all sizes, on drawn or faceless backgrounds",
-    "drawn": "drawn scenes (mirilla.toy.dataset), made by Mirilla",
+    "drawn": "drawn scenes (mirilla.toy), made by Mirilla",
     "photos": "photos from Python packages and parts of them, see below",
 }
 

@@ -16,7 +16,7 @@ from mirilla.doctor.region import Nodes
 from mirilla.doctor.rules import finding, in_order, some, with_rule
 from mirilla.errors import ModelError
 from mirilla.findings import Finding, RuleError
-from mirilla.graph import reader
+from mirilla.graph import endpoints, reader
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.lowering import VARIABLES, check_ops
 from mirilla.graph.names import data_inputs
@@ -155,7 +155,7 @@ def _trimmed(nodes: Nodes, source: str, outputs: tuple[str, ...], found: list[Fi
     """Input and outputs with pre- and postprocessing cut off; what is cut becomes a finding."""
     region = [nodes[name] for name in doctor_region.between(nodes, source, outputs)]
     after = [node for node in region if node.op in _POSTPROCESSING]
-    usual = next((names for names in reader.OUTPUTS if all(name in nodes for name in names)), None)
+    usual = next((names for names in endpoints.OUTPUTS if all(name in nodes for name in names)), None)
     if after and usual and usual != outputs:
         found.append(
             finding(

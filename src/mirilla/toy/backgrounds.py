@@ -1,34 +1,20 @@
-"""Drawn surroundings: rooms, streets, landscapes, walls, foliage, studios and lights at night."""
+"""Drawn backgrounds: rooms, streets, landscapes, walls, foliage, studios and lights at night."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from mirilla.toy.canvas import Colour, shade, vary
-
-_HUES: tuple[Colour, ...] = (
-    (205, 198, 186),
-    (168, 188, 200),
-    (190, 206, 176),
-    (222, 206, 160),
-    (120, 130, 146),
-    (196, 150, 130),
-    (90, 84, 96),
-    (226, 228, 230),
-    (150, 110, 84),
-    (66, 96, 108),
-    (180, 90, 80),
-    (232, 200, 190),
-)
+from mirilla.toy.canvas import Colour, muted_colour, shade, vary
 
 
 def background(rng: np.random.Generator, width_px: int, height_px: int) -> tuple[Image.Image, str]:
-    """One RGB background and the name of its kind."""
-    kind = str(rng.choice(list(_KINDS), p=_SHARES))
-    picture = _KINDS[kind](rng, width_px, height_px)
+    """An RGB background and its kind, one of KINDS."""
+    kind = str(rng.choice(KINDS, p=_SHARES))
+    picture = _PAINTERS[kind](rng, width_px, height_px)
     if rng.random() < 0.35:
         radius = rng.uniform(0.004, 0.012) * max(width_px, height_px)
         small = picture.reduce(4).filter(ImageFilter.GaussianBlur(radius / 4))
@@ -36,12 +22,8 @@ def background(rng: np.random.Generator, width_px: int, height_px: int) -> tuple
     return picture, kind
 
 
-def hue(rng: np.random.Generator) -> Colour:
-    return vary(rng, _HUES[rng.integers(len(_HUES))], 25)
-
-
-def gradient(rng: np.random.Generator, width_px: int, height_px: int, a: Colour, b: Colour) -> Image.Image:
-    """From one colour to the other in any direction."""
+def _gradient(rng: np.random.Generator, width_px: int, height_px: int, a: Colour, b: Colour) -> Image.Image:
+    """A gradient between two colours in any direction."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[-1:1:24j, -1:1:24j]
     t = np.clip((x * np.cos(angle) + y * np.sin(angle) + 1) / 2, 0, 1)[..., None]
@@ -49,7 +31,7 @@ def gradient(rng: np.random.Generator, width_px: int, height_px: int, a: Colour,
     return Image.fromarray(small).resize((width_px, height_px), Image.Resampling.BICUBIC)
 
 
-def clouds(
+def _clouds(
     rng: np.random.Generator,
     width_px: int,
     height_px: int,
@@ -72,20 +54,20 @@ def clouds(
 
 
 def _studio(rng: np.random.Generator, w: int, h: int) -> Image.Image:
-    a = hue(rng)
-    return gradient(rng, w, h, shade(a, rng.uniform(0.4, 0.8)), shade(a, rng.uniform(0.9, 1.5)))
+    a = muted_colour(rng)
+    return _gradient(rng, w, h, shade(a, rng.uniform(0.4, 0.8)), shade(a, rng.uniform(0.9, 1.5)))
 
 
 def _texture(rng: np.random.Generator, w: int, h: int) -> Image.Image:
-    return clouds(rng, w, h, hue(rng), hue(rng), int(rng.integers(4, 8)), rng.uniform(0.4, 0.95))
+    return _clouds(rng, w, h, muted_colour(rng), muted_colour(rng), int(rng.integers(4, 8)), rng.uniform(0.4, 0.95))
 
 
 def _room(rng: np.random.Generator, w: int, h: int) -> Image.Image:
-    wall = hue(rng)
-    picture = gradient(rng, w, h, shade(wall, 0.8), shade(wall, 1.1))
+    wall = muted_colour(rng)
+    picture = _gradient(rng, w, h, shade(wall, 0.8), shade(wall, 1.1))
     pen = ImageDraw.Draw(picture)
     floor_y = round(h * rng.uniform(0.62, 0.9))
-    if rng.random() < 0.4:
+    if rng.random() < 0.4:  # striped wallpaper
         step = round(w * rng.uniform(0.03, 0.1))
         for x in range(int(rng.integers(step)), w, step):
             pen.rectangle((x, 0, x + step // 2, floor_y), shade(wall, 0.92))
@@ -98,39 +80,42 @@ def _room(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     for _ in range(int(rng.integers(1, 4))):
         pw, ph = round(w * rng.uniform(0.1, 0.3)), round(h * rng.uniform(0.15, 0.4))
         x, y = int(rng.integers(0, max(1, w - pw))), int(rng.integers(0, max(1, floor_y - ph)))
-        kind = rng.integers(4)
-        edge = max(3, pw // 14)
-        if kind == 0:  # framed picture
-            pen.rectangle((x, y, x + pw, y + ph), vary(rng, (90, 62, 40), 25))
-            inside = (pw - 2 * edge, ph - 2 * edge)
-            if min(inside) > 8:
-                picture.paste(clouds(rng, *inside, hue(rng), hue(rng), 3), (x + edge, y + edge))
-        elif kind == 1:
-            _window(rng, pen, x, y, pw, ph)
-        elif kind == 2:  # shelf with books
-            pen.rectangle((x, y, x + pw, y + ph), shade(floor, 0.7))
-            at = x + edge
-            while at < x + pw - 2 * edge:
-                thick = int(rng.integers(edge, 3 * edge))
-                top = y + edge + int(rng.integers(0, max(1, ph // 4)))
-                pen.rectangle((at, top, min(at + thick, x + pw - edge), y + ph - edge), hue(rng))
-                at += thick + 1
-        else:  # curtain or cupboard
-            colour = hue(rng)
-            for k in range(6):
-                pen.rectangle((x + k * pw // 6, y, x + (k + 1) * pw // 6, floor_y), shade(colour, 0.8 + 0.12 * (k % 3)))
-    if rng.random() < 0.5:  # sofa or table
-        y = round(floor_y - h * rng.uniform(0.02, 0.15))
-        x, fw = int(rng.integers(-w // 5, w // 2)), round(w * rng.uniform(0.3, 0.7))
-        colour = hue(rng)
-        radius = h // 30
-        pen.rounded_rectangle((x, y, x + fw, y + round(h * 0.22)), radius, colour)
-        pen.rounded_rectangle(
-            (x + fw // 20, y + round(h * 0.08), x + fw - fw // 20, y + round(h * 0.3)),
-            radius,
-            shade(colour, 0.75),
-        )
+        (_picture_frame, _window, _shelf, _curtain)[rng.integers(4)](rng, pen, x, y, pw, ph)
+    if rng.random() < 0.5:
+        _sofa(rng, pen, w, h, floor_y)
     return picture
+
+
+def _picture_frame(rng: np.random.Generator, pen: ImageDraw.ImageDraw, x: int, y: int, w: int, h: int) -> None:
+    edge = max(3, w // 14)
+    pen.rectangle((x, y, x + w, y + h), muted_colour(rng), vary(rng, (90, 62, 40), 25), edge)
+    pen.ellipse((x + w // 3, y + h // 3, x + w - edge, y + h - edge), muted_colour(rng))
+
+
+def _shelf(rng: np.random.Generator, pen: ImageDraw.ImageDraw, x: int, y: int, w: int, h: int) -> None:
+    edge = max(3, w // 14)
+    pen.rectangle((x, y, x + w, y + h), vary(rng, (90, 68, 50), 20))
+    at = x + edge
+    while at < x + w - 2 * edge:
+        thick = int(rng.integers(edge, 3 * edge))
+        top = y + edge + int(rng.integers(0, max(1, h // 4)))
+        pen.rectangle((at, top, min(at + thick, x + w - edge), y + h - edge), muted_colour(rng))
+        at += thick + 1
+
+
+def _curtain(rng: np.random.Generator, pen: ImageDraw.ImageDraw, x: int, y: int, w: int, h: int) -> None:
+    colour = muted_colour(rng)
+    for k in range(6):
+        pen.rectangle((x + k * w // 6, y, x + (k + 1) * w // 6, y + 2 * h), shade(colour, 0.8 + 0.12 * (k % 3)))
+
+
+def _sofa(rng: np.random.Generator, pen: ImageDraw.ImageDraw, w: int, h: int, floor_y: int) -> None:
+    y = round(floor_y - h * rng.uniform(0.02, 0.15))
+    x, width = int(rng.integers(-w // 5, w // 2)), round(w * rng.uniform(0.3, 0.7))
+    colour = muted_colour(rng)
+    pen.rounded_rectangle((x, y, x + width, y + round(h * 0.22)), h // 30, colour)
+    seat = (x + width // 20, y + round(h * 0.08), x + width - width // 20, y + round(h * 0.3))
+    pen.rounded_rectangle(seat, h // 30, shade(colour, 0.75))
 
 
 def _window(rng: np.random.Generator, pen: ImageDraw.ImageDraw, x: int, y: int, w: int, h: int) -> None:
@@ -148,13 +133,13 @@ def _window(rng: np.random.Generator, pen: ImageDraw.ImageDraw, x: int, y: int, 
 
 def _street(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     sky = vary(rng, (168, 196, 222), 25) if rng.random() < 0.7 else vary(rng, (70, 70, 96), 20)
-    picture = gradient(rng, w, h, sky, shade(sky, 1.3))
+    picture = _gradient(rng, w, h, sky, shade(sky, 1.3))
     pen = ImageDraw.Draw(picture)
     ground = round(h * rng.uniform(0.6, 0.88))
     x = -int(rng.integers(0, w // 6))
     while x < w:
         bw, top = round(w * rng.uniform(0.12, 0.35)), round(h * rng.uniform(0.02, 0.4))
-        wall = hue(rng)
+        wall = muted_colour(rng)
         pen.rectangle((x, top, x + bw, ground), wall)
         columns, rows = int(rng.integers(2, 6)), int(rng.integers(3, 9))
         cw, ch = bw / columns, (ground - top) / rows
@@ -177,7 +162,7 @@ def _street(rng: np.random.Generator, w: int, h: int) -> Image.Image:
 
 def _landscape(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     sky = vary(rng, ((150, 190, 226), (236, 190, 150), (186, 196, 204))[rng.integers(3)], 15)
-    picture = clouds(rng, w, h, sky, shade(sky, 1.55), 4)
+    picture = _clouds(rng, w, h, sky, shade(sky, 1.55), 4)
     pen = ImageDraw.Draw(picture)
     level = h * rng.uniform(0.25, 0.55)
     land = vary(rng, ((96, 130, 74), (176, 160, 110), (120, 130, 140), (226, 230, 236))[rng.integers(4)], 15)
@@ -212,7 +197,7 @@ def _foliage(rng: np.random.Generator, w: int, h: int) -> Image.Image:
 
 def _bricks(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     base = vary(rng, ((150, 84, 66), (196, 190, 180), (116, 110, 106), (210, 220, 226))[rng.integers(4)], 15)
-    picture = clouds(rng, w, h, shade(base, 0.6), shade(base, 0.8), 5)
+    picture = _clouds(rng, w, h, shade(base, 0.6), shade(base, 0.8), 5)
     pen = ImageDraw.Draw(picture)
     bw = max(10, round(w * rng.uniform(0.04, 0.16)))
     bh = max(5, round(bw * rng.choice([0.4, 0.5, 1.0])))
@@ -225,7 +210,7 @@ def _bricks(rng: np.random.Generator, w: int, h: int) -> Image.Image:
 
 
 def _pattern(rng: np.random.Generator, w: int, h: int) -> Image.Image:
-    a, b = hue(rng), hue(rng)
+    a, b = muted_colour(rng), muted_colour(rng)
     picture = Image.new("RGB", (w, h), a)
     pen = ImageDraw.Draw(picture)
     step = max(8, round(w * rng.uniform(0.03, 0.14)))
@@ -247,7 +232,7 @@ def _pattern(rng: np.random.Generator, w: int, h: int) -> Image.Image:
 
 
 def _night(rng: np.random.Generator, w: int, h: int) -> Image.Image:
-    picture = gradient(rng, w, h, vary(rng, (16, 16, 30), 8), vary(rng, (60, 44, 60), 20))
+    picture = _gradient(rng, w, h, vary(rng, (16, 16, 30), 8), vary(rng, (60, 44, 60), 20))
     pen = ImageDraw.Draw(picture, "RGBA")
     for _ in range(int(rng.integers(15, 60))):
         x, y, r = rng.uniform(0, w), rng.uniform(0, h), max(w, h) * math.exp(rng.uniform(-5, -2.6))
@@ -256,7 +241,7 @@ def _night(rng: np.random.Generator, w: int, h: int) -> Image.Image:
     return picture.reduce(4).filter(ImageFilter.GaussianBlur(max(w, h) * 0.001)).resize((w, h))
 
 
-_KINDS = {
+_PAINTERS: dict[str, Callable[[np.random.Generator, int, int], Image.Image]] = {
     "Studio": _studio,
     "Texture": _texture,
     "Room": _room,
@@ -267,4 +252,5 @@ _KINDS = {
     "Pattern": _pattern,
     "Night": _night,
 }
-_SHARES = np.array([0.1, 0.1, 0.24, 0.15, 0.13, 0.08, 0.08, 0.06, 0.06])
+_SHARES = (0.1, 0.1, 0.24, 0.15, 0.13, 0.08, 0.08, 0.06, 0.06)
+KINDS = tuple(_PAINTERS)
