@@ -1,22 +1,11 @@
-<<<<<<< HEAD
-"""The shipped face detector: the default model of `mirilla detect`, and the initial weights of `mirilla run`.
-=======
 """The face detector in the package: the default of `mirilla detect`, and the initial weights of `mirilla run`.
->>>>>>> main
 
     detector = Detector.load()                     # the shipped model
     start = default_weights()                      # train_config { fine_tune_checkpoint: "<this path>" }
 
-<<<<<<< HEAD
-The folder `face` beside this file is an export without the files that follow from the others: the frozen graph, which
-holds the exact weights (`mirilla compile` makes the bonnet's model from it), its model.json, and MODEL_CARD.md, which
-lists the training data and their licences. `tools/pack_shipped.py` makes it. astronaut.jpg is a real photo, for the
-demo and the tests.
-=======
 The folder `face` is an export reduced to three files: the frozen graph, which contains the exact weights
 (`mirilla compile` turns it into a model for the Bonnet), its model.json, and MODEL_CARD.md, which lists the training
 data and the licences. `tools/pack_shipped.py` makes the folder. The photo beside it is for the demo and the tests.
->>>>>>> main
 """
 
 from __future__ import annotations
@@ -29,15 +18,9 @@ FOLDER = Path(__file__).resolve().parent / "face"
 FROZEN_GRAPH = "frozen_inference_graph.pb"
 MODEL_CARD = "MODEL_CARD.md"
 PHOTO = FOLDER.parent / "astronaut.jpg"
-<<<<<<< HEAD
-PHOTO_SOURCE = "Eileen Collins; NASA, public domain (flic.kr/p/r9qvLn), cropped to 512 x 512 px by scikit-image"
-PHOTO_FACE_YXYX = (0.109, 0.351, 0.348, 0.531)  # forehead to chin, labelled by hand
-MAX_BYTES = 1_000_000  # of the folder
-=======
 PHOTO_SOURCE = "Eileen Collins; NASA, public domain (flic.kr/p/r9qvLn), the 512 x 512 px of scikit-image's package"
 PHOTO_FACE_YXYX = (0.109, 0.351, 0.348, 0.531)  # forehead to chin; set by hand
 MAX_BYTES = 1_000_000  # of the whole folder
->>>>>>> main
 _REMEDY = "Install Mirilla again, or give a model of your own."
 
 
@@ -45,31 +28,19 @@ def default_model() -> Path:
     """The folder of the shipped model, for `Detector.load`.
 
     Raises:
-<<<<<<< HEAD
-        ModelError: this installation has no model.
-=======
         ModelError: this installation contains no model.
->>>>>>> main
     """
     _graph()
     return FOLDER
 
 
 def default_weights() -> Path:
-<<<<<<< HEAD
-    """The file of the shipped weights, for `train_config.fine_tune_checkpoint` (type "detection") and
-    `mirilla.weights.load`: TensorFlow's variable names and layouts, with batch norm not folded.
-
-    Raises:
-        ModelError: this installation has no model.
-=======
     """The file with the shipped weights, under TensorFlow's names and in its layouts, exact and with batch norm.
 
     It is for `train_config.fine_tune_checkpoint` (of the type "detection") and `mirilla.weights.read.load`.
 
     Raises:
         ModelError: this installation contains no model.
->>>>>>> main
     """
     return _graph()
 
@@ -77,9 +48,5 @@ def default_weights() -> Path:
 def _graph() -> Path:
     path = FOLDER / FROZEN_GRAPH
     if not path.is_file():
-<<<<<<< HEAD
-        raise ModelError(f"{path}: no such file; this installation of Mirilla has no model.", _REMEDY)
-=======
         raise ModelError(f"{path}: this installation of Mirilla contains no model.", _REMEDY)
->>>>>>> main
     return path
