@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from helpers_emulator import GRAPH, Client, succeeded
-from helpers_process import heed_ctrl_c
+from helpers_process import restore_sigint
 from mirilla.emulator.server import Server
 
 
@@ -45,7 +45,7 @@ def test_serves_until_ctrl_c(tmp_path: Path, camera_folder: Path):
         stderr=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(source)},
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=restore_sigint,
     ) as process:
         assert process.stdout is not None
         lines = []

@@ -123,7 +123,7 @@ def pack(
     """Write the shipped folder, whole or not at all.
 
     Raises:
-        MirillaError: the export is broken, or the folder would be larger than shipped.LARGEST_BYTES.
+        MirillaError: the export is broken, or the folder would be larger than shipped.MAX_BYTES.
     """
     card = cards.load(export / cards.FILE_NAME, export / shipped.FROZEN_GRAPH)
     training = {"data": [f"{n}: {c} pictures" for n, c in provenance["pictures"].items()]}
@@ -144,8 +144,8 @@ def pack(
         text = model_card(card, found, provenance, figures, stage, steps)
         files.write_text(stage / shipped.MODEL_CARD, text)
         size = sum(one.stat().st_size for one in stage.iterdir())
-        if size >= shipped.LARGEST_BYTES:
-            raise MirillaError(f"The folder would have {size:,} bytes; at most {shipped.LARGEST_BYTES:,} may ship.")
+        if size >= shipped.MAX_BYTES:
+            raise MirillaError(f"The folder would have {size:,} bytes; at most {shipped.MAX_BYTES:,} may ship.")
         out.mkdir(parents=True, exist_ok=True)
         for one in out.iterdir():
             one.unlink()
