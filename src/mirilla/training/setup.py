@@ -76,7 +76,7 @@ def prepare(
             _resume(learner, previous, metadata)
         config.save(model_dir / "pipeline.config", pipeline)
     learner.broadcast_from_main()
-    return Setup(learner, data, teacher, model_dir, _last_step(plan, len(data.objects), num_steps), metadata)
+    return Setup(learner, data, teacher, model_dir, _last_step(plan, len(data), num_steps), metadata)
 
 
 def config_hash(pipeline: config.Pipeline) -> str:
