@@ -57,8 +57,8 @@ table. The photos from packages:
 |---|---|---|---|
 {photos}
 
-Nothing else was used: no WIDER FACE, no ImageNet, no photos scraped from the web. The teacher YuNet was trained on WIDER
-FACE by its authors; only its boxes were used. `tools/shipped_data.py` builds the data set again from these sources.
+Nothing else was used: no WIDER FACE, no ImageNet, no photos scraped from the web. The teacher YuNet was trained on
+WIDER FACE by its authors; only its boxes were used. `tools/shipped_data.py` rebuilds the data set from these sources.
 
 ## Figures
 
@@ -74,7 +74,7 @@ None of these photos was used for training. Detections with a score of {threshol
   skin tones, ages, hair, headwear, light and places are under-represented, and errors will be more frequent there.
   Figures per group of people were not measured.
 - Colours come from artificially coloured photos and drawn scenes, not from colour photos.
-- Small faces (under 16 px in a picture whose long side is 256 px), profiles, crowds and occluded faces are often missed.
+- Small faces (under 16 px if the long side is 256 px), profiles, crowds and occluded faces are often missed.
 - Round objects with dark spots are sometimes detected as faces.
 
 It is **not for** identifying people, for surveillance, for judging people, or for any use in which a missed or false
