@@ -20,7 +20,7 @@ from mirilla import files, shipped
 from mirilla.errors import MirillaError
 from mirilla.model import card as cards
 from mirilla.model.layers import architecture
-from mirilla.weights import read as weights
+from mirilla.weights import load as weights
 
 LICENCE = "Apache-2.0"
 CARD = """\
@@ -136,7 +136,7 @@ def pack(
         training=training,
         threshold=card.threshold if threshold is None else threshold,
     )
-    found = weights.load(export / shipped.FROZEN_GRAPH)
+    found = weights.load_weights(export / shipped.FROZEN_GRAPH)
     with tempfile.TemporaryDirectory(dir=out.parent) as name:
         stage = Path(name)
         shutil.copyfile(export / shipped.FROZEN_GRAPH, stage / shipped.FROZEN_GRAPH)

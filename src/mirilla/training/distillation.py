@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.batches.input import Objects
+from mirilla.batches.examples import Objects
 from mirilla.data.teacher import FACE, meets
 from mirilla.data.yunet import Found, YuNet
 from mirilla.errors import ConfigError
@@ -65,6 +65,7 @@ class Softened:
             np.concatenate([objects.classes, np.full(count, self.class_number)]),
             np.concatenate([objects.weights, scores[new].astype(np.float64)]),
             np.concatenate([objects.ignore, np.zeros(count, bool)]),
+            np.zeros(len(objects) + count, np.int64),
         )
         return together, np.concatenate([confidences, (share * scores)[new]]).astype(np.float32)
 

@@ -13,8 +13,7 @@ pytest.importorskip("torch")
 
 from helpers_distributed import small_pipeline
 from mirilla import files
-from mirilla.batches import cache, dataset, pictures
-from mirilla.batches import record_source as record_pictures
+from mirilla.batches import dataset, pictures
 from mirilla.config.to_spec import model_spec
 from mirilla.data import records, tfrecord
 from mirilla.errors import DataError
@@ -47,7 +46,7 @@ def asked(monkeypatch):
     counted(records, "read_records", "read")
     counted(records, "read_content", "one")
     counted(files, "sha256", "hash")
-    counted(record_pictures, "decode_rgb", "decode")
+    counted(pictures, "decode_rgb", "decode")
     return found
 
 
@@ -57,13 +56,16 @@ def opened(pipeline, tmp_path):
 
 def same(first, second):
     assert first.key == second.key
-    for a, b in zip(first.objects, second.objects, strict=True):
-        for name in ("boxes_yxyx", "classes", "weights", "ignore"):
-            one, two = getattr(a, name), getattr(b, name)
-            assert one.dtype == two.dtype
-            np.testing.assert_array_equal(one, two)
+    for name in ("boxes_yxyx", "classes", "weights", "ignore", "example"):
+        mine, theirs = getattr(first.objects, name), getattr(second.objects, name)
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
     for i in range(len(first.pictures)):
         np.testing.assert_array_equal(first.pictures[i], second.pictures[i])
+
+
+def boxes(data, number):
+    return data.objects.of_examples(np.array([number])).boxes_yxyx
 
 
 def test_records_are_read_once(pipeline, tmp_path, asked):
@@ -84,7 +86,7 @@ def test_what_was_decoded_before_the_end_is_kept(pipeline, tmp_path, asked):
         first.pictures[i]
     asked.clear()
     second = opened(pipeline, tmp_path)
-    assert second.pictures.there == 2
+    assert second.pictures.decoded == 2
     same(first, second)
     assert asked == ["one", "decode"] * 8
 
@@ -121,7 +123,7 @@ def test_other_records_of_the_same_length(pipeline, tmp_path):
     second = opened(pipeline, tmp_path)
     assert second.key != first.key
     np.testing.assert_array_equal(second.pictures[0], first.pictures[9])
-    np.testing.assert_array_equal(second.objects[0].boxes_yxyx, first.objects[9].boxes_yxyx)
+    np.testing.assert_array_equal(boxes(second, 0), boxes(first, 9))
 
 
 def test_another_label_map_reads_boxes_but_decodes_nothing(pipeline, tmp_path, asked):
@@ -129,7 +131,7 @@ def test_another_label_map_reads_boxes_but_decodes_nothing(pipeline, tmp_path, a
     asked.clear()
     save_label_map(tmp_path / "label_map.pbtxt", LabelMap.from_names(["circle", "square"]))
     pipeline.model.ssd.num_classes = 2
-    assert opened(pipeline, tmp_path).objects[0].classes.tolist() == [1, 1, 1]
+    assert opened(pipeline, tmp_path).objects.of_examples(np.zeros(1, np.int64)).classes.tolist() == [1, 1, 1]
     assert asked == ["read"]
     opened(pipeline, tmp_path)
     assert asked == ["read"]
@@ -138,7 +140,7 @@ def test_another_label_map_reads_boxes_but_decodes_nothing(pipeline, tmp_path, a
         opened(pipeline, tmp_path)
 
 
-@pytest.mark.parametrize("name", [pictures.PICTURES, pictures.SUMS, cache.ARRAYS, cache.INDEX])
+@pytest.mark.parametrize("name", [pictures.PICTURES, pictures.SUMS, dataset.ARRAYS, dataset.INDEX])
 @pytest.mark.parametrize("how", ["changed", "cut short", "gone"])
 def test_a_damaged_cache_is_made_anew(pipeline, tmp_path, asked, capsys, name, how):
     first = opened(pipeline, tmp_path)
@@ -181,6 +183,6 @@ def test_every_nth_picture_hashes_all_records(pipeline, tmp_path):
     whole = opened(pipeline, tmp_path)
     pipeline.train_input_reader.sample_1_of_n_examples = 4
     some = opened(pipeline, tmp_path)
-    assert len(some.pictures) == len(some.objects) == 3
+    assert len(some) == len(set(some.objects.example.tolist())) == 3
     assert some.key == f"{whole.key}/4"
     assert len(list(tfrecord.read_tfrecords(tmp_path / "train.tfrecord"))) == 10

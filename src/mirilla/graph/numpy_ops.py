@@ -1,7 +1,7 @@
-"""Convolutions and pools on one image in numpy, [rows, columns, channels] float32.
+"""Convolutions and pools of a single map in numpy: (rows, columns, channels) float32.
 
-What depends on weights alone is prepared once: matrices for products, rows of depthwise weights tiled over
-a whole row of the map, so that numpy's inner loops are long even with 16 channels.
+Each function prepares what depends on the weights alone and returns the function that runs. Depthwise weights are
+tiled over a whole row of the map, so that numpy's inner loops are long even with 16 channels.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import numpy as np
 
 from mirilla.padding import SAME, output_side, same_padding
 
-Kernel = Callable[[np.ndarray], np.ndarray]
+MapFunction = Callable[[np.ndarray], np.ndarray]
 
 
 def padded(x: np.ndarray, rows: tuple[int, int], columns: tuple[int, int]) -> np.ndarray:
-    """x with zeros around; x itself when there is nothing to add."""
+    """x surrounded by zeros; x itself if there are none to add."""
     if not (any(rows) or any(columns)):
         return x
     h, w, c = x.shape
@@ -35,7 +35,7 @@ def _pads(
 
 def conv(
     shape: tuple[int, int, int], weights: np.ndarray, bias: np.ndarray | None, strides: tuple[int, int], padding: str
-) -> Kernel:
+) -> MapFunction:
     """A convolution of maps of `shape` with weights [kh, kw, in, out]: a matrix product over windows."""
     h, w, c = shape
     kh, kw, _, c_out = weights.shape
@@ -62,7 +62,7 @@ def conv(
 
 def depthwise(
     shape: tuple[int, int, int], weights: np.ndarray, bias: np.ndarray | None, strides: tuple[int, int], padding: str
-) -> Kernel:
+) -> MapFunction:
     """A depthwise convolution of maps of `shape` with weights [kh, kw, channels, multiplier]."""
     h, w, c = shape
     kh, kw, _, multiplier = weights.shape
@@ -78,7 +78,7 @@ def depthwise(
 
     def run(x: np.ndarray) -> np.ndarray:
         x = padded(x, *pads)
-        # Columns sw apart side by side, so that every tap reads whole rows: one array per remainder.
+        # one array per remainder, of columns that are sw apart, so that every tap reads contiguous rows
         groups = [np.ascontiguousarray(x[:, r::sw]).reshape(x.shape[0], -1) for r in range(min(sw, kw))]
         out = product = None
         for i in range(kh):
@@ -102,8 +102,8 @@ def depthwise(
 
 def pool(
     shape: tuple[int, int, int], window: tuple[int, int], strides: tuple[int, int], padding: str, kind: str
-) -> Kernel:
-    """Average (zeros of padding not counted) or maximum over windows."""
+) -> MapFunction:
+    """Average (padding excluded) or maximum over windows."""
     h, w, _ = shape
     sh, sw = strides
     rows, columns = output_side(h, window[0], sh, padding), output_side(w, window[1], sw, padding)
