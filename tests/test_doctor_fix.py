@@ -1,4 +1,4 @@
-"""The doctor's mending: the same outputs, in numpy and (marked) in TensorFlow, and a graph that compiles."""
+"""Fixed graphs: the same outputs, in numpy and (marked) in TensorFlow, and a graph that compiles."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from helpers_graph import Graph, small_network
 from mirilla.bonnet import compile as bonnet
-from mirilla.doctor import fix as doctor_mend
+from mirilla.doctor import fix as doctor_fix
 from mirilla.doctor import graph as doctor_graph
-from mirilla.doctor.fix import Mended
+from mirilla.doctor.fix import FixedGraph
 from mirilla.graph import read_graph_def, reader
 from mirilla.graph.reference import run
 from mirilla.protos.graphdef import constant_array
@@ -51,20 +51,20 @@ ATTRIBUTES = {
 }
 
 
-def mend(graph_def: GraphDef, *options) -> Mended:
-    mended = doctor_mend.mend(graph_def, doctor_graph.examine(graph_def, *options))
-    assert mended is not None
-    return mended
+def fix(graph_def: GraphDef, *options) -> FixedGraph:
+    fixed = doctor_fix.fix(graph_def, doctor_graph.examine(graph_def, *options))
+    assert fixed is not None
+    return fixed
 
 
-def check_same(graph: Graph | GraphDef, mended: Mended, source: str | None = None, tolerance: float = 0.0):
+def check_same(graph: Graph | GraphDef, fixed: FixedGraph, source: str | None = None, tolerance: float = 0.0):
     """Outputs of both graphs on random pictures, in numpy."""
     graph_def = graph.graph_def if isinstance(graph, Graph) else graph
-    before = reader.read(graph_def, source or mended.source, mended.outputs)
+    before = reader.read(graph_def, source or fixed.source, fixed.outputs)
     pictures = np.random.default_rng(7).uniform(-1, 1, (2, *before.input_shape)).astype(np.float32)
     expected = run(before, pictures)
-    found = run(reader.read(mended.graph_def, mended.source, mended.outputs), pictures)
-    assert list(found) == list(mended.outputs)
+    found = run(reader.read(fixed.graph_def, fixed.source, fixed.outputs), pictures)
+    assert list(found) == list(fixed.outputs)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=0, atol=tolerance)
         assert value.std() > 0
@@ -77,7 +77,7 @@ def check_old(graph_def: GraphDef):
         assert all(value.WhichOneof("value") for value in node.attr.values()), node.name
         assert not any(one.startswith("^") for one in node.input)
     assert graph_def.versions.producer == 24
-    assert not graph_def.library.function
+    assert graph_def.library.ByteSize() == 0
 
 
 # ---- real graphs
@@ -86,33 +86,33 @@ def check_old(graph_def: GraphDef):
 @pytest.mark.parametrize("path", [PAIR, NEWER])
 def test_object_detection_api_graphs_are_cut_and_modernised_backwards(shared, path):
     graph_def = read_graph_def(shared / path)
-    mended = mend(graph_def, "image_tensor")
-    check_old(mended.graph_def)
-    (placeholder,) = [node for node in mended.graph_def.node if node.op == "Placeholder"]
+    fixed = fix(graph_def, "image_tensor")
+    check_old(fixed.graph_def)
+    (placeholder,) = [node for node in fixed.graph_def.node if node.op == "Placeholder"]
     assert placeholder.name == "Preprocessor/sub"
     assert [dim.size for dim in placeholder.attr["shape"].shape.dim] == [-1, 256, 256, 3]
-    assert mended.difference == 0
-    assert mended.examination.findings == ()
-    check_same(graph_def, mended)
-    assert bonnet.check(mended.graph_def) == []
+    assert fixed.difference == 0
+    assert fixed.examination.findings == ()
+    check_same(graph_def, fixed)
+    assert bonnet.check(fixed.graph_def) == []
     fixable = {
         one.code
-        for one in doctor_mend.marked(doctor_graph.examine(graph_def, "image_tensor").findings, mended)
+        for one in doctor_fix.mark_fixable(doctor_graph.examine(graph_def, "image_tensor").findings, fixed)
         if one.fixable
     }
     assert "preprocessing-inside" in fixable
 
 
-def test_mended_golden_graph_compiles_to_the_same_bytes(shared):
-    mended = mend(read_graph_def(shared / PAIR))
-    _, report = bonnet.build(mended.graph_def)
+def test_fixed_golden_graph_compiles_to_the_same_bytes(shared):
+    fixed = fix(read_graph_def(shared / PAIR))
+    _, report = bonnet.build(fixed.graph_def)
     assert report.sha256 == PAIR_SHA256
 
 
-def test_mending_leaves_the_graph_as_it_is(shared):
+def test_fix_leaves_the_graph_as_it_is(shared):
     content = (shared / NEWER).read_bytes()
     graph_def = read_graph_def(shared / NEWER)
-    mend(graph_def)
+    fix(graph_def)
     assert (
         hashlib.sha256(graph_def.SerializeToString()).digest()
         == hashlib.sha256(GraphDef.FromString(content).SerializeToString()).digest()
@@ -133,11 +133,11 @@ def test_every_form_of_batch_norm(form):
         if node.op == "Conv2D":
             node.attr["explicit_paddings"].list.SetInParent()
             node.attr["dilations"].list.i.extend([1, 1, 1, 1])
-    mended = mend(graph.graph_def)
-    check_old(mended.graph_def)
-    check_same(graph, mended)
-    assert mended.difference == 0
-    before, after = bonnet.build(graph.graph_def)[0], bonnet.build(mended.graph_def)[0]
+    fixed = fix(graph.graph_def)
+    check_old(fixed.graph_def)
+    check_same(graph, fixed)
+    assert fixed.difference == 0
+    before, after = bonnet.build(graph.graph_def)[0], bonnet.build(fixed.graph_def)[0]
     assert [one.values.tobytes() for one in before.constants] == [one.values.tobytes() for one in after.constants]
 
 
@@ -146,7 +146,7 @@ def test_dilations_that_matter_stay():
     graph["extra/Conv2D"].attr["dilations"].list.i.extend([1, 2, 2, 1])
     found = doctor_graph.examine(graph.graph_def)
     assert [one.code for one in found.findings] == ["window"]
-    assert doctor_mend.mend(graph.graph_def, found) is None
+    assert doctor_fix.fix(graph.graph_def, found) is None
 
 
 def test_defaults_of_placeholders_take_their_place():
@@ -156,10 +156,10 @@ def test_defaults_of_placeholders_take_their_place():
     graph["Conv2d_2_depthwise/depthwise"].input[0] = "fed"
     found = doctor_graph.examine(graph.graph_def)
     assert [(one.code, one.where) for one in found.findings] == [("training-switch", "fed")]
-    mended = mend(graph.graph_def)
-    check_same(small_network(), mended)
-    assert doctor_mend.marked(found.findings, mended)[0].fixable
-    assert not {"fed", "pass"} & {node.name for node in mended.graph_def.node}
+    fixed = fix(graph.graph_def)
+    check_same(small_network(), fixed)
+    assert doctor_fix.mark_fixable(found.findings, fixed)[0].fixable
+    assert not {"fed", "pass"} & {node.name for node in fixed.graph_def.node}
 
 
 @pytest.mark.parametrize("negated", [False, True])
@@ -179,10 +179,10 @@ def test_switches_whose_side_is_fixed_are_taken_out(negated):
     inference = graph.node("Identity", f"{scope}/Identity", switch)
     merge = graph.node("Merge", f"{scope}/Merge", inference, training)
     graph["extra/Relu6"].input[0] = merge
-    mended = mend(graph.graph_def)
-    assert {node.op for node in mended.graph_def.node}.isdisjoint({"Switch", "Merge", "PlaceholderWithDefault"})
-    check_same(small_network(), mended)
-    assert mended.examination.findings == ()
+    fixed = fix(graph.graph_def)
+    assert {node.op for node in fixed.graph_def.node}.isdisjoint({"Switch", "Merge", "PlaceholderWithDefault"})
+    check_same(small_network(), fixed)
+    assert fixed.examination.findings == ()
 
 
 def test_switches_that_are_fed_are_not_touched():
@@ -190,8 +190,8 @@ def test_switches_that_are_fed_are_not_touched():
     switch = graph.node("Switch", "extra/cond/Switch", "extra/Conv2D", graph.placeholder("flag", ()))
     graph["extra/BatchNorm/FusedBatchNorm"].input[0] = switch
     found = doctor_graph.examine(graph.graph_def)
-    mended = doctor_mend.mend(graph.graph_def, found)
-    marked = doctor_mend.marked(found.findings, mended)
+    fixed = doctor_fix.fix(graph.graph_def, found)
+    marked = doctor_fix.mark_fixable(found.findings, fixed)
     assert not any(one.fixable for one in marked if one.code == "training-switch")
 
 
@@ -215,9 +215,9 @@ def test_dropout_is_taken_out(form):
     graph["Conv2d_2_depthwise/depthwise"].input[0] = dropped
     found = doctor_graph.examine(graph.graph_def)
     assert [(one.code, one.where) for one in found.findings] == [("dropout", "dropout/uniform")]
-    mended = mend(graph.graph_def)
-    assert doctor_mend.marked(found.findings, mended)[0].fixable
-    check_same(small_network(), mended)
+    fixed = fix(graph.graph_def)
+    assert doctor_fix.mark_fixable(found.findings, fixed)[0].fixable
+    check_same(small_network(), fixed)
 
 
 @pytest.mark.parametrize(
@@ -237,12 +237,12 @@ def test_kernels_larger_than_their_map_lose_what_meets_padding_only(side, kernel
     x = graph.depthwise_block("second", x, 16)
     graph.bias("large", graph.conv("large", x, (kernel, kernel, 16, 8), stride), 8)
     found = doctor_graph.examine(graph.graph_def)
-    mended = mend(graph.graph_def)
-    check_same(graph, mended, tolerance=1e-5)
-    weights = next(node for node in mended.graph_def.node if node.name == "large/weights")
+    fixed = fix(graph.graph_def)
+    check_same(graph, fixed, tolerance=1e-5)
+    weights = next(node for node in fixed.graph_def.node if node.name == "large/weights")
     one = next(
         one
-        for one in doctor_mend.marked(found.findings, mended)
+        for one in doctor_fix.mark_fixable(found.findings, fixed)
         if (one.code, one.where) == ("kernel-too-large", "large/BiasAdd")
     )
     assert one.fixable == (cropped is not None)
@@ -254,14 +254,14 @@ def test_a_grey_network_reads_colours():
     x = graph.block("first", graph.placeholder("input", (-1, 64, 64, 1)), (3, 3, 1, 16), 2)
     x = graph.depthwise_block("second", x, 16)
     graph.bias("head", graph.conv("head", x, (1, 1, 16, 8)), 8)
-    mended = mend(graph.graph_def)
-    assert mended.examination.findings == ()
-    assert mended.difference is not None
-    assert 0 < mended.difference < 1e-4
-    assert any("luma" in change for change in mended.changes)
+    fixed = fix(graph.graph_def)
+    assert fixed.examination.findings == ()
+    assert fixed.difference is not None
+    assert 0 < fixed.difference < 1e-4
+    assert any("luma" in change for change in fixed.changes)
     grey = np.random.default_rng(1).uniform(-1, 1, (1, 64, 64, 1)).astype(np.float32)
     expected = run(reader.read(graph.graph_def), grey)["head/BiasAdd"]
-    read = reader.read(mended.graph_def)
+    read = reader.read(fixed.graph_def)
     assert read.input_shape == (64, 64, 3)
     np.testing.assert_allclose(run(read, np.repeat(grey, 3, 3))["head/BiasAdd"], expected, rtol=0, atol=1e-4)
     # a coloured picture gives what its luma gives
@@ -275,22 +275,22 @@ def test_a_grey_network_reads_colours():
     )
 
 
-def test_what_cannot_be_mended_is_not_called_fixable():
+def test_what_cannot_be_fixed_is_not_called_fixable():
     graph = small_network()
     graph.node("FakeQuantWithMinMaxVars", "quant", "Conv2d_1_pointwise/Relu6")
     graph["Conv2d_2_depthwise/depthwise"].input[0] = "quant"
     found = doctor_graph.examine(graph.graph_def)
-    mended = mend(graph.graph_def)
-    assert mended.difference is None  # the graph as it was cannot be run here
-    assert [one.fixable for one in doctor_mend.marked(found.findings, mended)] == [False]
+    fixed = fix(graph.graph_def)
+    assert fixed.difference is None  # the graph as it was cannot be run here
+    assert [one.fixable for one in doctor_fix.mark_fixable(found.findings, fixed)] == [False]
 
 
 def test_identities_that_are_outputs_stay():
     graph = small_network()
     graph.node("Identity", "boxes", "concat")
-    mended = mend(graph.graph_def, None, "boxes,concat_1")
-    assert mended.outputs == ("boxes", "concat_1")
-    check_same(graph, mended)
+    fixed = fix(graph.graph_def, None, "boxes,concat_1")
+    assert fixed.outputs == ("boxes", "concat_1")
+    check_same(graph, fixed)
 
 
 # ---- in TensorFlow
@@ -298,13 +298,11 @@ def test_identities_that_are_outputs_stay():
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("path", [PAIR, NEWER])
-def test_mended_graphs_give_the_same_in_tensorflow(shared, path):
+def test_fixed_graphs_give_the_same_in_tensorflow(shared, path):
     graph_def = read_graph_def(shared / path)
-    mended = mend(graph_def, "image_tensor")
+    fixed = fix(graph_def, "image_tensor")
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 256, 256, 3)).astype(np.float32)
-    expected, found = (
-        _tensorflow(one, mended.source, mended.outputs, pictures) for one in (graph_def, mended.graph_def)
-    )
+    expected, found = (_tensorflow(one, fixed.source, fixed.outputs, pictures) for one in (graph_def, fixed.graph_def))
     for before, after in zip(expected, found, strict=True):
         np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
         assert before.std() > 0
@@ -316,11 +314,11 @@ def test_cropped_kernels_give_the_same_in_tensorflow(side, kernel, stride):
     graph = Graph(3)
     x = graph.block("first", graph.placeholder("input", (-1, 2 * side, 2 * side, 3)), (3, 3, 3, 16), 2)
     graph.bias("large", graph.conv("large", x, (kernel, kernel, 16, 8), stride), 8)
-    mended = mend(graph.graph_def)
-    assert any("was cut from" in change for change in mended.changes)
+    fixed = fix(graph.graph_def)
+    assert any("cropped the kernel" in change for change in fixed.changes)
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 2 * side, 2 * side, 3)).astype(np.float32)
     before, after = (
-        _tensorflow(one, "input", ("large/BiasAdd",), pictures)[0] for one in (graph.graph_def, mended.graph_def)
+        _tensorflow(one, "input", ("large/BiasAdd",), pictures)[0] for one in (graph.graph_def, fixed.graph_def)
     )
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
 
@@ -332,14 +330,14 @@ def test_training_graph_with_a_default_of_inference_gives_the_same_in_tensorflow
     pytest.importorskip("tensorflow").compat.v1.enable_control_flow_v2()
     found = doctor_graph.examine(graph_def, None, "out")
     assert {"batch-norm-not-constant", "training-switch", "dropout"} <= {one.code for one in found.findings}
-    mended = mend(graph_def, None, "out")
-    assert mended.examination.findings == ()
-    check_old(mended.graph_def)
+    fixed = fix(graph_def, None, "out")
+    assert fixed.examination.findings == ()
+    check_old(fixed.graph_def)
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
-    before, after = (_tensorflow(one, "input", ("out",), pictures)[0] for one in (graph_def, mended.graph_def))
+    before, after = (_tensorflow(one, "input", ("out",), pictures)[0] for one in (graph_def, fixed.graph_def))
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
     assert before.std() > 0.05
-    bonnet.build(mended.graph_def, None, "out")
+    bonnet.build(fixed.graph_def, None, "out")
 
 
 def _training_graph(fused: bool) -> GraphDef:
