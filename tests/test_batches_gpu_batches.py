@@ -33,7 +33,7 @@ from mirilla.model.spec import ModelSpec  # noqa: E402
 from mirilla.training.learner import Learner  # noqa: E402
 from mirilla.training.plan import training_plan  # noqa: E402
 from mirilla.training.step import AHEAD, DeviceSteps, static_objective  # noqa: E402
-from mirilla.weights import read as weights  # noqa: E402
+from mirilla.weights import load as weights  # noqa: E402
 
 CPU = torch.device("cpu")
 COLUMNS = ("boxes_yxyx", "classes", "weights", "valid", "ignored")
@@ -296,7 +296,7 @@ def test_tables_are_renewed(tmp_path, monkeypatch):
 def test_bfloat16_is_near(tmp_path):
     """For a trained network: a fresh one's gradient turns round with the last bits, in float32, too."""
     (static, ordinary), made = prepared(tmp_path)
-    trained = weights.load(shipped.default_weights()).variables
+    trained = weights.load_weights(shipped.default_weights()).variables
     for learner in (static, ordinary):
         fresh = learner.network.get_weights()
         fits = {n: a for n, a in trained.items() if n in fresh and fresh[n].shape == a.shape}

@@ -11,7 +11,7 @@ from mirilla import boxes, files, shipped
 from mirilla.data.images import decode_rgb
 from mirilla.detect.detector import Detector
 from mirilla.errors import ModelError
-from mirilla.weights import read as weights
+from mirilla.weights import load as weights
 
 has_weights = pytest.mark.skipif(
     not (shipped.FOLDER / shipped.FROZEN_GRAPH).is_file(), reason="the package contains no weights"
@@ -64,7 +64,7 @@ def test_the_compiled_model_detects_the_same_face(tmp_path):
 def test_the_weights_have_the_shapes_of_the_network():
     from mirilla.model.layers import architecture
 
-    start = weights.load(shipped.default_weights()).variables
+    start = weights.load_weights(shipped.default_weights()).variables
     spec = Detector.load().card.spec
     for name, shape, _ in architecture(spec).variables():
         assert start[name].shape == tuple(shape), name

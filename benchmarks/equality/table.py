@@ -44,7 +44,7 @@ from mirilla.model.network import SsdNetwork, to_tensorflow
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
 from mirilla.training import losses, matching, mining, schedules
 from mirilla.training.optimizer import FlatParameters, RmsProp, TrainState
-from mirilla.weights import read as weights
+from mirilla.weights import load as weights
 
 GOLDENS = Path(__file__).resolve().parents[3] / "shared/data/odapi"
 SPEC = ModelSpec()
@@ -195,7 +195,7 @@ def objectives() -> Iterator[Line]:
 def inference() -> Iterator[Line]:
     golden, images, layers = load("infer_b24"), load("images"), load("infer_b24_activations_img1")
     values = dict(load("ckpt60_values"))
-    read = weights.read(GOLDENS / "ckpt_b24_step60/model.ckpt-60")[0]
+    read = weights.load_variables(GOLDENS / "ckpt_b24_step60/model.ckpt-60")[0]
     worst = max(apart(value, values[name]) for name, value in read.items())
     yield Line("TensorFlow checkpoint, 543 entries", worst if set(read) == set(values) else np.inf, 0)
     network = SsdNetwork(SPEC).eval()

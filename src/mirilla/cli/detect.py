@@ -82,7 +82,7 @@ def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | Non
 def _is_model(word: str) -> bool:
     from mirilla.data.images import EXTENSIONS
     from mirilla.detect import video
-    from mirilla.weights.read import PIPELINE
+    from mirilla.weights.training_folder import PIPELINE
 
     path, photo_suffixes = Path(word), EXTENSIONS | video.EXTENSIONS
     if path.suffix.lower() in MODEL_SUFFIXES:

@@ -41,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.errors import UsageError
     from mirilla.labels import load_label_map
     from mirilla.targets.export import export_model
-    from mirilla.weights import read as weights
+    from mirilla.weights import load as weights
+    from mirilla.weights.training_folder import PIPELINE, load_labels
 
     if (args.checkpoint is None) == (args.model_dir is None):
         raise UsageError("Give either --checkpoint or --model-dir.", "mirilla export --model-dir train --out export")
@@ -49,19 +50,19 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--checkpoint needs --pipeline-config, which describes its network.")
     if not 0 <= args.threshold <= 1:
         raise UsageError(f"--threshold {args.threshold}: it must lie between 0 and 1.")
-    pipeline_path = Path(args.pipeline_config or Path(args.model_dir) / weights.PIPELINE)
+    pipeline_path = Path(args.pipeline_config or Path(args.model_dir) / PIPELINE)
     pipeline = config.load(pipeline_path)
     config.require(pipeline)
     spec = model_spec(pipeline)
     averages = pipeline.eval_config.use_moving_averages
     if args.checkpoint:
-        found = weights.load(args.checkpoint, averages)
+        found = weights.load_weights(args.checkpoint, averages)
     else:
-        found = weights.newest(args.model_dir, averages)
+        found = weights.load_newest_weights(args.model_dir, averages)
     if args.label_map:
         labels = load_label_map(args.label_map)
     else:
-        labels = weights.labels_of(pipeline, pipeline_path.parent, spec.num_classes)
+        labels = load_labels(pipeline, pipeline_path.parent, spec.num_classes)
     exported = export_model(
         spec,
         found.variables,

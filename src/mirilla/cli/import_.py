@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from mirilla import config, console
     from mirilla.config.to_spec import model_spec
     from mirilla.labels import load_label_map
-    from mirilla.weights import read as weights
     from mirilla.weights.importing import EXPORT, import_checkpoint
+    from mirilla.weights.training_folder import load_labels
 
     path, out = Path(args.pipeline_config), Path(args.out)
     pipeline = config.load(path)
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.label_map:
         labels = load_label_map(args.label_map)
     else:
-        labels = weights.labels_of(pipeline, path.parent, model_spec(pipeline).num_classes)
+        labels = load_labels(pipeline, path.parent, model_spec(pipeline).num_classes)
     made = import_checkpoint(
         Path(args.checkpoint), pipeline, labels, out, raw=args.raw, name=args.name, licence=args.licence
     )

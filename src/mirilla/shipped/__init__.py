@@ -37,7 +37,7 @@ def default_model() -> Path:
 def default_weights() -> Path:
     """The file with the shipped weights, under TensorFlow's names and in its layouts, exact and with batch norm.
 
-    It is for `train_config.fine_tune_checkpoint` (of the type "detection") and `mirilla.weights.read.load`.
+    It is for `train_config.fine_tune_checkpoint` (of the type "detection") and `mirilla.weights.load.load_weights`.
 
     Raises:
         ModelError: this installation contains no model.
