@@ -127,7 +127,7 @@ class _Block:
     def add(self, key: bytes, value: bytes) -> None:
         shared = 0
         if self.count < self.restart_interval:
-            shared = len(os.path.commonprefix([self.last_key, key]))
+            shared = _shared_prefix(self.last_key, key)
         else:
             self.restarts.append(len(self.content))
             self.count = 0
@@ -149,10 +149,15 @@ def _append(result: bytearray, block: _Block) -> bytes:
 
 def _separator(start: bytes, limit: bytes) -> bytes:
     """A short key >= start and < limit."""
-    shared = len(os.path.commonprefix([start, limit]))
+    shared = _shared_prefix(start, limit)
     if shared < min(len(start), len(limit)) and start[shared] < 0xFF and start[shared] + 1 < limit[shared]:
         return start[:shared] + bytes([start[shared] + 1])
     return start
+
+
+def _shared_prefix(a: bytes, b: bytes) -> int:
+    """Number of bytes that both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _successor(key: bytes) -> bytes:
