@@ -1,10 +1,13 @@
-"""For tests that stop a program from outside."""
+"""Helpers for tests that interrupt a subprocess."""
 
 from __future__ import annotations
 
 import signal
 
 
-def heed_ctrl_c() -> None:
-    """`preexec_fn` of a subprocess: shells start background jobs with SIGINT ignored, and children inherit that."""
+def restore_sigint() -> None:
+    """Restore the default SIGINT handler: shells ignore SIGINT in background jobs, and children inherit that.
+
+    For `preexec_fn` of subprocess.Popen.
+    """
     signal.signal(signal.SIGINT, signal.SIG_DFL)

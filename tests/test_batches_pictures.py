@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from mirilla.batches.background_decoder import Filler
-from mirilla.batches.pictures import PICTURES, SUMS, PictureCache, lay_out
+
+from mirilla.batches.pictures import PICTURES, SUMS, BackgroundDecoder, PictureCache, allocate
 from mirilla.errors import DataError, MirillaError
 
 SHAPES = np.array([[20, 30], [9, 7], [1, 1], [4, 5]])
@@ -33,20 +33,20 @@ class Source:
 
 @pytest.fixture
 def folder(tmp_path):
-    lay_out(tmp_path, SHAPES)
+    allocate(tmp_path, SHAPES)
     return tmp_path
 
 
 def test_a_picture_is_made_once_when_it_is_asked_for(folder):
     source = Source()
     made = PictureCache(folder, SHAPES, source)
-    assert (len(made), made.nbytes, made.there) == (4, 2052, 0)
+    assert (len(made), made.nbytes, made.decoded) == (4, 2052, 0)
     for _ in range(2):
         assert made[1].shape == (9, 7, 3)
         assert made[1].min() == made[1].max() == 11
     assert source.asked == [1]
     assert (folder / PICTURES).read_bytes() == bytes(1800) + b"\x0b" * 189 + bytes(63)
-    assert made.there == 1
+    assert made.decoded == 1
     assert not made[1].flags.writeable
     again = PictureCache(folder, SHAPES, other := Source())
     assert [int(again[i].min()) for i in range(4)] == [10, 11, 12, 13]
@@ -93,8 +93,8 @@ def test_files_of_another_length_are_refused(folder, name, size):
 
 def test_laying_out_anew_forgets_what_was_there(folder):
     PictureCache(folder, SHAPES, Source()).complete()
-    lay_out(folder, SHAPES)
-    assert PictureCache(folder, SHAPES, Source()).there == 0
+    allocate(folder, SHAPES)
+    assert PictureCache(folder, SHAPES, Source()).decoded == 0
 
 
 def test_a_picture_that_cannot_be_made_harms_no_other(folder):
@@ -104,7 +104,7 @@ def test_a_picture_that_cannot_be_made_harms_no_other(folder):
     with pytest.raises(DataError, match="picture 1 is broken"):
         made[1]
     made[3]
-    assert list(made.missing()) == [1, *([2] if made.there == 2 else [])]
+    assert list(made.missing()) == [1, *([2] if made.decoded == 2 else [])]
 
 
 def test_pixels_that_do_not_fit_are_refused(folder):
@@ -113,7 +113,7 @@ def test_pixels_that_do_not_fit_are_refused(folder):
     made = PictureCache(folder, SHAPES, Source(shapes=other))
     with pytest.raises(DataError, match="header says 7x9 px, its pixels are 9x7"):
         made[1]
-    assert made.there == 0
+    assert made.decoded == 0
 
 
 def test_a_full_disk_is_told_beforehand(tmp_path, monkeypatch):
@@ -122,8 +122,8 @@ def test_a_full_disk_is_told_beforehand(tmp_path, monkeypatch):
     free = 2000
     monkeypatch.setattr(pictures.shutil, "disk_usage", lambda folder: type("Usage", (), {"free": free})())
     with pytest.raises(MirillaError, match=r"GB are free"):
-        lay_out(tmp_path, SHAPES)  # 2,052 bytes
-    lay_out(tmp_path, SHAPES[:1])
+        allocate(tmp_path, SHAPES)  # 2,052 bytes
+    allocate(tmp_path, SHAPES[:1])
 
 
 def test_a_disk_that_fills_up_is_an_error_and_the_picture_is_not_there(folder, monkeypatch):
@@ -140,7 +140,7 @@ def test_a_disk_that_fills_up_is_an_error_and_the_picture_is_not_there(folder, m
     monkeypatch.setattr(made, "_file", Full())
     with pytest.raises(MirillaError, match="Free some space"):
         made[0]
-    assert made.there == 0
+    assert made.decoded == 0
     monkeypatch.setattr(made, "_file", file)
     assert int(made[0].min()) == 10
 
@@ -155,33 +155,33 @@ def test_several_makers_begin_at_different_places(folder):
     assert list(rest) == [0, 2]
 
 
-def test_a_filler_makes_all(folder):
+def test_a_decoder_makes_all(folder):
     made = PictureCache(folder, SHAPES, source := Source())
     made[2]
-    filler = Filler(made)
-    filler.start()
-    filler.start()
-    for thread in filler._threads:
+    decoder = BackgroundDecoder(made)
+    decoder.start()
+    decoder.start()
+    for thread in decoder._threads:
         thread.join(20)
-    filler.check()
-    filler.close()
-    assert made.there == 4
+    decoder.check()
+    decoder.close()
+    assert made.decoded == 4
     assert sorted(source.asked) == [0, 1, 2, 3]
 
 
-def test_a_fillers_error_comes_out(folder):
-    filler = Filler(PictureCache(folder, SHAPES, Source(2)))
-    filler.check()
-    filler.start()
-    for thread in filler._threads:
+def test_a_decoders_error_comes_out(folder):
+    decoder = BackgroundDecoder(PictureCache(folder, SHAPES, Source(2)))
+    decoder.check()
+    decoder.start()
+    for thread in decoder._threads:
         thread.join(20)
     with pytest.raises(DataError, match="picture 2 is broken"):
-        filler.check()
-    filler.close()
+        decoder.check()
+    decoder.close()
 
 
-def test_a_closed_filler_stops(folder, monkeypatch):
-    monkeypatch.setattr("mirilla.batches.background_decoder.cores", lambda: 2)
+def test_a_closed_decoder_stops(folder, monkeypatch):
+    monkeypatch.setattr("mirilla.batches.pictures.cores", lambda: 2)
     begun, go_on = threading.Event(), threading.Event()
 
     class Slow(Source):
@@ -191,13 +191,13 @@ def test_a_closed_filler_stops(folder, monkeypatch):
             return super().__getitem__(i)
 
     made = PictureCache(folder, SHAPES, source := Slow())
-    filler = Filler(made)
-    filler.close()  # before it was started
-    filler = Filler(made)
-    filler.start()
+    decoder = BackgroundDecoder(made)
+    decoder.close()  # before it was started
+    decoder = BackgroundDecoder(made)
+    decoder.start()
     assert begun.wait(20)
-    filler._ended.set()
+    decoder._ended.set()
     go_on.set()
-    filler.close()
+    decoder.close()
     assert source.asked == [0]
     assert list(made.missing()) == [1, 2, 3]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mirilla.batches.record_source import RecordPictures, places_of, shrink, shrunk
+from mirilla.batches.pictures import RecordSource, record_offsets, shrink, shrunk_size
 from mirilla.data import records
 from mirilla.data.sample import Sample
 from mirilla.data.tfrecord import write_tfrecords
@@ -30,13 +30,13 @@ def paths(tmp_path):
     return result
 
 
-def test_places_of_records(tmp_path):
+def test_record_offsets_records(tmp_path):
     path = tmp_path / "some.tfrecord"
     with open(path, "wb") as file:
         for content in (b"one", b"", b"three"):
             records.write_record(file, content)
     sums = [records.masked_crc32c(c) for c in (b"one", b"", b"three")]
-    assert places_of([path, path]).tolist() == [
+    assert record_offsets([path, path]).tolist() == [
         [number, 0, 12, 3, sums[0]]
         if i == 0
         else [number, 1, 31, 0, sums[1]]
@@ -48,20 +48,20 @@ def test_places_of_records(tmp_path):
     assert records.read_content(path, 47, 5, sums[2]) == b"three"
     assert records.read_content(path, 46, 5, sums[2]) is None
     path.write_bytes(path.read_bytes()[:-1])
-    assert len(records.layout(path)) == 2
+    assert len(records.offsets(path)) == 2
     path.write_bytes(b"")
-    assert records.layout(path).shape == (0, 3)
+    assert records.offsets(path).shape == (0, 3)
 
 
 def test_pictures_are_decoded_from_their_records(paths):
-    pictures = RecordPictures(paths, places_of(paths)[[2, 0]], 8)
+    pictures = RecordSource(paths, record_offsets(paths)[[2, 0]], 8)
     assert len(pictures) == 2
     assert pictures[0].shape == (10, 15, 3)
     assert [int(pictures[i].max()) for i in range(2)] == [3, 1]
 
 
 def test_a_changed_record_is_told(paths):
-    pictures = RecordPictures(paths, places_of(paths), 256)
+    pictures = RecordSource(paths, record_offsets(paths), 256)
     content = bytearray(paths[0].read_bytes())
     content[-10] ^= 1
     paths[0].write_bytes(content)
@@ -79,7 +79,7 @@ def test_a_picture_cut_short_is_named_by_its_record(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(file, "JPEG")
     samples = [Sample(c, "x.jpg", 64, 64, np.zeros((0, 4)), ()) for c in (file.getvalue(), file.getvalue()[:-900])]
     write_tfrecords(samples, ["face"], path)
-    pictures = RecordPictures([path], places_of([path]), 256)
+    pictures = RecordSource([path], record_offsets([path]), 256)
     assert pictures[0].shape == (64, 64, 3)
     with pytest.raises(DataError, match=r"a\.tfrecord, record 1: .*broken or cut short") as found:
         pictures[1]
@@ -89,8 +89,8 @@ def test_a_picture_cut_short_is_named_by_its_record(tmp_path):
 def test_large_pictures_are_halved():
     tall = np.arange(4 * 1030 * 3, dtype=np.uint32).reshape(1030, 4, 3).astype(np.uint8)
     assert shrink(tall, 256).shape == (257, 1, 3)
-    assert shrunk((1030, 4), 256) == (257, 1)
-    assert shrunk((511, 1023), 256) == (255, 511)
-    assert shrunk((511, 300), 256) == (511, 300)
+    assert shrunk_size((1030, 4), 256) == (257, 1)
+    assert shrunk_size((511, 1023), 256) == (255, 511)
+    assert shrunk_size((511, 300), 256) == (511, 300)
     block = np.array([[0, 10], [20, 31]], np.uint8)[:, :, None].repeat(3, 2)
     assert shrink(block, 1)[0, 0].tolist() == [15, 15, 15]

@@ -76,6 +76,19 @@ def test_rounds_to_the_nearest_and_away_from_zero_on_ties(value):
     assert bool(got[0] & 0x8000) == bool(np.signbit(np.float32(value)))
 
 
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
+def test_rounded_equals_numpys_conversion(bits):
+    near_ties = [b & 0xFFFFE000 | 0x1000 for b in bits]
+    edges = [0x80000000, 0x477FF000, 0x477FEFFF, 0x38800000, 0x33000000, 0x7F800000]
+    x = np.array([*bits, *near_ties, *edges], np.uint32).view(np.float32)
+    with np.errstate(over="ignore"):
+        expected = x.astype(np.float16).astype(np.float32)
+    found = fp16.rounded(x)
+    np.testing.assert_array_equal(found, expected)
+    finite = ~np.isnan(x)
+    np.testing.assert_array_equal(np.signbit(found[finite]), np.signbit(expected[finite]))
+
+
 @pytest.mark.parametrize("value", [65520.0, -1e6, np.inf, -np.inf, np.nan])
 def test_values_outside_the_range_are_refused(value):
     with pytest.raises(RuleError, match="layer/weights") as caught:

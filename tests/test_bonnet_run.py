@@ -24,7 +24,7 @@ from helpers_bonnet_run import (
 )
 from mirilla.bonnet import format
 from mirilla.bonnet.format import Kernel, Op, Plan
-from mirilla.bonnet.run import CompiledModel, Limits, fp16_precision, normalise
+from mirilla.bonnet.run import CompiledModel, Limits, normalise
 from mirilla.errors import MirillaError, ModelError
 
 GOLDEN = "pikachu2_detector.binaryproto"
@@ -243,19 +243,6 @@ def test_fp16_activations_are_fp16_numbers(bonnet: Path):
     out = CompiledModel.load(bonnet / GOLDEN, fp16_activations=True).run(noise())
     for value in out.values():
         np.testing.assert_array_equal(value, value.astype(np.float16).astype(np.float32))
-
-
-@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=50))
-def test_fp16_precision_is_numpys_conversion(bits):
-    near_ties = [b & 0xFFFFE000 | 0x1000 for b in bits]
-    edges = [0x80000000, 0x477FF000, 0x477FEFFF, 0x38800000, 0x33000000, 0x7F800000]
-    x = np.array([*bits, *near_ties, *edges], np.uint32).view(np.float32)
-    with np.errstate(over="ignore"):
-        expected = x.astype(np.float16).astype(np.float32)
-    found = fp16_precision(x)
-    np.testing.assert_array_equal(found, expected)
-    finite = ~np.isnan(x)
-    np.testing.assert_array_equal(np.signbit(found[finite]), np.signbit(expected[finite]))
 
 
 def test_batches_and_threads_give_the_same_results(bonnet: Path):

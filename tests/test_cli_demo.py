@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers_process import heed_ctrl_c
+from helpers_process import restore_sigint
 from mirilla import shipped
 from mirilla.cli.main import main
 from mirilla.data.images import decode_rgb
@@ -80,7 +80,7 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path, how):
     source = str(Path(__file__).resolve().parents[1] / "src")
     environment = {**os.environ, "PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=heed_ctrl_c
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=restore_sigint
     )
     end = time.monotonic() + 240
     while not list((out / "train").glob("model.ckpt-*")) and time.monotonic() < end:

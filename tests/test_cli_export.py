@@ -192,4 +192,4 @@ def test_a_file_where_the_folder_should_be(odapi, tmp_path, capsys):
         )
         == 1
     )
-    assert "a file stands" in capsys.readouterr().err
+    assert "not a folder" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from mirilla.model import card as cards
 from mirilla.model.layers import architecture
 from mirilla.model.spec import AnchorSpec, ModelSpec
 from mirilla.weights import checkpoint
-from mirilla.weights import read as weights
+from mirilla.weights import load as weights
 from mirilla.weights.checkpoint import AVERAGE
 
 pytest.importorskip("safetensors")
@@ -98,8 +98,8 @@ def test_a_checkpoint_keeps_all_that_training_needs(odapi, tmp_path, capsys):
 def test_the_exported_graph_is_the_originals(odapi, tmp_path):
     """The original exported frozen_inference_graph_b24.pb from this checkpoint."""
     run(odapi, odapi / "ckpt_b24_step60/model.ckpt-60", tmp_path / "face")
-    ours = weights.read(tmp_path / "face/export/frozen_inference_graph.pb")[0]
-    theirs = weights.read(odapi / "frozen_inference_graph_b24.pb")[0]
+    ours = weights.load_variables(tmp_path / "face/export/frozen_inference_graph.pb")[0]
+    theirs = weights.load_variables(odapi / "frozen_inference_graph_b24.pb")[0]
     assert set(ours) == set(theirs)
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
@@ -124,7 +124,7 @@ def test_raw_weights(odapi, tmp_path, by):
     )
     with np.load(odapi / "ckpt60_values.npz") as file:
         raw, average = file[NAME], file[f"{NAME}/{AVERAGE}"]
-    exported = weights.read(out / "export/frozen_inference_graph.pb")[0]
+    exported = weights.load_variables(out / "export/frozen_inference_graph.pb")[0]
     np.testing.assert_array_equal(exported[NAME], raw)
     assert not config.load(out / "pipeline.config").eval_config.use_moving_averages
     saved = checkpoint.load(out / "model.ckpt-60.safetensors")  # nothing is lost
@@ -257,7 +257,7 @@ def test_a_folder_with_a_training_is_left_alone(odapi, tmp_path, capsys):
     source = odapi / "ckpt_b24_step60/model.ckpt-60"
     assert run(odapi, source, tmp_path / "face") == 0
     assert run(odapi, source, tmp_path / "face") == 2
-    assert "holds a training already" in capsys.readouterr().err
+    assert "already contains a training" in capsys.readouterr().err
 
 
 def test_it_has_a_help(capsys):

@@ -1,4 +1,4 @@
-"""Fetching, against a local server that breaks off, lies, and does not know ranges."""
+"""Fetching, against a local server that breaks connections, sends wrong bytes, and does not support ranges."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from mirilla.cli.main import main
 from mirilla.data import fetch
+from mirilla.data.download import Archive
 from mirilla.errors import DownloadError
 
 
@@ -71,10 +72,10 @@ class Server:
 
 @pytest.fixture
 def server():
-    one = Server()
-    yield one
-    one.server.shutdown()
-    one.server.server_close()
+    server = Server()
+    yield server
+    server.server.shutdown()
+    server.server.server_close()
 
 
 def zipped(**files: bytes) -> bytes:
@@ -85,8 +86,8 @@ def zipped(**files: bytes) -> bytes:
     return out.getvalue()
 
 
-def archive_of(content: bytes, name: str = "set.zip") -> fetch.Archive:
-    return fetch.Archive(name, len(content), (hashlib.md5(content).hexdigest(),))
+def archive_of(content: bytes, name: str = "set.zip") -> Archive:
+    return Archive(name, len(content), (hashlib.md5(content).hexdigest(),))
 
 
 @pytest.fixture
@@ -197,12 +198,12 @@ def test_no_connection(tmp_path):
         fetch.fetch_widerface(
             tmp_path,
             mirrors=["http://127.0.0.1:9/"],
-            archives=[fetch.Archive("set.zip")],
+            archives=[Archive("set.zip")],
             attempts=3,
             sleep=lambda s: None,
         )
     with pytest.raises(DownloadError, match="not an http"):
-        fetch.fetch_widerface(tmp_path, mirrors=["file:///tmp/"], archives=[fetch.Archive("set.zip")])
+        fetch.fetch_widerface(tmp_path, mirrors=["file:///tmp/"], archives=[Archive("set.zip")])
 
 
 def test_interrupted_by_the_user_keeps_the_part(server, content, tmp_path):
@@ -222,7 +223,7 @@ def test_interrupted_by_the_user_keeps_the_part(server, content, tmp_path):
 def test_a_damaged_member_is_found_without_a_known_checksum(server, content, tmp_path):
     server.files["/set.zip"] = content[:200] + bytes([content[200] ^ 1]) + content[201:]
     with pytest.raises(DownloadError, match="damaged: Bad CRC-32"):
-        _fetch(tmp_path, server, fetch.Archive("set.zip"))
+        _fetch(tmp_path, server, Archive("set.zip"))
     assert not (tmp_path / "set/a.txt").exists()
     assert not (tmp_path / "mirilla-fetch.json").exists()
 
@@ -234,12 +235,12 @@ def test_own_files_are_used_and_left(server, content, tmp_path):
     fetch.fetch_widerface(tmp_path / "w", mirrors=[], from_dir=own, archives=[archive_of(content)])
     assert (tmp_path / "w/set/a.txt").is_file()
     assert (own / "set.zip").is_file()
-    other = zipped(set__a_dot_txt=b"packed anew")
+    other = zipped(set__a_dot_txt=b"packed again")
     (own / "set.zip").write_bytes(other)
     with pytest.raises(DownloadError, match=r"it has .* bytes, but the published file has"):
         fetch.fetch_widerface(tmp_path / "v", mirrors=[], from_dir=own, archives=[archive_of(content)])
     fetch.fetch_widerface(tmp_path / "v", mirrors=[], from_dir=own, archives=[archive_of(content)], checksum=False)
-    assert (tmp_path / "v/set/a.txt").read_bytes() == b"packed anew"
+    assert (tmp_path / "v/set/a.txt").read_bytes() == b"packed again"
     (own / "set.zip").write_bytes(content[:-40])
     with pytest.raises(DownloadError, match="not a whole zip"):
         fetch.fetch_widerface(tmp_path / "u", mirrors=[], from_dir=own, archives=[archive_of(content)], checksum=False)

@@ -45,7 +45,7 @@ def start(side: int = 64, channels: int = 3) -> tuple[Graph, str]:
 
 
 @pytest.mark.parametrize("form", ["FusedBatchNorm", "unfused"])
-def test_nothing_stands_against_a_good_network(form):
+def test_a_good_network_has_no_findings(form):
     found = examine(small_network(form))
     assert codes(found.findings) == []
     assert found.as_given
@@ -382,7 +382,7 @@ def test_decoder_for_another_number_of_classes(tmp_path, classes, verdict):
     found = diagnose(tmp_path, small_network(), classes=classes)
     assert found.verdict == verdict
     if classes == 3:
-        assert "holds 1" in only(found.findings, "classes").what
+        assert "has 1 " in only(found.findings, "classes").what
 
 
 def test_card_for_another_number_of_classes(tmp_path):
@@ -427,4 +427,4 @@ def test_findings_are_ordered_and_unique():
 def test_docs_describe_every_rule_as_it_is():
     text = (Path(__file__).parents[1] / "docs/doctor.md").read_text(encoding="utf-8")
     for code, rule in RULES.items():
-        assert f"| `{code}` | {VERDICTS[rule.severity]} | {rule.certainty} | {rule.text} |" in text
+        assert f"| `{code}` | {VERDICTS[rule.severity]} | {rule.certainty} | {rule.text} | {rule.evidence} |" in text

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from helpers_graph import Graph, small_network
 from mirilla.bonnet import compile as bonnet
 from mirilla.bonnet import format as bf
-from mirilla.doctor import fix as doctor_mend
+from mirilla.doctor import fix as doctor_fix
 from mirilla.doctor import graph as doctor_graph
 from mirilla.doctor import model as doctor_model
 from mirilla.errors import MirillaError
@@ -74,8 +74,8 @@ def test_graphs_wired_at_random(data):
             node.input.append("nowhere")
     with contextlib.suppress(MirillaError):
         found = doctor_graph.examine(graph_def, input_size=64)
-        mended = doctor_mend.mend(graph_def, found)
-        doctor_mend.marked(found.findings, mended)
+        fixed = doctor_fix.fix(graph_def, found)
+        doctor_fix.mark_fixable(found.findings, fixed)
         assert all(one.remedy and one.what for one in found.findings)
 
 
@@ -124,7 +124,7 @@ def test_models_with_any_numbers_in_them(data):
     st.integers(1, 3),
     st.booleans(),
 )
-def test_mended_graphs_compute_the_same(rows, columns, kh, kw, stride, depthwise):
+def test_fixed_graphs_compute_the_same(rows, columns, kh, kw, stride, depthwise):
     graph = Graph(rows)
     x = graph.block("first", graph.placeholder("input", (-1, 2 * rows, 2 * columns, 3)), (3, 3, 3, 8), 2)
     x = graph.node("Identity", "pass", x)
@@ -134,13 +134,13 @@ def test_mended_graphs_compute_the_same(rows, columns, kh, kw, stride, depthwise
     else:
         x = graph.batch_norm("odd", graph.conv("odd", x, (kh, kw, 8, 8), stride), 8, "FusedBatchNormV3")
     found = doctor_graph.examine(graph.graph_def)
-    mended = doctor_mend.mend(graph.graph_def, found)
-    assert mended is not None
+    fixed = doctor_fix.fix(graph.graph_def, found)
+    assert fixed is not None
     pictures = np.random.default_rng(0).uniform(-1, 1, (1, 2 * rows, 2 * columns, 3)).astype(np.float32)
-    before = run(reader.read(graph.graph_def, None, mended.outputs), pictures)
-    after = run(reader.read(mended.graph_def, None, mended.outputs), pictures)
+    before = run(reader.read(graph.graph_def, None, fixed.outputs), pictures)
+    after = run(reader.read(fixed.graph_def, None, fixed.outputs), pictures)
     assert len(before) == 1
     for name, value in before.items():
         np.testing.assert_allclose(after[name], value, rtol=0, atol=1e-5)
-    assert mended.difference is not None
-    assert mended.difference <= 1e-5
+    assert fixed.difference is not None
+    assert fixed.difference <= 1e-5

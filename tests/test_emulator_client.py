@@ -1,7 +1,7 @@
-"""Google's own client of the kit, run as its users run it, against the emulator.
+"""Google's own client for the kit, used as on the kit, against the emulator.
 
-The client wants an old protobuf, so it gets an environment of its own, made once for this file. Without the
-package registry the tests are skipped.
+The client needs an old protobuf, so it is installed in a separate environment, made once for this file. The tests are
+skipped if the package registry cannot be reached.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.box_coder import decode
 from mirilla.model.spec import AnchorSpec, BoxCoderSpec
 
-pytestmark = pytest.mark.slow  # making the environment may take a while
+pytestmark = pytest.mark.slow  # making the environment takes a while
 
 CLIENT = "aiy-projects-python==1.4"
-BESIDE = ["protobuf==3.20.3", "pillow"]  # the client's metadata asks for what builds on a Raspberry Pi only
+DEPENDENCIES = [
+    "protobuf==3.20.3",
+    "pillow",
+]  # the client's metadata requires packages that only build on a Raspberry Pi
 MAPS = ((16, 16), (8, 8), (4, 4), (2, 2), (1, 1))
 ANCHORS = anchors_yxyx(AnchorSpec(), MAPS, 256, 256)
-# Photos of ilc2021 in which these models see something (they were not trained on faces).
+# Photos of ilc2021 in which these models detect something (they were not trained on faces).
 PHOTOS = (
     "1a1f1785657aa98068e6b66d1031784d",
     "121c9e1e2f9fefa8a5ea63b54d23ac91",
@@ -54,24 +57,24 @@ Ask = Callable[..., Any]
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python with Google's client."""
     if os.name == "nt" or platform.machine().startswith("arm"):
-        pytest.skip("Google's client needs a Unix, and takes a processor named arm... for the kit's own")
+        pytest.skip("Google's client needs a Unix, and treats a processor named arm... as the kit")
     folder = tmp_path_factory.mktemp("kit") / "venv"
     made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True)
     if made.returncode:
-        pytest.skip(f"no virtual environment can be made here: {made.stderr.strip() or made.stdout.strip()}")
+        pytest.skip(f"cannot make a virtual environment: {made.stderr.strip() or made.stdout.strip()}")
     python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    for packages in (BESIDE, ["--no-deps", CLIENT]):
+    for packages in (DEPENDENCIES, ["--no-deps", CLIENT]):
         command = [str(python), "-m", "pip", "install", "-q", "--retries", "1", "--timeout", "20", *packages]
         installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
         if installed.returncode:
-            last = (installed.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-            pytest.skip(f"{packages[-1]} cannot be installed (is the package registry within reach?): {last}")
+            last = (installed.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
+            pytest.skip(f"{packages[-1]} cannot be installed (is the package registry reachable?): {last}")
     return python
 
 
 @pytest.fixture(scope="module")
 def photos(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few photos: the camera's view."""
+    """A folder with a few photos for the camera."""
     source = shared / "data" / "faces" / "ilc2021" / "images"
     if not source.is_dir():
         pytest.skip("../shared/data/faces/ilc2021 is missing")
@@ -91,7 +94,7 @@ def models(shared: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def kit_models(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder where the client's decoder finds its model and anchors; ours, under the names it knows."""
+    """A folder with our model and anchors under the file names that the client's decoder expects."""
     folder = tmp_path_factory.mktemp("models")
     stem = "mobilenet_ssd_256res_0.125_person_cat_dog"
     shutil.copy(models / "card_detector.binaryproto", folder / f"{stem}.binaryproto")
@@ -102,7 +105,7 @@ def kit_models(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ask(environment: Path, photos: Path, kit_models: Path) -> Iterator[Ask]:
-    """Run a job of helpers_kit_client.py against a fresh emulator; gives what it prints."""
+    """Run a job of helpers_kit_client.py against an emulator and return what it prints."""
     script = Path(__file__).with_name("helpers_kit_client.py")
     with Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=0) as server:
 
@@ -127,7 +130,7 @@ def ask(environment: Path, photos: Path, kit_models: Path) -> Iterator[Ask]:
 
 
 def flat(model: Path, rgb: np.ndarray) -> dict[str, np.ndarray]:
-    """What our interpreter says of a photo, flat."""
+    """{output: flat values} of our interpreter for a photo."""
     return {k: v.ravel() for k, v in CompiledModel.load(model).run_image(rgb, 128, 128).items()}
 
 
@@ -138,8 +141,8 @@ def test_images(ask: Ask, models: Path, photos: Path):
     assert answer["left"] == []
     with Image.open(photo) as image:
         rgb, grey = np.asarray(image.convert("RGB")), np.asarray(image.convert("L"))
-    wanted = {"jpeg": rgb, "rgb": rgb, "grey": np.repeat(grey[:, :, None], 3, 2)}
-    for kind, pixels in wanted.items():
+    pictures = {"jpeg": rgb, "rgb": rgb, "grey": np.repeat(grey[:, :, None], 3, 2)}
+    for kind, pixels in pictures.items():
         result, expected = answer[kind], flat(model, pixels)
         assert result["model"] == "mine"
         assert result["size"] == [rgb.shape[1], rgb.shape[0]]
@@ -149,9 +152,9 @@ def test_images(ask: Ask, models: Path, photos: Path):
         assert result["tensors"]["concat"]["shape"] == [1, 1278, 1, 4]
         assert result["tensors"]["concat_1"]["shape"] == [1, 1, 1278, 4]
         for name, values in expected.items():
-            # two builds of Pillow may decode a JPEG a grey level apart
-            least = 0.2 if kind == "jpeg" else 1e-5
-            np.testing.assert_allclose(result["tensors"][name]["data"], values, atol=least)
+            # builds of Pillow may decode a JPEG with a difference of one grey level
+            tolerance = 0.2 if kind == "jpeg" else 1e-5
+            np.testing.assert_allclose(result["tensors"][name]["data"], values, atol=tolerance)
     assert (
         np.abs(
             np.subtract(answer["grey"]["tensors"]["concat"]["data"], answer["rgb"]["tensors"]["concat"]["data"])
@@ -221,7 +224,7 @@ def test_errors_arrive_as_exceptions(ask: Ask, models: Path, photos: Path):
     assert "JPEG" in exceptions["jpeg"]
     assert "logical shape" in exceptions["sparse"]
     assert exceptions["fine"] is None
-    # the client turns what load_model is told into warnings
+    # the client turns errors of load_model into warnings
     assert exceptions["load"] is None
     assert exceptions["face"] is None
     assert len(warnings) == 2
@@ -232,8 +235,8 @@ def test_errors_arrive_as_exceptions(ask: Ask, models: Path, photos: Path):
 def our_objects(model: Path, photo: Path, threshold: float, background: bool = True) -> np.ndarray:
     """Rows of x, y, width, height in whole pixels, class and score, by our box coder, anchors and NMS.
 
-    Google's rule: an anchor counts when its largest logit is an object's and above the threshold (the sparse
-    decoder does not look at the background); one NMS at 0.5 for all classes, on boxes cut to whole pixels.
+    Google's rule: an anchor counts if its largest logit belongs to an object class and exceeds the threshold (the
+    sparse decoder ignores the background); a single NMS at 0.5 for all classes, on boxes truncated to whole pixels.
     """
     with Image.open(photo) as image:
         rgb = np.asarray(image.convert("RGB"))
@@ -254,7 +257,7 @@ def our_objects(model: Path, photo: Path, threshold: float, background: bool = T
 
 
 @pytest.mark.parametrize("name", ["card_detector", "pikachu2_detector", "pikachu_detector", "darthvader"])
-def test_googles_decoder_finds_what_ours_finds(ask: Ask, models: Path, photos: Path, name: str):
+def test_googles_decoder_gives_the_same_objects_as_ours(ask: Ask, models: Path, photos: Path, name: str):
     threshold, model = 0.05, models / f"{name}.binaryproto"
     paths = sorted(photos.iterdir())
     own = {} if name == "card_detector" else {"model": str(model), "classes": 2}
@@ -274,8 +277,8 @@ def test_googles_decoder_finds_what_ours_finds(ask: Ask, models: Path, photos: P
     assert min(counts.values()) >= (1 if name == "pikachu_detector" else 3), counts
 
 
-def test_googles_decoder_finds_what_the_detector_finds(ask: Ask, models: Path, photos: Path):
-    """The same through our ordinary post-processing, whose NMS works class by class."""
+def test_googles_decoder_gives_the_same_objects_as_the_detector(ask: Ask, models: Path, photos: Path):
+    """The same with our usual post-processing, which has an NMS per class."""
     from mirilla import postprocess
     from mirilla.model.spec import ModelSpec, PostProcessing
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers_graph import other_layers, small_network
 from mirilla.errors import ModelError
-from mirilla.graph import kernels, reader
+from mirilla.graph import numpy_ops, reader
 from mirilla.graph.reference import Runner, run
 from mirilla.padding import SAME, VALID, output_side, same_padding
 
@@ -65,21 +65,21 @@ def test_same_padding_at_stride_two_adds_after_only():
 def test_convolution_by_hand():
     # 4x4 map 0..15, 3x3 ones, stride 2, SAME: windows start at (0,0),(0,2),(2,0),(2,2), zeros after
     x = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
-    out = kernels.conv((4, 4, 1), np.ones((3, 3, 1, 1), np.float32), np.array([100], np.float32), (2, 2), SAME)(x)
+    out = numpy_ops.conv((4, 4, 1), np.ones((3, 3, 1, 1), np.float32), np.array([100], np.float32), (2, 2), SAME)(x)
     assert out[:, :, 0].tolist() == [[145, 139], [166, 150]]
 
 
 def test_depthwise_multiplier_orders_channels_as_tensorflow():
     x = np.array([[[1, 10]]], np.float32)
     weights = np.array([[[[1, 2], [3, 4]]]], np.float32)  # channel 0: x1, x2; channel 1: x3, x4
-    assert kernels.depthwise((1, 1, 2), weights, None, (1, 1), SAME)(x).tolist() == [[[1, 2, 30, 40]]]
+    assert numpy_ops.depthwise((1, 1, 2), weights, None, (1, 1), SAME)(x).tolist() == [[[1, 2, 30, 40]]]
 
 
 def test_average_pool_counts_no_padding():
     x = np.array([[1, 2], [3, 4]], np.float32).reshape(2, 2, 1)
-    average = kernels.pool((2, 2, 1), (2, 2), (1, 1), SAME, "average")(x)[:, :, 0]
+    average = numpy_ops.pool((2, 2, 1), (2, 2), (1, 1), SAME, "average")(x)[:, :, 0]
     assert average.tolist() == [[2.5, 3], [3.5, 4]]
-    assert kernels.pool((2, 2, 1), (2, 2), (1, 1), SAME, "max")(-x)[:, :, 0].tolist() == [[-1, -2], [-3, -4]]
+    assert numpy_ops.pool((2, 2, 1), (2, 2), (1, 1), SAME, "max")(-x)[:, :, 0].tolist() == [[-1, -2], [-3, -4]]
 
 
 def _naive(x: np.ndarray, weights: np.ndarray, stride: int, padding: str) -> np.ndarray:
@@ -115,10 +115,10 @@ def test_convolutions_equal_the_window_by_window_sum(rows, columns, channels, kh
     random = np.random.default_rng(seed)
     x = random.normal(size=(rows, columns, channels)).astype(np.float32)
     weights = random.normal(size=(kh, kw, channels, 3)).astype(np.float32)
-    found = kernels.conv(x.shape, weights, None, (stride, stride), padding)(x)
+    found = numpy_ops.conv(x.shape, weights, None, (stride, stride), padding)(x)
     np.testing.assert_allclose(found, _naive(x, weights, stride, padding), rtol=0, atol=1e-4)
     per_channel = random.normal(size=(kh, kw, channels, 1)).astype(np.float32)
-    found = kernels.depthwise(x.shape, per_channel, None, (stride, stride), padding)(x)
+    found = numpy_ops.depthwise(x.shape, per_channel, None, (stride, stride), padding)(x)
     diagonal = per_channel * np.eye(channels, dtype=np.float32)
     np.testing.assert_allclose(found, _naive(x, diagonal, stride, padding), rtol=0, atol=1e-4)
 

@@ -1,4 +1,4 @@
-"""The detector that ships in the package: it is there, whole, small, and finds a real face."""
+"""The detector in the package: its files, its size, and its detections on a real photo."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from mirilla import boxes, files, shipped
 from mirilla.data.images import decode_rgb
 from mirilla.detect.detector import Detector
 from mirilla.errors import ModelError
-from mirilla.weights import read as weights
+from mirilla.weights import load as weights
 
-there = pytest.mark.skipif(
-    not (shipped.FOLDER / shipped.FROZEN_GRAPH).is_file(), reason="no weights are in the package yet"
+has_weights = pytest.mark.skipif(
+    not (shipped.FOLDER / shipped.FROZEN_GRAPH).is_file(), reason="the package contains no weights"
 )
 
 
-@there
-def test_the_folder_is_small_and_every_file_is_the_one_that_was_packed():
-    names = {one.name for one in shipped.FOLDER.iterdir() if one.name != "__pycache__"}
+@has_weights
+def test_the_folder_is_small_and_its_files_have_the_hashes_of_the_card():
+    names = {path.name for path in shipped.FOLDER.iterdir() if path.name != "__pycache__"}
     assert names >= {shipped.FROZEN_GRAPH, "model.json", shipped.MODEL_CARD}
-    assert sum(one.stat().st_size for one in shipped.FOLDER.iterdir()) < shipped.LARGEST_BYTES
+    assert sum(path.stat().st_size for path in shipped.FOLDER.iterdir()) < shipped.MAX_BYTES
     card = (shipped.FOLDER / shipped.MODEL_CARD).read_text("utf-8")
     for name in sorted(names - {shipped.MODEL_CARD}):
         assert files.sha256(shipped.FOLDER / name) in card, name
 
 
-@there
-def test_the_model_card_says_what_it_must():
+@has_weights
+def test_the_model_card_names_sources_licences_and_limits():
     card = (shipped.FOLDER / shipped.MODEL_CARD).read_text("utf-8")
-    for words in ("CC BY 4.0", "Mohamed Traore", "Justin Brady", "not for", "danielbuechele", "vultilion", "AP@0.5"):
-        assert words in card, words
+    for text in ("CC BY 4.0", "Mohamed Traore", "Justin Brady", "not for", "danielbuechele", "vultilion", "AP@0.5"):
+        assert text in card, text
     assert "TODO" not in card
     described = json.loads((shipped.FOLDER / "model.json").read_text("utf-8"))
     assert described["licence"]
     assert described["metrics"]
 
 
-@there
-def test_exactly_the_face_of_a_real_photo_is_found():
+@has_weights
+def test_only_the_face_in_a_real_photo_is_detected():
     detector = Detector.load()
     found = detector(decode_rgb(shipped.PHOTO)).above(detector.card.threshold)
     assert len(found) == 1
@@ -48,8 +48,8 @@ def test_exactly_the_face_of_a_real_photo_is_found():
     assert boxes.iou(found.boxes_yxyx, np.array([shipped.PHOTO_FACE_YXYX]))[0, 0] >= 0.5
 
 
-@there
-def test_compiled_for_the_bonnet_it_finds_the_same_face(tmp_path):
+@has_weights
+def test_the_compiled_model_detects_the_same_face(tmp_path):
     from mirilla.bonnet.compile import compile_file
 
     path = tmp_path / "face.binaryproto"
@@ -60,24 +60,24 @@ def test_compiled_for_the_bonnet_it_finds_the_same_face(tmp_path):
     assert boxes.iou(found.boxes_yxyx, np.array([shipped.PHOTO_FACE_YXYX]))[0, 0] >= 0.5
 
 
-@there
-def test_training_can_start_from_every_one_of_the_weights():
+@has_weights
+def test_the_weights_have_the_shapes_of_the_network():
     from mirilla.model.layers import architecture
 
-    start = weights.load(shipped.default_weights()).variables
+    start = weights.load_weights(shipped.default_weights()).variables
     spec = Detector.load().card.spec
     for name, shape, _ in architecture(spec).variables():
         assert start[name].shape == tuple(shape), name
         assert np.isfinite(start[name]).all(), name
 
 
-def test_the_photo_is_small_and_is_the_one_described():
+def test_the_photo_is_small():
     assert shipped.PHOTO.stat().st_size < 100_000
     assert decode_rgb(shipped.PHOTO).shape == (512, 512, 3)
 
 
-def test_an_installation_without_weights_says_so(tmp_path, monkeypatch):
+def test_an_installation_without_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     for call in (shipped.default_model, shipped.default_weights, Detector.load):
-        with pytest.raises(ModelError, match="no model ships with this installation"):
+        with pytest.raises(ModelError, match="contains no model"):
             call()

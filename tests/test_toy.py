@@ -11,26 +11,29 @@ import pytest
 from mirilla.data import read_dataset
 from mirilla.errors import MirillaError
 from mirilla.toy import dataset as toy
+from mirilla.toy.scene import Scene, Stage, draw_scene
+
+SEED = 8  # its first 60 scenes have faces of all sizes
 
 
 @pytest.fixture(scope="module")
-def scenes() -> list[toy.Scene]:
-    return [toy.draw_scene(7, "train", i) for i in range(60)]
+def scenes() -> list[Scene]:
+    return [draw_scene(SEED, "train", i) for i in range(60)]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    return toy.write(tmp_path_factory.mktemp("toy") / "set", train=30, val=6, seed=7)
+    return toy.write(tmp_path_factory.mktemp("toy") / "set", train=30, val=6, seed=SEED)
 
 
 def test_the_same_seed_draws_the_same_picture(scenes):
-    again = toy.draw_scene(7, "train", 11)
+    again = draw_scene(SEED, "train", 11)
     assert again.faces == scenes[11].faces
     assert again.picture.tobytes() == scenes[11].picture.tobytes()
 
 
 def test_other_seeds_splits_and_indices_draw_other_pictures(scenes):
-    others = [toy.draw_scene(8, "train", 0), toy.draw_scene(7, "val", 0), *scenes]
+    others = [draw_scene(9, "train", 0), draw_scene(SEED, "val", 0), *scenes]
     assert len({hashlib.sha256(s.picture.tobytes()).digest() for s in others}) == len(others)
 
 
@@ -63,11 +66,12 @@ def test_the_box_is_around_the_face():
     rng = np.random.default_rng(3)
     from PIL import Image
 
-    stage = toy._Stage(rng, Image.new("RGB", (800, 600), (0, 255, 0)), 400, 300)
-    stage.add_face(100.0, 1)
-    ((_, (x0, y0, x1, y1), drawn, _, _),) = stage.faces
-    seen = np.argwhere(np.asarray(stage.seen) == 1)
-    assert drawn > 0
+    stage = Stage(rng, Image.new("RGB", (800, 600), (0, 255, 0)))
+    stage.add_face(100.0)
+    (face,) = stage.faces
+    x0, y0, x1, y1 = face.box
+    seen = np.argwhere(np.asarray(stage.visible) == 1)
+    assert face.area > 0
     top, left = seen.min(axis=0)
     bottom, right = seen.max(axis=0) + 1
     assert abs(left - x0) <= 12 or left == 0
@@ -99,7 +103,7 @@ def test_reads_back_as_written(folder):
     assert len(dataset.part("eval")) == 6
     by_name = {Path(s.filename).stem.rpartition("_")[2]: s for s in dataset.part("train").samples}
     for i in range(30):
-        scene, sample = toy.draw_scene(7, "train", i), by_name[str(i)]
+        scene, sample = draw_scene(SEED, "train", i), by_name[str(i)]
         assert (sample.width_px, sample.height_px) == scene.picture.size
         expected = [(f.left_px, f.top_px, f.left_px + f.width_px, f.top_px + f.height_px) for f in scene.faces]
         np.testing.assert_allclose(sample.boxes_px_xyxy, np.array(expected, float).reshape(-1, 4), atol=1e-6)

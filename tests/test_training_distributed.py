@@ -31,7 +31,7 @@ from mirilla import config
 from mirilla.config.to_spec import model_spec
 from mirilla.training import distributed
 from mirilla.batches.dataset import open_training_set
-from mirilla.batches.input import Batches
+from mirilla.batches.host_batches import Batches
 from mirilla.training.learner import Learner
 from mirilla.training.plan import training_plan
 
@@ -49,10 +49,10 @@ with distributed.process_group("cpu") as group:
         learner = Learner(spec, plan, torch.device("cpu"), group)
         learner.network.use_sync_batch_norm(group.all_reduce_)  # alone, too
         input = learner.input
-        learner.input = lambda arrays: input(arrays).to(dtype)
+        learner.input = lambda images: input(images).to(dtype)
         losses = []
         for step in range(1 if dtype == torch.float32 else 4):
-            found = learner.step(batches.batch(step))
+            found = learner.step(*batches.batch(step))
             losses.append([float(found.localization), float(found.classification), float(found.positives)])
         result[str(dtype)] = losses
     if group.is_main:

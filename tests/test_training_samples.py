@@ -118,8 +118,8 @@ def test_reading_options(tmp_path):
     reader = "train_input_reader { sample_1_of_n_examples: 3 max_number_of_boxes: 2 }"
     pipeline = small(tmp_path, reader)
     data = open_training_set(pipeline, model_spec(pipeline), tmp_path / "cache")
-    assert len(data.pictures) == len(data.objects) == 3  # records 0, 3 and 6
-    assert [len(o.classes) for o in data.objects] == [2, 2, 2]
+    assert len(data) == len(data.pictures) == 3  # records 0, 3 and 6
+    assert data.objects.counts(3).tolist() == [2, 2, 2]
     every = small(tmp_path)
     assert len(open_training_set(every, model_spec(every), tmp_path / "cache").pictures) == 7
 
@@ -177,7 +177,7 @@ def test_several_files_and_globs(tmp_path):
     pipeline = small(tmp_path)
     paths = pipeline.train_input_reader.tf_record_input_reader.input_path
     paths[:] = [str(tmp_path / "[ab].tfrecord"), str(tmp_path / "train.tfrecord")]
-    assert len(open_training_set(pipeline, model_spec(pipeline), tmp_path / "cache").objects) == 5
+    assert len(open_training_set(pipeline, model_spec(pipeline), tmp_path / "cache")) == 5
 
 
 def test_the_samplers_and_losses_train(tmp_path):

@@ -18,10 +18,9 @@ from PIL import Image, ImageDraw
 
 torch = pytest.importorskip("torch")
 
-from helpers_process import heed_ctrl_c  # noqa: E402
+from helpers_process import restore_sigint  # noqa: E402
 from mirilla import config  # noqa: E402
-from mirilla.batches.background_decoder import Filler  # noqa: E402
-from mirilla.batches.pictures import SUMS  # noqa: E402
+from mirilla.batches.pictures import SUMS, BackgroundDecoder  # noqa: E402
 from mirilla.data.sample import Sample  # noqa: E402
 from mirilla.data.tfrecord import read_tfrecords, write_tfrecords  # noqa: E402
 from mirilla.errors import ConfigError, DataError, MirillaError, ModelError, TrainingError, UsageError  # noqa: E402
@@ -124,7 +123,7 @@ def test_a_picture_cut_short_is_named_and_the_steps_before_are_kept(pipeline, tm
     write_tfrecords(samples, ["square"], tmp_path / "train.tfrecord")
     pipeline.train_input_reader.shuffle = False  # in batches of 4, record 11 is in the third
     if found_by == "the batches":
-        monkeypatch.setattr(Filler, "start", lambda self: None)
+        monkeypatch.setattr(BackgroundDecoder, "start", lambda self: None)
     else:
         pipeline.train_config.batch_size = 2
     with pytest.raises(DataError, match=r"train\.tfrecord, record 11: .* broken or cut short") as found:
@@ -256,7 +255,7 @@ def test_stopped_from_outside_and_resumed(pipeline, tmp_path, kind):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=restore_sigint,
     )
     deadline = time.monotonic() + 120
     while checkpoint.newest(tmp_path / "run") is None:

@@ -11,14 +11,14 @@ from mirilla.errors import MirillaError, ModelError
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 from mirilla.targets.export import weights_file
-from mirilla.weights import read as weights
-from mirilla.weights.tensorflow import read_checkpoint
+from mirilla.weights import load as weights
+from mirilla.weights.tensorflow import load_checkpoint
 
 PREFIX = "data/odapi/ckpt_b24_step60/model.ckpt-60"
 
 
 def test_a_tensorflow_checkpoint_is_read_to_the_bit(shared):
-    found = read_checkpoint(shared / PREFIX)
+    found = load_checkpoint(shared / PREFIX)
     with np.load(shared / "data/odapi/ckpt60_values.npz") as file:
         assert set(found) == set(file.files)
         for name in file.files:
@@ -27,7 +27,7 @@ def test_a_tensorflow_checkpoint_is_read_to_the_bit(shared):
 
 
 def test_moving_averages_are_what_the_original_exported(shared):
-    found = weights.load(shared / PREFIX)
+    found = weights.load_weights(shared / PREFIX)
     assert (found.step, found.averaged) == (60, True)
     with np.load(shared / "data/odapi/export_ckpt_values.npz") as file:
         for name, _, _ in architecture(ModelSpec()).variables():
@@ -37,11 +37,11 @@ def test_moving_averages_are_what_the_original_exported(shared):
 @pytest.mark.parametrize("suffix", ["", ".index", ".data-00000-of-00001"])
 def test_any_of_its_names_will_do(shared, suffix):
     path = shared / (PREFIX + suffix)
-    assert weights.load(path).step == 60
+    assert weights.load_weights(path).step == 60
 
 
 def test_npz(shared):
-    found = weights.load(shared / "data/odapi/ckpt60_values.npz")
+    found = weights.load_weights(shared / "data/odapi/ckpt60_values.npz")
     assert (found.step, found.averaged) == (60, True)
 
 
@@ -51,7 +51,7 @@ def test_exported_weights_come_back(tmp_path, shared):
         values = dict(file)
     path = tmp_path / "model.safetensors"
     path.write_bytes(weights_file(ModelSpec(), values))
-    found = weights.load(path)
+    found = weights.load_weights(path)
     assert not found.averaged
     assert set(found.variables) == {name for name, _, _ in architecture(ModelSpec()).variables()}
     for name, value in found.variables.items():
@@ -85,7 +85,7 @@ def test_a_broken_tensorflow_checkpoint_is_named(shared, tmp_path, harm, message
     prefix = copied(shared, tmp_path)
     harm(prefix)
     with pytest.raises(MirillaError, match=message):
-        weights.load(prefix)
+        weights.load_weights(prefix)
 
 
 def test_a_shorter_data_file_is_cut_short(shared, tmp_path):
@@ -93,7 +93,7 @@ def test_a_shorter_data_file_is_cut_short(shared, tmp_path):
     data = prefix.with_name("model.ckpt-60.data-00000-of-00001")
     data.write_bytes(data.read_bytes()[:-10])
     with pytest.raises(ModelError, match="cut short"):
-        weights.load(prefix)
+        weights.load_weights(prefix)
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_what_holds_no_weights_is_named(tmp_path, name, content, message):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(ModelError, match=message):
-        weights.load(path)
+        weights.load_weights(path)
 
 
 def test_npz_without_weights(tmp_path):
     np.savez(tmp_path / "x.npz", global_step=np.int64(3))
     with pytest.raises(ModelError, match="no weights"):
-        weights.load(tmp_path / "x.npz")
+        weights.load_weights(tmp_path / "x.npz")
 
 
 def test_the_newest_of_an_old_training_folder(shared, tmp_path):
@@ -125,6 +125,6 @@ def test_the_newest_of_an_old_training_folder(shared, tmp_path):
         shutil.copyfile(
             shared / ("data/odapi/ckpt_b24_step0/model.ckpt-0" + suffix), tmp_path / f"model.ckpt-0{suffix}"
         )
-    assert weights.newest(tmp_path).step == 60
+    assert weights.load_newest_weights(tmp_path).step == 60
     with pytest.raises(ModelError, match="no checkpoint"):
-        weights.newest(tmp_path / "nothing")
+        weights.load_newest_weights(tmp_path / "nothing")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import helpers_checkpoint as handmade
 from mirilla.errors import MirillaError, ModelError
-from mirilla.weights import read as weights
-from mirilla.weights.tensorflow import read_checkpoint
+from mirilla.weights import load as weights
+from mirilla.weights.tensorflow import load_checkpoint
 
 VALUES = {
     "FeatureExtractor/MobilenetV1/Conv2d_0/weights": np.arange(48, dtype="f4").reshape(1, 4, 3, 4) / 7,
@@ -36,15 +36,15 @@ def same(found, values):
 @pytest.mark.parametrize("shards", [1, 2, 5])
 def test_v2(tmp_path, shards):
     prefix = handmade.write_v2(tmp_path / "model.ckpt-870894", VALUES, shards=shards)
-    same(read_checkpoint(prefix), VALUES)
-    assert weights.read(prefix)[1] == prefix
-    assert weights.load(prefix).step == 870894
+    same(load_checkpoint(prefix), VALUES)
+    assert weights.load_variables(prefix)[1] == prefix
+    assert weights.load_weights(prefix).step == 870894
 
 
 def test_v1(tmp_path):
     path = handmade.write_v1(tmp_path / "model.ckpt-870894", VALUES)
-    same(read_checkpoint(path), VALUES)
-    found = weights.load(path)
+    same(load_checkpoint(path), VALUES)
+    found = weights.load_weights(path)
     assert (found.step, found.path, found.averaged) == (870894, path, False)
 
 
@@ -52,8 +52,8 @@ def test_v1_in_shards(tmp_path):
     names = sorted(VALUES)
     for i, part in enumerate((names[:2], names[2:])):
         handmade.write_v1(tmp_path / f"model.ckpt-{i:05d}-of-00002", {name: VALUES[name] for name in part})
-    same(read_checkpoint(tmp_path / "model.ckpt"), VALUES)
-    assert weights.read(tmp_path / "model.ckpt")[1] == tmp_path / "model.ckpt"
+    same(load_checkpoint(tmp_path / "model.ckpt"), VALUES)
+    assert weights.load_variables(tmp_path / "model.ckpt")[1] == tmp_path / "model.ckpt"
 
 
 @given(
@@ -69,8 +69,8 @@ def test_v1_in_shards(tmp_path):
 def test_whatever_is_written_is_read(tmp_path_factory, rows, shards):
     folder = tmp_path_factory.mktemp("checkpoint")
     values = {name: np.array(row, "f4") for name, row in rows.items()}
-    same(read_checkpoint(handmade.write_v2(folder / "two", values, shards=shards)), values)
-    same(read_checkpoint(handmade.write_v1(folder / "one", values)), values)
+    same(load_checkpoint(handmade.write_v2(folder / "two", values, shards=shards)), values)
+    same(load_checkpoint(handmade.write_v1(folder / "one", values)), values)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_only_tensorflow_reads_is_said(tmp_path, monkeypatch, make, message
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     prefix = make(tmp_path / "model.ckpt")
     with pytest.raises(ModelError, match=message) as caught:
-        read_checkpoint(prefix)
+        load_checkpoint(prefix)
     assert "mirilla[tensorflow]" in caught.value.remedy
 
 
@@ -154,7 +154,7 @@ def test_a_broken_checkpoint_is_named(tmp_path, case):
     make, message = BROKEN[case]
     path = make(tmp_path)
     with pytest.raises(MirillaError, match=message) as caught:
-        weights.read(path)
+        weights.load_variables(path)
     assert caught.value.remedy
     assert str(tmp_path) in caught.value.what
 
@@ -163,7 +163,7 @@ def test_a_folder_names_what_is_in_it(tmp_path):
     for step in (7, 30):
         handmade.write_v2(tmp_path / f"model.ckpt-{step}", VALUES)
     with pytest.raises(ModelError) as caught:
-        weights.read(tmp_path)
+        weights.load_variables(tmp_path)
     assert caught.value.remedy == "Name one in it: model.ckpt-30, model.ckpt-7."
 
 
@@ -171,8 +171,8 @@ def test_raw_or_averaged(tmp_path):
     name = "Conv2d_0/weights"
     values = {name: np.zeros(2, "f4"), f"{name}/ExponentialMovingAverage": np.ones(2, "f4")}
     prefix = handmade.write_v2(tmp_path / "model.ckpt-1", values)
-    assert weights.load(prefix).variables[name].tolist() == [1, 1]
-    raw = weights.load(prefix, averages=False)
+    assert weights.load_weights(prefix).variables[name].tolist() == [1, 1]
+    raw = weights.load_weights(prefix, averages=False)
     assert (raw.variables[name].tolist(), raw.averaged) == ([0, 0], False)
 
 
@@ -190,8 +190,8 @@ def test_what_tensorflow_writes(tmp_path, version, sharded):
         saver = tf.train.Saver(variables, sharded=sharded, write_version=getattr(tf.train.SaverDef, version))
         prefix = saver.save(session, str(tmp_path / "model.ckpt"), write_meta_graph=False)
     path = tmp_path / "model.ckpt" if "?" in prefix or "-of-" in prefix else prefix
-    same(read_checkpoint(path), values)
-    same(weights.read(path)[0], values)
+    same(load_checkpoint(path), values)
+    same(weights.load_variables(path)[0], values)
 
 
 @pytest.mark.tensorflow
@@ -203,4 +203,4 @@ def test_slices_are_read_with_tensorflow(tmp_path):
         )
         session.run(tf.global_variables_initializer())
         prefix = tf.train.Saver().save(session, str(tmp_path / "model.ckpt"), write_meta_graph=False)
-    same(read_checkpoint(prefix), {"table": np.ones((6, 2), "f4")})
+    same(load_checkpoint(prefix), {"table": np.ones((6, 2), "f4")})

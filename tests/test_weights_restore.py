@@ -14,8 +14,7 @@ from mirilla import config
 from mirilla.errors import ModelError
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.weights import restore
-from mirilla.weights.restore import Options, options_of, plan
+from mirilla.weights.restore import Options, restore, restore_options, restore_plan
 
 
 def shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
@@ -52,16 +51,16 @@ def test_as_the_original_restored(shared, case):
     golden = json.loads((shared / "data/odapi/restore.json").read_text())[case]
     checkpoint, options = CHECKPOINTS[case]
     assert (options.kind, options.load_all) == (golden["type"], golden["load_all"])
-    made = plan(shapes(ONE), {**checkpoint, "global_step": ()}, options)
-    assert len(made.restored) + len(made.skipped) == golden["mapped"]
-    assert sorted(one.source for one in made.restored) == golden["restored_ckpt_names"]
-    assert sorted(one.source for one in made.skipped) == golden["not_restored"]
+    plan = restore_plan(shapes(ONE), {**checkpoint, "global_step": ()}, options)
+    assert len(plan.restored) + len(plan.skipped) == golden["mapped"]
+    assert sorted(entry.source for entry in plan.restored) == golden["restored_ckpt_names"]
+    assert sorted(entry.source for entry in plan.skipped) == golden["not_restored"]
     warned = {}
     for text in golden["warnings"]:
         name = text.split("[")[1].split("]")[0]
         warned[name] = "shape" if "incompatible shape" in text else "missing"
     warned |= {"global_step": "step"} if "global_step" in warned else {}
-    assert {one.source: one.reason for one in made.skipped} == warned
+    assert {entry.source: entry.reason for entry in plan.skipped} == warned
 
 
 def pipeline(text: str = "") -> config.Pipeline:
@@ -88,10 +87,10 @@ def pipeline(text: str = "") -> config.Pipeline:
     ],
 )
 def test_which_kind_the_config_means(text, kind, load_all):
-    found = options_of(pipeline(f"train_config {{ fine_tune_checkpoint: 'old/model.ckpt' {text} }}"))
+    found = restore_options(pipeline(f"train_config {{ fine_tune_checkpoint: 'old/model.ckpt' {text} }}"))
     assert found is not None
     assert (found.kind, found.load_all, found.path) == (kind, load_all, Path("old/model.ckpt"))
-    assert options_of(pipeline()) is None
+    assert restore_options(pipeline()) is None
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_which_kind_the_config_means(text, kind, load_all):
     ],
 )
 def test_options_that_mean_nothing_are_refused(text, field):
-    assert field in {one.field for one in config.check(pipeline(text)) if one.severity == "error"}
+    assert field in {entry.where for entry in config.check(pipeline(text)) if entry.severity == "error"}
 
 
 def saved(folder: Path, values: dict[str, np.ndarray]) -> Path:
@@ -122,14 +121,14 @@ def test_values_go_where_the_plan_says(tmp_path):
     old = handmade.mobilenet(shapes(replace(ONE, num_classes=20)), seed=1)
     path = saved(tmp_path, {**old, "global_step": np.int64(870894)})
     options = Options(path, "detection", load_all=True)
-    variables, made, _ = restore.restore(FRESH, options)
-    for name, value in variables.items():
+    restored = restore(FRESH, options)
+    for name, value in restored.variables.items():
         from_old = "ClassPredictor" not in name
         np.testing.assert_array_equal(value, old[name] if from_old else FRESH[name], err_msg=name)
-    line = restore.summary(made, options)
+    line = restored.summary()
     assert line.startswith("175 of 185 variables restored from")
     assert "11 skipped (10 of another shape, global_step)" in line
-    text = restore.details(made, options)
+    text = restored.details()
     assert "BoxPredictor_0/ClassPredictor/biases: 63 in the checkpoint, 6 in the network" in text
     assert text.count("\n  ") == 186
 
@@ -139,14 +138,14 @@ def test_raw_weights_unless_averages_are_asked_for(shared):
     with np.load(shared / "data/odapi/ckpt60_values.npz") as file:
         values = dict(file)
     name = "FeatureExtractor/MobilenetV1/Conv2d_0/weights"
-    raw, made, _ = restore.restore(FRESH, Options(path, "detection"))
-    np.testing.assert_array_equal(raw[name], values[name])
-    assert len(made.restored) == 165
-    averaged, _, note = restore.restore(FRESH, Options(path, "detection", averages=True))
-    np.testing.assert_array_equal(averaged[name], values[f"{name}/ExponentialMovingAverage"])
-    assert note == "moving averages"
+    raw = restore(FRESH, Options(path, "detection"))
+    np.testing.assert_array_equal(raw.variables[name], values[name])
+    assert len(raw.plan.restored) == 165
+    averaged = restore(FRESH, Options(path, "detection", averages=True))
+    np.testing.assert_array_equal(averaged.variables[name], values[f"{name}/ExponentialMovingAverage"])
+    assert averaged.note == "moving averages"
     moving = name.replace("weights", "BatchNorm/moving_mean")
-    np.testing.assert_array_equal(averaged[moving], values[moving])
+    np.testing.assert_array_equal(averaged.variables[moving], values[moving])
 
 
 def of(spec: ModelSpec) -> dict[str, np.ndarray]:
@@ -206,7 +205,7 @@ WRONG = {
     "slicing another kernel": (
         {**of(ONE), "FeatureExtractor/MobilenetV1/Conv2d_0/weights": np.zeros((5, 5, 3, 16), "f4")},
         Options(Path(), "detection", slice_channels=True),
-        "no other width",
+        "more than its width",
         None,
     ),
 }
@@ -216,15 +215,14 @@ WRONG = {
 def test_what_gives_nothing_is_an_error(tmp_path, case):
     values, options, what, remedy = WRONG[case]
     with pytest.raises(ModelError, match=what) as caught:
-        restore.restore(FRESH, replace(options, path=saved(tmp_path, values)))
+        restore(FRESH, replace(options, path=saved(tmp_path, values)))
     if remedy is not None:
         assert remedy in caught.value.remedy
 
 
 def test_a_partly_fitting_width_is_said_with_its_option(tmp_path):
     path = saved(tmp_path, handmade.mobilenet(classifier(replace(ONE, min_depth=8))))
-    _, made, note = restore.restore(FRESH, Options(path))
-    line = restore.summary(made, Options(path), note)
+    line = restore(FRESH, Options(path)).summary()
     assert "114 of 185" in line
     assert "51 skipped (30 not in the checkpoint, 21 of another shape)" in line
     assert "fine_tune_slice_channels" in line

@@ -10,7 +10,8 @@ import pytest
 import helpers_checkpoint as handmade
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.weights import restore, slicing
+from mirilla.weights import slicing
+from mirilla.weights.restore import Options, restore
 
 torch = pytest.importorskip("torch")
 
@@ -155,27 +156,27 @@ def test_archives_of_other_libraries(shared, file):
 def test_a_training_starts_from_their_slices(shared, file):
     fresh = handmade.mobilenet(shapes(NARROW), 9)
     path = shared / f"weights/mobilenet_v1_025_imagenet_{file}.npz"
-    options = restore.Options(path, slice_channels=True)
-    variables, made, note = restore.restore(fresh, options)
-    line = restore.summary(made, options, note)
+    options = Options(path, slice_channels=True)
+    sliced = restore(fresh, options)
+    line = sliced.summary()
     assert line.startswith("135 of 185 variables restored")
     assert "channels sliced from 256 to 128" in line
     assert "30 skipped (30 not in the checkpoint)" in line
     stem = slicing.with_slim_names(dict(np.load(path)))["MobilenetV1/Conv2d_0/weights"]
-    np.testing.assert_array_equal(variables[f"{SCOPE}Conv2d_0/weights"][..., :8], stem)
-    plain, some, _ = restore.restore(fresh, restore.Options(path))  # without the option: what happens to fit
-    assert 0 < len(some.restored) < 40
-    assert "fine_tune_slice_channels" in restore.summary(some, restore.Options(path))
-    assert plain[f"{SCOPE}Conv2d_0/weights"] is not stem
+    np.testing.assert_array_equal(sliced.variables[f"{SCOPE}Conv2d_0/weights"][..., :8], stem)
+    plain = restore(fresh, Options(path))  # without the option: what happens to fit
+    assert 0 < len(plain.plan.restored) < 40
+    assert "fine_tune_slice_channels" in plain.summary()
+    assert plain.variables[f"{SCOPE}Conv2d_0/weights"] is not stem
 
 
 def test_a_wider_detector_is_sliced_too(tmp_path):
     wide = handmade.mobilenet(shapes(WIDE), 1)
     np.savez(tmp_path / "wide.npz", **wide)
     fresh = handmade.mobilenet(shapes(NARROW), 2)
-    options = restore.Options(Path(tmp_path / "wide.npz"), "detection", slice_channels=True)
-    variables, made, _ = restore.restore(fresh, options)
-    assert len(made.restored) == 135
+    options = Options(Path(tmp_path / "wide.npz"), "detection", slice_channels=True)
+    restored = restore(fresh, options)
+    assert len(restored.plan.restored) == 135
     sliced, _ = slicing.slice_base(slicing.scoped(wide, SCOPE), slicing.scoped(fresh, SCOPE))
     for name, value in sliced.items():
-        np.testing.assert_array_equal(variables[SCOPE + name], value)
+        np.testing.assert_array_equal(restored.variables[SCOPE + name], value)

@@ -38,8 +38,8 @@ from PIL import Image
 from mirilla.data import images, read_dataset, teacher, tfrecord
 from mirilla.data.sample import Sample
 from mirilla.data.yunet import YuNet
-from mirilla.toy import dataset as toy
-from mirilla.toy.scenes import background
+from mirilla.toy.backgrounds import background
+from mirilla.toy.scene import draw_scene
 
 # What the data set's authors filmed themselves, by the first words of the file names. The rest (stock photos, a
 # magazine's cover, frames of others' films) may be under its owners' rights and is left out.
@@ -174,7 +174,7 @@ def package_photos(wheels: Path, yunet: YuNet) -> tuple[list[Sample], list[dict]
 
 
 def drawn(seed: int, index: int) -> Sample:
-    scene = toy.draw_scene(seed, "train", index)
+    scene = draw_scene(seed, "train", index)
     rows = [(f.top_px, f.left_px, f.top_px + f.height_px, f.left_px + f.width_px) for f in scene.faces]
     size = np.array([scene.picture.height, scene.picture.width] * 2)
     boxes = np.array(rows, float).reshape(-1, 4) / size

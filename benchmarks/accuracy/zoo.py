@@ -27,7 +27,7 @@ from benchmarks.common import LABELS, SETS, records
 from mirilla import console
 from mirilla.config import zoo
 from mirilla.targets.export import export_model
-from mirilla.weights import read as weights
+from mirilla.weights.training_folder import load_training_folder
 
 
 def run(name: str, path: Path, args: argparse.Namespace) -> None:
@@ -36,7 +36,7 @@ def run(name: str, path: Path, args: argparse.Namespace) -> None:
     pipeline = variants.pipeline(variant, path, args.steps, args.batch_size, args.seed)
     folder = args.out / "runs" / f"{name}-{args.seed}-{ablation.key_of(pipeline)[:8]}"
     cpu_s = ablation.train(pipeline, folder, args.out / "cache", None)
-    spec, _, found = weights.of_training_folder(folder, None)
+    spec, _, found = load_training_folder(folder, None)
     training = {
         "steps": found.step,
         "batch_size": args.batch_size,

@@ -1,14 +1,14 @@
-"""Runs the kit's program against the emulator for a long time: does its memory grow, does it always come back?
+"""Runs the program for the kit with the emulator for a long time: whether its memory grows, and whether it recovers.
 
     python -m benchmarks.bonnet.kit_soak FOLDER PICTURES --python kit/bin/python --minutes 30
 
-FOLDER is as `mirilla deploy` fills it (model, model.json, mirilla_kit.py); the Python is one with Google's client
-(docs/emulator.md). Every few minutes the emulator is killed and started again, in turn with nothing, garbage or
-silence at its port in between; a browser watches the page's picture half of the time.
+FOLDER has a version's files (model, model.json, mirilla_kit.py); the Python has Google's client (docs/emulator.md).
+Every few minutes the emulator is killed and started again; in between, its port is closed, answers garbage, or closes
+every connection, in turn. A browser shows the live picture half of the time.
 
 Result (a one-class face detector, 5 photos, Python 3.7.16, 2 pictures a second, page, snapshots and alert command on):
 
-    30.0 minutes, 3416 frames, 11 kills of the emulator, 11 times back (44 faults on the way)
+    30.0 minutes, 3416 frames, 11 kills of the emulator, recovered 11 times (44 faults in all)
     memory (RSS): median 30212 KiB early, 30052 KiB late, 30032 KiB at the end
     at most 20 of 20 snapshots, exit code 0 at SIGTERM
 """
@@ -34,8 +34,8 @@ TOKEN = "soak-soak-soak-soak"
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return one.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 def emulator(port: int, pictures: Path) -> subprocess.Popen[bytes]:
@@ -62,7 +62,7 @@ def rss_kib(pid: int) -> int:
 
 
 def misbehave(port: int, kind: str, seconds: float) -> None:
-    """Stand at the emulator's port for a while: answer garbage, or close every connection at once."""
+    """Use the emulator's port for a while: answer garbage, or close every connection at once."""
     if kind == "nothing":
         time.sleep(seconds)
         return
@@ -81,7 +81,7 @@ def misbehave(port: int, kind: str, seconds: float) -> None:
 
 
 def watch(port: int, stop: threading.Event) -> None:
-    """A browser that comes for a minute and stays away for a minute."""
+    """A browser that shows the live picture every other minute."""
     while not stop.is_set():
         with contextlib.suppress(OSError):
             address = f"http://127.0.0.1:{port}/live.mjpeg?token={TOKEN}"
@@ -93,7 +93,7 @@ def watch(port: int, stop: threading.Event) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="The kit's program against the emulator, for a long time.")
+    parser = argparse.ArgumentParser(description="The program for the kit with the emulator, for a long time.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("pictures", type=Path)
     parser.add_argument("--python", required=True, help="a Python with Google's client")

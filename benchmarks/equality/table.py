@@ -31,7 +31,9 @@ from benchmarks.equality.steps import (
 from scipy import stats
 
 from mirilla import console, postprocess, resize
-from mirilla.batches.crop import draw_crop
+from mirilla.batches.api_crops import RandomCrop
+from mirilla.batches.draws import Draws
+from mirilla.batches.examples import Objects, whole_pictures
 from mirilla.data.images import decode_rgb
 from mirilla.detections import Detections
 from mirilla.evaluation import Coco, GroundTruth, Pascal
@@ -42,7 +44,7 @@ from mirilla.model.network import SsdNetwork, to_tensorflow
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
 from mirilla.training import losses, matching, mining, schedules
 from mirilla.training.optimizer import FlatParameters, RmsProp, TrainState
-from mirilla.weights import read as weights
+from mirilla.weights import load as weights
 
 GOLDENS = Path(__file__).resolve().parents[3] / "shared/data/odapi"
 SPEC = ModelSpec()
@@ -193,7 +195,7 @@ def objectives() -> Iterator[Line]:
 def inference() -> Iterator[Line]:
     golden, images, layers = load("infer_b24"), load("images"), load("infer_b24_activations_img1")
     values = dict(load("ckpt60_values"))
-    read = weights.read(GOLDENS / "ckpt_b24_step60/model.ckpt-60")[0]
+    read = weights.load_variables(GOLDENS / "ckpt_b24_step60/model.ckpt-60")[0]
     worst = max(apart(value, values[name]) for name, value in read.items())
     yield Line("TensorFlow checkpoint, 543 entries", worst if set(read) == set(values) else np.inf, 0)
     network = SsdNetwork(SPEC).eval()
@@ -302,18 +304,18 @@ def rates() -> Iterator[Line]:
 def crops() -> Iterator[Line]:
     for case in ("one", "three"):
         golden = load(f"ssd_random_crop_dist_{case}")
-        rng = np.random.default_rng(7)
-        drawn, kept = [], []
-        for _ in range(20_000):  # many, so that the result hardly depends on the seed
-            window, _, keep = draw_crop(rng, 300, 400, golden["boxes"].astype(np.float64))
-            drawn.append(window)
-            kept.append(int(keep.sum()))
-        ours, theirs = np.array(drawn, float), golden["windows_y_x_h_w"].astype(float)
+        boxes = golden["boxes"].astype(np.float64)
+        zeros = np.zeros(len(boxes), np.int64)
+        objects = Objects(boxes, zeros, np.ones(len(boxes)), zeros > 0, zeros)
+        count = 20_000  # many, so that the result hardly depends on the seed
+        examples = whole_pictures(np.array([[300, 400]]), objects, np.zeros(count, np.int64))
+        made = RandomCrop()(Draws(7, 0, np.arange(count)), examples)
+        ours, theirs = made.window.astype(float), golden["windows_y_x_h_w"].astype(float)
         cut = [w[w[:, 2] * w[:, 3] < 120_000] for w in (ours, theirs)]
         for what, pair in {
             "area": [w[:, 2] * w[:, 3] for w in (ours, theirs)],
             "aspect": [np.round(w[:, 3] / w[:, 2], 5) for w in cut],
-            "boxes kept": [np.array(kept), golden["num_kept"]],
+            "boxes kept": [made.objects.counts(count), golden["num_kept"]],
         }.items():
             test = stats.ks_2samp(*pair, method="asymp")
             yield Line(

@@ -22,9 +22,9 @@ import torch
 
 from mirilla import config
 from mirilla.batches.dataset import open_training_set
-from mirilla.batches.gpu_batches import LEVELS, DeviceBatches
-from mirilla.batches.gpu_pictures import bytes_free, upload, upload_objects
-from mirilla.batches.input import Batches
+from mirilla.batches.gpu_batches import LEVELS, GpuBatches
+from mirilla.batches.gpu_pictures import bytes_free, upload
+from mirilla.batches.host_batches import Batches
 from mirilla.config.rules import PRECISIONS
 from mirilla.config.to_spec import model_spec
 from mirilla.model.layers import architecture
@@ -115,9 +115,7 @@ def measure(args: argparse.Namespace, batch: int, precision: str) -> None:
         data.pictures.complete()
         host = Batches(data.pictures, data.objects, spec, batch, plan.augmentations, 0)
         levels = LEVELS if host.recipe is not None else 1
-        made = DeviceBatches(
-            upload(data.pictures, device, levels, bytes_free(device)), upload_objects(data.objects, device), host
-        )
+        made = GpuBatches(upload(data.pictures, device, levels, bytes_free(device)), host)
     for captured in (False, True) if device.type == "cuda" else (False,):
         learner = Learner(spec, plan, device, precision=precision)
         static = static_objective(plan.objective, len(learner.anchors))

@@ -153,7 +153,7 @@ def speed(args: argparse.Namespace, folder: Path) -> None:
     found: dict[tuple[str, int, str], list[dict[str, float]]] = {}
     for _ in range(args.rounds):
         for (name, threads), worker in workers.items():
-            for what in ("step alone",) if "Keras" in name else ("step alone", "end to end"):
+            for what in ("step alone",) if "Keras" in name else ("step alone", "batches alone", "end to end"):
                 found.setdefault((name, threads, what), []).append(worker.ask(what, args.steps))
     for worker in workers.values():
         worker.close()

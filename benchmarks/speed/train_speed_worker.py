@@ -1,6 +1,6 @@
 """A training that train_speed.py has in a process of its own: it makes some steps whenever it is asked to.
 
-Reads lines from standard input, `step alone N` or `end to end N`, and answers each with one line of JSON.
+Reads lines from standard input, `step alone N`, `batches alone N` or `end to end N`; answers each with a line of JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from mirilla import config
 from mirilla.batches.dataset import open_training_set
-from mirilla.batches.input import Batches
+from mirilla.batches.host_batches import Batches
 from mirilla.config.to_spec import model_spec
 from mirilla.job import recipe
 from mirilla.job.options import RECIPES
@@ -68,8 +68,8 @@ def main() -> None:
             grow(learner, batches, args.growth)
             return
         ready = [batches.batch(i) for i in range(4)]
-        for arrays in ready[:2]:
-            learner.step(arrays)
+        for batch in ready[:2]:
+            learner.step(*batch)
         print(json.dumps({"ready": True}), flush=True)
         for line in sys.stdin:
             what, _, count = line.rpartition(" ")
@@ -77,10 +77,13 @@ def main() -> None:
             before = usage()
             if what == "step alone":
                 for i in range(steps):
-                    learner.step(ready[i % len(ready)])
+                    learner.step(*ready[i % len(ready)])
+            elif what == "batches alone":
+                for i in range(steps):
+                    batches.batch(learner.state.step + i)
             else:
-                for arrays in batches.stream(learner.state.step, learner.state.step + steps):
-                    learner.step(arrays)
+                for batch in batches.stream(learner.state.step, learner.state.step + steps):
+                    learner.step(*batch)
             print(json.dumps(answer(before, steps * args.batch)), flush=True)
 
 
@@ -88,8 +91,8 @@ def grow(learner: Learner, batches: Batches, steps: int) -> None:
     """Train, and print the process's memory every 500 steps."""
     started = time.perf_counter()
     print("step,RSS MiB,anonymous MiB,mapped files MiB,seconds", flush=True)
-    for arrays in batches.stream(0, steps):
-        learner.step(arrays)
+    for batch in batches.stream(0, steps):
+        learner.step(*batch)
         if learner.state.step % 500 == 0 or learner.state.step in (1, 100):
             status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
             sizes = [int(status[name].split()[0]) / 1024 for name in ("VmRSS", "RssAnon", "RssFile")]

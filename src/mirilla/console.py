@@ -1,4 +1,4 @@
-"""What the command line prints: lines, tables and progress, rich on a terminal and plain elsewhere."""
+"""What the command line prints: lines, tables and progress; rich on a terminal, plain text elsewhere."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Progress(Protocol):
-    """Something that can be told how far the work has come."""
+    """Receives how far the work has come."""
 
     def advance(self, count: int = 1) -> None: ...
 
@@ -22,10 +25,10 @@ _muted = False
 
 
 @contextlib.contextmanager
-def muted(really: bool = True) -> Iterator[None]:
-    """Nothing is printed meanwhile: of several processes that work together one speaks."""
+def muted(active: bool = True) -> Iterator[None]:
+    """Print nothing inside the block, if `active`: of several processes that work together, only one prints."""
     global _muted
-    before, _muted = _muted, _muted or really
+    before, _muted = _muted, _muted or active
     try:
         yield
     finally:
@@ -33,14 +36,14 @@ def muted(really: bool = True) -> Iterator[None]:
 
 
 @cache
-def _console():
+def _console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, soft_wrap=True)
 
 
 def echo(text: str = "") -> None:
-    """One line (or several) on standard output; markup is not read."""
+    """Print a line (or several) to standard output; markup is not interpreted."""
     if _muted:
         return
     if sys.stdout.isatty():
@@ -50,41 +53,54 @@ def echo(text: str = "") -> None:
 
 
 def warn(text: str) -> None:
-    """One line on standard error."""
+    """Print a warning to standard error."""
     if not _muted:
         print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table; columns whose cells are all numbers are set right."""
-    cells = [["" if c is None else str(c) for c in row] for row in rows]
+    """Print a table; columns that hold only numbers are aligned right."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
     numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
     if sys.stdout.isatty():
-        from rich.table import Table
+        _print_rich_table(title, columns, cells, numeric)
+    else:
+        _print_plain_table(title, columns, cells, numeric)
 
-        drawn = Table(title=title or None, title_justify="left")
-        for name, right in zip(columns, numeric, strict=True):
-            drawn.add_column(name, justify="right" if right else "left", overflow="fold")
-        for row in cells:
-            drawn.add_row(*row)
-        _console().print(drawn, markup=False)
-        return
-    widths = [
-        max(len(name), *(len(row[i]) for row in cells), 0) if cells else len(name) for i, name in enumerate(columns)
-    ]
+
+def _print_rich_table(
+    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]
+) -> None:
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
+    for name, right in zip(columns, numeric, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    _console().print(table, markup=False)
+
+
+def _print_plain_table(
+    title: str, columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]
+) -> None:
+    widths = [max(len(row[i]) for row in (columns, *cells)) for i in range(len(columns))]
     if title:
         print(title)
-    for row in [list(columns), ["-" * w for w in widths], *cells]:
-        parts = [c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, numeric, strict=True)]
-        print("  ".join(parts).rstrip())
+    for row in (columns, ["-" * width for width in widths], *cells):
+        aligned = [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        print("  ".join(aligned).rstrip())
     sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def progress(description: str, total: int | None = None, unit: str = "") -> Iterator[Progress]:
-    """Show how far a long piece of work has come.
+    """Show the progress of long work.
 
-    On a terminal a bar with rate and time left; elsewhere a plain line every ten seconds and one at the end.
+    On a terminal a bar with elapsed and remaining time; elsewhere a plain line every ten seconds and one at the end.
     """
     if sys.stderr.isatty() and not _muted:
         with _rich_progress(description, total, unit) as bar:
@@ -124,7 +140,9 @@ def _rich_progress(description: str, total: int | None, unit: str) -> Iterator[P
 
 
 class _PlainProgress:
-    every_s = 10.0
+    """Prints a line every `interval_s` seconds."""
+
+    interval_s = 10.0
 
     def __init__(self, description: str, total: int | None, unit: str):
         self.description, self.total, self.unit = description, total, unit
@@ -134,7 +152,7 @@ class _PlainProgress:
 
     def advance(self, count: int = 1) -> None:
         self.done += count
-        if time.monotonic() - self.last >= self.every_s:
+        if time.monotonic() - self.last >= self.interval_s:
             self._print()
 
     def note(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""What a detector says of one picture."""
+"""`Detections`: the result of a detector for one picture."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Detections:
-    """Boxes found in one picture, best first.
+    """Detected boxes of one picture, highest score first.
 
-    boxes_yxyx: (N, 4) float32, normalised to the picture's height and width, clipped to [0, 1].
-    scores: (N,) float32 in [0, 1].
-    classes: (N,) int64, ids of the label map (the first is 1).
+    Attributes:
+        boxes_yxyx: (N, 4) float32, normalised to the picture's height and width, clipped to [0, 1].
+        scores: (N,) float32 in [0, 1].
+        classes: (N,) int64, ids of the label map (the first is 1).
     """
 
     boxes_yxyx: NDArray[np.float32]
@@ -25,10 +26,11 @@ class Detections:
         return len(self.scores)
 
     def above(self, threshold: float) -> Detections:
-        """Only those with a score of at least `threshold`."""
+        """The detections with a score of at least `threshold`."""
         keep = self.scores >= threshold
         return Detections(self.boxes_yxyx[keep], self.scores[keep], self.classes[keep])
 
     @classmethod
     def none(cls) -> Detections:
+        """No detection."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))

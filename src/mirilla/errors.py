@@ -1,28 +1,28 @@
-"""Every error that Mirilla raises on purpose.
+"""The exceptions of Mirilla.
 
-    MirillaError                 the user can mend it; the command line prints it without a traceback
-    ├── UsageError               the command line's options do not fit together
-    ├── MissingExtraError        an optional dependency is not installed; names the command that installs it
-    ├── DataError                a data set, a photo or a record is broken or missing
-    ├── ConfigError              pipeline.config or a label map is wrong; carries file and line
+    MirillaError                 the user can fix the cause; the command line prints it without a traceback
+    ├── UsageError               options do not fit together, or a value is not allowed
+    ├── MissingExtraError        an optional dependency is not installed; the remedy installs it
+    ├── DataError                a data set, a photo or a record is missing or malformed
+    ├── ConfigError              a pipeline.config or label map is invalid; names file and line
     ├── ModelError               a graph, a checkpoint or a compiled model cannot be read or does not fit
-    ├── TrainingError            training cannot go on (a NaN loss, say)
-    ├── DownloadError            a file could not be fetched, or its checksum is wrong
-    └── BoardError               the kit cannot be reached or refuses
+    ├── TrainingError            training cannot continue (the loss is NaN, for example)
+    ├── DownloadError            a download failed, or its checksum is wrong
+    └── BoardError               the kit cannot be reached, or a command fails there
 
-A message says what is wrong, where (file and line, tensor, layer, record), the rule, and the remedy.
-Anything else that escapes is a bug, and is shown with its traceback.
+A message states what is wrong, where (file and line, tensor, layer, record), the rule, and the remedy. Any other
+exception is a bug and is shown with its traceback.
 """
 
 from __future__ import annotations
 
 
 class MirillaError(Exception):
-    """Something the user can mend.
+    """An error whose cause the user can fix.
 
     Args:
         what: what is wrong and where, with the rule it breaks; one or two sentences.
-        remedy: what to do about it; printed on a line of its own.
+        remedy: what to do about it, as an imperative sentence; printed on its own line.
     """
 
     exit_code = 1
@@ -37,13 +37,13 @@ class MirillaError(Exception):
 
 
 class UsageError(MirillaError):
-    """Options that do not fit together, or name nothing that exists."""
+    """Options do not fit together, or a value is not allowed."""
 
     exit_code = 2
 
 
 class MissingExtraError(MirillaError):
-    """An optional dependency that this verb needs is not installed."""
+    """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str):
         super().__init__(
@@ -54,24 +54,24 @@ class MissingExtraError(MirillaError):
 
 
 class DataError(MirillaError):
-    """A data set, a photo or a record that is broken, missing or empty."""
+    """A data set, a photo or a record is missing, malformed or empty."""
 
 
 class ConfigError(MirillaError):
-    """A pipeline.config or label map that cannot be read or is refused."""
+    """A pipeline.config or label map cannot be read or is invalid."""
 
 
 class ModelError(MirillaError):
-    """A graph, checkpoint, model.json or compiled model that cannot be read or does not fit."""
+    """A graph, checkpoint, model.json or compiled model cannot be read or does not fit."""
 
 
 class TrainingError(MirillaError):
-    """Training that cannot go on."""
+    """Training cannot continue."""
 
 
 class DownloadError(MirillaError):
-    """A file that could not be fetched whole."""
+    """A download failed."""
 
 
 class BoardError(MirillaError):
-    """A kit that cannot be reached, or refuses."""
+    """The kit cannot be reached, or a command fails there."""

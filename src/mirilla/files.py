@@ -1,4 +1,4 @@
-"""Files written beside and moved into place, so that nothing half-written is ever found."""
+"""Atomic writes: a file is written under a temporary name and renamed, so that no half-written file is left."""
 
 from __future__ import annotations
 
@@ -13,13 +13,24 @@ from typing import IO
 
 from mirilla.errors import MirillaError
 
+_REMEDIES = {
+    errno.ENOSPC: "Free some space, or write to another disk.",
+    errno.EDQUOT: "Your disk quota is exhausted: free some space, or write to another disk.",
+    errno.EACCES: "Choose a folder that you have access to, or change its permissions.",
+    errno.EPERM: "Choose a folder that you have access to, or change its permissions.",
+    errno.EROFS: "The disk is read-only: choose another.",
+    errno.ENOENT: "Check the path: the file or folder does not exist.",
+    errno.ENOTDIR: "A part of the path is a file, not a folder: choose another path.",
+    errno.EISDIR: "This is a folder, not a file: choose another path.",
+}
+
 
 @contextlib.contextmanager
 def writing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
-    """Open a temporary file beside `path`; on success move it there, on any error remove it.
+    """Open a temporary file beside `path`; rename it to `path` on success, remove it on any error.
 
     Raises:
-        MirillaError: the folder is missing or not writable, or the disk is full; nothing is left behind.
+        MirillaError: the folder is not writable or the disk is full; no file is left.
     """
     path = Path(path)
     with explaining(path):
@@ -40,39 +51,30 @@ def writing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Write a whole file atomically."""
+    """Write a file atomically."""
     with writing(path) as file:
         file.write(content)
 
 
 def write_text(path: str | os.PathLike[str], content: str) -> None:
-    """Write a whole UTF-8 text file atomically."""
+    """Write a UTF-8 text file atomically."""
     write_bytes(path, content.encode())
 
 
 @contextlib.contextmanager
 def explaining(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn the operating system's errors about `path` into a MirillaError with a remedy."""
+    """Turn an OSError in the block into a MirillaError about `path`, with a remedy."""
     try:
         yield
     except OSError as error:
-        remedies = {
-            errno.ENOSPC: "Free some space, or write to another disk.",
-            errno.EDQUOT: "Your quota is used up: free some space, or write to another disk.",
-            errno.EACCES: "Choose a folder that you may use, or change its permissions.",
-            errno.EPERM: "Choose a folder that you may use, or change its permissions.",
-            errno.EROFS: "The disk is read-only: choose another.",
-            errno.ENOENT: "Check the path: the file or folder does not exist.",
-            errno.ENOTDIR: "A file stands where a folder is needed: choose another path.",
-            errno.EISDIR: "A folder stands where a file is needed: choose another path.",
-        }
         reason = os.strerror(error.errno) if error.errno else str(error)
-        where = error.filename if isinstance(error.filename, str) and ".part" not in error.filename else path
-        raise MirillaError(f"{where}: {reason}.", remedies.get(error.errno or 0)) from error
+        is_temporary = isinstance(error.filename, str) and ".part" in error.filename
+        where = error.filename if isinstance(error.filename, str) and not is_temporary else path
+        raise MirillaError(f"{where}: {reason}.", _REMEDIES.get(error.errno or 0)) from error
 
 
 def sha256(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
+    """SHA-256 of a file in hexadecimal; the file is read in blocks."""
     with explaining(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

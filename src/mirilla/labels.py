@@ -1,14 +1,14 @@
-"""Label maps: which number stands for which class name.
+"""Label maps: the ids of the classes.
 
-The file is the API's `StringIntLabelMap` in text form: `item { id: 1 name: 'face' display_name: 'Face' }`.
-Number 0 is the background's and never appears in a file; numbers start at 1. A detection's class is the
-item's `id`; the network's column for it is `id` too, column 0 being the background's.
+The file is the Object Detection API's `StringIntLabelMap` in text form:
+`item { id: 1 name: 'face' display_name: 'Face' }`. Ids start at 1; 0 is the background and never appears in a file. A
+detection's class is the item's `id`, and so is its column in the network's output, with column 0 for the background.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from mirilla.errors import ConfigError
@@ -19,7 +19,7 @@ from mirilla.protos.pipeline_pb2 import StringIntLabelMap
 
 @dataclass(frozen=True)
 class Label:
-    """One class. display_name is what people are shown; empty means: the name."""
+    """A class; `display_name` is the name for people, the name itself if empty."""
 
     id: int
     name: str
@@ -32,10 +32,10 @@ class Label:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Classes in the order of their numbers.
+    """Classes in the order of their ids.
 
     Raises:
-        ConfigError: a number below 1, or a number or a name that occurs twice, or no class at all.
+        ConfigError: an id below 1, a repeated id or name, or no class.
     """
 
     items: tuple[Label, ...]
@@ -43,11 +43,11 @@ class LabelMap:
     def __post_init__(self):
         items = tuple(sorted(self.items, key=lambda item: item.id))
         object.__setattr__(self, "items", items)
-        _verify(items, lambda item: "label map")
+        _verify(items, lambda _: "label map")
 
     @classmethod
     def from_names(cls, names: Iterable[str]) -> LabelMap:
-        """Numbers 1, 2, ... in the order given."""
+        """Ids 1, 2, ... in the order given."""
         return cls(tuple(Label(number, name) for number, name in enumerate(names, start=1)))
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class LabelMap:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names in the order of their numbers."""
+        """Names in the order of their ids."""
         return tuple(item.name for item in self.items)
 
     @property
@@ -70,14 +70,14 @@ class LabelMap:
 
     @property
     def contiguous(self) -> bool:
-        """Whether the numbers are 1, 2, ... without a gap (MS COCO's map has gaps)."""
+        """Whether the ids are 1, 2, ... without a gap (MS COCO's map has gaps)."""
         return self.max_id == len(self.items)
 
     def id_of(self, name: str) -> int:
-        """Number of a class by its name, or else by its display name (records of either kind exist).
+        """The id of a class by its name, or else by its display name: records use either.
 
         Raises:
-            ConfigError: no class has that name.
+            ConfigError: no class has this name.
         """
         for item in self.items:
             if item.name == name:
@@ -90,24 +90,24 @@ class LabelMap:
         hint = f"Did you mean '{guess}'? " if guess else ""
         raise ConfigError(
             f"The label map has no class '{name}'.",
-            f"{hint}It has: {known}. Add the class to it, or mend the data.",
+            f"{hint}Its classes: {known}. Add the class, or correct the data.",
         )
 
     def name_of(self, number: int) -> str:
-        """Name of a class by its number.
+        """The name of a class by its id.
 
         Raises:
-            ConfigError: no class has that number.
+            ConfigError: no class has this id.
         """
         for item in self.items:
             if item.id == number:
                 return item.name
         if number == 0:
             raise ConfigError("Class 0 is the background and has no name in the label map.")
-        raise ConfigError(f"The label map has no class number {number}.", f"Its numbers go up to {self.max_id}.")
+        raise ConfigError(f"The label map has no class number {number}.", f"Its ids go up to {self.max_id}.")
 
     def shown(self, number: int) -> str:
-        """What to show people for a class number: display name, else name, else the number itself."""
+        """The name for people of a class id: display name, else name, else the id itself."""
         return next((item.shown for item in self.items if item.id == number), str(number))
 
 
@@ -115,14 +115,14 @@ def load_label_map(path: str | os.PathLike[str]) -> LabelMap:
     """Read a label map file.
 
     Raises:
-        ConfigError: missing or unreadable file, bad syntax, a number below 1 or missing, a number or name
-            twice (with the line of the item).
+        ConfigError: missing or unreadable file, bad syntax, a missing id or one below 1, a repeated id or name (with
+            the line of the item).
     """
     return parse_label_map(text.read_text(path, "label map"), str(path))
 
 
 def parse_label_map(content: str, source: str = "<text>") -> LabelMap:
-    """Parse the text form of a label map; `source` stands for the file in messages.
+    """Parse the text form of a label map; `source` names the file in messages.
 
     Raises:
         ConfigError: as for `load_label_map`.
@@ -134,7 +134,7 @@ def parse_label_map(content: str, source: str = "<text>") -> LabelMap:
         line = lines.get(f"item[{index}]" if index else "item")
         where = f"{source}:{line}" if line else source
         if not item.HasField("id"):
-            raise ConfigError(f"{where}: item '{item.name}' has no id.", "Give it one: 1, 2, ...")
+            raise ConfigError(f"{where}: item '{item.name}' has no id.", "Add an id: 1, 2, ...")
         if not item.name and not item.display_name:
             raise ConfigError(f"{where}: item {item.id} has no name.", "Add  name: '...'  to it.")
         found.append((Label(item.id, item.name or item.display_name, item.display_name), where))
@@ -144,7 +144,7 @@ def parse_label_map(content: str, source: str = "<text>") -> LabelMap:
 
 
 def label_map_text(labels: LabelMap) -> str:
-    """The text form, one item after another in the order of their numbers."""
+    """The text form, with the items in the order of their ids."""
     message = StringIntLabelMap()
     for label in labels:
         item = message.item.add(id=label.id, name=label.name)
@@ -157,32 +157,33 @@ def save_label_map(path: str | os.PathLike[str], labels: LabelMap) -> None:
     """Write a label map file atomically.
 
     Raises:
-        MirillaError: the file cannot be written; nothing is left behind.
+        MirillaError: the file cannot be written; no file is left.
     """
     write_text(path, label_map_text(labels))
 
 
-def _verify(labels: Iterable[Label], where, source: str = "label map") -> None:
+def _verify(labels: Iterable[Label], where: Callable[[Label], str], source: str = "label map") -> None:
+    """Raise ConfigError for a label that breaks a rule; `where(label)` is its place for messages."""
     by_id: dict[int, Label] = {}
     by_name: dict[str, Label] = {}
     for label in labels:
         if label.id < 1:
-            reason = "0 is the background's" if label.id == 0 else "numbers start at 1"
+            reason = "0 is the background" if label.id == 0 else "ids start at 1"
             raise ConfigError(f"{where(label)}: id {label.id} of '{label.name}' is not allowed: {reason}.")
         if not label.name:
             raise ConfigError(f"{where(label)}: item {label.id} has no name.")
         if label.id in by_id:
             other = by_id[label.id]
             raise ConfigError(
-                f"{where(label)}: id {label.id} of '{label.name}' is already that of '{other.name}'.",
-                "Give every class a number of its own.",
+                f"{where(label)}: id {label.id} of '{label.name}' is already used by '{other.name}'.",
+                "Give every class its own id.",
             )
         if label.name in by_name:
             first = by_name[label.name].id
             raise ConfigError(
                 f"{where(label)}: the name '{label.name}' occurs twice (ids {first} and {label.id}).",
-                "Give every class a name of its own.",
+                "Give every class its own name.",
             )
         by_id[label.id], by_name[label.name] = label, label
     if not by_id:
-        raise ConfigError(f"{source}: no class in it.", "Add  item { id: 1 name: 'face' }.")
+        raise ConfigError(f"{source}: the label map has no class.", "Add  item { id: 1 name: 'face' }.")

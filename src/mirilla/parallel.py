@@ -1,4 +1,4 @@
-"""Work on several things at once, results in order."""
+"""Run a function on several items at once, with the results in order."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ R = TypeVar("R")
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_order(work: Callable[[T], R], things: Iterable[T], threads: int | None = None) -> Iterator[R]:
-    """work(thing) of every thing, in the things' order, by several threads.
+def in_order(work: Callable[[T], R], items: Iterable[T], threads: int | None = None) -> Iterator[R]:
+    """Like `map(work, items)`, with several threads.
 
-    Only a few things are taken ahead of the result that is asked for, so a stream of pictures needs the memory
-    of a few. An exception of `work` comes out at its thing's place. It pays where `work` spends its time in code
-    that lets go of Python's lock: decoding, hashing, numpy on big arrays, onnxruntime.
+    Only a few items are taken ahead of the result that is yielded, so the memory for a stream of pictures is that of
+    a few pictures. An exception of `work` is raised in place of its result. Threads pay off if `work` spends its time
+    in code that releases the GIL: decoding, hashing, numpy on large arrays, onnxruntime.
 
     Args:
-        threads: the number of cores by default; 1 works without threads.
+        threads: the number of cores by default; 1 runs without threads.
     """
     threads = cores() if threads is None else threads
-    things = iter(things)
-    first = list(islice(things, 2))
+    items = iter(items)
+    first = list(islice(items, 2))
     if threads <= 1 or len(first) < 2:
         yield from map(work, first)
-        yield from map(work, things)
+        yield from map(work, items)
         return
     with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[R]] = deque(pool.submit(work, thing) for thing in (*first, *islice(things, 2 * threads)))
+        pending: deque[Future[R]] = deque(pool.submit(work, item) for item in (*first, *islice(items, 2 * threads)))
         try:
-            while ahead:
-                result = ahead.popleft().result()
-                ahead.extend(pool.submit(work, thing) for thing in islice(things, 1))
+            while pending:
+                result = pending.popleft().result()
+                pending.extend(pool.submit(work, item) for item in islice(items, 1))
                 yield result
         finally:
-            for one in ahead:
-                one.cancel()
+            for future in pending:
+                future.cancel()

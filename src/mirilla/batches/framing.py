@@ -1,8 +1,7 @@
-"""Which part of a picture a field of the network's input shows, and at which scale: zoom, aspect, empty margins.
+"""Which part of a picture a tile shows, and at which scale: zoom, aspect, empty margins.
 
-A field is the whole input, or one tile of a mosaic. Framing draws a window of the picture, which may reach
-outside it; the pixels follow in one go (`field`). Sizes are decided in pixels of the network's input, whatever
-the picture's own are.
+A tile is the whole input, or one of a mosaic's four. Framing draws a window of what an example shows, which may reach
+outside it, for all tiles at once. Sizes are decided in pixels of the network's input, whatever the pictures' own are.
 """
 
 from __future__ import annotations
@@ -10,46 +9,46 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mirilla.batches.crop import Window
-from mirilla.batches.example import View
-from mirilla.batches.paint import Fill
+from mirilla.batches.draws import Draws
+from mirilla.batches.examples import Examples, Objects
 from mirilla.boxes import area, clip
 
+Numbers = NDArray[np.float64]
+
 # Pixels of a picture may be enlarged so much; beyond it a face is a blur that no camera would deliver.
-MOST_ENLARGEMENT = 2.5
-# A zoom makes a picture at most so much smaller than it would fill the field: the rest is empty.
-MOST_SHRINKING = 2.5
-# Objects with less of their area left by a zoom's window are ignored: a chin alone is no face to learn, nor is
-# it background.
-LEAST_SHARE = 0.3
-# A zoom's window leaves the picture where its object stands near the edge; mostly it is pushed back.
+MAX_ENLARGEMENT = 2.5
+# A zoom makes a picture at most so much smaller than it would fill the tile: the rest is empty.
+MAX_SHRINKING = 2.5
+# A zoom's window leaves the picture where its object is near the edge in this share of cases; in the others it is
+# pushed back.
 OVER_THE_EDGE = 0.2
 # Stretching of letterboxed pictures, as the natural logarithm of height to width.
 ASPECT_JITTER = 0.14
 # Squashed pictures are longer by at most this factor; the rest of a panorama is letterboxed.
-MOST_SQUASH = 2.2
-# The share of letterboxed pictures that lie at the top left on black, exactly as image_resizer puts them.
+MAX_SQUASH = 2.2
+# The share of letterboxed pictures that are placed at the top left on black, exactly as image_resizer puts them.
 AS_THE_RESIZER = 0.5
 
 
 @dataclass(frozen=True)
 class ZoomOut:
-    """The picture somewhere in a larger field (the expansion of SSD, arXiv:1512.02325 §2.2); sides up to `most`
+    """The picture somewhere in a larger tile (the expansion of SSD, arXiv:1512.02325 §2.2); sides up to `max_factor`
     times as long. Acts on those that no object zoom acted on.
     """
 
     probability: float = 0.3
-    most: float = 2.5
+    max_factor: float = 2.5
 
 
 @dataclass(frozen=True)
 class ObjectZoom:
-    """A window in which an object drawn at random gets a side sqrt(w h) between two numbers of input pixels."""
+    """A window in which a random object gets a side sqrt(w h) between two numbers of input pixels."""
 
     probability: float = 0.5
-    least_px: float = 12.0
-    most_px: float = 160.0
+    min_px: float = 12.0
+    max_px: float = 160.0
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,10 @@ class AspectMix:
 
 @dataclass(frozen=True)
 class Framing:
-    """Draws the windows.
+    """Draws the windows of T tiles.
 
     input_px: (height, width) of the network's input, which a squashed picture takes the aspect of.
-    letterbox: what happens without `aspect`.
+    letterbox: whether pictures are letterboxed where there is no `aspect`.
     """
 
     input_px: tuple[int, int]
@@ -74,114 +73,114 @@ class Framing:
     aspect: AspectMix | None = None
 
     def __call__(
-        self, rng: np.random.Generator, view: View, field_px: tuple[int, int], tile: bool
-    ) -> tuple[Window, Fill]:
-        """A window (top, left, height, width) in pixels of what the view shows, and what lies around the picture.
+        self, draws: Draws, examples: Examples, tile_px: NDArray[np.int64], is_part: NDArray[np.bool_]
+    ) -> tuple[Numbers, NDArray[np.bool_]]:
+        """Windows (T, 4): top, left, height, width in whole pixels of what the examples show.
 
         Args:
-            field_px: (height, width) of the field that the window fills.
-            tile: whether the field is a part of the input; a whole picture need not be seen in it.
+            tile_px: (T, 2) height and width of the tiles.
+            is_part: (T,) whether a tile is a part of its input, in which not all of a picture need be seen.
+
+        Returns:
+            The windows, and which of them have the resizer's own black around the picture (T,).
         """
-        letterbox = self.letterbox
+        size_px = examples.shown_px.astype(np.float64)
+        root = np.sqrt(self._stretch(draws, size_px))
+        fit = np.maximum(size_px[:, 0] / (tile_px[:, 0] * root), size_px[:, 1] * root / tile_px[:, 1])
+        closer = np.maximum(fit * 2.0 ** -draws.one(), np.minimum(fit, 1 / MAX_ENLARGEMENT))
+        scale, as_it_is = np.where(is_part, closer, fit), ~is_part
+        if self.zoom_out is not None:
+            acts = draws.bernoulli(self.zoom_out.probability)
+            scale = np.where(acts, scale * draws.one(1, self.zoom_out.max_factor), scale)
+            as_it_is &= ~acts
         if self.aspect is not None:
-            letterbox = rng.random() < self.aspect.letterbox_probability
-        stretch = self._stretch(rng, view.size_px, letterbox)
-        fit = _fit(view.size_px, field_px, stretch)
-        if self.object_zoom is not None and rng.random() < self.object_zoom.probability:
-            window = _zoom(rng, view, field_px, stretch, fit, self.object_zoom)
-            return window, _fill(rng, view, window)
-        scale, plain = fit, True
-        if tile:
-            scale, plain = max(fit * 2.0 ** -rng.random(), min(fit, 1 / MOST_ENLARGEMENT)), False
-        if self.zoom_out is not None and rng.random() < self.zoom_out.probability:
-            scale, plain = scale * rng.uniform(1, self.zoom_out.most), False
-        height, width = _window_size(scale, stretch, field_px)
-        if plain and (self.aspect is None or rng.random() < AS_THE_RESIZER):
-            return (0, 0, height, width), Fill()
-        top, left = (_anywhere(rng, *sides) for sides in zip((height, width), view.size_px, strict=True))
-        window = top, left, height, width
-        return window, _fill(rng, view, window)
+            as_it_is &= draws.bernoulli(AS_THE_RESIZER)
+        span = _span(scale, root, tile_px)
+        start = np.where(as_it_is[:, None], 0.0, _anywhere(draws.uniform(2), span, size_px))
+        window = np.concatenate([start, span], 1)
+        if self.object_zoom is not None:
+            acts = draws.bernoulli(self.object_zoom.probability)
+            zoomed = _zoom(draws, examples, tile_px, root, fit, self.object_zoom)
+            window, as_it_is = np.where(acts[:, None], zoomed, window), as_it_is & ~acts
+        return window, as_it_is
 
-    def _stretch(self, rng: np.random.Generator, size_px: tuple[int, int], letterbox: bool) -> float:
-        """Picture pixels per input pixel downwards, divided by those across."""
-        if not letterbox:
-            squash = (size_px[0] / self.input_px[0]) / (size_px[1] / self.input_px[1])
-            return float(np.clip(squash, 1 / MOST_SQUASH, MOST_SQUASH))
-        return float(np.exp(rng.uniform(-ASPECT_JITTER, ASPECT_JITTER))) if self.aspect is not None else 1.0
+    def _stretch(self, draws: Draws, size_px: Numbers) -> Numbers:
+        """(T,) picture pixels per input pixel downwards, divided by those across."""
+        aspect = (size_px[:, 0] / self.input_px[0]) / (size_px[:, 1] / self.input_px[1])
+        squash = np.clip(aspect, 1 / MAX_SQUASH, MAX_SQUASH)
+        if self.aspect is None:
+            return np.ones(len(size_px)) if self.letterbox else squash
+        jittered = np.exp(draws.one(-ASPECT_JITTER, ASPECT_JITTER))
+        return np.where(draws.bernoulli(self.aspect.letterbox_probability), jittered, squash)
 
 
-def seen_through(view: View, window: Window, least_share: float) -> View:
-    """The view's objects as a window of it shows them, cut at its edges; its picture stays what it is.
+def seen_through(examples: Examples, window: Numbers, min_share: Numbers) -> Objects:
+    """The examples' objects as windows (T, 4) show them, cut at the edges, boxes normalised to the window.
 
-    What has less than `least_share` of its area left is ignored, what has none is gone.
+    Objects with less than `min_share` (T,) of their area left are ignored, those with nothing left dropped.
     """
-    size, (top, left, height, width) = np.array(view.size_px * 2), window
-    boxes = (view.boxes_yxyx * size - [top, left, top, left]) / [height, width, height, width]
-    cut = clip(boxes)
+    objects = examples.objects
+    size_px = np.tile(examples.shown_px, 2)[objects.example]
+    start, span = np.tile(window[:, :2], 2)[objects.example], np.tile(window[:, 2:], 2)[objects.example]
+    boxes = (objects.boxes_yxyx * size_px - start) / span
+    cut = np.asarray(clip(boxes), np.float64)
     share = area(cut) / np.maximum(area(boxes), 1e-12)
-    seen, ignore = share > 0, view.ignore | (share < least_share)
-    if seen.all():
-        return replace(view, boxes_yxyx=cut, ignore=ignore)
-    return replace(
-        view, boxes_yxyx=cut[seen], classes=view.classes[seen], weights=view.weights[seen], ignore=ignore[seen]
-    )
+    ignore = objects.ignore | (share < min_share[objects.example])
+    objects = replace(objects, boxes_yxyx=cut, ignore=ignore)
+    seen = share > 0
+    return objects if seen.all() else objects.take(seen)
 
 
-def _fit(size_px: tuple[int, int], field_px: tuple[int, int], stretch: float) -> float:
-    """Picture pixels per pixel of the field (mean of both directions) at which the picture just fits."""
-    root = np.sqrt(stretch)
-    return max(size_px[0] / (field_px[0] * root), size_px[1] * root / field_px[1])
+def _span(scale: Numbers, root: Numbers, tile_px: NDArray[np.int64]) -> Numbers:
+    """(T, 2) height and width of windows, from picture pixels per pixel of the tile."""
+    return np.maximum(np.rint(np.stack([scale * root, scale / root], 1) * tile_px), 1)
 
 
-def _window_size(scale: float, stretch: float, field_px: tuple[int, int]) -> tuple[int, int]:
-    root = np.sqrt(stretch)
-    return max(round(scale * root * field_px[0]), 1), max(round(scale / root * field_px[1]), 1)
-
-
-def _anywhere(rng: np.random.Generator, window: int, side: int) -> int:
-    """Start of a window inside a side, or around it."""
-    return int(rng.integers(min(0, side - window), max(0, side - window) + 1))
-
-
-def _fill(rng: np.random.Generator, view: View, window: Window) -> Fill:
-    top, left, height, width = window
-    tall, wide = view.size_px
-    inside = top >= 0 and left >= 0 and top + height <= tall and left + width <= wide
-    return Fill() if inside else Fill.random(rng, view)
+def _anywhere(fractions: Numbers, span: Numbers, size_px: Numbers) -> Numbers:
+    """Starts (T, 2) of windows inside the picture, or around it."""
+    low, high = np.minimum(size_px - span, 0), np.maximum(size_px - span, 0)
+    return low + np.floor(fractions * (high - low + 1))
 
 
 def _zoom(
-    rng: np.random.Generator, view: View, field_px: tuple[int, int], stretch: float, fit: float, zoom: ObjectZoom
-) -> Window:
-    """The window of an object zoom; of a picture without objects, any part of it."""
-    least, most = min(1 / MOST_ENLARGEMENT, fit), fit * MOST_SHRINKING
-    learnt = np.flatnonzero(~view.ignore)
-    if not len(learnt):
-        scale = max(fit * 4.0 ** -rng.random(), least)
-        height, width = _window_size(scale, stretch, field_px)
-        return _anywhere(rng, height, view.size_px[0]), _anywhere(rng, width, view.size_px[1]), height, width
-    box = clip(view.boxes_yxyx[learnt[rng.integers(len(learnt))]]) * np.array(view.size_px * 2)
-    tall, wide = max(box[2] - box[0], 1e-6), max(box[3] - box[1], 1e-6)
-    side = np.sqrt(tall * wide)
-    root = np.sqrt(stretch)
-    # the object has to fit, and the picture's pixels have to last
-    least = max(least, 1.1 * tall / root / field_px[0], 1.1 * wide * root / field_px[1])
-    most = max(most, least)
-    wanted = np.exp(rng.uniform(np.log(zoom.least_px), np.log(zoom.most_px)))
-    if not least <= side / wanted <= most:  # drawn again where it can be had, so that no bound is piled up at
-        low, high = side / min(zoom.most_px, side / least), side / max(zoom.least_px, side / most)
-        low, high = np.clip([low, high], least, most)
-        wanted = side / np.exp(rng.uniform(np.log(min(low, high)), np.log(max(low, high))))
-    height, width = _window_size(side / wanted, stretch, field_px)
-    over = rng.random() < OVER_THE_EDGE
-    top = _around(rng, box[0], box[2], height, view.size_px[0], over)
-    left = _around(rng, box[1], box[3], width, view.size_px[1], over)
-    return top, left, height, width
+    draws: Draws, examples: Examples, tile_px: NDArray[np.int64], root: Numbers, fit: Numbers, zoom: ObjectZoom
+) -> Numbers:
+    """Windows (T, 4) of an object zoom; of a picture without objects, any part of it."""
+    size_px = examples.shown_px.astype(np.float64)
+    smallest, largest = np.minimum(1 / MAX_ENLARGEMENT, fit), fit * MAX_SHRINKING
+    span = _span(np.maximum(fit * 4.0 ** -draws.one(), smallest), root, tile_px)
+    without = np.concatenate([_anywhere(draws.uniform(2), span, size_px), span], 1)
+    boxes, chosen = _random_boxes(draws, examples)
+    boxes = boxes * np.tile(size_px, 2)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    side = np.sqrt(sides.prod(1))
+    # the object has to fit, and the picture's pixels have to suffice
+    fits = 1.1 * sides / np.stack([root, 1 / root], 1) / tile_px
+    smallest = np.maximum(smallest, fits.max(1))
+    largest = np.maximum(largest, smallest)
+    scale = side / np.exp(draws.one(np.log(zoom.min_px), np.log(zoom.max_px)))
+    # drawn again within what is possible, so that sizes do not pile up at a bound
+    low = np.clip(side / np.minimum(zoom.max_px, side / smallest), smallest, largest)
+    high = np.clip(side / np.maximum(zoom.min_px, side / largest), smallest, largest)
+    again = np.exp(draws.one(np.log(np.minimum(low, high)), np.log(np.maximum(low, high))))
+    scale = np.where((scale >= smallest) & (scale <= largest), scale, again)
+    span = _span(scale, root, tile_px)
+    first, last = np.ceil(boxes[:, 2:]) - span, np.floor(boxes[:, :2])
+    over = draws.bernoulli(OVER_THE_EDGE)[:, None]
+    first = np.where(over, first, np.maximum(first, np.minimum(size_px - span, 0)))
+    last = np.where(over, last, np.minimum(last, np.maximum(size_px - span, 0)))
+    start = first + np.floor(draws.uniform(2) * np.maximum(last - first + 1, 1))
+    return np.where(chosen[:, None], np.concatenate([start, span], 1), without)
 
 
-def _around(rng: np.random.Generator, low: float, high: float, window: int, side: int, over: bool) -> int:
-    """Start of a window with the stretch from low to high inside, in the picture as far as it may."""
-    first, last = int(np.ceil(high)) - window, int(np.floor(low))
-    if not over:
-        first, last = max(first, min(0, side - window)), min(last, max(0, side - window))
-    return int(rng.integers(first, last + 1)) if first < last else first
+def _random_boxes(draws: Draws, examples: Examples) -> tuple[Numbers, NDArray[np.bool_]]:
+    """A box (T, 4) of each example's objects that are not ignored, cut at the picture, and whether it has any (T,)."""
+    objects = examples.objects
+    learnt = np.flatnonzero(~objects.ignore)
+    owner = objects.example[learnt]
+    counts = np.bincount(owner, minlength=len(examples))
+    index = np.searchsorted(owner, np.arange(len(examples))) + draws.integers(0, counts)
+    boxes = np.zeros((len(examples), 4))
+    has_any = counts > 0
+    boxes[has_any] = clip(objects.boxes_yxyx[learnt[index[has_any]]])
+    return boxes, has_any

@@ -1,7 +1,7 @@
-"""Training batches made on the device that trains: the twin of `input.Batches`.
+"""Training batches painted on the device that trains.
 
-The pictures and objects live there. A step's number is all that the host sends, and a table of which pictures come
-when, every few hundred steps. A batch depends on seed and step alone.
+The host draws a batch as numbers (`Batches.draw`) and sends them ahead as one small table; the pictures are on the
+device, which makes the pixels. So the batches are those of the host but for the last bits of their pixels.
 """
 
 from __future__ import annotations
@@ -10,108 +10,123 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from mirilla.batches.augment import Augmentation
-from mirilla.batches.batch import Batch
-from mirilla.batches.gpu_framing import framed, plain
-from mirilla.batches.gpu_photo_effects import finished
-from mirilla.batches.gpu_pictures import DeviceObjects, DevicePictures
-from mirilla.batches.gpu_random import Draws
-from mirilla.batches.gpu_sampling import QUARTERS, resample
-from mirilla.batches.gpu_views import Views, batched, colour_step, whole
-from mirilla.batches.input import Batches
+from mirilla.batches import api_colours as colours
+from mirilla.batches import api_geometry as geometry
+from mirilla.batches import api_objects as objects
+from mirilla.batches.api_crops import RandomCrop
+from mirilla.batches.api_geometry import Augmentation
+from mirilla.batches.batch import Batch, padded
+from mirilla.batches.gpu_effects import paint_api, paint_photo
+from mirilla.batches.gpu_paint import gather, tile_columns
+from mirilla.batches.gpu_pictures import GpuPictures
+from mirilla.batches.host_batches import Batches
 from mirilla.batches.mosaic import InputRecipe
-from mirilla.model.spec import ModelSpec
+from mirilla.batches.noise_pools import normal_pool, uniform_pool
+from mirilla.batches.tiles import QUARTERS, Drawn
 
 LEVELS = 4  # of pictures that a recipe averages: down to an eighth
-AHEAD = 256  # steps whose pictures are numbered at once
+# A mosaic keeps at most so many objects (or as many as one picture has, where that is more).
+MAX_OBJECTS = 160
+
+GEOMETRY = (
+    RandomCrop,
+    geometry.CropToAspectRatio,
+    objects.JitterBoxes,
+    objects.DropLabel,
+    objects.RemapLabels,
+)
+COLOURS = (
+    colours.AdjustBrightness,
+    colours.AdjustContrast,
+    colours.AdjustHue,
+    colours.AdjustSaturation,
+    colours.DistortColour,
+    colours.RgbToGrey,
+)
 
 
-def not_batched(augmentations: Sequence[Augmentation], recipe: InputRecipe | None, letterbox: bool) -> str | None:
-    """The first augmentation that the device cannot make, in words; None where it makes all."""
+def unsupported(augmentations: Sequence[Augmentation], recipe: InputRecipe | None, letterbox: bool) -> str | None:
+    """The first augmentation that the device cannot paint, in words; None if it can paint all."""
     for step in augmentations:
         name = getattr(step, "__name__", type(step).__name__)
-        if batched(step) is None:
+        if step in (geometry.horizontal_flip, geometry.vertical_flip) or isinstance(step, GEOMETRY):
+            continue
+        if not isinstance(step, COLOURS):
             return name
-        if colour_step(step) is not None and recipe is not None:
+        if recipe is not None:
             return f"{name} together with mirilla.augmentation"
-        if colour_step(step) is not None and letterbox:
+        if letterbox:
             return f"{name} together with keep_aspect_ratio_resizer"
     return None
 
 
-class DeviceBatches:
-    """The batches of a training set that lies on a device.
+class StaticTable:
+    """Arrays of fixed shapes that are sent to a device as one, where they are tensors at fixed addresses."""
+
+    def __init__(self, arrays: dict[str, NDArray], device: torch.device):
+        self._pinned = device.type == "cuda"
+        self._spans: dict[str, tuple[int, int]] = {}
+        end = 0
+        for name, array in arrays.items():
+            self._spans[name] = end, end + array.nbytes
+            end += -(-array.nbytes // 16) * 16  # where every type is aligned
+        self._bytes = torch.zeros(end, dtype=torch.uint8, device=device)
+        self.tensors: dict[str, Tensor] = {}
+        for name, (first, last) in self._spans.items():
+            kind = torch.from_numpy(np.zeros(0, arrays[name].dtype)).dtype
+            self.tensors[name] = self._bytes[first:last].view(kind).view(arrays[name].shape)
+
+    def send(self, arrays: dict[str, NDArray]) -> None:
+        """Replace the numbers. Returns before they have arrived; work that is queued later sees them."""
+        staged = torch.empty(self._bytes.shape, dtype=torch.uint8, pin_memory=self._pinned)
+        content = staged.numpy()
+        for name, (first, last) in self._spans.items():
+            content[first:last] = np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8)
+        self._bytes.copy_(staged, non_blocking=True)
+
+
+class GpuBatches:
+    """The batches of a training set whose pictures are on a device.
 
     Args:
-        host: the same set's batches on the host, which say what comes when.
+        host: the same set's batches on the host, which draw.
     """
 
-    def __init__(self, pictures: DevicePictures, objects: DeviceObjects, host: Batches):
-        self.pictures, self.objects, self.host = pictures, objects, host
-        self.spec: ModelSpec = host.spec
-        self.recipe = host.recipe
-        self.steps = tuple(made for step in host.augmentations if (made := batched(step)) is not None)
-        self.device = pictures.pixels.device
-        self.rows = range(host.batch_size)[host.part]
-        self._slots = torch.arange(self.rows.start, self.rows.stop, device=self.device)
-        self._first = torch.zeros((), dtype=torch.int64, device=self.device)  # step that the table starts at
-        self._table = torch.zeros(AHEAD, len(self.rows), dtype=torch.int64, device=self.device)
-        self._range = range(0)
-        total = host.total_steps if self.recipe is not None and self.recipe.mosaic is not None else None
-        self._last_mosaic = None if total is None else total * (1 - self.recipe.mosaic.off_share)  # type: ignore[union-attr]
+    def __init__(self, pictures: GpuPictures, host: Batches):
+        self.pictures, self.host = pictures, host
+        device = pictures.pixels.device
+        mosaics = host.recipe is not None and host.recipe.mosaic is not None
+        self._quarters = QUARTERS if mosaics else 1
+        most = max(1, int(host.objects.counts(len(host.pictures)).max(initial=0)))
+        self._width = max(most, min(QUARTERS * most, MAX_OBJECTS)) if mosaics else most
+        self._uniform, self._normal = (torch.from_numpy(pool).to(device) for pool in (uniform_pool(), normal_pool()))
+        drawn = host.draw(0)
+        self._effects = [type(effect) for effect in drawn.examples.effects]
+        self._table = StaticTable(self._arrays(drawn), device)
 
     def prepare(self, step: int) -> None:
-        """See to it that `batch` can make this step's; to be called before each."""
-        if step in self._range:
-            return
-        numbers = np.array([self.host.indices(s)[self.host.part] for s in range(step, step + AHEAD)], np.int64)
-        self._table.copy_(torch.from_numpy(numbers))
-        self._first.fill_(step)
-        self._range = range(step, step + AHEAD)
+        """Draw a step's batch and send its numbers; has to be called before each `batch`."""
+        self._table.send(self._arrays(self.host.draw(step)))
 
     @torch.no_grad()
-    def batch(self, step: Tensor) -> tuple[Tensor, Batch]:
-        """Pixels (B, 3, H, W) float32, whole numbers of 0..255, and the objects of a step (int64 scalar)."""
-        index = self._table.index_select(0, (step - self._first).view(1))[0]
-        spec, recipe = self.spec, self.recipe
-        draws = Draws(self.host.seed, step, self._slots)
-        noise = None
-        if recipe is None:
-            views = self._changed(draws, index)
-            made = plain(views, spec)
-        else:
-            mosaics, fields, sources = None, draws, index
-            if recipe.mosaic is not None:
-                mosaics = draws
-                slots = (self._slots[:, None] * QUARTERS + torch.arange(QUARTERS, device=self.device)).flatten()
-                fields = Draws(self.host.seed + 1, step, slots)
-                others = draws.uniform(QUARTERS - 1).mul(len(self.pictures)).to(torch.int64)
-                sources = torch.cat([index[:, None], others], 1).flatten()
-            views = self._changed(fields, sources)
-            made = framed(fields, views, self.pictures, recipe, spec, mosaics, self._shows_mosaics(step))
-            noise = draws.pixels(3, spec.height_px, spec.width_px)
-        pixels = resample(self.pictures, made.views, made.fields, spec.height_px, spec.width_px, noise)
-        for effect in made.views.effects:
-            pixels = effect(pixels)
-        if recipe is not None:
-            pixels = finished(draws, pixels, recipe.finish)
+    def batch(self) -> tuple[Tensor, Batch]:
+        """Pixels (B, 3, H, W) float32, whole numbers of 0..255, and the objects of the batch prepared last."""
+        columns, spec = self._table.tensors, self.host.spec
+        pixels = gather(self.pictures.pixels, columns, spec.height_px, spec.width_px, self._uniform)
+        pixels = paint_api(self._effects, columns, pixels)
+        if self.host.recipe is not None:
+            pixels = paint_photo(columns, pixels, self._normal)
         pixels = pixels.round().clamp(0, 255)
-        return pixels.contiguous(memory_format=torch.channels_last), _objects(made.views)
+        boxes, classes, weights, valid, ignored = (columns[name] for name in _OBJECTS)
+        return pixels.contiguous(memory_format=torch.channels_last), Batch(boxes, classes, weights, valid, ignored)
 
-    def _changed(self, draws: Draws, index: Tensor) -> Views:
-        views = whole(self.pictures, self.objects, index)
-        for step in self.steps:
-            views = step(draws, views)
-        return views
-
-    def _shows_mosaics(self, step: Tensor) -> Tensor:
-        if self._last_mosaic is None:
-            return torch.ones_like(step, dtype=torch.bool)
-        return step < self._last_mosaic
+    def _arrays(self, drawn: Drawn) -> dict[str, NDArray]:
+        batch = padded(drawn.objects, drawn.inputs, width=self._width)
+        labels = {name: getattr(batch, name).numpy() for name in _OBJECTS}
+        return tile_columns(drawn, self.pictures, self._quarters) | labels
 
 
-def _objects(views: Views) -> Batch:
-    boxes = torch.where(views.present[..., None], views.boxes_yxyx, 0.0).to(torch.float32)
-    return Batch(boxes, views.classes, views.weights, views.present & ~views.ignore, views.present & views.ignore)
+_OBJECTS = ("boxes_yxyx", "classes", "weights", "valid", "ignored")

@@ -1,168 +1,200 @@
-"""A window of a view drawn into a field of the network's input: one warp for the picture, a fill around it.
+"""The painter on the host: from the numbers of a drawn batch to its pixels, with OpenCV.
 
-Unlike `view.resample`, which is exact to what the API's input does, this draws in 8 bits throughout, averages
-where pictures become much smaller, and only touches the pixels that are seen.
+An example alone in its input is resampled exactly as the API's resizer does it, in float32 where there are effects.
+Tiles are painted in 8 bits throughout: one warp for the picture, averaged where it becomes much smaller, and a fill
+around it.
 """
 
 from __future__ import annotations
-
-import functools
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.batches.crop import Window
-from mirilla.batches.example import View
+from mirilla.batches.examples import Examples, Pictures, Pixels, Places
+from mirilla.batches.noise_pools import cut, uniform_pool
+from mirilla.batches.tiles import ANY_COLOUR, MEAN_COLOUR, NOISE, Drawn, Fills, Sampling, sampling
 
-POOL_PX = 640  # side of the pools that random pixels are cut from
-# What surrounds a picture that does not fill its field, as shares of all fills.
-MEAN_COLOUR, ANY_COLOUR, BLACK, NOISE = range(4)
-FILL_SHARES = (0.4, 0.2, 0.3, 0.1)
-FILL_ENDS = tuple(np.cumsum(FILL_SHARES).tolist())
-MOST_SKIPPED = 4.0  # pixels are averaged where more than these would become one, even where it is not asked for
+MEAN_SIDE_PX = 128  # of the sample that a mean is taken over
+FILL_SAMPLES = 16  # along each side of a picture, for a fill's mean colour
 
-
-@dataclass(frozen=True)
-class Fill:
-    """What lies around a picture: a colour (3,), black at first, or noise about it.
-
-    noise: (row, column) at which the noise is cut from its pool.
-    """
-
-    colour: tuple[int, int, int] = (0, 0, 0)
-    noise: tuple[int, int] | None = None
-
-    @classmethod
-    def random(cls, rng: np.random.Generator, view: View) -> Fill:
-        """A fill of a kind drawn by FILL_SHARES; the mean colour is that of a sparse sample of the picture."""
-        kind, noise = int(np.searchsorted(FILL_ENDS, rng.random(), "right")), rng.integers(0, POOL_PX, 2)
-        if kind == MEAN_COLOUR:
-            sample = view.picture[:: max(view.picture.shape[0] // 16, 1), :: max(view.picture.shape[1] // 16, 1)]
-            red, green, blue = sample.reshape(-1, 3).mean(0)
-            return cls((int(red), int(green), int(blue)))
-        if kind == ANY_COLOUR:
-            red, green, blue = rng.integers(0, 256, 3)
-            return cls((int(red), int(green), int(blue)))
-        return cls() if kind == BLACK else cls(noise=(int(noise[0]), int(noise[1])))
-
-    def paint(self, field: NDArray[np.uint8]) -> None:
-        if self.noise is None and self.colour == (0, 0, 0):
-            field[:] = 0
-        elif self.noise is None:
-            field[:] = np.tile(np.array(self.colour, np.uint8), field.shape[1]).reshape(1, -1, 3)  # row by row
-        else:
-            field[:] = from_pool(uniform_pool(), self.noise, field.shape[0], field.shape[1])
+Line = tuple[float, float]  # slope and offset: row or column painted -> row or column of the picture
 
 
-@functools.cache
-def uniform_pool() -> NDArray[np.uint8]:
-    """(POOL_PX, POOL_PX, 3), every value as likely."""
-    return np.random.default_rng(0).integers(0, 256, (POOL_PX, POOL_PX, 3), dtype=np.uint8)
-
-
-def from_pool(pool: NDArray[np.uint8], at: tuple[int, int], height: int, width: int) -> NDArray[np.uint8]:
-    """(height, width, 3) cut from a pool; what is larger than the pool repeats it."""
-    tall, wide = pool.shape[:2]
-    if height <= tall and width <= wide:
-        y, x = at[0] % (tall - height + 1), at[1] % (wide - width + 1)
-        return pool[y : y + height, x : x + width]
-    rows, columns = (np.arange(height) + at[0]) % tall, (np.arange(width) + at[1]) % wide
-    return pool[rows[:, None], columns]
-
-
-def draw(view: View, window: Window, field: NDArray[np.uint8], fill: Fill, smooth: bool = True) -> None:
-    """Draw a window (top, left, height, width) of what a view shows over all of a field (H, W, 3).
-
-    The view has a picture of uint8, no effects, and shows nothing from outside its picture (`drawable`).
-    Sampling is that of TensorFlow 1's resizer where pixels become fewer, and centred where they become more:
-    its lean to the lower right would grow with the enlargement, which no detector's input has.
+class HostPainter:
+    """Paints one batch; pictures that its table has made new, and mean colours, are computed once.
 
     Args:
-        smooth: average where several pixels become one, rather than skip some, as the API's resizer does.
+        pictures: of the training set.
     """
-    top, left, height, width = window
-    tall, wide = view.size_px
-    scale_y, scale_x = height / field.shape[0], width / field.shape[1]
-    rows, columns = _seen(top, scale_y, tall, field.shape[0]), _seen(left, scale_x, wide, field.shape[1])
-    if rows[0] >= rows[1] or columns[0] >= columns[1]:
-        fill.paint(field)
-        return
-    if rows != (0, field.shape[0]) or columns != (0, field.shape[1]):
-        fill.paint(field)
-    along_y = _along(top, scale_y, rows[0], tall, view.orientation.upside_down)
-    along_x = _along(left, scale_x, columns[0], wide, view.orientation.mirrored)
-    size = rows[1] - rows[0], columns[1] - columns[0]
-    picture, offset, factor = _halved(view, along_y, along_x, size, smooth)
-    if view.orientation.turned:
-        along_y, along_x = _moved(along_y, offset[1], factor), _moved(along_x, offset[0], factor)
+
+    def __init__(self, pictures: Pictures):
+        self._pictures = pictures
+        self._new: dict[tuple[int, int], Pixels] = {}
+        self._means: dict[tuple[int, int], NDArray[np.float32]] = {}
+
+    def paint(self, drawn: Drawn, height: int, width: int) -> NDArray[np.uint8]:
+        """(B, height, width, 3)."""
+        images = np.zeros((drawn.inputs, height, width, 3), np.uint8)
+        inputs, boxes = drawn.tiles.input.tolist(), drawn.tiles.box_px.tolist()
+        if drawn.tiles.fills is None:
+            for row, (place, (top, left, bottom, right)) in enumerate(zip(inputs, boxes, strict=True)):
+                pixels = self.resample(drawn.examples, row, bottom - top, right - left)
+                images[place, top:bottom, left:right] = to_uint8(pixels)
+            return images
+        self._paint_tiles(drawn, drawn.tiles.fills, images)
+        if drawn.effects is not None:
+            for row in range(drawn.inputs):
+                images[row] = drawn.effects.paint(row, images[row])
+        return images
+
+    def picture(self, examples: Examples, row: int) -> Pixels:
+        """The picture that an example's window refers to."""
+        if examples.remade is None:
+            return self._pictures[int(examples.picture[row])]
+        key = id(examples.remade), row
+        if key not in self._new:
+            remade = examples.remade
+            height, width = remade.size_px[row].tolist()
+            self._new[key] = np.ascontiguousarray(remade.change(row, self.resample(remade.shown, row, height, width)))
+        return self._new[key]
+
+    def resample(self, examples: Examples, row: int, height: int, width: int) -> Pixels:
+        """An example as (height, width, 3) pixels: of its picture's type, or float32 where there are effects.
+
+        Bilinear as TensorFlow 1 resizes: pixel i shows i * in / out, without half-pixel centres. Outside the picture
+        its edge is repeated, until an effect paints over it.
+        """
+        shown_height, shown_width = examples.shown_px[row].tolist()
+        top, left, _, _ = examples.window[row].tolist()
+        turned = bool(examples.turned[row])
+        start_y, start_x = (left, top) if turned else (top, left)
+        along_y, along_x = (shown_height / height, float(start_y)), (shown_width / width, float(start_x))
+        if examples.upside_down[row]:
+            along_y = -along_y[0], start_y + shown_height - 1.0
+        if examples.mirrored[row]:
+            along_x = -along_x[0], start_x + shown_width - 1.0
+        pixels = warp(self.picture(examples, row), along_y, along_x, turned, height, width)
+        if not examples.effects:
+            return pixels
+        places = Places(along_y[1] + along_y[0] * np.arange(height), along_x[1] + along_x[0] * np.arange(width), turned)
+        pixels = pixels.astype(np.float32)
+        for effect in examples.effects:
+            pixels = effect.paint(self, row, pixels, places)
+        return pixels
+
+    def mean_colour(self, examples: Examples, row: int) -> NDArray[np.float32]:
+        """(3,) mean of what an example shows; exact while there are no effects and no padding."""
+        key = id(examples), row
+        if key not in self._means:
+            self._means[key] = self._mean_colour(examples, row)
+        return self._means[key]
+
+    def _mean_colour(self, examples: Examples, row: int) -> NDArray[np.float32]:
+        top, left, height, width = examples.window[row].tolist()
+        tall, wide = examples.size_px[row].tolist()
+        if not examples.effects and top >= 0 and left >= 0 and top + height <= tall and left + width <= wide:
+            picture = self.picture(examples, row)
+            part = np.ascontiguousarray(picture[top : top + height, left : left + width])
+            return np.array(cv2.mean(part)[:3], np.float32)
+        shown_height, shown_width = examples.shown_px[row].tolist()
+        sample = self.resample(examples, row, min(shown_height, MEAN_SIDE_PX), min(shown_width, MEAN_SIDE_PX))
+        return sample.mean((0, 1), dtype=np.float32)
+
+    def _paint_tiles(self, drawn: Drawn, fills: Fills, images: NDArray[np.uint8]) -> None:
+        tiles, examples = drawn.tiles, drawn.examples
+        found = sampling(examples, tiles)
+        columns = (tiles.input, tiles.box_px, found.rows, found.columns)
+        for row, (place, box, (y0, y1), (x0, x1)) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
+            top, left, bottom, right = box
+            picture = self.picture(examples, row)
+            if [y0, x0, y1, x1] != box:
+                paint_fill(fills, row, picture, images[place, top:bottom, left:right])
+            if y0 < y1 and x0 < x1:
+                show(picture, examples, found, row, images[place, y0:y1, x0:x1])
+
+
+def warp(
+    picture: Pixels,
+    along_y: Line,
+    along_x: Line,
+    turned: bool,
+    height: int,
+    width: int,
+    out: NDArray[np.uint8] | None = None,
+) -> Pixels:
+    """(height, width, 3) pixels of a picture, bilinear; rows of a turned one are the picture's columns."""
+    if turned:
         matrix = np.array([[0, along_y[0], along_y[1]], [along_x[0], 0, along_x[1]]])
     else:
-        along_y, along_x = _moved(along_y, offset[0], factor), _moved(along_x, offset[1], factor)
         matrix = np.array([[along_x[0], 0, along_x[1]], [0, along_y[0], along_y[1]]])
-    shown = field[rows[0] : rows[1], columns[0] : columns[1]]
-    cv2.warpAffine(
+    return cv2.warpAffine(
         picture,
         matrix,
-        (size[1], size[0]),
-        dst=shown,
+        (width, height),
+        dst=out,
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     )
 
 
-def drawable(view: View) -> View:
-    """The view itself if `draw` can take it, else one of a new picture, with all that was noted done."""
-    top, left, height, width = view.window
-    tall, wide = view.picture.shape[:2]
-    inside = top >= 0 and left >= 0 and top + height <= tall and left + width <= wide
-    if inside and not view.effects and view.picture.dtype == np.uint8:
-        return view
-    return view.flattened().in_bytes()
+def show(picture: NDArray[np.uint8], examples: Examples, found: Sampling, row: int, out: NDArray[np.uint8]) -> None:
+    """Paint what a tile shows of its picture over all of `out`, the rows and columns of the input that show it."""
+    turned, factor = bool(examples.turned[row]), 2 ** int(found.level[row])
+    height, width = out.shape[:2]
+    slope_y, offset_y = found.along_y[row].tolist()
+    slope_x, offset_x = found.along_x[row].tolist()
+    along_y = slope_y, offset_y + slope_y * int(found.rows[row, 0])
+    along_x = slope_x, offset_x + slope_x * int(found.columns[row, 0])
+    if factor > 1:
+        counts = (height, width)
+        window = examples.window[row].tolist()
+        down, across = (along_x, along_y) if turned else (along_y, along_x)
+        if turned:
+            counts = width, height
+        y, tall = _span(down, counts[0], factor, window[0], window[2])
+        x, wide = _span(across, counts[1], factor, window[1], window[3])
+        if tall >= factor and wide >= factor:  # else there are too few pixels to average
+            part = picture[y : y + tall, x : x + wide]
+            picture = np.asarray(
+                cv2.resize(part, (wide // factor, tall // factor), interpolation=cv2.INTER_AREA), np.uint8
+            )
+            start_y, start_x = (x, y) if turned else (y, x)
+            along_y, along_x = _in_part(along_y, start_y, factor), _in_part(along_x, start_x, factor)
+    warp(picture, along_y, along_x, turned, height, width, out)
 
 
-def _seen(start: int, scale: float, side: int, out: int) -> tuple[int, int]:
-    """First and last but one of the field's rows or columns whose centres lie in the picture."""
-    first, last = (int(np.ceil((edge - start) / scale - 0.5)) for edge in (0, side))
-    return min(max(first, 0), out), min(max(last, 0), out)
+def _span(along: Line, count: int, factor: int, start: int, side: int) -> tuple[int, int]:
+    """First and number of the rows or columns of the picture to average, a multiple of the factor."""
+    slope, offset = along
+    ends = sorted((offset, offset + slope * (count - 1)))
+    low = min(max(int(ends[0]) - factor, start), start + side - 1)
+    return low, max((min(int(ends[1]) + 2 * factor, start + side) - low) // factor * factor, 0)
 
 
-def _along(start: int, scale: float, first: int, side: int, backwards: bool) -> tuple[float, float]:
-    """(slope, offset): field row or column i from `first` on -> row or column of what is shown."""
-    offset = start + first * scale + min(scale - 1, 0.0) / 2
-    return (-scale, side - 1 - offset) if backwards else (scale, offset)
+def _in_part(along: Line, start: int, factor: int) -> Line:
+    """The same line in a part of the picture that begins at `start` and was made smaller by a factor."""
+    return along[0] / factor, (along[1] - start - (factor - 1) / 2) / factor
 
 
-def _moved(along: tuple[float, float], offset: int, factor: int) -> tuple[float, float]:
-    """The same in a picture cut off at `offset` and made smaller by a factor."""
-    return along[0] / factor, (along[1] - offset - (factor - 1) / 2) / factor
+def paint_fill(fills: Fills, row: int, picture: NDArray[np.uint8], tile: NDArray[np.uint8]) -> None:
+    """Paint a fill over all of a tile (H, W, 3)."""
+    kind = fills.kind[row]
+    if kind == NOISE:
+        y, x = fills.noise_start[row].tolist()
+        tile[:] = cut(uniform_pool(), (y, x), *tile.shape[:2])
+        return
+    colour = np.zeros(3, np.uint8)
+    if kind == MEAN_COLOUR:
+        step_y, step_x = (max(side // FILL_SAMPLES, 1) for side in picture.shape[:2])
+        colour = picture[::step_y, ::step_x].reshape(-1, 3).mean(0).astype(np.uint8)
+    elif kind == ANY_COLOUR:
+        colour = fills.colour[row]
+    tile[:] = np.tile(colour, tile.shape[1]).reshape(1, -1, 3)  # row by row
 
 
-def _halved(
-    view: View, along_y: tuple[float, float], along_x: tuple[float, float], size: tuple[int, int], smooth: bool
-) -> tuple[NDArray[np.uint8], tuple[int, int], int]:
-    """The picture from the pixel on that the view starts at, halved by averaging until about a pixel or two
-    become one; where it starts in what is shown (in the picture's directions), and by which factor it is smaller.
-    """
-    top, left, height, width = view.window
-    many = np.sqrt(abs(along_y[0] * along_x[0]))
-    factor = 1
-    while many / factor >= (2.0 if smooth else MOST_SKIPPED):
-        factor *= 2
-    if factor == 1:
-        return np.ascontiguousarray(view.picture), (-top, -left), 1
-    spans = []
-    down, across = (along_x, along_y) if view.orientation.turned else (along_y, along_x)
-    counts = size[::-1] if view.orientation.turned else size
-    for (slope, offset), count, side in zip((down, across), counts, (height, width), strict=True):
-        ends = sorted((offset, offset + slope * (count - 1)))
-        low = min(max(int(ends[0]) - factor, 0), side - 1)
-        many_px = max((min(int(ends[1]) + 2 * factor, side) - low) // factor * factor, 0)
-        spans.append((low, many_px))
-    (y, tall), (x, wide) = spans
-    if tall < factor or wide < factor:  # too few pixels to average
-        return np.ascontiguousarray(view.picture), (-top, -left), 1
-    part = view.picture[top + y : top + y + tall, left + x : left + x + wide]
-    part = cv2.resize(part, (wide // factor, tall // factor), interpolation=cv2.INTER_AREA)
-    return part, (y, x), factor
+def to_uint8(pixels: Pixels) -> NDArray[np.uint8]:
+    """Rounded, and cut at 0 and 255."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

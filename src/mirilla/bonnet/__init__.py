@@ -1,0 +1,1 @@
+"""The compiled models of the Vision Bonnet: file format, compiler and interpreter."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirilla.bonnet import shapes
 from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, Kernel, Model, Op, Plan, serialise
@@ -110,7 +111,7 @@ def model_facts(model: Model, size: tuple[int, int] | None = None) -> ModelFacts
     )
 
 
-def _constant_facts(name: str, values: np.ndarray) -> ConstantFacts:
+def _constant_facts(name: str, values: NDArray[np.float16]) -> ConstantFacts:
     values_32 = values.astype(np.float32)
     return ConstantFacts(
         name=name,

@@ -15,6 +15,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirilla.bonnet import wire
 from mirilla.errors import ModelError
@@ -123,7 +124,7 @@ class Constant:
     unknown: wire.UnknownFields = wire.unknown_fields()
 
     @classmethod
-    def of(cls, name: str, bits: np.ndarray) -> Constant:
+    def of(cls, name: str, bits: NDArray[np.uint16] | NDArray[np.float16]) -> Constant:
         """A constant from a 4-D uint16 array of fp16 bits (or a float16 array)."""
         d1, d2, d3, d4 = bits.shape
         data = np.ascontiguousarray(bits).astype(bits.dtype.newbyteorder("<"), copy=False).tobytes()
@@ -134,7 +135,7 @@ class Constant:
         return (self.d1 or 0, self.d2 or 0, self.d3 or 0, self.d4 or 0)
 
     @property
-    def values(self) -> np.ndarray:
+    def values(self) -> NDArray[np.float16]:
         """The values as float16, shaped `dims`."""
         return np.frombuffer(self.data or b"", "<f2").reshape(self.dims)
 

@@ -1,10 +1,11 @@
-"""float32 to fp16 as in the compiled files: ties round away from zero; subnormals and signed zeros are kept."""
+"""float32 to fp16: as in the compiled files for constants, as in numpy for activations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirilla.findings import breach
 
@@ -35,8 +36,10 @@ class Loss:
     largest: float
 
 
-def to_bits(values: np.ndarray, name: str = "") -> np.ndarray:
+def to_bits(values: NDArray[np.float32], name: str = "") -> NDArray[np.uint16]:
     """fp16 bits (uint16, same shape) of float32 values, rounded to nearest with ties away from zero.
+
+    Subnormals and signed zeros are kept.
 
     Source: docs/bonnet-format.md, Weights. Computed on the bit patterns, in integers.
 
@@ -67,12 +70,33 @@ def to_bits(values: np.ndarray, name: str = "") -> np.ndarray:
     return (half | (bits >> 16 & np.uint32(0x8000))).astype(np.uint16)
 
 
-def to_float(bits: np.ndarray) -> np.ndarray:
+def to_float(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """float32 values of fp16 bits, exact."""
     return bits.view(np.float16).astype(np.float32)
 
 
-def loss(name: str, values: np.ndarray, bits: np.ndarray) -> Loss:
+def rounded(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The nearest fp16 values (ties to even) as float32; overflow gives infinity.
+
+    The same as x.astype(float16).astype(float32), which is several times slower on many processors.
+    """
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    kept = bits >> np.uint32(13)
+    kept &= np.uint32(1)
+    kept += bits
+    kept += np.uint32(0xFFF)
+    kept &= np.uint32(0xFFFFE000)
+    out = kept.view(np.float32)
+    # fp16 has fewer digits below 2**-14 and overflows from 65520 on; zeros are right already.
+    magnitude = np.abs(x)
+    special = ((magnitude < 2.0**-14) & (magnitude > 0)) | ~(magnitude < 65504)
+    if special.any():
+        with np.errstate(over="ignore"):
+            out[special] = x[special].astype(np.float16)
+    return out
+
+
+def loss(name: str, values: NDArray[np.float32], bits: NDArray[np.uint16]) -> Loss:
     """Compare float32 values with their fp16 bits."""
     values = values.astype(np.float32, copy=False).reshape(-1)
     if not values.size:

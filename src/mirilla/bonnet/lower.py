@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirilla.bonnet import format as bf
 from mirilla.bonnet.shapes import Dims
@@ -29,7 +30,7 @@ class Weights:
     """A constant in float32 with the file's dims; `position` is that of its layer in the GraphDef."""
 
     name: str
-    values: np.ndarray  # 4-D
+    values: NDArray[np.float32]  # 4-D
     position: int
     is_bias: bool
 
@@ -71,7 +72,7 @@ class Lowering:
         """Whether the layer reads the graph's input."""
         return layer.inputs[0] == self.graph.input
 
-    def constant(self, name: str, values: np.ndarray, position: int, is_bias: bool = False) -> str:
+    def constant(self, name: str, values: NDArray[np.float32], position: int, is_bias: bool = False) -> str:
         """Add a constant and return its name, which gets the suffix _1, _2 ... if it is taken by other values."""
         unique, number = name, 0
         while unique in self.constants and not np.array_equal(self.constants[unique].values, values):

@@ -14,6 +14,7 @@ from mirilla.findings import ERROR, Finding, RuleError, breach
 
 ALIGNMENT = 8
 MAX_SCRATCH_BYTES = 262144  # proven for 1x1 convolutions, assumed for larger kernels
+_CONVOLUTIONS = ("Conv", "DepthwiseConv")
 _LAYOUT_OPS = ("PadMyriad", "ReorderBrcdToBdrcMyriad", "ReorderBdrcToBrcdMyriad")
 
 
@@ -96,7 +97,7 @@ def place(size: int, blocks: Sequence[Block], arena: int = ARENA_BYTES) -> int |
 
 def is_planar(op: Op, x: FeatureMap) -> bool:
     """Whether a convolution runs on the planar kernel: it does if its input is planar."""
-    return op.kind in ("Conv", "DepthwiseConv") and x.planar
+    return op.kind in _CONVOLUTIONS and x.planar
 
 
 def in_place(op: Op, x: FeatureMap) -> bool:
@@ -106,7 +107,7 @@ def in_place(op: Op, x: FeatureMap) -> bool:
 
 def scratch_bytes(op: Op, x: FeatureMap, y: FeatureMap, dims: ConstantDims) -> int | None:
     """Working memory of an op besides its output; None if it needs none."""
-    if op.kind not in ("Conv", "DepthwiseConv"):
+    if op.kind not in _CONVOLUTIONS:
         return None
     out, kh, kw, depth = dims[op.inputs[1]]
     if is_planar(op, x):
@@ -206,7 +207,7 @@ def _overwritten(index: int, op: Op) -> RuleError:
 
 def _plan(op: Op, x: FeatureMap, output: Block, scratch: Block | None, in_use: int) -> Plan:
     """The plan message with the fields that ops of this type carry."""
-    convolution = op.kind in ("Conv", "DepthwiseConv")
+    convolution = op.kind in _CONVOLUTIONS
     post = op.plan.post if op.plan is not None else None
     return Plan(
         address=output.address,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, Op
 from mirilla.bonnet.shapes import BORDER, CONSTANTS_READ
-from mirilla.graph import kernels
+from mirilla.graph import numpy_ops
 from mirilla.padding import SAME, VALID, output_side
 
 Floats = NDArray[np.float32]
@@ -78,7 +78,7 @@ def _conv(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
     _check_weights(weights, bias, weights.shape[0], shape, kernel)
     taps = math.prod(kernel) * shape[2]
     _check_buffer(rows * columns * taps)
-    run = kernels.conv(shape, weights.transpose(1, 2, 3, 0), bias.reshape(-1), strides, padding)
+    run = numpy_ops.conv(shape, weights.transpose(1, 2, 3, 0), bias.reshape(-1), strides, padding)
     return _with_relu6(op, PreparedOp((rows, columns, weights.shape[0]), run, rows * columns * weights.shape[0] * taps))
 
 
@@ -99,7 +99,7 @@ def _depthwise(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
         run = _bordered_depthwise(shape, weights, bias.reshape(-1))
     else:
         _check_buffer(columns * shape[2] * taps)
-        run = kernels.depthwise(shape, weights.transpose(1, 2, 3, 0), bias.reshape(-1), strides, padding)
+        run = numpy_ops.depthwise(shape, weights.transpose(1, 2, 3, 0), bias.reshape(-1), strides, padding)
     return _with_relu6(op, PreparedOp((rows, columns, shape[2]), run, rows * columns * shape[2] * taps))
 
 
@@ -108,7 +108,7 @@ def _bordered_depthwise(shape: Shape, weights: Floats, bias: Floats) -> OpFuncti
     kh, kw = weights.shape[1:3]
     rows, columns = shape[0] - kh + 1, shape[1] - kw + 1
     _check_buffer(columns * shape[2] * kh * kw)
-    inner = kernels.depthwise(shape, weights.transpose(1, 2, 3, 0), bias, (1, 1), VALID)
+    inner = numpy_ops.depthwise(shape, weights.transpose(1, 2, 3, 0), bias, (1, 1), VALID)
     top, left = (kh - 1) // 2, (kw - 1) // 2
 
     def run(x: Floats) -> Floats:
@@ -154,7 +154,7 @@ def _average_pool(op: Op, shape: Shape, constants: Sequence[Floats]) -> Prepared
     kernel, strides, padding, (rows, columns) = _window(op, shape)
     multiplications = rows * columns * shape[2] * math.prod(kernel)
     _check_buffer(multiplications)
-    run = kernels.pool(shape, kernel, strides, padding, "average")
+    run = numpy_ops.pool(shape, kernel, strides, padding, "average")
     return PreparedOp((rows, columns, shape[2]), run, multiplications)
 
 
@@ -164,7 +164,7 @@ def _relu6(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
 
 def _pad(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
     padded = (shape[0] + 2 * BORDER, shape[1] + 2 * BORDER, shape[2])
-    return PreparedOp(padded, lambda x: kernels.padded(x, (BORDER, BORDER), (BORDER, BORDER)), 0)
+    return PreparedOp(padded, lambda x: numpy_ops.padded(x, (BORDER, BORDER), (BORDER, BORDER)), 0)
 
 
 def _to_planar(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:

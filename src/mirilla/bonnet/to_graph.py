@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirilla.bonnet.format import PADDING_SAME, POST_RELU6, Kernel, Model, Op
 from mirilla.bonnet.legalise import distances
@@ -48,7 +49,7 @@ class _Builder:
         self.ranks[name] = rank
         return node
 
-    def constant(self, name: str, values: np.ndarray) -> str:
+    def constant(self, name: str, values: NDArray[np.float32] | NDArray[np.int32]) -> str:
         """The name of a Const node, which is added unless it exists."""
         if name not in self.names:
             node = self.node("Const", name, typed=False)

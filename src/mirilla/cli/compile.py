@@ -14,61 +14,67 @@ from mirilla.cli.arguments import size
 if TYPE_CHECKING:
     from mirilla.bonnet.compile import BuildReport
 
-NAME = "compile"
-HELP = "compile a frozen graph for the Vision Bonnet (.binaryproto)"
+_MAX_LOSSES = 8
+_NOTABLE_ERROR = 1e-2  # of a constant's value in fp16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options, each also under the name that Google's compiler gave it."""
+    """The options, each also under the name that it has in Google's compiler."""
     parser.add_argument("graph", nargs="?", metavar="GRAPH.pb", help="the frozen graph")
-    parser.add_argument("--frozen_graph_path", dest="frozen_graph", metavar="GRAPH.pb", help="the same")
+    parser.add_argument(
+        "--frozen_graph_path",
+        dest="frozen_graph",
+        metavar="GRAPH.pb",
+        help="the frozen graph, as Google's compiler takes it",
+    )
     parser.add_argument(
         "--out",
         "--output_graph_path",
         metavar="MODEL.binaryproto",
-        help="the compiled model; model.json is written beside it when the graph has one",
+        help="the compiled model to write; model.json is written beside it if the graph has one",
     )
     parser.add_argument(
         "--input-tensor",
         "--input_tensor_name",
         metavar="NAME",
-        help="where the network begins; Preprocessor/sub and the like are found",
+        help="input of the network (default: found by a usual name such as Preprocessor/sub)",
     )
     parser.add_argument(
         "--output-tensors",
         "--output_tensor_names",
         metavar="NAME,NAME",
-        help="where it ends; concat,concat_1 are found in SSD graphs",
+        help="outputs of the network (default: found; concat,concat_1 in SSD graphs)",
     )
     parser.add_argument(
         "--input-size",
         "--input_tensor_size",
         metavar="PIXELS",
         type=size,
-        help="side of the square input, or ROWSxCOLUMNS; found when the graph resizes to it",
+        help="side of the square input, or ROWSxCOLUMNS (default: that of the graph's resize op)",
     )
     parser.add_argument(
         "--constant-order",
         default="auto",
         metavar="ORDER",
-        help="order of the constants in the file: auto, O1 to O5 (as in known files), or graph; the kit reads any",
+        help="order of the constants in the file: auto, O1 to O5 (as in known files), or graph; the kit reads them "
+        "all (default: auto)",
     )
-    parser.add_argument("--debug", action="store_true", help="show every op with its place in the arena")
+    parser.add_argument("--debug", action="store_true", help="print every op with its place in the arena")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compile and say what was built."""
+    """Compile, and print what was built."""
     from mirilla.console import echo
     from mirilla.errors import UsageError
 
-    given = [one for one in (args.graph, args.frozen_graph) if one]
+    given = [path for path in (args.graph, args.frozen_graph) if path]
     if len(given) != 1 or not args.out:
         raise UsageError(
-            "A compilation needs one graph and a name for the model.",
+            "A graph to compile and a name for the model are needed.",
             "mirilla compile GRAPH.pb --out MODEL.binaryproto",
         )
     if os.path.realpath(given[0]) == os.path.realpath(args.out):
-        raise UsageError("The model would be written over its own graph.", "Give --out another name.")
+        raise UsageError("The model would overwrite its graph.", "Give --out another name.")
 
     from mirilla.bonnet.compile import compile_file
 
@@ -76,27 +82,25 @@ def run(args: argparse.Namespace) -> int:
         given[0], args.out, args.input_tensor, args.output_tensors, args.input_size, args.constant_order
     )
     if args.debug:
-        from mirilla.cli.inspect import show_ops
+        from mirilla.cli.bonnet_tables import print_ops
 
-        show_ops(model, args.input_size or report.input_shape[:2])
+        print_ops(model, args.input_size or report.input_shape[:2])
         echo()
-    show_report(report, args.out)
+    _print_report(report, args.out)
     if card is not None:
         echo(f"model.json: {card}")
     return 0
 
 
-def show_report(report: BuildReport, out: str) -> None:
-    """Print what was built."""
-    from mirilla.bonnet.describe import short_names
-    from mirilla.console import echo, print_table, warn
+def _print_report(report: BuildReport, out: str) -> None:
+    from mirilla.cli.bonnet_tables import shape_text
+    from mirilla.console import echo, warn
 
     for note in report.notes:
         echo(note)
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.ops.items(), key=lambda kv: -kv[1]))
-    outputs = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in report.outputs)
-    short = short_names([loss.name for loss in report.losses])
-    echo(f"input   {report.input} {'x'.join(map(str, report.input_shape))}")
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report.ops.items(), key=lambda item: -item[1]))
+    outputs = ", ".join(f"{name} {shape_text(shape)}" for name, shape in report.outputs)
+    echo(f"input   {report.input} {shape_text(report.input_shape)}")
     echo(f"outputs {outputs} (rows x columns x depth)")
     echo(f"ops     {sum(report.ops.values())}: {kinds}")
     echo(f"weights {report.weight_bytes} bytes in {report.constants} constants (order {report.constant_order})")
@@ -104,29 +108,38 @@ def show_report(report: BuildReport, out: str) -> None:
         f"arena   at most {report.peak_bytes} of {report.arena_bytes} bytes "
         f"({report.peak_bytes / report.arena_bytes:.0%}), at {report.peak_op}"
     )
-    echo(f"fp16    {report.underflowed} values became zero, {report.subnormal} lost bits below 6.1e-05")
-    lossy = [loss for loss in report.losses if loss.underflowed or loss.subnormal or loss.worst_absolute > 1e-2]
-    if lossy:
-        print_table(
-            "",
-            ["constant", "values", "to zero", "short of bits", "worst error", "at"],
-            [
-                (
-                    short[loss.name],
-                    loss.count,
-                    loss.underflowed,
-                    loss.subnormal,
-                    f"{loss.worst_absolute:.1e}",
-                    f"{loss.worst_value:.4g}",
-                )
-                for loss in lossy[:8]
-            ],
-        )
-        if len(lossy) > 8:
-            echo(f"and {len(lossy) - 8} constants that lost less")
+    echo(f"fp16    {report.underflowed} values became zero, {report.subnormal} lost bits (below 6.1e-05)")
+    _print_losses(report)
     for finding in report.warnings:
         warn(f"{finding.what} ({finding.certainty}) {finding.remedy}")
     echo(f"{out}: {report.file_bytes} bytes, sha256 {report.sha256}")
+
+
+def _print_losses(report: BuildReport) -> None:
+    """The constants that lose most in fp16."""
+    from mirilla.bonnet.describe import short_names
+    from mirilla.console import echo, print_table
+
+    short = short_names([loss.name for loss in report.losses])
+    notable = [
+        loss for loss in report.losses if loss.underflowed or loss.subnormal or loss.worst_absolute > _NOTABLE_ERROR
+    ]
+    if not notable:
+        return
+    rows = [
+        (
+            short[loss.name],
+            loss.count,
+            loss.underflowed,
+            loss.subnormal,
+            f"{loss.worst_absolute:.1e}",
+            f"{loss.worst_value:.4g}",
+        )
+        for loss in notable[:_MAX_LOSSES]
+    ]
+    print_table("", ("constant", "values", "to zero", "lost bits", "worst error", "at"), rows)
+    if len(notable) > _MAX_LOSSES:
+        echo(f"and {len(notable) - _MAX_LOSSES} constants with smaller errors")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

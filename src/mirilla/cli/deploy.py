@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from mirilla.board.service import State
     from mirilla.findings import Finding
 
-NAME = "deploy"
-HELP = "deploy a compiled model to a Vision Kit over SSH; run it there, roll back, remove"
 
 EXAMPLE = """examples:
   mirilla deploy --check pi@raspberrypi.local
@@ -78,9 +76,10 @@ def run(args: argparse.Namespace) -> int:
     options = service.parse_options(args.options)
     model, host = _items(args)
     if args.bundle:
-        pack = read_payload(model)
-        bundle.write(pack, args.bundle, options)
-        echo(f"{args.bundle}: {pack.model}, version {pack.name}. Unpack it on the kit: sh mirilla-bundle/install.sh")
+        payload = read_payload(model)
+        bundle.write(payload, args.bundle, options)
+        echo(f"{args.bundle}: {payload.model}, version {payload.name}.")
+        echo("Unpack it on the kit and run: sh mirilla-bundle/install.sh")
         return 0
     link = _link(args, host)
     if args.files_only:
@@ -104,6 +103,27 @@ def _items(args: argparse.Namespace) -> tuple[str, str]:
     """The model and the host; an empty string for the one that is not needed."""
     from mirilla.errors import UsageError
 
+    mode = _mode(args)
+    if mode and (args.service or args.run):
+        raise UsageError(f"{mode} cannot be combined with --service or --run.", "Give one of them at a time.")
+    if args.options and not (args.service or args.run or args.bundle):
+        raise UsageError("--options needs --service, --run or --bundle, which start the program on the kit.")
+    items = args.items
+    if mode == "--bundle":
+        if len(items) != 1:
+            raise UsageError("--bundle needs a model and no host.", "mirilla deploy MODEL.binaryproto --bundle OUT.zip")
+        return items[0], ""
+    if mode in ("--check", "--rollback", "--remove"):
+        if len(items) not in (1, 2):
+            raise UsageError(f"{mode} needs a host.", f"mirilla deploy {mode} pi@HOST")
+        return items[0] if len(items) == 2 else "", items[-1]
+    if len(items) != 2:
+        raise UsageError("Give a model and a host.", "mirilla deploy MODEL.binaryproto pi@HOST")
+    return items[0], items[1]
+
+
+def _mode(args: argparse.Namespace) -> str:
+    """The option that chooses what to do; "" to install and perhaps run."""
     modes = {
         "--check": args.check,
         "--rollback": args.rollback,
@@ -111,22 +131,7 @@ def _items(args: argparse.Namespace) -> tuple[str, str]:
         "--bundle": args.bundle,
         "--files-only": args.files_only,
     }
-    mode = next((name for name, given in modes.items() if given), "")
-    if mode and (args.service or args.run):
-        raise UsageError(f"{mode} cannot be combined with --service or --run.", "Give one of them at a time.")
-    if args.options and not (args.service or args.run or args.bundle):
-        raise UsageError("--options needs --service, --run or --bundle, which start the program on the kit.")
-    if args.bundle:
-        if len(args.items) != 1:
-            raise UsageError("--bundle needs a model and no host.", "mirilla deploy MODEL.binaryproto --bundle OUT.zip")
-        return args.items[0], ""
-    if mode in ("--check", "--rollback", "--remove"):
-        if len(args.items) not in (1, 2):
-            raise UsageError(f"{mode} needs a host.", f"mirilla deploy {mode} pi@HOST")
-        return (args.items[0] if len(args.items) == 2 else ""), args.items[-1]
-    if len(args.items) != 2:
-        raise UsageError("Give a model and a host.", "mirilla deploy MODEL.binaryproto pi@HOST")
-    return args.items[0], args.items[1]
+    return next((name for name, given in modes.items() if given), "")
 
 
 def _link(args: argparse.Namespace, host: str) -> Link:
@@ -140,35 +145,50 @@ def _link(args: argparse.Namespace, host: str) -> Link:
     return SshLink(host, tuple(options))
 
 
-def _deploy(link: Link, pack: Payload, options: tuple[str, ...], args: argparse.Namespace) -> int:
+def _deploy(link: Link, payload: Payload, options: tuple[str, ...], args: argparse.Namespace) -> int:
     from mirilla.board import checks, install, service
+    from mirilla.console import echo
+
+    facts = checks.probe(link)
+    _require_usable(link, checks.findings(facts, need_bytes=payload.size_bytes))
+    stops_joy = service.joy_uses_camera(facts) if args.service else args.run and facts.get("joy") == "active"
+    if stops_joy:
+        _agree(link.target, args)
+    echo(f"Copying {payload.model}, {payload.size_bytes / 1e6:.1f} MB.")
+    if install.install(link, payload):
+        echo(f"Installed ~/mirilla/versions/{payload.name} and checked its hashes; ~/mirilla/current points to it.")
+    else:
+        echo(f"The current version ({facts.get('current')}) has the same files; nothing copied.")
+    has_service = args.service or bool(facts.get("service_kind"))
+    if args.service:
+        _show_state(link, service.install(link, options, replace_joy=stops_joy))
+    elif has_service:
+        _show_state(link, service.restart(link))
+    if args.run:
+        return _run(link, options, has_service=has_service, stops_joy=stops_joy)
+    if not has_service:
+        echo("Run it on the kit: python3 ~/mirilla/current/mirilla_kit.py (or deploy with --run or --service).")
+    return 0
+
+
+def _require_usable(link: Link, found: list[Finding]) -> None:
+    """Print what is wrong with the kit, and raise BoardError if a model cannot run there."""
+    from mirilla.board import checks
     from mirilla.console import echo
     from mirilla.findings import NOTE
 
-    facts = checks.probe(link)
-    found = checks.findings(facts, need_bytes=pack.size_bytes)
     _show([finding for finding in found if finding.severity != NOTE and finding.where != "joy demo"])
     checks.require(found, link.target)
     board = next(finding.what for finding in found if finding.where == "board")
     echo(f"{link.target}: {board}; bonnet, aiy, camera and space checked.")
 
-    stops_joy = service.joy_uses_camera(facts) if args.service else args.run and facts.get("joy") == "active"
-    if stops_joy:
-        _agree(link.target, args)
-    echo(f"Copying {pack.model}, {pack.size_bytes / 1e6:.1f} MB.")
-    if install.install(link, pack):
-        echo(f"Installed ~/mirilla/versions/{pack.name} and checked its hashes; ~/mirilla/current points to it.")
-    else:
-        echo(f"The current version ({facts.get('current')}) has the same files; nothing copied.")
-    if args.service:
-        _show_state(link, service.install(link, options, replace_joy=stops_joy))
-    elif facts.get("service_kind"):
-        _show_state(link, service.restart(link))
-    if not args.run:
-        if not args.service and not facts.get("service_kind"):
-            echo("Run it on the kit: python3 ~/mirilla/current/mirilla_kit.py (or deploy with --run or --service).")
-        return 0
-    if args.service or facts.get("service_kind"):
+
+def _run(link: Link, options: tuple[str, ...], *, has_service: bool, stops_joy: bool) -> int:
+    """Show the detections until Ctrl-C: the log of the service, or the program itself."""
+    from mirilla.board import service
+    from mirilla.console import echo
+
+    if has_service:
         echo("The log of the service, which keeps running after Ctrl-C:")
         return _until_interrupt(lambda: service.follow_log(link))
     if stops_joy:
@@ -207,13 +227,13 @@ def _agree(target: str, args: argparse.Namespace) -> None:
         )
 
 
-def _files_only(link: Link, pack: Payload) -> int:
+def _files_only(link: Link, payload: Payload) -> int:
     from mirilla.board.install import copy_files
     from mirilla.board.payload import SUMS
     from mirilla.console import echo
 
-    copy_files(link, pack)
-    echo(f"{link.target}: {len(pack.files)} files copied to ~/mirilla/versions/{pack.name}.")
+    copy_files(link, payload)
+    echo(f"{link.target}: {len(payload.files)} files copied to ~/mirilla/versions/{payload.name}.")
     echo(f"Nothing was checked. To compare the hashes there: sha256sum -c {SUMS}")
     return 0
 

@@ -1,4 +1,4 @@
-"""mirilla detect: find objects in photos, folders, videos or a camera's picture."""
+"""`mirilla detect`: detect objects in photos, folders, videos or a camera's frames."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-NAME = "detect"
-HELP = "find objects in photos, folders, videos or a camera's picture"
-MODELS = (".pb", ".binaryproto")
+MODEL_SUFFIXES = (".pb", ".binaryproto")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,24 +15,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model_and_photos",
         metavar="[MODEL] PHOTO",
         nargs="+",
-        help="photos, folders (searched deeply), video files, or camera:0. The first may be a model instead: "
-        "a frozen graph (.pb), a compiled model (.binaryproto), a folder with one of them, or a training "
-        "folder. Without one, the face detector that ships with Mirilla is used",
+        help="photos, folders (searched recursively), video files, or camera:0. The first may be a model instead: "
+        "a frozen graph (.pb), a compiled model (.binaryproto), a folder with one of them, or a training folder "
+        "(default: the face detector that ships with Mirilla)",
     )
-    parser.add_argument("--model", metavar="MODEL", help="the model; then everything else is a photo")
-    parser.add_argument("--out", metavar="DIR", help="write the photos with boxes drawn, and detections.json, here")
+    parser.add_argument("--model", metavar="MODEL", help="the model; all positional arguments are photos then")
+    parser.add_argument(
+        "--out", metavar="DIR", help="write the photos with boxes drawn and detections.json to this folder"
+    )
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print one JSON object a line on standard output, one for each photo or video frame",
+        help="print a line with a JSON object for each photo or video frame",
     )
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="T",
-        help="report scores from T on (default: what the model's model.json recommends)",
+        help="minimum score (default: the recommendation in the model's model.json)",
     )
-    parser.add_argument("--frames", type=int, metavar="N", help="stop a video or a camera after N frames")
+    parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames of a video or camera")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if model is None:
         model = str(shipped.default_model())
         if not args.json:
-            console.echo("Model: the face detector that ships with Mirilla (--model names another).")
+            console.echo("Model: the face detector that ships with Mirilla (choose another with --model).")
     options = Options(
         model=model,
         sources=photos,
@@ -58,14 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
-    """Which words name a model and which what it shall look at; None for the shipped model.
+    """The model and the photos that the positional arguments name; None for the shipped model.
 
-    With --model all words are photos. Else the first is a model if it is a file that ends in .pb or
-    .binaryproto, a folder that holds one or a pipeline.config, or something else that cannot be a photo: neither
-    a file that exists, nor a folder with photos or videos, nor a name that ends as theirs or begins 'camera:'.
+    With --model all arguments are photos. Without it, the first argument is the model if it ends in .pb or
+    .binaryproto, is a folder that contains such a file or a pipeline.config, or cannot be a photo: it is neither an
+    existing file, nor a folder with photos or videos, nor a name with their suffix or the prefix 'camera:'.
 
     Raises:
-        UsageError: there is a model but no photo.
+        UsageError: a model but no photo is given.
     """
     from mirilla.errors import UsageError
 
@@ -73,8 +73,8 @@ def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | Non
         model, words = words[0], words[1:]
     if not words:
         raise UsageError(
-            f"{model}: this is a model; there is no photo to look at.",
-            f"Name photos, folders or videos after it: mirilla detect {model} PHOTO",
+            f"{model}: this is a model; no photo is given.",
+            f"Add photos, folders or videos: mirilla detect {model} PHOTO",
         )
     return model, tuple(words)
 
@@ -82,15 +82,15 @@ def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | Non
 def _is_model(word: str) -> bool:
     from mirilla.data.images import EXTENSIONS
     from mirilla.detect import video
-    from mirilla.weights.read import PIPELINE
+    from mirilla.weights.training_folder import PIPELINE
 
-    path, seen = Path(word), EXTENSIONS | video.EXTENSIONS
-    if path.suffix.lower() in MODELS:
+    path, photo_suffixes = Path(word), EXTENSIONS | video.EXTENSIONS
+    if path.suffix.lower() in MODEL_SUFFIXES:
         return True
     if path.is_dir():
         if (path / PIPELINE).is_file():
             return True
-        if any(one.suffix.lower() in MODELS for one in path.iterdir()):
+        if any(file.suffix.lower() in MODEL_SUFFIXES for file in path.iterdir()):
             return True
-        return not any(one.suffix.lower() in seen for one in path.rglob("*"))
-    return not (path.exists() or path.suffix.lower() in seen or word.startswith("camera:"))
+        return not any(file.suffix.lower() in photo_suffixes for file in path.rglob("*"))
+    return not (path.exists() or path.suffix.lower() in photo_suffixes or word.startswith("camera:"))

@@ -1,131 +1,140 @@
-"""`mirilla doctor`: will it run on the Vision Kit, what stands against it, and what can be mended."""
+"""`mirilla doctor`: check whether a model can run on the Vision Kit, and fix graphs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from mirilla.cli.compile import size
 
 if TYPE_CHECKING:
     from mirilla.doctor.examine import Diagnosis
+    from mirilla.doctor.fix import FixedGraph
     from mirilla.findings import Finding
-
-NAME = "doctor"
-HELP = "tell whether a graph, compiled model or pipeline.config runs on the Vision Kit; mend graphs"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file", metavar="FILE", help="a frozen graph (.pb), a compiled model (.binaryproto) or a pipeline.config"
     )
-    parser.add_argument(
-        "--fix", metavar="OUT.pb", help="write the graph with all mended that can be; what it computes stays the same"
-    )
+    parser.add_argument("--fix", metavar="OUT.pb", help="write the graph with all fixes that keep its outputs")
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    parser.add_argument("--name", metavar="NAME", help="the name under which the model will be loaded")
-    parser.add_argument("--classes", metavar="N", type=_count, help="classes that the decoder knows")
-    parser.add_argument("--input-tensor", metavar="NAME", help="where the network begins; usual names are found")
-    parser.add_argument("--output-tensors", metavar="NAME,NAME", help="where it ends; usual names are found")
+    parser.add_argument("--name", metavar="NAME", help="name under which the model will be loaded")
+    parser.add_argument("--classes", metavar="N", type=_count, help="number of classes that the decoder expects")
+    parser.add_argument("--input-tensor", metavar="NAME", help="input of the network; default: found by usual names")
+    parser.add_argument(
+        "--output-tensors", metavar="NAME,NAME", help="outputs of the network; default: found by usual names"
+    )
     parser.add_argument(
         "--input-size",
         metavar="PIXELS",
         type=size,
-        help="side of the input, or ROWSxCOLUMNS, where the file does not tell",
+        help="side of the input, or ROWSxCOLUMNS, if the file does not define it",
     )
     parser.epilog = (
-        "The exit code is 0 when nothing stands against the file (with --fix: against what was written), else 1."
+        "The exit code is 0 if all findings are notes (with --fix: those that are left in the fixed graph), else 1."
     )
 
 
 def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no number of classes: give 1 or more")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of classes: use 1 or more")
     return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Examine one file, and mend it when asked to."""
+    """Examine a file, and fix it with --fix."""
     from mirilla.doctor import examine as doctor
-    from mirilla.doctor.rules import stands_against
-    from mirilla.errors import ModelError, UsageError
+    from mirilla.doctor.rules import has_problems
+    from mirilla.errors import ModelError
 
     if args.fix:
-        if doctor.kind_of(args.file) != doctor.GRAPH:
-            raise UsageError(
-                f"{args.file} is no frozen graph, and only graphs are mended.",
-                "Change what the findings name; of a compiled model 'mirilla inspect --to-graph' makes a graph.",
-            )
-        if os.path.realpath(args.fix) == os.path.realpath(args.file):
-            raise UsageError("The mended graph would be written over the graph itself.", "Give --fix another name.")
+        _check_fix(args.file, args.fix)
     options = doctor.Options(args.input_tensor, args.output_tensors, args.input_size, args.classes, args.name)
     diagnosis = doctor.examine(args.file, options)
-    mended = diagnosis.mended if args.fix else None
-    if args.fix and mended is not None:
+    fixed = diagnosis.fixed if args.fix else None
+    if fixed is not None:
         doctor.save(diagnosis, args.fix)
     if args.json:
-        print(json.dumps(diagnosis.to_json() | ({"fixed": args.fix} if mended else {}), indent=2))
+        print(json.dumps(diagnosis.to_json() | ({"fixed": args.fix} if fixed else {}), indent=2))
     else:
-        _show(diagnosis, args.fix)
-    if args.fix and mended is None:
+        _print(diagnosis, args.fix)
+    if fixed is not None:
+        return int(has_problems(found for found in diagnosis.findings if not found.fixable))
+    if args.fix:
         raise ModelError(
-            f"{args.file} cannot be mended: its network could not be read, so nothing was written.",
+            f"{args.file} cannot be fixed: its network could not be read. Nothing was written.",
             "Follow the remedies above first.",
         )
-    if mended is not None:
-        return int(stands_against([one for one in diagnosis.findings if not one.fixable]))
-    return int(stands_against(diagnosis.findings))
+    return int(has_problems(diagnosis.findings))
 
 
-def _show(diagnosis: Diagnosis, fix: str | None) -> None:
+def _check_fix(path: str, out: str) -> None:
+    from mirilla.doctor import examine as doctor
+    from mirilla.errors import UsageError
+
+    if doctor.kind_of(path) != doctor.GRAPH:
+        raise UsageError(
+            f"{path}: not a frozen graph; --fix fixes only graphs.",
+            "Follow the remedies; 'mirilla inspect --to-graph' turns a compiled model into a graph.",
+        )
+    if os.path.realpath(out) == os.path.realpath(path):
+        raise UsageError("--fix would overwrite the graph itself.", "Choose another path for --fix.")
+
+
+def _print(diagnosis: Diagnosis, fix: str | None) -> None:
     from mirilla.console import echo
     from mirilla.doctor.rules import VERDICTS
 
-    for one in diagnosis.findings:
-        _show_finding(one)
+    for found in diagnosis.findings:
+        _print_finding(found)
     facts = diagnosis.facts
-    if facts:
+    if facts is not None:
         echo(
-            f"{facts['ops']} ops, at most {facts['peak_bytes']} of {facts['arena_bytes']} bytes of the "
-            "arena in use "
-            f"(at {facts['peak_op']})"
+            f"{facts['ops']} ops; peak memory {facts['peak_bytes']} of {facts['arena_bytes']} bytes, "
+            f"at {facts['peak_op']}"
         )
-    counts = {VERDICTS[one.severity]: 0 for one in diagnosis.findings}
-    for one in diagnosis.findings:
-        counts[VERDICTS[one.severity]] += 1
-    listed = ", ".join(f"{count} x {severity}" for severity, count in counts.items()) or "nothing found"
-    echo(f"{diagnosis.path}: {diagnosis.verdict} ({listed})")
-    mended = diagnosis.mended
-    if mended is None or not fix:
-        fixable = sum(one.fixable for one in diagnosis.findings)
-        if fixable:
-            echo(f"--fix OUT.pb mends {fixable} of {len(diagnosis.findings)}")
+    counts = Counter(VERDICTS[found.severity] for found in diagnosis.findings)
+    summary = ", ".join(f"{count} x {verdict}" for verdict, count in counts.items()) or "no findings"
+    echo(f"{diagnosis.path}: {diagnosis.verdict} ({summary})")
+    if diagnosis.fixed is not None and fix:
+        _print_fixes(diagnosis, diagnosis.fixed, fix)
         return
-    for change in mended.changes:
-        echo(f"mended: {change}")
-    if mended.difference is not None:
-        echo(f"outputs before and after differ by at most {mended.difference:.1e} on random pictures (numpy)")
+    fixable = sum(found.fixable for found in diagnosis.findings)
+    if fixable:
+        echo(f"--fix OUT.pb fixes {fixable} of {len(diagnosis.findings)}")
+
+
+def _print_fixes(diagnosis: Diagnosis, fixed: FixedGraph, path: str) -> None:
+    from mirilla.console import echo
+    from mirilla.findings import NOTE
+
+    for change in fixed.changes:
+        echo(f"fixed: {change}")
+    if fixed.difference is not None:
+        echo(f"largest difference of the outputs before and after, on random images in numpy: {fixed.difference:.1e}")
     else:
-        echo("outputs before and after were not compared: the graph could not be run as it was")
-    left = [one for one in diagnosis.findings if not one.fixable and one.severity != "note"]
-    remain = "; nothing stands against it" if not left else f"; {len(left)} of the findings above remain"
-    echo(f"{fix}: written{remain}")
+        echo("outputs before and after were not compared: the original graph cannot be run")
+    left = [found for found in diagnosis.findings if not found.fixable and found.severity != NOTE]
+    echo(f"{path}: written; " + (f"{len(left)} of the findings above remain" if left else "no problems remain"))
 
 
-def _show_finding(one: Finding) -> None:
+def _print_finding(found: Finding) -> None:
     from mirilla.console import echo, print_table
     from mirilla.doctor.rules import VERDICTS
+    from mirilla.findings import PROVEN
 
-    fixable = ", --fix mends it" if one.fixable else ""
-    echo(f"{VERDICTS[one.severity].upper()}  {one.code}  {one.where}  ({one.certainty}{fixable})")
-    echo(f"  {one.what}")
-    if one.rule:
-        echo(f"  Rule: {one.rule}")
-    echo(f"  {'Shown by' if one.certainty == 'proven' else 'Inferred'}: {one.evidence}")
-    echo(f"  Remedy: {one.remedy}")
-    if one.alive:
-        total = sum(count for _, count in one.alive)
-        print_table("", ["alive together", "bytes"], [*one.alive, ("together", total)])
+    fixable = ", --fix fixes it" if found.fixable else ""
+    echo(f"{VERDICTS[found.severity].upper()}  {found.code}  {found.where}  ({found.certainty}{fixable})")
+    echo(f"  {found.what}")
+    if found.rule:
+        echo(f"  Rule: {found.rule}")
+    echo(f"  {'Shown by' if found.certainty == PROVEN else 'Inferred'}: {found.evidence}")
+    echo(f"  Remedy: {found.remedy}")
+    if found.alive:
+        total = sum(size for _, size in found.alive)
+        print_table("", ["alive at the same time", "bytes"], [*found.alive, ("total", total)])
     echo()

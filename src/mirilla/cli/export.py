@@ -1,11 +1,8 @@
-"""mirilla export: a checkpoint as a frozen graph, with model.json beside it."""
+"""`mirilla export`: write a checkpoint as a frozen graph with its model.json."""
 
 from __future__ import annotations
 
 import argparse
-
-NAME = "export"
-HELP = "write a checkpoint as a frozen graph with model.json beside it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,17 +18,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="C",
         help="a checkpoint of Mirilla, exported weights (.safetensors), or a TensorFlow checkpoint's prefix",
     )
-    parser.add_argument("--model-dir", metavar="D", help="a training folder: its newest checkpoint")
+    parser.add_argument("--model-dir", metavar="D", help="training folder; its newest checkpoint is exported")
     parser.add_argument("--out", "--output_directory", metavar="DIR", required=True, help="folder to write")
-    parser.add_argument("--label-map", metavar="L", help="label map (default: the one that pipeline.config names)")
-    parser.add_argument("--name", help="name of the model (default: the folder's)")
-    parser.add_argument("--licence", help="licence of the weights, Apache-2.0 say; stands in model.json")
+    parser.add_argument("--label-map", metavar="L", help="label map (default: that of pipeline.config)")
+    parser.add_argument("--name", help="name of the model (default: the name of DIR)")
+    parser.add_argument("--licence", help="licence of the weights, such as Apache-2.0, for model.json")
     parser.add_argument(
         "--threshold",
         type=float,
         default=0.5,
         metavar="T",
-        help="score from which detections are worth showing (default 0.5)",
+        help="minimum score of detections worth showing, for model.json (default: 0.5)",
     )
     parser.add_argument("--input_type", default="image_tensor", choices=["image_tensor"], help=argparse.SUPPRESS)
 
@@ -44,27 +41,28 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.errors import UsageError
     from mirilla.labels import load_label_map
     from mirilla.targets.export import export_model
-    from mirilla.weights import read as weights
+    from mirilla.weights import load as weights
+    from mirilla.weights.training_folder import PIPELINE, load_labels
 
     if (args.checkpoint is None) == (args.model_dir is None):
         raise UsageError("Give either --checkpoint or --model-dir.", "mirilla export --model-dir train --out export")
     if args.pipeline_config is None and args.model_dir is None:
-        raise UsageError("--checkpoint needs --pipeline-config, which says what network it belongs to.")
+        raise UsageError("--checkpoint needs --pipeline-config, which describes its network.")
     if not 0 <= args.threshold <= 1:
-        raise UsageError(f"--threshold {args.threshold}: a score lies between 0 and 1.")
-    pipeline_path = Path(args.pipeline_config or Path(args.model_dir) / weights.PIPELINE)
+        raise UsageError(f"--threshold {args.threshold}: it must lie between 0 and 1.")
+    pipeline_path = Path(args.pipeline_config or Path(args.model_dir) / PIPELINE)
     pipeline = config.load(pipeline_path)
     config.require(pipeline)
     spec = model_spec(pipeline)
     averages = pipeline.eval_config.use_moving_averages
     if args.checkpoint:
-        found = weights.load(args.checkpoint, averages)
+        found = weights.load_weights(args.checkpoint, averages)
     else:
-        found = weights.newest(args.model_dir, averages)
+        found = weights.load_newest_weights(args.model_dir, averages)
     if args.label_map:
         labels = load_label_map(args.label_map)
     else:
-        labels = weights.labels_of(pipeline, pipeline_path.parent, spec.num_classes)
+        labels = load_labels(pipeline, pipeline_path.parent, spec.num_classes)
     exported = export_model(
         spec,
         found.variables,

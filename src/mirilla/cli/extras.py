@@ -1,4 +1,4 @@
-"""Optional dependencies that verbs ask for before they begin."""
+"""Checks for optional dependencies, before a verb starts its work."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from mirilla.errors import MissingExtraError
 
 
 def need_torch(purpose: str) -> None:
-    """Raises MissingExtraError where PyTorch or what training needs beside it is not installed."""
+    """Raise MissingExtraError if PyTorch or OpenCV is not installed."""
     for module, package in (("torch", "torch"), ("cv2", "opencv-python-headless")):
         need(module, package, "train", purpose)
 
 
 def need(module: str, package: str, extra: str, purpose: str) -> None:
-    """Raises MissingExtraError where `module` of `package` is not installed."""
+    """Raise MissingExtraError if `module` of `package` is not installed."""
     if importlib.util.find_spec(module) is None:
         raise MissingExtraError(package, extra, purpose)

@@ -1,19 +1,16 @@
-"""mirilla import: an old checkpoint or frozen graph becomes a training folder with an export in it."""
+"""`mirilla import`: turn an old checkpoint or frozen graph into a training folder with an export."""
 
 from __future__ import annotations
 
 import argparse
-
-NAME = "import"
-HELP = "make an old checkpoint or frozen graph one of Mirilla's, to train on, evaluate, export and compile"
 
 EXAMPLE = """examples:
   mirilla import model.ckpt-200000 --pipeline-config pipeline.config --out face
   mirilla import frozen_inference_graph.pb --pipeline-config pipeline.config --out face
   mirilla train --pipeline-config face/pipeline.config --model-dir face --num-train-steps 210000
 
-A checkpoint of TensorFlow is named by its prefix (without .index or .data-...). docs/old-checkpoints.md tells
-what becomes of it."""
+A TensorFlow checkpoint is named by its prefix (without .index or .data-...). docs/old-checkpoints.md describes the
+conversion."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,17 +25,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pipeline_config_path",
         required=True,
         metavar="P",
-        help="pipeline.config that it was trained with",
+        help="pipeline.config of its training",
     )
-    parser.add_argument("--out", required=True, metavar="DIR", help="training folder to make")
+    parser.add_argument("--out", required=True, metavar="DIR", help="training folder to write")
     parser.add_argument(
         "--raw",
         action="store_true",
-        help="export the raw weights, not the moving averages (default: as eval_config.use_moving_averages)",
+        help="export the raw weights instead of the moving averages (default: by eval_config.use_moving_averages)",
     )
-    parser.add_argument("--label-map", metavar="L", help="label map (default: the one that pipeline.config names)")
-    parser.add_argument("--name", help="name of the model (default: the folder's)")
-    parser.add_argument("--licence", help="licence of the weights, Apache-2.0 say; stands in model.json")
+    parser.add_argument("--label-map", metavar="L", help="label map (default: that of pipeline.config)")
+    parser.add_argument("--name", help="name of the model (default: the name of DIR)")
+    parser.add_argument("--licence", help="licence of the weights, such as Apache-2.0, for model.json")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from mirilla import config, console
     from mirilla.config.to_spec import model_spec
     from mirilla.labels import load_label_map
-    from mirilla.weights import read as weights
     from mirilla.weights.importing import EXPORT, import_checkpoint
+    from mirilla.weights.training_folder import load_labels
 
     path, out = Path(args.pipeline_config), Path(args.out)
     pipeline = config.load(path)
@@ -57,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if args.label_map:
         labels = load_label_map(args.label_map)
     else:
-        labels = weights.labels_of(pipeline, path.parent, model_spec(pipeline).num_classes)
+        labels = load_labels(pipeline, path.parent, model_spec(pipeline).num_classes)
     made = import_checkpoint(
         Path(args.checkpoint), pipeline, labels, out, raw=args.raw, name=args.name, licence=args.licence
     )

@@ -1,4 +1,4 @@
-"""The command `mirilla`: finds the verb, runs it, and turns what the user can mend into one clear message."""
+"""The command `mirilla`: run a verb, and print an error that the user can fix as one clear message."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-# verb -> help line. The verb's module is imported only when it is called, so `--help` stays fast.
+# verb -> help text. A verb's module is imported only when it is called, so that `mirilla --help` stays fast.
 VERBS = {
-    "demo": "draw a toy data set and train, evaluate, export and detect on it (no network)",
+    "demo": "draw a toy data set, and train, evaluate, export and detect on it (no network needed)",
     "run": "the main job on your photos: convert, train, evaluate, export, detect, report",
-    "data": "convert, check, describe and fetch data sets",
+    "data": "convert, check, describe and download data sets; fit anchors to them",
     "zoo": "list the named models: parameters, multiplications, memory on the bonnet, accuracy",
     "init": "write a pipeline.config for a data set",
-    "train": "train as pipeline.config says",
+    "train": "train the network of a pipeline.config",
     "eval": "measure a model or a file of predictions on a data set",
-    "export": "write a checkpoint as a frozen graph with model.json beside it",
-    "import": "make an old checkpoint or frozen graph a training folder, to train on, evaluate and export",
-    "detect": "find objects in photos, folders, videos or a camera's picture",
+    "export": "write a checkpoint as a frozen graph with its model.json",
+    "import": "turn an old checkpoint or frozen graph into a training folder",
+    "detect": "detect objects in photos, folders, videos or a camera's frames",
     "compile": "compile a frozen graph for the Vision Bonnet (.binaryproto)",
     "inspect": "show the layers, shapes and memory of a compiled model or frozen graph",
-    "doctor": "tell whether a graph, compiled model or pipeline.config runs on the Vision Kit; mend graphs",
-    "emulate": "answer the kit's client over TCP as a Vision Bonnet would",
-    "deploy": "put a compiled model on a Vision Kit over SSH, run it there, go back, remove it",
+    "doctor": "check whether a graph, compiled model or pipeline.config runs on the Vision Kit; fix graphs",
+    "emulate": "emulate a Vision Bonnet for the kit's client, over TCP",
+    "deploy": "deploy a compiled model to a Vision Kit over SSH; run it there, roll back, remove",
 }
 
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
-    """The parser; only `verb`'s own options are added (all verbs are listed)."""
+    """The parser; it lists all verbs, but has the options of `verb` only."""
     parser = argparse.ArgumentParser(
         prog="mirilla",
         description="Train a tiny object detector and run it on tiny devices.",
-        epilog="'mirilla VERB --help' explains a verb.",
+        epilog="'mirilla VERB --help' describes a verb.",
     )
-    parser.add_argument("--version", action="store_true", help="print the version and leave")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for name, text in VERBS.items():
-        one = verbs.add_parser(
+        verb_parser = verbs.add_parser(
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == verb:
-            _module(name).add_arguments(one)
+            _module(name).add_arguments(verb_parser)
     return parser
 
 
@@ -55,11 +55,11 @@ def _module(verb: str) -> ModuleType:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code (0 done, 1 an error, 2 wrong usage, 130 stopped by Ctrl-C)."""
+    """Run a verb; returns the exit code: 0 success, 1 error, 2 wrong usage, 130 stopped by Ctrl-C."""
     from mirilla.errors import MirillaError
 
     arguments = list(sys.argv[1:] if argv is None else argv)
-    verb = next((a for a in arguments if not a.startswith("-")), None)
+    verb = next((argument for argument in arguments if not argument.startswith("-")), None)
     parser = build_parser(verb if verb in VERBS else None)
     args = parser.parse_args(arguments)
     if args.version:

@@ -1,4 +1,4 @@
-"""`mirilla train`: train as pipeline.config says."""
+"""`mirilla train`: train the network of a pipeline.config."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="D",
-        help="where checkpoints and logs go; a run that was stopped goes on from there",
+        help="folder for checkpoints and logs; an interrupted training resumes from its last checkpoint",
     )
     parser.add_argument(
         "--num-train-steps",
         "--num_train_steps",
         type=int,
         metavar="N",
-        help="train up to step N (default: train_config.num_steps)",
+        help="train until step N (default: train_config.num_steps)",
     )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps or auto")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps or auto (default: auto)")
     parser.add_argument(
         "--precision",
         metavar="KIND",
-        help="what a GPU multiplies in: float32, tf32 or bfloat16 (default: mirilla.precision)",
+        help="arithmetic of matrix products on a GPU: float32, tf32 or bfloat16 (default: mirilla.precision)",
     )
 
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.training.trainer import train
 
     if args.num_train_steps is not None and args.num_train_steps < 1:
-        raise UsageError("--num-train-steps must be at least 1.")
+        raise UsageError(f"--num-train-steps {args.num_train_steps}: it must be at least 1.")
     result = train(
         config.load(args.pipeline_config),
         args.model_dir,

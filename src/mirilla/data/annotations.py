@@ -95,11 +95,8 @@ def build(
     Raises:
         DataError: no picture can be used, the split file is wrong, or the split has no such part.
     """
-    annotations = _with_split_file(annotations)
+    annotations = _only_part(_with_split_file(annotations), split)
     entries = annotations.entries
-    if split and any(entry.part for entry in entries):
-        read = parts_to_read([entry.part for entry in entries], split, annotations.source)
-        entries = tuple(entry for entry in entries if entry.part in read)
     samples: dict[str, Sample] = {}
     problems = list(annotations.problems)
     parts: dict[str, str] = {}
@@ -129,6 +126,14 @@ def build(
         annotations.notes,
         parts,
     )
+
+
+def _only_part(annotations: Annotations, split: str | None) -> Annotations:
+    parts = [entry.part for entry in annotations.entries]
+    if not split or not any(parts):
+        return annotations
+    read = parts_to_read(parts, split, annotations.source)
+    return replace(annotations, entries=tuple(entry for entry in annotations.entries if entry.part in read))
 
 
 def _listed_twice(entry: Entry, first: Sample) -> Finding:

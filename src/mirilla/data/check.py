@@ -1,10 +1,12 @@
-"""Everything that is wrong with a data set, listed; nothing is mended here."""
+"""`check`: list everything that is wrong with a data set; nothing is changed."""
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ from mirilla.data import images
 from mirilla.data.dataset import Dataset
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
-from mirilla.findings import Finding, by_severity
+from mirilla.findings import Finding, Severity, by_severity
 from mirilla.parallel import in_order
+
+_EPSILON_PX = 1e-6
 
 
 def check(
@@ -25,215 +29,166 @@ def check(
     advance: Callable[[int], object] | None = None,
     threads: int | None = None,
 ) -> list[Finding]:
-    """List every finding, errors first.
+    """All findings, errors first.
 
     Args:
         labels: the names of a label map; a label that is not among them is an error.
-        decode: decode every picture, so that one cut short is found; False looks at headers only.
+        decode: decode every picture, to find those cut short; False reads headers only.
         advance: called with 1 for every picture.
-        threads: one for each core by default.
+        threads: the number of cores by default.
 
     Returns:
         The problems found while reading, then those of boxes, labels, pictures, and duplicates by content.
     """
-    found = list(dataset.problems)
+    findings = list(dataset.problems)
     known = None if labels is None else set(labels)
     for sample in dataset.samples:
-        found += check_boxes(sample)
-        found += _unknown_labels(sample, known)
-    found += _similar_labels(dataset)
-    digests: dict[str, list[Sample]] = {}
-    looked = in_order(lambda s: _picture(s, decode), dataset.samples, threads)
-    for sample, (digest, problem) in zip(dataset.samples, looked, strict=True):
-        if problem:
-            found.append(problem)
+        findings += check_boxes(sample)
+        findings += _unknown_labels(sample, known)
+    findings += _similar_labels(dataset)
+    by_digest: dict[str, list[Sample]] = {}
+    results = in_order(partial(_check_picture, decode=decode), dataset.samples, threads)
+    for sample, (digest, finding) in zip(dataset.samples, results, strict=True):
+        if finding:
+            findings.append(finding)
         if digest:
-            digests.setdefault(digest, []).append(sample)
+            by_digest.setdefault(digest, []).append(sample)
         if advance is not None:
             advance(1)
-    found += _duplicates(digests, dataset)
-    found += _unlisted(dataset)
-    return by_severity(found)
+    findings += _duplicates(by_digest.values(), dataset)
+    findings += _unlisted(dataset)
+    return by_severity(findings)
 
 
 def check_boxes(sample: Sample) -> list[Finding]:
-    """Boxes that are empty, inverted, outside the picture, reach out of it, or are there twice."""
-    found = []
-    where = sample.where or sample.filename
-    seen: dict[tuple, int] = {}
-    size = np.array([sample.width_px, sample.height_px] * 2, float)
-    for i, box in enumerate(sample.boxes_px_xyxy):
+    """Boxes that are empty, inverted, outside the picture, reach out of it, or occur twice."""
+    findings: list[Finding] = []
+    seen: dict[tuple[object, ...], int] = {}
+    for i, box in enumerate(sample.boxes_px_xyxy.tolist()):
         x0, y0, x1, y1 = box
         what = f"{sample.filename}, box {i + 1} ({sample.labels[i]}, x {x0:.6g} to {x1:.6g}, y {y0:.6g} to {y1:.6g} px)"
-        severity = "warning" if sample.ignore[i] else "error"
-        if not np.isfinite(box).all():
-            found.append(Finding("error", "box-not-finite", where, f"{what} is not finite.", "Mend or remove it."))
-        elif x1 < x0 - 1e-6 or y1 < y0 - 1e-6:
-            found.append(
-                Finding(
-                    severity,
-                    "box-inverted",
-                    where,
-                    f"{what} is inverted: its maximum lies before its minimum.",
-                    "Swap the corners, or remove it.",
-                )
-            )
-        elif x1 - x0 < 1e-6 or y1 - y0 < 1e-6:
-            found.append(Finding(severity, "box-empty", where, f"{what} has no area.", "Remove it, or draw it again."))
-        elif x1 <= 0 or y1 <= 0 or x0 >= sample.width_px or y0 >= sample.height_px:
-            found.append(
-                Finding(
-                    severity,
-                    "box-outside",
-                    where,
-                    f"{what} lies wholly outside the picture ({sample.width_px}x{sample.height_px}).",
-                    "Remove it, or draw it again.",
-                )
-            )
-        else:
-            over = float(np.max(np.concatenate([-box[:2], (box - size)[2:]])))
-            if over > 1e-3:
-                found.append(
-                    Finding(
-                        "warning" if over >= 1 else "note",
-                        "box-reaches-out",
-                        where,
-                        f"{what} reaches {over:.2f} px out of the picture ({sample.width_px}x{sample.height_px}).",
-                        "It will be clipped to the picture for training.",
-                    )
-                )
-        key = (*np.round(box, 3), sample.labels[i])
-        if key in seen:
-            found.append(
-                Finding(
-                    "warning",
-                    "box-twice",
-                    where,
-                    f"{what} is the same as box {seen[key] + 1}.",
-                    "Remove one of them.",
-                )
-            )
-        seen.setdefault(key, i)
-    return found
+        if problem := _box_problem(sample, i, box):
+            severity, code, text, remedy = problem
+            findings.append(Finding(severity, code, sample.where or sample.filename, f"{what} {text}", remedy))
+        first = seen.setdefault((*(round(value, 3) for value in box), sample.labels[i]), i)
+        if first != i:
+            text = f"{what} is the same as box {first + 1}."
+            remedy = "Remove one of them."
+            findings.append(Finding("warning", "box-twice", sample.where or sample.filename, text, remedy))
+    return findings
+
+
+def _box_problem(sample: Sample, i: int, box: Sequence[float]) -> tuple[Severity, str, str, str] | None:
+    """Severity, code, text and remedy of what is wrong with box `i`, [xmin, ymin, xmax, ymax] in pixels."""
+    if not all(map(math.isfinite, box)):
+        return "error", "box-not-finite", "is not finite.", "Correct or remove it."
+    x0, y0, x1, y1 = box
+    width, height = sample.width_px, sample.height_px
+    severity: Severity = "warning" if sample.ignore[i] else "error"
+    if min(x1 - x0, y1 - y0) < -_EPSILON_PX:
+        text = "is inverted: its maximum is less than its minimum."
+        return severity, "box-inverted", text, "Swap the corners, or remove it."
+    if min(x1 - x0, y1 - y0) < _EPSILON_PX:
+        return severity, "box-empty", "has no area.", "Remove it, or draw it again."
+    if min(x1, y1) <= 0 or x0 >= width or y0 >= height:
+        text = f"is outside the picture ({width}x{height})."
+        return severity, "box-outside", text, "Remove it, or draw it again."
+    beyond = max(-x0, -y0, x1 - width, y1 - height)
+    if beyond > 1e-3:
+        text = f"reaches {beyond:.2f} px out of the picture ({width}x{height})."
+        remedy = "It will be clipped to the picture for training."
+        return "warning" if beyond >= 1 else "note", "box-reaches-out", text, remedy
+    return None
 
 
 def _unknown_labels(sample: Sample, known: set[str] | None) -> list[Finding]:
-    found = []
+    findings: list[Finding] = []
+    where = sample.where or sample.filename
     for label, count in Counter(sample.labels).items():
         if not label.strip():
-            found.append(
-                Finding(
-                    "error",
-                    "no-label",
-                    sample.where,
-                    f"{sample.filename}: {count} boxes have no label.",
-                    "Give them one.",
-                )
-            )
+            text = f"{sample.filename}: {count} boxes have no label."
+            findings.append(Finding("error", "no-label", where, text, "Add the labels."))
         elif known is not None and label not in known:
-            found.append(
-                Finding(
-                    "error",
-                    "unknown-label",
-                    sample.where or sample.filename,
-                    f"{sample.filename}: {count} boxes have the label '{label}', which is not in the label map.",
-                    "Add it to the label map, or rename it (--rename OLD=NEW).",
-                )
-            )
-    return found
+            text = f"{sample.filename}: {count} boxes have the label '{label}', which is not in the label map."
+            remedy = "Add it to the label map, or rename it (--rename OLD=NEW)."
+            findings.append(Finding("error", "unknown-label", where, text, remedy))
+    return findings
 
 
 def _similar_labels(dataset: Dataset) -> list[Finding]:
-    """Names that differ only by case, spaces or '_' are probably one class."""
+    """Names that differ only by case, spaces, '-' or '_' are probably one class."""
     groups: dict[str, set[str]] = {}
-    for sample in dataset.samples:
-        for label in sample.labels:
-            groups.setdefault(label.strip().lower().replace("_", "").replace("-", "").replace(" ", ""), set()).add(
-                label
+    for label in {label for sample in dataset.samples for label in sample.labels}:
+        key = label.lower()
+        for character in "_- ":
+            key = key.replace(character, "")
+        groups.setdefault(key, set()).add(label)
+    findings: list[Finding] = []
+    for group in groups.values():
+        if len(group) > 1:
+            names = ", ".join(f"'{label}'" for label in sorted(group))
+            what = f"the labels {names} are nearly the same; they may be one class."
+            findings.append(
+                Finding("warning", "similar-labels", str(dataset.source), what, "Rename them (--rename OLD=NEW).")
             )
-    return [
-        Finding(
-            "warning",
-            "similar-labels",
-            str(dataset.source),
-            "the labels " + ", ".join(f"'{n}'" for n in sorted(group)) + " differ little: one class by several names?",
-            "Rename them (--rename).",
-        )
-        for group in groups.values()
-        if len(group) > 1
-    ]
+    return findings
 
 
-def _picture(sample: Sample, decode: bool) -> tuple[str, Finding | None]:
+def _check_picture(sample: Sample, decode: bool) -> tuple[str, Finding | None]:
+    """SHA-256 of a sample's picture ("" if it cannot be read), and what is wrong with it."""
     where = sample.where or sample.filename
     try:
         content = sample.encoded()
     except OSError as error:
-        return "", Finding(
-            "error",
-            "unreadable-picture",
-            where,
-            f"{sample.image}: {error.strerror or error}.",
-            "Check the file.",
-        )
+        what = f"{sample.image}: {error.strerror or error}."
+        return "", Finding("error", "unreadable-picture", where, what, "Check the file.")
     digest = hashlib.sha256(content).hexdigest()
-    if decode:
-        try:
-            shape = images.decoded_size(content)
-        except DataError as error:
-            text = error.what.replace(f"picture of {len(content)} bytes", sample.filename)
-            return digest, Finding("error", "unreadable-picture", where, text, error.remedy or "")
-        if shape != (sample.height_px, sample.width_px):
-            return digest, Finding(
-                "error",
-                "size-mismatch",
-                where,
-                f"{sample.filename}: the header says "
-                f"{sample.width_px}x{sample.height_px}, the pixels are {shape[1]}x{shape[0]}.",
-            )
-    return digest, None
+    if not decode:
+        return digest, None
+    try:
+        height, width = images.decoded_size(content)
+    except DataError as error:
+        what = error.what.replace(f"picture of {len(content)} bytes", sample.filename)
+        return digest, Finding("error", "unreadable-picture", where, what, error.remedy or "")
+    if (height, width) == (sample.height_px, sample.width_px):
+        return digest, None
+    what = (
+        f"{sample.filename}: its header has the size {sample.width_px}x{sample.height_px}, but its pixels "
+        f"{width}x{height}."
+    )
+    return digest, Finding("error", "size-mismatch", where, what, "Save the picture again.")
 
 
-def _duplicates(digests: dict[str, list[Sample]], dataset: Dataset) -> list[Finding]:
-    found = []
-    for group in digests.values():
-        first = group[0]
-        for other in group[1:]:
-            parts = {dataset.parts.get(s.filename) for s in (first, other)}
-            text = f"{other.filename} is the same file, byte for byte, as {first.filename}"
+def _duplicates(groups: Iterable[list[Sample]], dataset: Dataset) -> list[Finding]:
+    findings: list[Finding] = []
+    for first, *others in groups:
+        for other in others:
+            what = f"{other.filename} is the same file, byte for byte, as {first.filename}"
+            parts = {str(dataset.parts.get(sample.filename)) for sample in (first, other)}
             if len(parts) > 1:
-                text += f", and they are in different parts ({' and '.join(str(p) for p in sorted(map(str, parts)))})"
+                what += f", and they are in different parts ({' and '.join(sorted(parts))})"
             same = other.labels == first.labels and np.allclose(other.boxes_yxyx, first.boxes_yxyx, atol=1e-6)
-            text += "." if same else "; their boxes differ."
-            found.append(
-                Finding(
-                    "warning",
-                    "duplicate-picture",
-                    other.where or other.filename,
-                    text,
-                    "Keep one of the two.",
-                )
-            )
-    return found
+            what += "." if same else "; their boxes differ."
+            where = other.where or other.filename
+            findings.append(Finding("warning", "duplicate-picture", where, what, "Keep one of the two."))
+    return findings
 
 
 def _unlisted(dataset: Dataset) -> list[Finding]:
-    """Picture files beside the listed ones that no annotation names."""
-    listed = {Path(s.image).resolve() for s in dataset.samples if not isinstance(s.image, bytes)}
+    """Picture files beside those of the data set that are in no annotation."""
+    listed = {Path(sample.image).resolve() for sample in dataset.samples if not isinstance(sample.image, bytes)}
     if not listed or not dataset.source.is_dir():
         return []
-    mentioned = "\n".join(p.what for p in dataset.problems)
-    found = []
-    for folder in sorted({p.parent for p in listed}):
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in images.EXTENSIONS and path not in listed and path.name not in mentioned:
-                found.append(
-                    Finding(
-                        "note",
-                        "picture-without-annotation",
-                        str(path),
-                        "no annotation names this picture; it is not used.",
-                        "Label it, or move it away.",
-                    )
-                )
-    return found
+    mentioned = "\n".join(problem.what for problem in dataset.problems)
+    return [
+        Finding(
+            "note",
+            "picture-without-annotation",
+            str(path),
+            "no annotation has this picture; it is not used.",
+            "Label it, or move it away.",
+        )
+        for folder in sorted({path.parent for path in listed})
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in images.EXTENSIONS and path not in listed and path.name not in mentioned
+    ]

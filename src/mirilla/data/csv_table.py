@@ -10,6 +10,7 @@ import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -113,32 +114,28 @@ def parse(text: str, name: str, folder: Path, part: str | None = None) -> tuple[
             if any(cell.strip() for cell in row):
                 filename = row[columns["filename"]].strip() if len(row) > columns["filename"] else ""
                 if filename not in pictures:
-                    pictures[filename] = _Picture(f"{name}, line {rows.line_num}", columns)
+                    pictures[filename] = _Picture(filename, f"{name}, line {rows.line_num}", columns)
                 pictures[filename].add(row, rows.line_num)
     except csv.Error as error:
         raise DataError(f"{name}, line {rows.line_num}: not CSV: {error}.", "Correct the line.") from error
-    entries: list[Entry] = []
-    problems: list[Finding] = []
-    picture_folder = folder / "images"
-    has_folder = picture_folder.is_dir()
-    for filename, picture in pictures.items():
-        error = picture.error if filename else "the file name is empty"
-        if error:
-            what = f"{error}; the picture {filename!r} is left out."
-            problems.append(bad_annotation(picture.where, what, "Correct the row."))
-            continue
-        path = picture_folder / filename
-        if not has_folder or (not path.exists() and (folder / filename).exists()):
-            path = folder / filename
-        entries.append(picture.entry(path, filename, part))
-    return entries, problems
+    bad = [picture for picture in pictures.values() if picture.error]
+    problems = [bad_annotation(picture.where, picture.error, "Correct the row.") for picture in bad]
+    path_of = partial(_picture_path, folder, has_images=(folder / "images").is_dir())
+    return [picture.entry(path_of(name), part) for name, picture in pictures.items() if not picture.error], problems
+
+
+def _picture_path(folder: Path, filename: str, has_images: bool) -> Path:
+    """A picture's path: in images/ if there is such a folder, unless the picture is only beside the table."""
+    beside, inside = folder / filename, folder / "images" / filename
+    return inside if has_images and (inside.exists() or not beside.exists()) else beside
 
 
 class _Picture:
     """The rows of one picture; `error` has the reason if one of them cannot be read."""
 
-    def __init__(self, where: str, columns: Mapping[str, int]):
-        self.where, self.error = where, ""
+    def __init__(self, filename: str, where: str, columns: Mapping[str, int]):
+        self.filename, self.where = filename, where
+        self.error = "" if filename else "the file name is empty; the row is left out."
         self._columns = columns
         self._cells = max(index for column, index in columns.items() if column not in _OPTIONAL) + 1
         self._size: tuple[int, int] | None = None
@@ -153,7 +150,7 @@ class _Picture:
         try:
             self._add(row)
         except ValueError as error:
-            self.error = f"line {line}: {error}"
+            self.error = f"line {line}: {error}; the picture {self.filename!r} is left out."
 
     def _add(self, row: Sequence[str]) -> None:
         if len(row) < self._cells:
@@ -186,11 +183,11 @@ class _Picture:
             raise ValueError("its size of the picture differs from the lines before")
         self._size = size
 
-    def entry(self, path: Path, filename: str, part: str | None) -> Entry:
+    def entry(self, path: Path, part: str | None) -> Entry:
         """The picture as an entry."""
         return Entry(
             path,
-            filename,
+            self.filename,
             np.array(self._boxes, np.float64).reshape(-1, 4),
             tuple(self._labels),
             self.where,

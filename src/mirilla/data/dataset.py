@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from mirilla.data.sample import Sample
@@ -134,10 +135,10 @@ def combine(datasets: Iterable[Dataset], name: str = "combined") -> Dataset:
         name,
         "several",
         tuple(samples),
-        tuple(problem for dataset in datasets for problem in dataset.problems),
+        tuple(chain.from_iterable(dataset.problems for dataset in datasets)),
         datasets[0].source,
-        tuple(dict.fromkeys(label for dataset in datasets for label in dataset.labels)),
-        tuple(note for dataset in datasets for note in dataset.notes),
+        tuple(dict.fromkeys(chain.from_iterable(dataset.labels for dataset in datasets))),
+        tuple(chain.from_iterable(dataset.notes for dataset in datasets)),
         parts,
     )
 

@@ -54,13 +54,7 @@ def to_example(sample: Sample, ids: Mapping[str, int]) -> bytes:
     Raises:
         DataError: the picture cannot be read, or a label is not in `ids`.
     """
-    for label in sample.labels:
-        if label not in ids:
-            raise DataError(
-                f"{sample.where or sample.filename}: the label '{label}' is not in the label map "
-                f"({', '.join(ids) or 'it is empty'}).",
-                "Add it to the label map, or correct the label.",
-            )
+    numbers = [_number_of(label, ids, sample) for label in sample.labels]
     with explaining(sample.filename):
         encoded = sample.encoded()
     header = images.header_of(encoded)
@@ -77,7 +71,7 @@ def to_example(sample: Sample, ids: Mapping[str, int]) -> bytes:
         "image/encoded": [encoded],
         "image/format": [b"jpeg" if header.format == "jpeg" else b"png"],
         "image/object/class/text": [label.encode() for label in sample.labels],
-        "image/object/class/label": [ids[label] for label in sample.labels],
+        "image/object/class/label": numbers,
     }
     features |= {f"image/object/bbox/{corner}": boxes[:, i].tolist() for i, corner in enumerate(_CORNERS)}
     for flag in FLAGS:
@@ -89,6 +83,16 @@ def to_example(sample: Sample, ids: Mapping[str, int]) -> bytes:
     if orientation != 1:
         features["image/orientation"] = [orientation]
     return example.encode(features)
+
+
+def _number_of(label: str, ids: Mapping[str, int], sample: Sample) -> int:
+    if label not in ids:
+        raise DataError(
+            f"{sample.where or sample.filename}: the label '{label}' is not in the label map "
+            f"({', '.join(ids) or 'it is empty'}).",
+            "Add it to the label map, or correct the label.",
+        )
+    return ids[label]
 
 
 def _as_png(encoded: bytes) -> bytes:

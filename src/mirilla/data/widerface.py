@@ -188,23 +188,29 @@ def _parse_picture(lines: list[str], at: int) -> tuple[NDArray[np.float64], int]
     """Rows (N, 10) of the picture whose name is in line `at`, and the line after it."""
     if not _is_name(lines[at]):
         raise ValueError("a picture's name is expected here")
-    if at + 1 >= len(lines):
-        raise ValueError("the file ends before the number of faces")
-    text = lines[at + 1].strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 8):
-        raise ValueError(f"line {at + 2} must be the number of faces, but is {text[:40]!r}")
-    count, first = int(text), at + 2
-    for i in range(first, first + count):  # before an array of that many rows is made
-        if i >= len(lines) or len(lines[i].split(maxsplit=10)) not in (4, 10):
+    first = at + 2
+    after = first + _parse_count(lines, at + 1)
+    for i in range(first, after):
+        if i >= len(lines) or len(lines[i].split()) not in (4, 10):
             actual = repr(lines[i][:40]) if i < len(lines) else "missing"
-            raise ValueError(f"line {i + 1} must be face {i - first + 1} of {count} (4 or 10 numbers), but is {actual}")
-    rows = np.array([_parse_face(lines[i], i + 1) for i in range(first, first + count)], np.float64).reshape(-1, 10)
-    after = first + count
-    if count == 1 and not rows.any():
-        rows = rows[:0]  # some editions have '1' and a face of zeros if there is none, as the .mat does
-    elif count == 0 and after < len(lines) and lines[after].split() and not _has_other_than_zeros(lines[after]):
+            face = f"face {i - first + 1} of {after - first}"
+            raise ValueError(f"line {i + 1} must be {face} (4 or 10 numbers), but is {actual}")
+    rows = np.array([_parse_face(lines[i], i + 1) for i in range(first, after)], np.float64).reshape(-1, 10)
+    if len(rows) == 1 and not rows.any():
+        return rows[:0], after  # some editions have '1' and a face of zeros if there is none, as the .mat does
+    if not len(rows) and after < len(lines) and _is_line_of_zeros(lines[after]):
         after += 1
     return rows, after
+
+
+def _parse_count(lines: list[str], at: int) -> int:
+    """The number of faces in line `at`."""
+    if at >= len(lines):
+        raise ValueError("the file ends before the number of faces")
+    text = lines[at].strip()
+    if not (text.isascii() and text.isdigit() and len(text) < 8):
+        raise ValueError(f"line {at + 1} must be the number of faces, but is {text[:40]!r}")
+    return int(text)
 
 
 def _parse_face(line: str, number: int) -> list[float]:
@@ -218,9 +224,9 @@ def _parse_face(line: str, number: int) -> list[float]:
     return values + [0.0] * (10 - len(values))
 
 
-def _has_other_than_zeros(line: str) -> bool:
+def _is_line_of_zeros(line: str) -> bool:
     words = line.split()
-    return len(words) not in (4, 10) or not set(words) <= {"0", "0.0"}
+    return len(words) in (4, 10) and set(words) <= {"0", "0.0"}
 
 
 def _is_name(line: str) -> bool:

@@ -135,9 +135,9 @@ def _read_compiled(path: Path, choice: Choice) -> Model:
 
 def _read_training_folder(path: Path, choice: Choice) -> Model:
     from mirilla.targets import frozen_graph
-    from mirilla.weights.read import of_training_folder
+    from mirilla.weights.training_folder import load_training_folder
 
-    spec, labels, weights = of_training_folder(path, choice.averages)
+    spec, labels, weights = load_training_folder(path, choice.averages)
     card = ModelCard(spec, labels, name=path.resolve().name, training={"steps": weights.step})
     deploy_graph = read_graph_for(frozen_graph.build(spec, weights.variables), card)
     kind = "moving averages" if weights.averaged else "weights without averaging"

@@ -1,4 +1,4 @@
-"""What a network costs on the bonnet, before it is trained: it is built with random weights and compiled."""
+"""The cost of a network on the bonnet before training: it is built with random weights and compiled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mirilla.bonnet import compile as compiler
 from mirilla.doctor import graph as doctor_graph
 from mirilla.doctor.config import random_weights
-from mirilla.doctor.rules import stands_against
+from mirilla.doctor.rules import has_problems
 from mirilla.findings import NOTE, Finding
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
@@ -16,11 +16,15 @@ from mirilla.targets import frozen_graph
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one picture and one file.
+    """The cost of a network.
 
-    multiplications: multiply-accumulates of the convolutions. peak_bytes, peak_op: the most of the arena that is in
-    use at once, and the op that runs then; file_bytes: of the compiled model; None where it cannot be compiled.
-    findings: the doctor's, notes left out.
+    Attributes:
+        parameters: number of weights.
+        multiplications: multiply-accumulates of the convolutions for an image.
+        anchors: number of anchors.
+        peak_bytes, peak_op: the peak use of the arena, and the op that runs then; None if it cannot be compiled.
+        file_bytes: size of the compiled model; None if it cannot be compiled.
+        findings: the doctor's, without notes.
     """
 
     parameters: int
@@ -33,22 +37,22 @@ class Cost:
 
     @property
     def runs(self) -> bool:
-        """Whether nothing stands against it."""
-        return not stands_against(self.findings)
+        """Whether no finding is more than a note."""
+        return not has_problems(self.findings)
 
 
 def cost(spec: ModelSpec) -> Cost:
-    """What a network costs.
+    """The cost of a network.
 
     Raises:
-        ConfigError: no network can be built.
+        ConfigError: the network cannot be built.
     """
     table, size = architecture(spec), (spec.height_px, spec.width_px)
     graph_def = frozen_graph.build(spec, random_weights(spec))
     examined = doctor_graph.examine(
         graph_def, frozen_graph.NORMALISED, (frozen_graph.BOX_CODES, frozen_graph.CLASS_LOGITS), size
     )
-    findings = tuple(one for one in examined.findings if one.severity != NOTE)
+    findings = tuple(found for found in examined.findings if found.severity != NOTE)
     report = None
     if examined.network is not None and not compiler.check(examined.network):
         _, report = compiler.build(examined.network)

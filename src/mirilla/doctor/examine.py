@@ -1,4 +1,4 @@
-"""The doctor: will this graph, compiled model or pipeline run on the kit, and if not, what stands against it?
+"""The doctor: checks whether a graph, a compiled model or a pipeline can run on the kit, and why not.
 
 diagnosis = examine("frozen_inference_graph.pb")
 for finding in diagnosis.findings:
@@ -12,17 +12,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from mirilla.bonnet import compile as compiler
 from mirilla.bonnet import format as bonnet_format
 from mirilla.doctor import decoder as doctor_decoder
-from mirilla.doctor import fix as doctor_mend
+from mirilla.doctor import fix as doctor_fix
 from mirilla.doctor import graph as doctor_graph
 from mirilla.doctor import model as doctor_model
 from mirilla.doctor.decoder import Outputs
-from mirilla.doctor.fix import Mended
-from mirilla.doctor.rules import VERDICTS, in_order, stands_against, to_json
+from mirilla.doctor.fix import FixedGraph
+from mirilla.doctor.rules import VERDICTS, has_problems, in_order, to_json
 from mirilla.errors import ModelError, UsageError
 from mirilla.files import explaining
 from mirilla.findings import Finding
@@ -31,16 +31,17 @@ from mirilla.protos.graphdef import read_graph_def, write_graph_def
 
 GRAPH, BONNET, CONFIG = "graph", "bonnet", "config"
 RUNS = "runs"
-_CONFIG_ENDINGS = (".config", ".pbtxt", ".prototxt", ".txt")
+_CONFIG_SUFFIXES = (".config", ".pbtxt", ".prototxt", ".txt")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked besides the file.
+    """How a file is examined.
 
-    input_tensor, output_tensors, input_size: where the file does not tell; see `mirilla.graph.reader.read`.
-    classes: the number of classes of the decoder that will be used.
-    name: under which the model will be loaded.
+    Attributes:
+        input_tensor, output_tensors, input_size: of a graph whose own are not found; see `mirilla.graph.reader.read`.
+        classes: the number of classes that the decoder expects.
+        name: the name under which the model will be loaded.
     """
 
     input_tensor: str | None = None
@@ -50,31 +51,42 @@ class Options:
     name: str | None = None
 
 
+class Facts(TypedDict):
+    """Sizes of a network: ops and bytes of the arena."""
+
+    ops: int
+    ops_by_type: dict[str, int]
+    peak_bytes: int
+    peak_op: str
+    arena_bytes: int
+
+
 @dataclass(frozen=True)
 class Diagnosis:
-    """The answer.
+    """The result of an examination.
 
     Attributes:
-        path, kind: the file and what it is: GRAPH, BONNET or CONFIG.
-        findings: in order of severity.
-        facts: of a network that could be planned: ops, peak and arena in bytes, the op at the peak.
-        mended: of a graph: its mended form.
+        path: the file.
+        kind: GRAPH, BONNET or CONFIG.
+        findings: the most severe first.
+        facts: of a network whose memory could be planned, else None.
+        fixed: of a graph: its fixed form, if it could be fixed.
     """
 
     path: str
     kind: str
     findings: tuple[Finding, ...]
-    facts: dict[str, Any]
-    mended: Mended | None = None
+    facts: Facts | None = None
+    fixed: FixedGraph | None = None
 
     @property
     def verdict(self) -> str:
-        """RUNS when nothing stands against it, else the worst severity."""
-        return VERDICTS[self.findings[0].severity] if stands_against(self.findings) else RUNS
+        """RUNS if no finding is more than a note, otherwise the worst severity."""
+        return VERDICTS[self.findings[0].severity] if has_problems(self.findings) else RUNS
 
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain data."""
-        content: dict[str, Any] = {
+    def to_json(self) -> dict[str, object]:
+        """The content of `mirilla doctor --json`."""
+        content: dict[str, object] = {
             "file": self.path,
             "kind": self.kind,
             "verdict": self.verdict,
@@ -82,13 +94,13 @@ class Diagnosis:
                 shown: sum(f.severity == severity for f in self.findings) for severity, shown in VERDICTS.items()
             },
             "findings": [to_json(found) for found in self.findings],
-            "facts": self.facts,
+            "facts": self.facts or {},
         }
-        if self.mended is not None:
+        if self.fixed is not None:
             content["mending"] = {
-                "changes": list(self.mended.changes),
-                "difference": self.mended.difference,
-                "left": [to_json(found) for found in self.mended.examination.findings],
+                "changes": list(self.fixed.changes),
+                "difference": self.fixed.difference,
+                "left": [to_json(found) for found in self.fixed.examination.findings],
             }
         return content
 
@@ -97,7 +109,7 @@ def examine(path: str | os.PathLike[str], options: Options = Options()) -> Diagn
     """Examine a frozen graph, a compiled model or a pipeline.config.
 
     Raises:
-        MirillaError: the file cannot be read, or is none of the three.
+        MirillaError: the file cannot be read or is of another kind.
     """
     where = os.fspath(path)
     kind = kind_of(where)
@@ -109,17 +121,17 @@ def examine(path: str | os.PathLike[str], options: Options = Options()) -> Diagn
 
 
 def kind_of(path: str) -> str:
-    """GRAPH, BONNET or CONFIG, by the file's ending, else by what can be read.
+    """GRAPH, BONNET or CONFIG, by the file's suffix, or else by its content.
 
     Raises:
-        ModelError: it is none of them.
+        ModelError: the file is of another kind.
     """
     lower = path.lower()
     if lower.endswith(".pb"):
         return GRAPH
     if lower.endswith(bonnet_format.SUFFIX):
         return BONNET
-    if lower.endswith(_CONFIG_ENDINGS):
+    if lower.endswith(_CONFIG_SUFFIXES):
         return CONFIG
     for kind, read in ((BONNET, bonnet_format.read), (GRAPH, read_graph_def)):
         try:
@@ -132,26 +144,26 @@ def kind_of(path: str) -> str:
     if b"{" in head and b"\0" not in head:
         return CONFIG
     raise ModelError(
-        f"{path}: neither a frozen graph, nor a compiled model, nor a pipeline.config.",
-        "Give frozen_inference_graph.pb, a .binaryproto or a pipeline.config.",
+        f"{path}: not a frozen graph, a compiled model or a pipeline.config.",
+        "Use a frozen_inference_graph.pb, a .binaryproto or a pipeline.config.",
     )
 
 
 def save(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path | None:
-    """Write the mended graph, and a model.json for it when the graph has one.
+    """Write the fixed graph, and a model.json for it if the original graph has one.
 
     Returns:
-        Where model.json was written.
+        The path of model.json, or None.
     """
-    if diagnosis.mended is None:
-        raise ValueError("there is no mended graph")
-    write_graph_def(path, diagnosis.mended.graph_def)
+    if diagnosis.fixed is None:
+        raise ValueError("the diagnosis has no fixed graph")
+    write_graph_def(path, diagnosis.fixed.graph_def)
     card, _ = doctor_decoder.card_of(diagnosis.path)
     if card is None:
         return None
     out = Path(path)
     beside = out.with_name(cards.FILE_NAME)
-    if beside.exists() and cards.find(out) != beside:  # another graph's
+    if beside.exists() and cards.find(out) != beside:  # model.json of another graph
         beside = out.with_name(f"{out.stem}.{cards.FILE_NAME}")
     cards.save(card, out, path=beside)
     return beside
@@ -160,21 +172,15 @@ def save(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path | None:
 def _examine_graph(path: str, options: Options) -> Diagnosis:
     graph_def = read_graph_def(path)
     examination = doctor_graph.examine(graph_def, options.input_tensor, options.output_tensors, options.input_size)
-    mended = doctor_mend.mend(graph_def, examination)
-    findings = doctor_mend.marked(examination.findings, mended)
-    card, unfit = doctor_decoder.card_of(path)
+    fixed = doctor_fix.fix(graph_def, examination)
+    findings = doctor_fix.mark_fixable(examination.findings, fixed)
     network = examination.network
     outputs = None if network is None else Outputs.of(network.outputs, network.output_shapes)
-    around = [
-        *unfit,
-        *doctor_decoder.decoder(outputs, options.classes, card),
-        *doctor_decoder.load_name(options.name, path, card),
-    ]
-    facts: dict[str, Any] = {}
-    if network is not None and not stands_against(examination.findings):
+    facts = None
+    if network is not None and not has_problems(examination.findings):
         _, report = compiler.build(network)
         facts = _facts(report.ops, report.peak_bytes, report.peak_op)
-    return Diagnosis(path, GRAPH, in_order([*findings, *around]), facts, mended)
+    return Diagnosis(path, GRAPH, in_order([*findings, *_usage(path, outputs, options)]), facts, fixed)
 
 
 def _examine_model(path: str, options: Options) -> Diagnosis:
@@ -183,17 +189,12 @@ def _examine_model(path: str, options: Options) -> Diagnosis:
     examination = doctor_model.examine(model, (size, size) if isinstance(size, int) else size)
     maps = examination.maps
     shapes = [(maps[name].rows, maps[name].cols, maps[name].depth) for name in model.outputs if name in maps]
-    card, unfit = doctor_decoder.card_of(path)
-    around = [
-        *unfit,
-        *doctor_decoder.decoder(Outputs.of(model.outputs, shapes) if shapes else None, options.classes, card),
-        *doctor_decoder.load_name(options.name, path, card),
-    ]
+    outputs = Outputs.of(model.outputs, shapes) if shapes else None
     peak = max(model.ops, key=lambda op: (op.plan and op.plan.in_use) or 0)
     facts = _facts(
         dict(Counter(op.kind or "" for op in model.ops)), (peak.plan and peak.plan.in_use) or 0, peak.output or ""
     )
-    return Diagnosis(path, BONNET, in_order([*examination.findings, *around]), facts)
+    return Diagnosis(path, BONNET, in_order([*examination.findings, *_usage(path, outputs, options)]), facts)
 
 
 def _examine_config(path: str, options: Options) -> Diagnosis:
@@ -201,18 +202,28 @@ def _examine_config(path: str, options: Options) -> Diagnosis:
 
     if options.input_tensor or options.output_tensors or options.input_size:
         raise UsageError(
-            "A pipeline.config says itself what its network's ends and size are.",
-            "Leave --input-tensor, --output-tensors and --input-size away.",
+            "A pipeline.config defines the input, outputs and size of its network.",
+            "Remove --input-tensor, --output-tensors and --input-size.",
         )
     examination = doctor_config.examine(path)
-    around = [
+    usage = [
         *doctor_decoder.decoder(examination.outputs, options.classes, None),
         *doctor_decoder.load_name(options.name, path, None),
     ]
-    return Diagnosis(path, CONFIG, in_order([*examination.findings, *around]), {})
+    return Diagnosis(path, CONFIG, in_order([*examination.findings, *usage]))
 
 
-def _facts(ops: dict[str, int], peak: int, at: str) -> dict[str, Any]:
+def _usage(path: str, outputs: Outputs | None, options: Options) -> list[Finding]:
+    """Findings about the decoder and the name of a model, with its model.json if there is one."""
+    card, found = doctor_decoder.card_of(path)
+    return [
+        *found,
+        *doctor_decoder.decoder(outputs, options.classes, card),
+        *doctor_decoder.load_name(options.name, path, card),
+    ]
+
+
+def _facts(ops: dict[str, int], peak: int, at: str) -> Facts:
     return {
         "ops": sum(ops.values()),
         "ops_by_type": ops,

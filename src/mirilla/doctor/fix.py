@@ -1,7 +1,7 @@
-"""Mending a frozen graph: all changes that keep its outputs, and the proof that they do.
+"""Fix a frozen graph: make all changes that keep its outputs, and compare the outputs before and after.
 
-The mended graph begins with a Placeholder of normalised pictures, ends with the network's raw outputs, and
-holds nothing else; ops and attributes are those of TensorFlow 1.4.
+The fixed graph starts with a Placeholder of normalised images and ends with the network's raw outputs. Its ops and
+attributes are those of TensorFlow 1.4.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mirilla.doctor import graph as doctor_graph
-from mirilla.doctor import region as doctor_region
-from mirilla.doctor import rewrite as doctor_rewrite
+from mirilla.doctor import region, rewrite
+from mirilla.doctor.bypass import bypass
 from mirilla.doctor.graph import GraphExamination
 from mirilla.doctor.rules import in_order
 from mirilla.errors import ModelError
@@ -23,20 +23,20 @@ from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.reference import Runner
 from mirilla.protos.tensorflow_pb2 import GraphDef
 
-PICTURES = 2  # of random numbers, on which both graphs are run
+TEST_IMAGES = 2  # of random numbers, on which the graphs are compared
 
 
 @dataclass(frozen=True)
-class Mended:
-    """A mended graph.
+class FixedGraph:
+    """A fixed graph.
 
     Attributes:
         graph_def: the graph.
-        source, outputs: its ends.
-        changes: what was done, a phrase each.
-        difference: the largest difference of any output to the graph before, on random pictures, computed in
-            numpy; None when the graph before cannot be run.
-        examination: of the mended graph.
+        source, outputs: its input and outputs.
+        changes: a phrase for each change.
+        difference: the largest difference of any output between the original and the fixed graph, on random images in
+            numpy; None if the original graph cannot be run.
+        examination: of the fixed graph.
     """
 
     graph_def: GraphDef
@@ -47,54 +47,55 @@ class Mended:
     examination: GraphExamination
 
 
-def mend(graph_def: GraphDef, examination: GraphExamination) -> Mended | None:
-    """Mend what can be mended of an examined graph; None when its ends or its input's size are not known."""
+def fix(graph_def: GraphDef, examination: GraphExamination) -> FixedGraph | None:
+    """Fix a copy of an examined graph; None if its input, outputs or input size are unknown."""
     source, outputs, network = examination.source, examination.outputs, examination.network
     if source is None or network is None:
         return None
-    mended = doctor_region.copied(graph_def)
-    needed = len(doctor_region.between(doctor_region.index(graph_def), source, outputs)) + 1
-    bypassed = doctor_rewrite.bypass(mended, source, outputs)
-    changes = doctor_rewrite.cut(mended, source, outputs, network.input_shape)
+    fixed = region.copied(graph_def)
+    needed = len(region.between(region.index(graph_def), source, outputs)) + 1
+    bypassed = bypass(fixed, source, outputs)
+    changes = rewrite.cut(fixed, source, outputs, network.input_shape)
     if needed < len(graph_def.node):
         changes.append(
-            f"{len(graph_def.node) - needed} nodes that lie before '{source}' or that "
-            f"{' and '.join(outputs)} do not need were cut off"
+            f"removed {len(graph_def.node) - needed} nodes that come before '{source}' or that "
+            f"{' and '.join(outputs)} do not need"
         )
     changes += bypassed
-    changes += doctor_rewrite.old_ops(mended)
-    changed = _read(mended, source, outputs, network.input_shape[:2])
-    if changed is not None:
-        changes += doctor_rewrite.crop_kernels(mended, changed)
-        changes += doctor_rewrite.three_channels(mended, changed)
-    after = doctor_graph.examine(mended, source, outputs, network.input_shape[:2])
-    before = network if examination.as_given else None
-    difference = None if before is None or after.network is None else _difference(before, after.network)
-    return Mended(mended, source, outputs, tuple(changes), difference, after)
+    changes += rewrite.old_ops(fixed)
+    layers = _read(fixed, source, outputs, network.input_shape[:2])
+    if layers is not None:
+        changes += rewrite.crop_kernels(fixed, layers)
+        changes += rewrite.three_channels(fixed, layers)
+    after = doctor_graph.examine(fixed, source, outputs, network.input_shape[:2])
+    difference = None
+    if examination.as_given and after.network is not None:
+        difference = _difference(network, after.network)
+    return FixedGraph(fixed, source, outputs, tuple(changes), difference, after)
 
 
-def marked(findings: Sequence[Finding], mended: Mended | None) -> tuple[Finding, ...]:
-    """The findings, those that are gone from the mended graph as fixable; with those that they had hidden."""
-    if mended is None:
+def mark_fixable(findings: Sequence[Finding], fixed: FixedGraph | None) -> tuple[Finding, ...]:
+    """The findings about a graph and about its fixed form; those that the fixed form does not have are fixable."""
+    if fixed is None:
         return tuple(findings)
-    left = {one.key for one in mended.examination.findings}
-    return in_order([*(replace(one, fixable=one.key not in left) for one in findings), *mended.examination.findings])
+    left = {found.key for found in fixed.examination.findings}
+    marked = [replace(found, fixable=found.key not in left) for found in findings]
+    return in_order([*marked, *fixed.examination.findings])
 
 
 def _read(graph_def: GraphDef, source: str, outputs: tuple[str, ...], size: tuple[int, int]) -> DeployGraph | None:
     try:
-        return reader.read(doctor_region.copied(graph_def), source, outputs, size)
+        return reader.read(region.copied(graph_def), source, outputs, size)
     except ModelError:
         return None
 
 
 def _difference(before: DeployGraph, after: DeployGraph) -> float:
-    """The largest difference of any output, on random pictures; grey ones where a graph takes one channel."""
+    """The largest difference of any output on random images; grey images if only one of the graphs reads RGB."""
     random = np.random.default_rng(0)
-    shape = (PICTURES, *before.input_shape)
-    pictures = random.uniform(-1, 1, shape).astype(np.float32)
-    others = pictures
+    images = random.uniform(-1, 1, (TEST_IMAGES, *before.input_shape)).astype(np.float32)
+    images_after = images
     if before.input_shape[2] == 1 and after.input_shape[2] == 3:
-        others = np.repeat(pictures, 3, axis=3)
-    expected, found = Runner(before)(pictures), Runner(after)(others)
-    return max(float(np.abs(found[name] - value).max()) for name, value in expected.items())
+        images_after = np.repeat(images, 3, axis=3)
+    expected, actual = Runner(before)(images), Runner(after)(images_after)
+    return max(float(np.abs(actual[name] - value).max()) for name, value in expected.items())

@@ -1,44 +1,50 @@
-"""Rules on compiled models: ops, shapes, memory plan and constants, judged from the file alone."""
+"""Examine a compiled model: its ops, shapes, memory plan and constants."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from mirilla.bonnet import memory_plan as planner
 from mirilla.bonnet import shapes
-from mirilla.bonnet.format import ARENA_BYTES, FP16, Model, Op
-from mirilla.bonnet.memory_plan import ArenaOverflow, LiveRange
+from mirilla.bonnet.format import ARENA_BYTES, FP16, Model
+from mirilla.bonnet.memory_plan import ArenaOverflow, Block, LiveRange
 from mirilla.bonnet.shapes import FeatureMap
 from mirilla.doctor.network import constant_range, input_size, overflow
-from mirilla.doctor.rules import finding, in_order, some, with_rule
-from mirilla.findings import WARNING, Finding, RuleError
+from mirilla.doctor.rules import finding, in_order, listed, with_rule
+from mirilla.findings import Finding, RuleError
+
+_COMPILE = "Compile the graph with 'mirilla compile'."
 
 
 @dataclass(frozen=True)
 class ModelExamination:
-    """What was found in a compiled model; `maps` holds every tensor's shape where they can be told."""
+    """The result for a compiled model.
+
+    Attributes:
+        findings: the most severe first.
+        maps: the shape of every tensor, by name; empty if the shapes cannot be determined.
+    """
 
     findings: tuple[Finding, ...]
     maps: dict[str, FeatureMap]
 
 
 def examine(model: Model, size: tuple[int, int] | None = None) -> ModelExamination:
-    """Try every rule on a compiled model; `size` (rows, columns) where the file does not tell its input's."""
-    found = [
-        one
-        for constant in model.constants
-        for one in constant_range(constant.name or "", constant.values.astype(np.float32))
-    ]
+    """Examine a compiled model; `size`: (rows, columns) of its input, if the file does not imply them."""
+    found: list[Finding] = []
+    for constant in model.constants:
+        found += constant_range(constant.name or "", constant.values.astype(np.float32))
     found += _arena(model)
     found += _missing_plans(model)
     try:
         source = shapes.input_map(model, size)
         maps = shapes.infer(model.ops, shapes.constant_dims(model), model.input or "", source)
     except RuleError as error:
-        found += [with_rule(one) for one in error.findings]
+        found += map(with_rule, error.findings)
         return ModelExamination(in_order(found), {})
     found += input_size(model.input or "", source.rows, source.cols)
     found += _first(model, source)
@@ -54,20 +60,20 @@ def _arena(model: Model) -> Iterator[Finding]:
         yield finding(
             "arena-size",
             "arena",
-            f"The file states an arena of {stated} bytes and data type "
-            f"{model.data_type}; known files have {ARENA_BYTES} and {FP16}.",
-            "Compile the graph with 'mirilla compile'.",
+            f"The file states an arena of {stated} bytes and data type {model.data_type}; known files have "
+            f"{ARENA_BYTES} and {FP16}.",
+            _COMPILE,
         )
 
 
 def _missing_plans(model: Model) -> Iterator[Finding]:
-    bare = [op.output or "" for op in model.ops if op.plan is None or op.plan.address is None]
-    if bare:
+    unplanned = [op.output or "" for op in model.ops if op.plan is None or op.plan.address is None]
+    if unplanned:
         yield finding(
             "plan-missing",
-            bare[0],
-            f"{len(bare)} ops have no place in memory: {some(bare)}.",
-            "Compile the graph with 'mirilla compile'.",
+            unplanned[0],
+            f"{len(unplanned)} ops have no memory address: {listed(unplanned)}.",
+            _COMPILE,
         )
 
 
@@ -78,7 +84,7 @@ def _first(model: Model, source: FeatureMap) -> Iterator[Finding]:
             "input-channels",
             name,
             f"The input '{model.input}' has {source.depth} channels.",
-            "Train with RGB pictures; grey ones may be repeated three times.",
+            "Train with RGB images; repeat the channel of grey images three times.",
         )
     first = model.ops[0]
     if first.kind != "Conv":
@@ -86,7 +92,7 @@ def _first(model: Model, source: FeatureMap) -> Iterator[Finding]:
             "first-conv",
             name,
             f"The first op '{name}' is {first.kind}, not a convolution.",
-            "Begin the network with a 3x3 convolution, stride 2.",
+            "Start the network with a 3x3 convolution of stride 2.",
         )
 
 
@@ -101,10 +107,9 @@ def _kernels(model: Model, maps: dict[str, FeatureMap]) -> Iterator[Finding]:
             yield finding(
                 "kernel-too-large",
                 op.output or "",
-                "The kernel "
-                f"{kernel.height}x{kernel.width} of "
-                f"'{op.output}' ({op.kind}) is larger than its map {x.rows}x{x.cols}.",
-                "Mend the graph with 'mirilla doctor GRAPH.pb --fix OUT.pb' and compile it again.",
+                f"The kernel {kernel.height}x{kernel.width} of '{op.output}' ({op.kind}) is larger than its input map "
+                f"{x.rows}x{x.cols}.",
+                "Fix the graph with 'mirilla doctor GRAPH.pb --fix OUT.pb' and compile it again.",
             )
 
 
@@ -120,68 +125,63 @@ def _depths(model: Model, maps: dict[str, FeatureMap]) -> Iterator[Finding]:
         yield finding(
             "depth",
             name,
-            f"'{name}' has a depth of {depth} and is read by {some(outputs)}.",
-            f"Train with {-(-depth // 8) * 8} channels there (depth_multiplier, min_depth).",
+            f"'{name}' has a depth of {depth} and is read by {listed(outputs)}.",
+            f"Train with {-(-depth // 8) * 8} channels in this layer (depth_multiplier, min_depth).",
         )
 
 
 def _plan(model: Model, size: tuple[int, int] | None) -> Iterator[Finding]:
-    again = "Compile the graph with 'mirilla compile'."
-    blocks = planner.live_ranges(model, size)
-    for one in blocks:
-        if one.block.address + one.block.bytes > ARENA_BYTES:
-            together = [other for other in blocks if other.first <= one.first <= other.last]
-            yield finding(
-                "plan-overflow",
-                one.block.name,
-                f"'{one.block.name}' ends at "
-                f"{one.block.address + one.block.bytes}, beyond the arena's {ARENA_BYTES} bytes.",
-                again,
-                alive=tuple((other.block.name, other.block.bytes) for other in together),
-            )
-            break
-    for one, other in _overlaps(blocks):
-        yield finding(
-            "plan-overlap",
-            other.block.name,
-            f"'{other.block.name}' and '{one.block.name}' are "
-            "both "
-            f"needed at op {max(one.first, other.first)} and share memory.",
-            again,
-        )
-        break
+    live_ranges = planner.live_ranges(model, size)
+    yield from _outside_the_arena(live_ranges)
+    yield from _overlapping(live_ranges)
     try:
-        fresh = planner.replan(model, size)
+        computed = planner.replan(model, size)
     except ArenaOverflow as error:
         yield overflow(error)
         return
     except RuleError as error:
-        yield from (with_rule(one) for one in error.findings)
+        yield from map(with_rule, error.findings)
         return
-    different = [old.output or "" for old, new in zip(model.ops, fresh.ops, strict=True) if _differ(old, new)]
+    different = [op.output or "" for op, other in zip(model.ops, computed.ops, strict=True) if op.plan != other.plan]
     if different:
         yield finding(
             "plan-differs",
             different[0],
-            f"The plan of {len(different)} ops is not the one "
-            "computed "
-            f"afresh: {some(different)} ('mirilla inspect' shows the numbers).",
-            again,
-            severity=WARNING,
+            f"The plan of {len(different)} ops differs from the computed plan: {listed(different)} ('mirilla inspect' "
+            "shows the numbers).",
+            _COMPILE,
         )
 
 
-def _differ(old: Op, new: Op) -> bool:
-    return old.plan != new.plan
+def _outside_the_arena(live_ranges: Sequence[LiveRange]) -> Iterator[Finding]:
+    """The first block that ends beyond the arena."""
+    for live_range in live_ranges:
+        block, end = live_range.block, live_range.block.address + live_range.block.bytes
+        if end > ARENA_BYTES:
+            alive = [other.block for other in live_ranges if other.first <= live_range.first <= other.last]
+            yield finding(
+                "plan-overflow",
+                block.name,
+                f"'{block.name}' ends at byte {end}, beyond the arena's {ARENA_BYTES} bytes.",
+                _COMPILE,
+                alive=tuple((other.name, other.bytes) for other in alive),
+            )
+            return
 
 
-def _overlaps(blocks: list[LiveRange]) -> Iterator[tuple[LiveRange, LiveRange]]:
-    for index, one in enumerate(blocks):
-        for other in blocks[index + 1 :]:
-            together = one.first <= other.last and other.first <= one.last
-            if (
-                together
-                and one.block.address < other.block.address + other.block.bytes
-                and other.block.address < one.block.address + one.block.bytes
-            ):
-                yield one, other
+def _overlapping(live_ranges: Sequence[LiveRange]) -> Iterator[Finding]:
+    """The first two blocks that share memory while both are alive."""
+    for first, second in combinations(live_ranges, 2):
+        if first.first <= second.last and second.first <= first.last and _share_memory(first.block, second.block):
+            yield finding(
+                "plan-overlap",
+                second.block.name,
+                f"'{second.block.name}' and '{first.block.name}' are both needed at op "
+                f"{max(first.first, second.first)} and share memory.",
+                _COMPILE,
+            )
+            return
+
+
+def _share_memory(first: Block, second: Block) -> bool:
+    return first.address < second.address + second.bytes and second.address < first.address + first.bytes

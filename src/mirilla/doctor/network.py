@@ -1,4 +1,4 @@
-"""Rules on networks that could be read: shapes, layers, fp16's range, memory and the decoder."""
+"""Rules about a network that could be read: shapes, layers, the range of fp16, and memory."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from mirilla.bonnet import fp16, shapes
 from mirilla.bonnet.format import ARENA_BYTES, Op
 from mirilla.bonnet.legalise import Legal, legalise
 from mirilla.bonnet.memory_plan import ArenaOverflow, plan_ops
-from mirilla.doctor.rules import finding, some, with_rule
+from mirilla.doctor.rules import finding, listed, with_rule
 from mirilla.findings import Finding, RuleError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
 
+MAX_OPS = 4  # listed in a message
+
 
 def examine(graph: DeployGraph) -> list[Finding]:
-    """Everything that stands against a network, layer by layer."""
+    """All findings about a network."""
     found = [*input_size(graph.input, graph.input_shape[0], graph.input_shape[1]), *_depths(graph), *_flattened(graph)]
     legal = None
     try:
         legal = legalise(graph)
     except RuleError as error:
-        found += [with_rule(one) for one in error.findings]
-        legal = _legal_otherwise(graph)
+        found += [with_rule(broken) for broken in error.findings]
+        legal = _legal_with_relu6(graph)
     if legal is not None:
-        found += [with_rule(one) for one in legal.warnings]
+        found += [with_rule(warning) for warning in legal.warnings]
         found += _constants(legal)
         found += _memory(graph, legal)
     return found
 
 
-def _legal_otherwise(graph: DeployGraph) -> Legal | None:
-    """The network with Relu6 for activations that the bonnet lacks, to look at its memory all the same."""
+def _legal_with_relu6(graph: DeployGraph) -> Legal | None:
+    """The network with Relu6 as every activation, so that its memory can be examined; None if it is still illegal."""
     layers = [
-        replace(one, activation=deploy.RELU6) if isinstance(one, deploy.Linear) and one.activation else one
-        for one in graph.layers
+        replace(layer, activation=deploy.RELU6) if isinstance(layer, deploy.Linear) and layer.activation else layer
+        for layer in graph.layers
     ]
     try:
         return legalise(replace(graph, layers=tuple(layers)))
@@ -46,21 +48,21 @@ def _legal_otherwise(graph: DeployGraph) -> Legal | None:
 
 
 def input_size(name: str, rows: int, columns: int) -> Iterator[Finding]:
-    """The input's sides."""
+    """Rules about the sides of the input."""
     if rows % 8 or columns % 8:
         nearest = [max(8, round(side / 8) * 8) for side in (rows, columns)]
         yield finding(
             "input-side",
             name,
             f"The input '{name}' is {rows}x{columns}.",
-            f"Train with {nearest[0]}x{nearest[1]}, or a side that is known to work: 160, 224, 256.",
+            f"Train with {nearest[0]}x{nearest[1]}, or with a side that is known to work: 160, 224, 256.",
         )
     if rows != columns:
         yield finding(
             "input-not-square",
             name,
             f"The input '{name}' is {rows}x{columns}.",
-            "Train with a square input; pictures of any shape are squashed to it.",
+            "Train with a square input; images of any shape are squashed to it.",
         )
 
 
@@ -79,8 +81,8 @@ def _depths(graph: DeployGraph) -> Iterator[Finding]:
         yield finding(
             "depth",
             source,
-            f"'{source}' has a depth of {depth} and is read by {some(names)}.",
-            f"Give that layer {-(-depth // 8) * 8} channels (with depth_multiplier and min_depth).",
+            f"'{source}' has a depth of {depth} and is read by {listed(names)}.",
+            f"Change the layer to {-(-depth // 8) * 8} channels (depth_multiplier, min_depth).",
         )
 
 
@@ -97,37 +99,34 @@ def _flattened(graph: DeployGraph) -> Iterator[Finding]:
             yield finding(
                 "flatten",
                 layer.name,
-                f"'{layer.name}' (gemm) reads a flattened map of {shape}.",
+                f"'{layer.name}' (fully connected) reads a flattened map of {shape}.",
                 "Pool the map to 1x1 first (a global average pool).",
             )
 
 
 def _constants(legal: Legal) -> Iterator[Finding]:
-    for one in legal.constants:
-        yield from constant_range(one.name, one.values)
+    for constant in legal.constants:
+        yield from constant_range(constant.name, constant.values)
 
 
 def constant_range(name: str, values: np.ndarray) -> Iterator[Finding]:
-    """Values that fp16 cannot hold."""
-    broken = ~(np.abs(values.astype(np.float32)) < fp16.OVERFLOW)
-    if broken.any():
-        numbers = values[broken]
+    """The rule about constants whose values fp16 cannot represent."""
+    too_large = ~(np.abs(values.astype(np.float32)) < fp16.OVERFLOW)
+    if too_large.any():
+        numbers = values[too_large]
         finite = numbers[np.isfinite(numbers)]
-        largest = (
-            f"the largest is {finite[np.abs(finite).argmax()]:g}" if finite.size else f"{numbers.reshape(-1)[0]:g}, say"
-        )
+        example = f"the largest is {finite[np.abs(finite).argmax()]:g}" if finite.size else f"e.g. {numbers.flat[0]:g}"
         yield finding(
             "fp16-overflow",
             name,
-            f"The constant '{name}' has {int(broken.sum())} of {values.size} values that fp16 cannot hold; {largest}.",
-            "Train on (weight decay, a lower learning rate) or take another checkpoint: such "
-            "values "
-            "come from a variance near zero or from training that diverged.",
+            f"{int(too_large.sum())} of {values.size} values of '{name}' are too large for fp16; {example}.",
+            "Train longer (with weight decay or a lower learning rate) or use another checkpoint. Such values come "
+            "from a variance near zero or from diverged training.",
         )
 
 
 def _memory(graph: DeployGraph, legal: Legal) -> Iterator[Finding]:
-    dims = {one.name: _four(one.values.shape) for one in legal.constants}
+    dims = {constant.name: _four(constant.values.shape) for constant in legal.constants}
     source = shapes.FeatureMap(*graph.input_shape, planar=True)
     try:
         plan_ops(legal.ops, dims, graph.input, source, graph.outputs)
@@ -135,31 +134,33 @@ def _memory(graph: DeployGraph, legal: Legal) -> Iterator[Finding]:
         crowded = _crowded(plan_ops(legal.ops, dims, graph.input, source, graph.outputs, 1 << 40))
         yield overflow(error, crowded)
     except RuleError as error:
-        for one in error.findings:
-            yield with_rule(one)
+        yield from map(with_rule, error.findings)
 
 
 def overflow(error: ArenaOverflow, crowded: Sequence[Op] = ()) -> Finding:
-    """What lies in the arena when a tensor finds no place; `crowded`: ops that need more than there is."""
-    one = error.findings[0]
+    """The finding about an arena that is too small, with the tensors that are alive when it overflows.
+
+    Args:
+        crowded: all ops that need more than the arena, in order.
+    """
+    where = error.findings[0].where
     alive = (*((block.name, block.bytes) for block in error.alive), (error.name, error.needed))
     total = sum(size for _, size in alive)
     what = (
-        f"Op {error.index} '{one.where}' ({one.op}) needs {error.needed} bytes for '{error.name}' "
-        f"beside {_count(len(error.alive))} still needed: {total} bytes in all, of "
-        f"{ARENA_BYTES} "
-        f"(the largest gap is {error.gap})."
+        f"Op {error.index} '{where}' ({error.findings[0].op}) needs {error.needed} bytes for '{error.name}' besides "
+        f"{_count(len(error.alive))} still needed: {total} bytes in total, of {ARENA_BYTES} (the largest gap is "
+        f"{error.gap})."
     )
-    others = [op for op in crowded if op.output != one.where]
+    others = [op for op in crowded if op.output != where]
     if others:
-        listed = ", ".join(f"'{op.output}' {(op.plan and op.plan.in_use) or 0}" for op in others[:4])
-        rest = f" and {len(others) - 4} more" if len(others) > 4 else ""
-        what += f" Later ops need more than there is, too: {listed}{rest}."
+        shown = ", ".join(f"'{op.output}' {(op.plan and op.plan.in_use) or 0}" for op in others[:MAX_OPS])
+        rest = f" and {len(others) - MAX_OPS} more" if len(others) > MAX_OPS else ""
+        what += f" Later ops need too much memory as well: {shown}{rest}."
     return finding(
         "arena-overflow",
-        one.where,
+        where,
         what,
-        "Make the layers there smaller: fewer channels (depth_multiplier), a smaller input, or a stride earlier.",
+        "Make these layers smaller: use fewer channels (depth_multiplier), a smaller input, or an earlier stride.",
         alive=alive,
     )
 

@@ -1,8 +1,8 @@
-"""Finding one's way in a frozen graph: what lies between input and outputs, and where the network begins."""
+"""Walks over a frozen graph: the nodes between input and outputs, and the node where the network starts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from mirilla.graph.lowering import IDENTITIES
 from mirilla.graph.names import data_inputs, node_name
@@ -26,51 +26,55 @@ PIXELS = frozenset(
         "CropAndResize",
     }
 )
-_CONVOLUTIONS = frozenset({"Conv2D", "DepthwiseConv2dNative", "MatMul"})
-_ON_THE_WAY = IDENTITIES | {"Pad", "PadV2", "PlaceholderWithDefault"}
+_PASSED_OVER = IDENTITIES | {"Pad", "PadV2", "PlaceholderWithDefault"}
+MAX_STEPS = 16  # of a walk along single inputs, in case of a loop
 
 
 def copied(graph_def: GraphDef) -> GraphDef:
-    """A copy, for whoever reads attributes: asking a node for one that it lacks adds it, empty."""
+    """A copy whose attributes can be read freely: reading a missing attribute of a node adds an empty one."""
     copy = GraphDef()
     copy.CopyFrom(graph_def)
     return copy
 
 
 def index(graph_def: GraphDef) -> dict[str, NodeDef]:
-    """{name: node}."""
+    """Name -> node."""
     return {node.name: node for node in graph_def.node}
 
 
 def between(nodes: Nodes, source: str, outputs: Sequence[str]) -> list[str]:
-    """What the outputs need, back to `source` (left out), in the GraphDef's order; loops are fine."""
+    """Names of the nodes that the outputs need, back to `source` (excluded), in the GraphDef's order.
+
+    The graph may have loops.
+    """
     seen, waiting = {source}, [name for name in outputs if name != source]
     while waiting:
         name = waiting.pop()
         if name in seen or name not in nodes:
             continue
         seen.add(name)
-        waiting += [node_name(one) for one in data_inputs(nodes[name])]
+        waiting += [node_name(reference) for reference in data_inputs(nodes[name])]
     return [name for name in nodes if name in seen and name != source]
 
 
 def before(nodes: Nodes, source: str) -> list[str]:
-    """What `source` itself is computed from."""
-    return between(nodes, "", [node_name(one) for one in nodes[source].input])
+    """Names of the nodes that `source` is computed from."""
+    return between(nodes, "", [node_name(reference) for reference in nodes[source].input])
 
 
 def is_loop(node: NodeDef) -> bool:
+    """Whether a node is part of a loop."""
     return node.op in LOOPS or node.op.startswith("TensorArray")
 
 
 def is_preprocessing(node: NodeDef) -> bool:
-    """Loops, decoding, resizing, and conversions from whole numbers."""
+    """Whether a node is part of a loop, decodes or resizes images, or converts from integers."""
     kind = node.attr["SrcT"].type if node.op == "Cast" else None
     return is_loop(node) or node.op in PIXELS or kind == tensorflow_pb2.DT_UINT8
 
 
 def takes_bytes(node: NodeDef) -> bool:
-    """Whether it is a placeholder of whole numbers (or of a file's bytes): pixels, not normalised."""
+    """Whether a node is a placeholder of integers or of a file's bytes, so its pixels are not normalised."""
     return node.op.startswith("Placeholder") and node.attr["dtype"].type in (
         tensorflow_pb2.DT_UINT8,
         tensorflow_pb2.DT_STRING,
@@ -79,46 +83,51 @@ def takes_bytes(node: NodeDef) -> bool:
 
 
 def network_input(nodes: Nodes, source: str, outputs: Sequence[str]) -> str | None:
-    """The tensor that the first convolution reads, when everything runs through it; None otherwise."""
+    """The tensor that the first convolution reads; None if the outputs need more than what is computed from it."""
     region = set(between(nodes, source, outputs))
-    has_before: dict[str, bool] = {}
-
-    def convolution_before(name: str) -> bool:
-        waiting, seen = [node_name(one) for one in data_inputs(nodes[name])], set()
-        while waiting:
-            one = waiting.pop()
-            if one in seen or one == source or one not in region:
-                continue
-            seen.add(one)
-            if nodes[one].op in _CONVOLUTIONS and nodes[one].op != "MatMul":
-                return True
-            waiting += [node_name(reference) for reference in data_inputs(nodes[one])]
-        return False
-
-    found: set[str] = set()
-    for name in region:
-        node = nodes[name]
-        if node.op in ("Conv2D", "DepthwiseConv2dNative") and len(node.input) >= 2:
-            has_before[name] = convolution_before(name)
-            if not has_before[name]:
-                found.add(_start(nodes, node.input[0], source))
-    if len(found) != 1:
+    starts = {
+        _skip_identities(nodes, node.input[0], source)
+        for node in (nodes[name] for name in region)
+        if _is_convolution(node) and len(node.input) >= 2 and not _has_convolution_before(nodes, node, region)
+    }
+    if len(starts) != 1:
         return None
-    (start,) = found
-    if start not in nodes or start == "":
+    (start,) = starts
+    if not start or start not in nodes:
         return None
-    left = between(nodes, start, outputs)
-    reaches = any(nodes[name].op == "Placeholder" or name == source for name in left) and start != source
-    return None if reaches else start
+    if start != source:
+        left = between(nodes, start, outputs)
+        if any(nodes[name].op == "Placeholder" or name == source for name in left):
+            return None
+    return start
 
 
-def _start(nodes: Nodes, reference: str, source: str) -> str:
-    for _ in range(16):
+def _is_convolution(node: NodeDef) -> bool:
+    return node.op in ("Conv2D", "DepthwiseConv2dNative")
+
+
+def _has_convolution_before(nodes: Nodes, node: NodeDef, region: Collection[str]) -> bool:
+    """Whether the input of a node is computed by a convolution of the region."""
+    waiting, seen = [node_name(reference) for reference in data_inputs(node)], set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in region:
+            continue
+        seen.add(name)
+        if _is_convolution(nodes[name]):
+            return True
+        waiting += [node_name(reference) for reference in data_inputs(nodes[name])]
+    return False
+
+
+def _skip_identities(nodes: Nodes, reference: str, source: str) -> str:
+    """The node behind identities and paddings that a tensor comes from; '' if it is not a node's first output."""
+    for _ in range(MAX_STEPS):
         if ":" in reference and not reference.endswith(":0"):
             return ""
         name = node_name(reference)
         node = nodes.get(name)
-        if name == source or node is None or node.op not in _ON_THE_WAY or not node.input:
+        if name == source or node is None or node.op not in _PASSED_OVER or not node.input:
             return name
         reference = node.input[0]
     return ""
@@ -138,5 +147,5 @@ def is_constant(nodes: Nodes, reference: str) -> bool:
         inputs = data_inputs(node)
         if node.op != "Const" and not inputs:
             return False
-        waiting += [node_name(one) for one in inputs]
+        waiting += [node_name(reference) for reference in inputs]
     return True

@@ -1,15 +1,14 @@
-"""What the doctor says: findings, and the rules they come from, each with what shows it.
+"""The rules of the Vision Kit, each with its severity, its certainty and its evidence.
 
-Proven means: files made by Google's compiler show it, its makers or its users' logs say it (the numbers are
-those of issues of google/aiyprojects-raspbian), or the file in hand contradicts itself. Inferred means that
-no known file does so, or that a rule was carried over from cases that are known.
+A rule is proven if files made by Google's compiler show it, if its makers or users report it (the numbers are issues
+of google/aiyprojects-raspbian on GitHub), or if the checked file contradicts itself. It is inferred if no known file
+breaks it, or if it was derived from known cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mirilla.findings import ERROR, INFERRED, NOTE, PROVEN, WARNING, Certainty, Finding, Severity, by_severity
 
@@ -19,7 +18,7 @@ VERDICTS: dict[Severity, str] = {ERROR: "will not run", WARNING: "may not run", 
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of the kit.
+    """A rule of the kit.
 
     Attributes:
         text: the rule in a sentence.
@@ -34,211 +33,211 @@ class Rule:
     evidence: str
 
 
-def to_json(finding: Finding) -> dict[str, Any]:
+def to_json(found: Finding) -> dict[str, object]:
     """A finding as `mirilla doctor --json` prints it."""
     return {
-        "severity": VERDICTS[finding.severity],
-        "code": finding.code,
-        "layer": finding.where,
-        "what": finding.what,
-        "rule": finding.rule,
-        "remedy": finding.remedy,
-        "certainty": finding.certainty,
-        "evidence": finding.evidence,
-        "fixable": finding.fixable,
-        "alive": [{"tensor": name, "bytes": size} for name, size in finding.alive],
+        "severity": VERDICTS[found.severity],
+        "code": found.code,
+        "layer": found.where,
+        "what": found.what,
+        "rule": found.rule,
+        "remedy": found.remedy,
+        "certainty": found.certainty,
+        "evidence": found.evidence,
+        "fixable": found.fixable,
+        "alive": [{"tensor": name, "bytes": size} for name, size in found.alive],
     }
 
 
-_FILES = "every file of Google's compiler that is known"
+_GOOGLES_FILES = "every known file of Google's compiler"
 _ISSUE = "google/aiyprojects-raspbian, issue"
+_LAYERS = "The network consists of convolutions, Relu6, average pools, products, reshapes, concats and softmax."
 
 RULES: dict[str, Rule] = {
     "preprocessing-inside": Rule(
-        "The network begins with normalised pixels; decoding, resizing, loops and scaling stay on the host.",
+        "The network starts from normalised pixels; decoding, resizing, loops and scaling run on the host.",
         ERROR,
         PROVEN,
-        f"{_ISSUE} 368 and 314: Google's compiler stops at TensorArrayV3, Enter, LoopCond.",
+        f"{_ISSUE}s 368 and 314: Google's compiler stops at TensorArrayV3, Enter, LoopCond.",
     ),
     "preprocessing-before": Rule(
-        "What stands before the input tensor is not compiled.",
+        "Nodes before the input tensor are not compiled.",
         NOTE,
         PROVEN,
-        "the graph and the compiled file of the golden pair: its scale is not folded in either.",
+        "a graph and its file from Google's compiler: the graph's input scale is not folded into the weights.",
     ),
     "postprocessing-inside": Rule(
-        "The network ends with raw outputs; decoding and non-maximum suppression stay on the host.",
+        "The network ends with raw outputs; box decoding and non-maximum suppression run on the host.",
         ERROR,
         PROVEN,
-        f"{_FILES} ends with concat, concat_1 or a softmax.",
+        f"{_GOOGLES_FILES} ends with concat, concat_1 or a softmax.",
     ),
-    "unknown-name": Rule("Input and outputs are nodes of the graph.", ERROR, PROVEN, "the graph's own list of nodes."),
+    "unknown-name": Rule("Input and outputs are nodes of the graph.", ERROR, PROVEN, "the graph's list of nodes."),
     "kernel-too-large": Rule(
-        "No kernel is larger than the map it runs over.",
+        "No kernel is larger than its input map.",
         ERROR,
         PROVEN,
-        f"{_ISSUE} 314: the compiler's makers name this as what the bonnet does not support.",
+        f"{_ISSUE} 314: the makers of the compiler say that the bonnet does not support it.",
     ),
     "batch-norm-not-constant": Rule(
-        "Mean, variance, scale and offset of a batch norm are constants.",
+        "Mean, variance, scale and offset of batch norm are constants.",
         ERROR,
         PROVEN,
-        f"{_ISSUE} 411: Google's compiler stops with that check.",
+        f"{_ISSUE} 411: Google's compiler stops with this check.",
     ),
     "not-frozen": Rule(
-        "Variables are constants in a frozen graph.", ERROR, PROVEN, "the graph holds no values for them."
+        "Variables are constants in a frozen graph.", ERROR, PROVEN, "the graph has no values for them."
     ),
     "training-switch": Rule(
-        "Nothing is decided while the network runs: no switches between training and inference.",
+        "The graph has no control flow: no switches between training and inference.",
         ERROR,
         PROVEN,
-        f"{_ISSUE} 411; the format has no op for it.",
+        f"{_ISSUE} 411; the format has no such op.",
     ),
     "dropout": Rule(
-        "Dropout belongs to training; at inference it passes its input on.",
+        "Dropout is used in training only; at inference it passes its input on.",
         ERROR,
         PROVEN,
         "the format has no random numbers.",
     ),
     "quantised": Rule(
-        "The bonnet computes in fp16; graphs with simulated or real 8-bit quantisation are not taken.",
+        "The bonnet computes in fp16; graphs with simulated or real 8-bit quantisation are not supported.",
         ERROR,
         PROVEN,
-        f"{_ISSUE} 438: Google's compiler stops at FakeQuant nodes; 512: fp16.",
+        f"{_ISSUE} 438: Google's compiler stops at FakeQuant nodes; issue 512: fp16.",
     ),
     "refused-op": Rule(
-        "Tile, Max, Prod and Unpack on a picture's tensor have no op on the bonnet.",
+        "The bonnet has no op for Tile, Max, Prod or Unpack of a feature map.",
         ERROR,
         PROVEN,
-        f"{_ISSUE} 439 and 674: Google's compiler stops at them.",
+        f"{_ISSUE}s 439 and 674: Google's compiler stops at them.",
     ),
-    "unknown-op": Rule(
-        "The network consists of convolutions, Relu6, average pools, products, reshapes, concats and softmax.",
-        ERROR,
-        INFERRED,
-        "no known compiled file holds another op, so nothing shows how it would be written.",
-    ),
+    "unknown-op": Rule(_LAYERS, ERROR, INFERRED, "no known compiled file has another op, so its encoding is unknown."),
     "no-sample": Rule(
-        "The network consists of convolutions, Relu6, average pools, products, reshapes, concats and softmax.",
+        _LAYERS,
         ERROR,
         INFERRED,
-        "no known compiled file holds this op; Google's compiler may have had it, but nothing shows how it is written.",
+        "no known compiled file has this op; Google's compiler may support it, but its encoding is unknown.",
     ),
     "newer-op": Rule(
-        "TensorFlow 1.4, on which Google's compiler stands, does not know this op.",
+        "TensorFlow 1.4, which Google's compiler uses, does not have this op.",
         NOTE,
         PROVEN,
-        f"{_ISSUE} 674. 'mirilla compile' understands it; Google's compiler and other old readers do not.",
+        f"{_ISSUE} 674. 'mirilla compile' supports the op; Google's compiler and other old readers do not.",
     ),
     "newer-attribute": Rule(
-        "TensorFlow 1.4, on which Google's compiler stands, does not know this attribute.",
+        "TensorFlow 1.4, which Google's compiler uses, does not have this attribute.",
         NOTE,
         PROVEN,
-        "TensorFlow 1.4's op registry. 'mirilla compile' understands it; old readers may refuse the graph.",
+        "TensorFlow 1.4's op registry. 'mirilla compile' supports it; old readers may refuse the graph.",
     ),
     "input-channels": Rule(
         "The input has three channels, RGB.",
         ERROR,
         PROVEN,
-        f"{_FILES} reads 3 planes in its first convolution; the client sends RGB, and grey three times.",
+        f"{_GOOGLES_FILES} reads three planes in its first convolution; the kit's client sends RGB, and grey images "
+        "as three equal channels.",
     ),
     "input-side": Rule(
         "The input's sides are multiples of 8.",
         WARNING,
         INFERRED,
-        "the rule is that of Google's guide, which is gone; known files have 160, 224 and 256.",
+        "Google's guide, which is no longer online, had this rule; known files have 160, 224 and 256.",
     ),
     "input-not-square": Rule(
         "The input is square.",
         WARNING,
         PROVEN,
-        f"{_ISSUE} 536: Google's compiler takes square inputs only. Whether the firmware does, nothing shows.",
+        f"{_ISSUE} 536: Google's compiler accepts square inputs only. It is unknown whether the firmware does.",
     ),
-    "input-size": Rule("The input has a fixed size.", ERROR, PROVEN, "the memory plan holds addresses for one size."),
+    "input-size": Rule(
+        "The input has a fixed size.", ERROR, PROVEN, "the memory plan has addresses for a single size."
+    ),
     "depth": Rule(
-        "Tensors that a convolution or pool reads have a depth that is a multiple of 8 (all but the input).",
+        "Tensors that a convolution or pool reads, except the input, have a depth that is a multiple of 8.",
         WARNING,
         INFERRED,
-        f"{_FILES} keeps to it: 16, 32, 64, 128 ...; only outputs (6, 12, 24, 1001) do not.",
+        f"{_GOOGLES_FILES} has such depths: 16, 32, 64, 128 ...; only outputs (6, 12, 24, 1001) do not.",
     ),
     "flatten": Rule(
-        "A fully connected layer reads a map that was pooled to 1x1, not a flattened one.",
+        "A fully connected layer reads a map that was pooled to 1x1, not a flattened map.",
         WARNING,
         INFERRED,
-        f"known files have one only after a global pool; {_ISSUE} 439 shows Google's compiler refuse Flatten.",
+        f"known files have one only after a global pool; {_ISSUE} 439: Google's compiler refuses Flatten.",
     ),
     "arena-overflow": Rule(
-        "All tensors alive at once, with scratch memory, fit into 1441792 bytes.",
+        "All tensors that are alive at the same time, with scratch memory, fit into 1441792 bytes.",
         ERROR,
         PROVEN,
-        f"the plan of {_FILES} follows from that size; {_ISSUE} 436: 'Not enough on-device memory'. (A "
-        "larger "
-        "network was published for the kit, so Google's compiler knew a further way, which nobody has "
-        "seen.)",
+        f"the memory plan of {_GOOGLES_FILES} follows from this size; {_ISSUE} 436: 'Not enough on-device memory'. "
+        "(A larger network was published for the kit, so Google's compiler has another method, which is unknown.)",
     ),
     "fp16-overflow": Rule(
-        "Weights and biases, batch norm folded in, are below 65520 in magnitude.",
+        "Weights and biases, with batch norm folded in, are below 65520 in magnitude.",
         ERROR,
         PROVEN,
-        "the range of fp16, in which every constant is stored (the largest in known files is 88.4).",
+        "the range of fp16, in which all constants are stored (the largest in known files is 88.4).",
     ),
     "name-taken": Rule(
-        "A model is not loaded under a name that the firmware uses itself.",
+        "A model must not be loaded under a name of a built-in model of the firmware.",
         ERROR,
         PROVEN,
-        "the client's published source says that the graph has no effect under FaceDetection: the firmware "
-        "answers with a model of its own. That DishDetection is like it is inferred.",
+        "the client's published source says that the firmware ignores the graph under the name FaceDetection and uses "
+        "its own model. That this holds for DishDetection is inferred.",
     ),
-    "classes": Rule(
-        "Decoder, labels and network agree about the number of classes.", ERROR, PROVEN, "the outputs' shapes."
-    ),
-    "anchors": Rule("Decoder and network agree about the number of anchors.", ERROR, PROVEN, "the outputs' shapes."),
+    "classes": Rule("Decoder, labels and network have the same number of classes.", ERROR, PROVEN, "output shapes."),
+    "anchors": Rule("Decoder and network have the same number of anchors.", ERROR, PROVEN, "output shapes."),
     "google-decoder": Rule(
-        "aiy.vision.models.object_detection decodes three classes and 1278 anchors, nothing else.",
+        "aiy.vision.models.object_detection decodes only three classes and 1278 anchors.",
         NOTE,
         PROVEN,
         "the client's published source.",
     ),
-    "card": Rule("model.json belongs to the file it lies beside.", WARNING, PROVEN, "its checksum."),
+    "card": Rule("model.json belongs to the model file in the same folder.", WARNING, PROVEN, "its checksum."),
     "letterbox": Rule(
-        "The kit squashes the whole picture to the input's size.",
+        "The kit squashes the whole image to the input's size.",
         NOTE,
         INFERRED,
-        "the client sends pictures whole; how the firmware resizes them is not known.",
+        "the client sends whole images; how the firmware resizes them is unknown.",
     ),
     "depthwise-kernel": Rule(
         "Depthwise convolutions are 3x3 with SAME padding.",
         WARNING,
         INFERRED,
-        f"{_FILES} has no other; {_ISSUE} 644 shows Google's compiler refuse 1x1.",
+        f"{_GOOGLES_FILES} has no other; {_ISSUE} 644: Google's compiler refuses 1x1.",
     ),
     "planar-threshold": Rule(
-        "Depthwise convolutions of stride 1 run planar on maps from some side between 21 and 28 on.",
+        "Depthwise convolutions of stride 1 use the planar layout on maps of at least some side between 21 and 28.",
         WARNING,
         INFERRED,
-        "known files have sides up to 20 and from 28 on; between them nothing is known.",
+        "known files have sides up to 20 and from 28; what happens between is unknown.",
     ),
     "planar-reader": Rule(
-        "A depthwise convolution of stride 1 follows the first convolution.", WARNING, INFERRED, f"{_FILES} does so."
+        "A depthwise convolution of stride 1 follows the first convolution.",
+        WARNING,
+        INFERRED,
+        f"{_GOOGLES_FILES} has this.",
     ),
     "first-conv": Rule(
         "The first convolution is 3x3, stride 2, with 16 channels.",
         WARNING,
         INFERRED,
-        f"{_FILES} does so; its scratch memory for other shapes is a guess.",
+        f"{_GOOGLES_FILES} has this; the scratch memory of other shapes is a guess.",
     ),
-    "concat-depth": Rule("Concats join rows or columns.", WARNING, INFERRED, "no known file joins along depth."),
+    "concat-depth": Rule("Concats join rows or columns.", WARNING, INFERRED, "no known file joins along the depth."),
     "plan-differs": Rule(
         "The memory plan is the one that follows from ops and sizes.",
         WARNING,
         PROVEN,
-        f"{_FILES} agrees with the plan computed afresh in every number.",
+        f"the plan of {_GOOGLES_FILES} equals the computed one in every number.",
     ),
-    "plan-overflow": Rule("Every tensor and scratch lies inside the arena.", ERROR, PROVEN, "the file's own plan."),
-    "plan-overlap": Rule("Tensors that are alive together do not share memory.", ERROR, PROVEN, "the file's own plan."),
-    "plan-missing": Rule("Every op has a memory plan.", ERROR, PROVEN, f"{_FILES} has one for every op."),
-    "arena-size": Rule("The file states the arena's 1441792 bytes.", WARNING, PROVEN, f"{_FILES} does."),
-    "config": Rule("The pipeline's model can be built.", ERROR, PROVEN, "docs/config.md."),
+    "plan-overflow": Rule("Every tensor and scratch block is inside the arena.", ERROR, PROVEN, "the file's own plan."),
+    "plan-overlap": Rule(
+        "Tensors that are alive at the same time do not share memory.", ERROR, PROVEN, "the file's own plan."
+    ),
+    "plan-missing": Rule("Every op has a memory plan.", ERROR, PROVEN, f"{_GOOGLES_FILES} has one for every op."),
+    "arena-size": Rule("The file states the arena's 1441792 bytes.", WARNING, PROVEN, f"{_GOOGLES_FILES} does."),
+    "config": Rule("The pipeline's network can be built.", ERROR, PROVEN, "docs/config.md."),
     "malformed": Rule("Ops fit their inputs.", ERROR, PROVEN, "the file itself."),
 }
 
@@ -252,49 +251,46 @@ def finding(
     severity: Severity | None = None,
     alive: tuple[tuple[str, int], ...] = (),
 ) -> Finding:
-    """A finding about a rule in RULES; `severity` replaces the rule's own."""
+    """A finding about a rule in RULES.
+
+    Args:
+        severity: replaces the rule's severity.
+        alive: for memory: (tensor, bytes) of everything held at the same time.
+    """
     rule = RULES[code]
     return Finding(
-        severity or rule.severity,
-        code,
-        where,
-        what,
-        remedy,
-        rule.certainty,
-        rule.evidence,
-        rule.text,
-        alive=alive,
+        severity or rule.severity, code, where, what, remedy, rule.certainty, rule.evidence, rule.text, alive=alive
     )
 
 
 def with_rule(found: Finding) -> Finding:
-    """A finding of the reader, the compiler or the planner, with the rule's text and evidence from RULES."""
+    """A finding of the reader, the compiler or the planner, with the text and evidence of its rule."""
     rule = RULES.get(found.code)
     if rule is not None:
         return replace(found, rule=rule.text, certainty=rule.certainty, evidence=rule.evidence)
     evidence = (
         "the graph itself."
         if found.certainty == PROVEN
-        else "no known compiled file does so, so nothing shows how it would be written."
+        else "no known compiled file has this, so its encoding is unknown."
     )
     return replace(found, code=found.code or "refused", evidence=evidence)
 
 
 def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
-    """Without repetitions, the most severe first."""
+    """The findings without duplicates, the most severe first."""
     unique: dict[tuple[str, str], Finding] = {}
     for found in findings:
         unique.setdefault(found.key, found)
     return tuple(by_severity(unique.values()))
 
 
-def stands_against(findings: Iterable[Finding]) -> bool:
-    """Whether anything but notes was found."""
-    return any(one.severity != NOTE for one in findings)
+def has_problems(findings: Iterable[Finding]) -> bool:
+    """Whether any finding is more than a note."""
+    return any(found.severity != NOTE for found in findings)
 
 
-def some(names: Iterable[str], most: int = 3) -> str:
-    """ "'a', 'b', 'c' and 4 more"."""
+def listed(names: Iterable[str], limit: int = 3) -> str:
+    """Names for a message: "'a', 'b', 'c' and 4 more"."""
     names = list(names)
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+    shown = ", ".join(f"'{name}'" for name in names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

@@ -1,0 +1,1 @@
+"""A Vision Bonnet in software, for the kit's own client."""

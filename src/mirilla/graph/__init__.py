@@ -1,4 +1,4 @@
-"""Frozen graphs: reading them, simplifying them into a deploy graph, and running that in numpy."""
+"""Frozen graphs: reading them, simplifying them into a deploy graph, and running it in numpy."""
 
 from __future__ import annotations
 

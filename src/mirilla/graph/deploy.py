@@ -1,8 +1,8 @@
-"""The deploy graph: the few layers that remain of a frozen graph, ready for any target.
+"""The deploy graph: the layers of a frozen graph after simplification, ready for any target.
 
 Tensors are NHWC and float32. A shape is that of one image, without the batch: (rows, columns, channels) for
 maps, (anchors, values) and the like after a Reshape. Batch norm is folded; every layer keeps the names and
-positions of the nodes it came from, because the bonnet's file is written from them.
+positions of the nodes it came from, because the bonnet's file contains them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ RELU6, RELU, SIGMOID = "relu6", "relu", "sigmoid"
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """What all layers have.
+    """The attributes of every layer.
 
     Attributes:
         name: the output tensor's name, that of the last node fused into the layer.
@@ -41,14 +41,14 @@ class Layer:
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Layer):
-    """What convolutions and matrix products share.
+    """The attributes of convolutions and matrix products.
 
     Attributes:
         weights: float32, batch norm folded in.
         bias: float32 [output channels], or None.
         weights_name: of the Const node, without '/read'.
         linear_name, linear_position: of the last node before the activation (batch norm, BiasAdd or the
-            product itself); equal to name and position when there is no activation.
+            product itself); equal to name and position without an activation.
         activation: RELU6, RELU, SIGMOID or None.
     """
 
@@ -83,7 +83,7 @@ class Gemm(Linear):
 
 @dataclass(frozen=True, kw_only=True)
 class Affine(Layer):
-    """Per-channel x * scale + offset: a batch norm or bias not (yet) folded into what precedes it."""
+    """Per-channel x * scale + offset: a batch norm or bias before it is folded into the layer before it."""
 
     scale: np.ndarray | None
     offset: np.ndarray | None
@@ -91,7 +91,7 @@ class Affine(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Activation(Layer):
-    """RELU6, RELU or SIGMOID on its own."""
+    """RELU6, RELU or SIGMOID as a layer of its own."""
 
     kind: str
 
@@ -120,7 +120,7 @@ class Reshape(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class Concat(Layer):
-    """Tensors one after the other along `axis`, counted with the batch as axis 0."""
+    """Concatenation along `axis`; the batch is axis 0."""
 
     axis: int
 
@@ -139,7 +139,7 @@ class Softmax(Layer):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the frozen graph does to pixels (0..255) before the input tensor: scale * x - offset."""
+    """What the frozen graph does to pixels (0 to 255) before the input tensor: scale * x - offset."""
 
     scale: float
     offset: float
@@ -147,16 +147,16 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class DeployGraph:
-    """Layers in an order in which each reads only what stands before it.
+    """Layers in execution order: each reads only outputs of earlier ones.
 
     Attributes:
         input: name of the input tensor.
         input_shape: (rows, columns, channels).
         layers: see the classes above.
-        outputs: names of the output tensors, in the order asked for.
+        outputs: names of the output tensors, in the requested order.
         output_shapes: their shapes for one image, as TensorFlow gives them.
-        preprocessing: what stood before the input, when it was understood.
-        notes: how input, outputs and size were found, for people.
+        preprocessing: of the pixels before the input; None if it is not recognised.
+        notes: for people: how input, outputs and size were found.
     """
 
     input: str
@@ -171,10 +171,10 @@ class DeployGraph:
         return iter(self.layers)
 
     def layer(self, name: str) -> Layer:
-        """The layer that writes the tensor `name`; KeyError when there is none."""
-        for one in self.layers:
-            if one.name == name:
-                return one
+        """The layer that writes the tensor `name`; KeyError if there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
         raise KeyError(name)
 
     def shape_of(self, name: str) -> Shape:
@@ -182,7 +182,7 @@ class DeployGraph:
         return self.input_shape if name == self.input else self.layer(name).shape
 
     def consumers(self) -> dict[str, tuple[str, ...]]:
-        """{tensor: names of the layers that read it}; tensors nobody reads are missing."""
+        """{tensor: names of the layers that read it}, without tensors that no layer reads."""
         found: dict[str, list[str]] = {}
         for layer in self.layers:
             for name in dict.fromkeys(layer.inputs):
@@ -191,13 +191,13 @@ class DeployGraph:
 
 
 def view(shape: Shape) -> tuple[int, int, int]:
-    """The (rows, columns, depth) view of a tensor: ranks below three get ones in front."""
+    """The (rows, columns, depth) view of a tensor; lower ranks get ones in front."""
     if len(shape) > 3:
         raise ValueError(f"a tensor of rank {len(shape) + 1} has no 4-D view")
-    one, two, three = (1,) * (3 - len(shape)) + tuple(shape)
-    return one, two, three
+    rows, columns, depth = (1,) * (3 - len(shape)) + tuple(shape)
+    return rows, columns, depth
 
 
 def elements(shape: Shape) -> int:
-    """Number of elements of one image's tensor."""
+    """Number of elements of a tensor, for one image."""
     return math.prod(shape)

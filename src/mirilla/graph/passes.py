@@ -1,4 +1,4 @@
-"""Passes over layers: fold batch norm and biases, fuse activations and padding, drop what changes nothing.
+"""Passes over layers: fold batch norm and biases, fuse activations and padding, drop reshapes without effect.
 
 Each takes layers in execution order and the outputs' names, and returns new layers in execution order.
 """
@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mirilla.findings import ERROR, Finding, RuleError
+from mirilla.findings import ERROR, Finding, RuleError, breach
 from mirilla.graph import deploy
 from mirilla.graph.deploy import Affine, Layer, Linear
 from mirilla.padding import SAME, VALID, same_padding
@@ -21,14 +21,14 @@ Layers = list[Layer]
 
 def simplify(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
     """All passes, in order."""
-    done = list(layers)
-    for one in (fold_affine, fuse_padding, fuse_activations, drop_reshapes):
-        done = one(done, outputs)
-    return done
+    simplified = list(layers)
+    for graph_pass in (fold_affine, fuse_padding, fuse_activations, drop_reshapes):
+        simplified = graph_pass(simplified, outputs)
+    return simplified
 
 
 def _readers(layers: Sequence[Layer], outputs: Sequence[str]) -> Counter[str]:
-    """How often each tensor is read; being an output counts."""
+    """How often each tensor is read; an output is read once more."""
     count: Counter[str] = Counter(outputs)
     for layer in layers:
         count.update(layer.inputs)
@@ -36,7 +36,7 @@ def _readers(layers: Sequence[Layer], outputs: Sequence[str]) -> Counter[str]:
 
 
 def _merge(layers: Sequence[Layer], outputs: Sequence[str], fuse: Callable[[Layer, Layer], Layer | None]) -> Layers:
-    """Replace producer and only reader by `fuse(producer, reader)` wherever that is a layer."""
+    """Replace each producer and its only reader by `fuse(producer, reader)` where that is not None."""
     readers = _readers(layers, outputs)
     kept: dict[str, Layer] = {}
     for layer in layers:
@@ -54,11 +54,11 @@ def _merge(layers: Sequence[Layer], outputs: Sequence[str], fuse: Callable[[Laye
 def fold_affine(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
     """Fold batch norms and biases into the convolution or product before them.
 
-    All in float32, one rounding an operation: weights x scale, bias x scale, bias + offset
+    All in float32, one rounding per operation: weights x scale, bias x scale, bias + offset
     (docs/bonnet-format.md, weights).
 
     Raises:
-        RuleError: an Affine that follows nothing it can be folded into, or whose result is not finite.
+        RuleError: an Affine layer cannot be folded into the layer before it, or the result is not finite.
     """
 
     def fuse(producer: Layer, layer: Layer) -> Layer | None:
@@ -66,8 +66,8 @@ def fold_affine(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
             return None
         return _folded(producer, layer)
 
-    done = _merge(layers, outputs, fuse)
-    left = [layer for layer in done if isinstance(layer, Affine)]
+    folded = _merge(layers, outputs, fuse)
+    left = [layer for layer in folded if isinstance(layer, Affine)]
     if left:
         raise RuleError(
             [
@@ -84,7 +84,7 @@ def fold_affine(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
                 for layer in left
             ]
         )
-    return done
+    return folded
 
 
 def _folded(producer: Linear, layer: Affine) -> Linear:
@@ -98,18 +98,13 @@ def _folded(producer: Linear, layer: Affine) -> Linear:
         if layer.offset is not None:
             offset = layer.offset.astype(np.float32, copy=False)
             bias = offset if bias is None else bias + offset
-    for what, array in (("weights", weights), ("bias", bias)):
+    for role, array in (("weights", weights), ("bias", bias)):
         if array is not None and not np.isfinite(array).all():
-            raise RuleError(
-                [
-                    Finding(
-                        ERROR,
-                        "not-finite",
-                        layer.name,
-                        f"Folding '{layer.name}' into '{producer.linear_name}' gives {what} that are not finite.",
-                        "A variance is negative or training diverged: use another checkpoint.",
-                    )
-                ]
+            raise breach(
+                "not-finite",
+                layer.name,
+                f"Folding '{layer.name}' into '{producer.linear_name}' gives {role} that are not finite.",
+                "A variance is negative or training diverged: use another checkpoint.",
             )
     return replace(
         producer,
@@ -123,7 +118,7 @@ def _folded(producer: Linear, layer: Affine) -> Linear:
 
 
 def fuse_padding(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
-    """A Pad followed by a VALID window that together are SAME padding becomes just that."""
+    """Replace a Pad and a VALID window that together are SAME padding by a SAME window."""
     shapes = {layer.name: layer.shape for layer in layers}
 
     def fuse(producer: Layer, layer: Layer) -> Layer | None:
@@ -143,7 +138,7 @@ def fuse_padding(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
 
 
 def fuse_activations(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
-    """Relu6 (Relu, Sigmoid) becomes part of what it follows, when nothing else reads that."""
+    """Make Relu6 (Relu, Sigmoid) part of the layer before it, if nothing else reads that layer."""
 
     def fuse(producer: Layer, layer: Layer) -> Layer | None:
         if (
@@ -158,12 +153,12 @@ def fuse_activations(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
 
 
 def drop_reshapes(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
-    """A Reshape that leaves the (rows, columns, depth) view as it was vanishes.
+    """Drop each Reshape that does not change the (rows, columns, depth) view.
 
-    When it is an output, what made its input takes its name; it stays when that input is an output too, or
-    the graph's input.
+    If it is an output, the layer before it takes its name; it is kept if that layer is an output too, or if it
+    reads the graph's input.
     """
-    names: dict[str, str] = {}  # vanished or renamed tensor -> the name now
+    names: dict[str, str] = {}  # dropped or renamed tensor -> its new name
     kept: dict[str, Layer] = {}
     views: dict[str, tuple[int, int, int]] = {}
     for layer in layers:
@@ -183,7 +178,7 @@ def drop_reshapes(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
 
 
 def _rename(kept: dict[str, Layer], names: dict[str, str], source: str, reshape: Layer) -> None:
-    """Give the layer `source` the name and position of a vanished `reshape`, everywhere it is read."""
+    """Give the layer `source` the name and position of a dropped `reshape`, also where it is read."""
     new = reshape.name
     for name, target in list(names.items()):
         if target == source:
@@ -198,5 +193,5 @@ def _rename(kept: dict[str, Layer], names: dict[str, str], source: str, reshape:
                 changes |= {"linear_position": reshape.position}
             layer = replace(layer, **changes)
         else:
-            layer = replace(layer, inputs=tuple(new if one == source else one for one in layer.inputs))
+            layer = replace(layer, inputs=tuple(new if name == source else name for name in layer.inputs))
         kept[layer.name] = layer

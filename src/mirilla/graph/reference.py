@@ -1,4 +1,4 @@
-"""Runs a deploy graph in numpy, float32: what every target is compared with."""
+"""Run a deploy graph in numpy, float32: the reference that every target is compared with."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 import numpy as np
 
 from mirilla.errors import ModelError
-from mirilla.graph import deploy, kernels
+from mirilla.graph import deploy, numpy_ops
 from mirilla.graph.deploy import DeployGraph, Layer, Shape
 
 Step = Callable[..., np.ndarray]
 
 
 class Runner:
-    """A deploy graph ready to run; weights are prepared once.
+    """A deploy graph that is ready to run; its weights are prepared once.
 
     >>> runner = Runner(graph)                                # doctest: +SKIP
     >>> runner(pictures)["concat"].shape                      # doctest: +SKIP
@@ -27,32 +27,31 @@ class Runner:
         last_reader = {name: index for index, layer in enumerate(graph.layers) for name in layer.inputs}
         self._steps: list[tuple[Layer, Step, list[str]]] = []
         for index, layer in enumerate(graph.layers):
-            done = [
+            unused = [
                 name for name in dict.fromkeys(layer.inputs) if last_reader[name] == index and name not in graph.outputs
             ]
-            self._steps.append((layer, _step(layer, [shapes[name] for name in layer.inputs]), done))
+            self._steps.append((layer, _step(layer, [shapes[name] for name in layer.inputs]), unused))
             shapes[layer.name] = layer.shape
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Run images through the network.
 
         Args:
-            images: [N, rows, columns, channels] (or one image without N), values as at the input tensor.
+            images: (N, rows, columns, channels), or a single image without N; values as at the input tensor.
 
         Returns:
-            {output: float32 [N, *shape]} in the order of the graph's outputs.
+            {output: float32 (N, *shape)} in the order of the graph's outputs.
 
         Raises:
-            ModelError: images of another shape than the graph's input.
+            ModelError: the images do not have the shape of the graph's input.
         """
         images = np.asarray(images)
         if images.ndim == 3:
             images = images[None]
         if images.ndim != 4 or images.shape[1:] != self.graph.input_shape:
             raise ModelError(
-                f"The network takes pictures of {self.graph.input_shape} (rows, columns, "
-                "channels);"
-                f" these have the shape {images.shape}.",
+                f"The network takes pictures of shape {self.graph.input_shape} (rows, columns, channels), "
+                f"but these have the shape {images.shape}.",
                 "Resize them to the network's input.",
             )
         found = {
@@ -66,23 +65,23 @@ class Runner:
         return found
 
     def activations(self, image: np.ndarray, keep: bool = True) -> dict[str, np.ndarray]:
-        """Every layer's output for one image [rows, columns, channels]; only the outputs unless `keep`."""
+        """Outputs of every layer for an image (rows, columns, channels); only the graph's outputs unless `keep`."""
         tensors = {self.graph.input: np.ascontiguousarray(image, np.float32)}
-        for layer, step, done in self._steps:
+        for layer, step, unused in self._steps:
             tensors[layer.name] = step(*[tensors[name] for name in layer.inputs])
             if not keep:
-                for name in done:
+                for name in unused:
                     del tensors[name]
         return tensors
 
 
 def run(graph: DeployGraph, images: np.ndarray) -> dict[str, np.ndarray]:
-    """Run images through a deploy graph once; keep a `Runner` when there are more to come."""
+    """Run images through a deploy graph once; for repeated runs use a `Runner`."""
     return Runner(graph)(images)
 
 
 def activate(x: np.ndarray, kind: str | None) -> np.ndarray:
-    """Apply an activation; x itself is changed where that is possible."""
+    """Apply an activation, in place if possible."""
     if kind == deploy.RELU6:
         return np.clip(x, 0, 6, out=x)
     if kind == deploy.RELU:
@@ -100,17 +99,17 @@ def softmax(x: np.ndarray) -> np.ndarray:
 
 
 def _step(layer: Layer, shapes: list[Shape]) -> Step:
-    """The function that computes a layer from its inputs."""
+    """The function that computes a layer."""
     if isinstance(layer, deploy.Linear):
         linear = _linear(layer, shapes[0])
         return lambda x: activate(linear(x), layer.activation)
     if isinstance(layer, deploy.Activation):
         return lambda x: activate(x.copy(), layer.kind)
     if isinstance(layer, deploy.Pool):
-        pool = kernels.pool(deploy.view(shapes[0]), layer.window, layer.strides, layer.padding, layer.kind)
+        pool = numpy_ops.pool(deploy.view(shapes[0]), layer.window, layer.strides, layer.padding, layer.kind)
         return lambda x: pool(x).reshape(layer.shape)
     if isinstance(layer, deploy.Pad):
-        return lambda x: kernels.padded(x, *layer.pads)
+        return lambda x: numpy_ops.padded(x, *layer.pads)
     if isinstance(layer, deploy.Reshape):
         return lambda x: x.reshape(layer.shape)
     if isinstance(layer, deploy.Concat):
@@ -124,9 +123,9 @@ def _step(layer: Layer, shapes: list[Shape]) -> Step:
 
 def _linear(layer: deploy.Linear, shape: Shape) -> Step:
     if isinstance(layer, deploy.Conv):
-        return kernels.conv(deploy.view(shape), layer.weights, layer.bias, layer.strides, layer.padding)
+        return numpy_ops.conv(deploy.view(shape), layer.weights, layer.bias, layer.strides, layer.padding)
     if isinstance(layer, deploy.Depthwise):
-        return kernels.depthwise(deploy.view(shape), layer.weights, layer.bias, layer.strides, layer.padding)
+        return numpy_ops.depthwise(deploy.view(shape), layer.weights, layer.bias, layer.strides, layer.padding)
     matrix = np.ascontiguousarray(layer.weights)
     bias = np.float32(0) if layer.bias is None else layer.bias
     return lambda x: x.reshape(-1) @ matrix + bias

@@ -22,7 +22,7 @@ from mirilla.job.workspace import Done, NoFacts, Workspace, fingerprint, samples
 from mirilla.labels import label_map_text
 from mirilla.model import card
 from mirilla.model.spec import ModelSpec
-from mirilla.weights import read as weights
+from mirilla.weights import load as weights
 
 # Mosaics and zooming out also show objects at about half their size.
 _SHOWN_SCALES = (1.0, 0.5)
@@ -146,7 +146,7 @@ def is_detector(path: Path) -> bool:
     Raises:
         ModelError: it cannot be read.
     """
-    return any(name.startswith("FeatureExtractor/") for name in weights.read(path)[0])
+    return any(name.startswith("FeatureExtractor/") for name in weights.load_variables(path)[0])
 
 
 def _distils(options: JobOptions) -> bool:

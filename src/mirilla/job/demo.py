@@ -18,7 +18,7 @@ from mirilla.toy import dataset as toy
 
 SIZE_PX = 128  # a step costs a third of one at 256 px
 EVAL_PICTURES = 80
-_DRAWING_VERSION = 3  # of the drawing code; a new version draws the pictures again
+_DRAWING_VERSION = 4  # of the drawing code; a new version draws the pictures again
 
 
 def run_demo(options: DemoOptions) -> Outcome:

@@ -1,13 +1,11 @@
-"""The face detector that ships in the package: what `mirilla detect` uses when no model is named, and what
-`mirilla run` starts from.
+"""The face detector in the package: the default of `mirilla detect`, and the initial weights of `mirilla run`.
 
     detector = Detector.load()                     # the shipped model
     start = default_weights()                      # train_config { fine_tune_checkpoint: "<this path>" }
 
-The folder `face` beside this file is an export without what can be had from the rest: the frozen graph, which
-holds the exact weights (`mirilla compile` makes the bonnet's model of it), its model.json, and MODEL_CARD.md, which
-says what it was trained on and under which licences. `tools/pack_shipped.py` makes it. Beside it lies one real
-photo, for the demo and the tests.
+The folder `face` is an export reduced to three files: the frozen graph, which contains the exact weights
+(`mirilla compile` turns it into a model for the Bonnet), its model.json, and MODEL_CARD.md, which lists the training
+data and the licences. `tools/pack_shipped.py` makes the folder. The photo beside it is for the demo and the tests.
 """
 
 from __future__ import annotations
@@ -22,26 +20,27 @@ MODEL_CARD = "MODEL_CARD.md"
 PHOTO = FOLDER.parent / "astronaut.jpg"
 PHOTO_SOURCE = "Eileen Collins; NASA, public domain (flic.kr/p/r9qvLn), the 512 x 512 px of scikit-image's package"
 PHOTO_FACE_YXYX = (0.109, 0.351, 0.348, 0.531)  # forehead to chin; set by hand
-LARGEST_BYTES = 1_000_000  # of the whole folder
-_REMEDY = "Install Mirilla again, or name a model of your own."
+MAX_BYTES = 1_000_000  # of the whole folder
+_REMEDY = "Install Mirilla again, or give a model of your own."
 
 
 def default_model() -> Path:
     """The folder of the shipped model, for `Detector.load`.
 
     Raises:
-        ModelError: this installation has none.
+        ModelError: this installation contains no model.
     """
     _graph()
     return FOLDER
 
 
 def default_weights() -> Path:
-    """The file of the shipped weights, for `train_config.fine_tune_checkpoint` (of the type "detection") and
-    `mirilla.weights.load`: TensorFlow's variable names and layouts, batch norm not folded, to the bit.
+    """The file with the shipped weights, under TensorFlow's names and in its layouts, exact and with batch norm.
+
+    It is for `train_config.fine_tune_checkpoint` (of the type "detection") and `mirilla.weights.load.load_weights`.
 
     Raises:
-        ModelError: this installation has none.
+        ModelError: this installation contains no model.
     """
     return _graph()
 
@@ -49,5 +48,5 @@ def default_weights() -> Path:
 def _graph() -> Path:
     path = FOLDER / FROZEN_GRAPH
     if not path.is_file():
-        raise ModelError(f"{path}: no model ships with this installation of Mirilla.", _REMEDY)
+        raise ModelError(f"{path}: this installation of Mirilla contains no model.", _REMEDY)
     return path

@@ -1,4 +1,4 @@
-"""A trained detector as a folder: frozen graph, model.json, pipeline.config, label map and weights."""
+"""Export a trained detector as a folder: frozen graph, model.json, pipeline.config, label map and weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class Exported:
-    """Where an export's files lie."""
+    """The files of an export."""
 
     folder: Path
     files: tuple[Path, ...]
@@ -60,15 +60,14 @@ def export_model(
 ) -> Exported:
     """Write a trained detector.
 
-    Files are made in a folder beside `out_dir` and moved into it only when all are there, model.json last.
+    All files are written to a temporary folder beside `out_dir` and moved when they are complete, model.json last.
 
     Args:
         spec: the network.
-        weights: TensorFlow variable name -> array, in TensorFlow's layouts: the averaged weights where there
-            are any.
+        weights: TensorFlow variable name -> array, in TensorFlow's layouts; the moving averages if there are any.
         labels: of the classes.
-        out_dir: made when missing; files of an earlier export in it are replaced.
-        pipeline: written as pipeline.config when given.
+        out_dir: created if missing; files of an earlier export are replaced.
+        pipeline: written as pipeline.config if given.
         metrics: figures with their protocol, for model.json.
         training: what the weights were made from, for model.json.
         licence: of the weights.
@@ -76,9 +75,9 @@ def export_model(
         threshold: the score from which detections are worth showing.
 
     Raises:
-        ConfigError, ModelError: as `frozen_graph.check`, or labels that do not fit.
+        ConfigError, ModelError: see `frozen_graph.check`; or labels that do not match the network.
         MissingExtraError: safetensors is not installed.
-        MirillaError: a file cannot be written; nothing is left behind.
+        MirillaError: a file cannot be written; no partial export is left.
     """
     from mirilla import config
 
@@ -100,16 +99,16 @@ def export_model(
         if pipeline is not None:
             config.save(stage / PIPELINE, pipeline)
         card = cards.save(card, stage / FROZEN_GRAPH)
-        names = [one.name for one in sorted(stage.iterdir()) if one.name != cards.FILE_NAME] + [cards.FILE_NAME]
+        names = sorted((file.name for file in stage.iterdir()), key=lambda name: (name == cards.FILE_NAME, name))
         with explaining(out_dir):
             out_dir.mkdir(parents=True, exist_ok=True)
-            for one in names:
-                os.replace(stage / one, out_dir / one)
-    return Exported(out_dir, tuple(out_dir / one for one in names), card)
+            for name in names:
+                os.replace(stage / name, out_dir / name)
+    return Exported(out_dir, tuple(out_dir / name for name in names), card)
 
 
 def weights_file(spec: ModelSpec, weights: Mapping[str, NDArray]) -> bytes:
-    """The network's variables as a safetensors file; optimiser slots and the like are left out.
+    """The network's variables as a safetensors file, without optimiser slots and other variables.
 
     Raises:
         MissingExtraError: safetensors is not installed.
@@ -126,13 +125,13 @@ def weights_file(spec: ModelSpec, weights: Mapping[str, NDArray]) -> bytes:
 
 
 @contextlib.contextmanager
-def _staging(out_dir: Path):
-    """A folder beside `out_dir`, gone afterwards."""
+def _staging(out_dir: Path) -> Iterator[Path]:
+    """A temporary folder on the disk of `out_dir`."""
     if out_dir.exists() and not out_dir.is_dir():
-        raise MirillaError(f"{out_dir}: a file stands where the export's folder should be.", "Choose another --out.")
+        raise MirillaError(f"{out_dir}: not a folder.", "Choose another --out.")
     with explaining(out_dir):
-        made = next((parent for parent in out_dir.resolve().parents if parent.exists()), Path("."))
-        stage = Path(tempfile.mkdtemp(prefix=f".{out_dir.name[:60]}.", suffix=".part", dir=made))
+        parent = next((parent for parent in out_dir.resolve().parents if parent.exists()), Path("."))
+        stage = Path(tempfile.mkdtemp(prefix=f".{out_dir.name[:60]}.", suffix=".part", dir=parent))
     try:
         yield stage
     finally:

@@ -1,8 +1,8 @@
-"""What a frozen SSD graph that has no model.json beside it says of itself, and what must be assumed.
+"""A model card for a frozen SSD graph without model.json: what the graph contains, and what must be assumed.
 
-Old exports of the Object Detection API carry their box coder, NMS thresholds and score converter as nodes
-with known names. Anchors are computed by nodes too; here they are taken from a constant, from those nodes,
-or from the sample's generator where their number fits.
+Exports of the Object Detection API contain their box coder, NMS thresholds and score converter as constants of
+nodes with known names. Their anchors are a constant or computed by nodes; failing that, the sample
+configuration's anchors are assumed if their number fits.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ RESIZED = "Preprocessor/map/TensorArrayStack/TensorArrayGatherV3"
 
 
 def card_from_graph(graph_def: GraphDef, graph: DeployGraph, path: Path) -> tuple[ModelCard, tuple[str, ...]]:
-    """A card for a graph without one.
+    """Make a card for a graph that has none.
 
     Args:
         graph_def: the frozen graph.
-        graph: the same, read.
+        graph: its deploy graph.
         path: of its file; a label_map.pbtxt beside it is used.
 
     Returns:
         The card, and a line for everything that was found or assumed.
 
     Raises:
-        ModelError: the outputs are not those of an SSD, or its anchors cannot be told.
+        ModelError: the outputs are not those of an SSD, or its anchors are unknown.
     """
-    notes = [f"{path.name} has no model.json: its facts are read from the graph."]
+    notes = [f"{path.name} has no model.json: its properties are read from the graph."]
     count, columns = output_sizes(graph, str(path))
     nodes = {node.name: node for node in graph_def.node}
     spec = ModelSpec(
@@ -63,7 +63,7 @@ def card_from_graph(graph_def: GraphDef, graph: DeployGraph, path: Path) -> tupl
 
 
 def input_size(graph_def: GraphDef) -> tuple[int, int] | None:
-    """(height, width) that the preprocessor's loop makes of every picture; None where the graph has none."""
+    """(height, width) to which the preprocessor's loop resizes every picture; None if the graph has no such loop."""
     for node in graph_def.node:
         if node.name == RESIZED and not node.attr["element_shape"].shape.unknown_rank:
             sizes = [dim.size for dim in node.attr["element_shape"].shape.dim]
@@ -76,7 +76,7 @@ def output_sizes(graph: DeployGraph, where: str) -> tuple[int, int]:
     """(anchors, columns of the class logits) of an SSD's two outputs.
 
     Raises:
-        ModelError: there are not two outputs of fitting shapes.
+        ModelError: the graph does not have two outputs with the shapes of an SSD.
     """
     shapes = graph.output_shapes
     if len(shapes) == 2 and len(shapes[0]) >= 2 and len(shapes[1]) >= 2 and shapes[0][-1] == 4:
@@ -120,34 +120,33 @@ def _box_coder(nodes: dict[str, NodeDef], notes: list[str]) -> BoxCoderSpec:
     if None in found or not all(found):
         notes.append("Box-coder scales assumed: 10, 10, 5, 5.")
         return BoxCoderSpec()
-    return BoxCoderSpec(*(one for one in found if one is not None))
+    return BoxCoderSpec(*(scale for scale in found if scale is not None))
 
 
 def _post_processing(nodes: dict[str, NodeDef], notes: list[str]) -> PostProcessing:
-    post = PostProcessing()
-    converter = None
-    for name, node in nodes.items():
-        if re.fullmatch(r"Postprocessor/convert_scores(/\w+)?", name) and node.op in ("Sigmoid", "Softmax"):
-            converter = node.op.upper()
-    if converter is None:
-        notes.append("Score converter assumed: SIGMOID.")
-    else:
-        post = replace(post, score_converter=converter)
-    for field, pattern, kind in (
-        ("iou_threshold", r"/iou_threshold", float),
-        ("score_threshold", r"/score_threshold|Greater/y", float),
-        ("max_detections_per_class", r"/max_output_size", int),
-        ("max_total_detections", r"/max_total_size", int),
-    ):
-        found = [
-            _constant(nodes, name)
-            for name in nodes
-            if "NonMaxSuppression" in name and re.search(rf"({pattern})$", name) and "PruneZeroArea" not in name
-        ]
-        values = {one for one in found if one is not None}
-        if len(values) == 1:
-            post = replace(post, **{field: kind(values.pop())})
-    return post
+    default = PostProcessing()
+    converters = [
+        node.op.upper()
+        for name, node in nodes.items()
+        if re.fullmatch(r"Postprocessor/convert_scores(/\w+)?", name) and node.op in ("Sigmoid", "Softmax")
+    ]
+    if not converters:
+        notes.append(f"Score converter assumed: {default.score_converter}.")
+    in_nms = [name for name in nodes if "NonMaxSuppression" in name and "PruneZeroArea" not in name]
+
+    def find(pattern: str, otherwise: float) -> float:
+        """The value that all constants of NMS with such a name have."""
+        found = {_constant(nodes, name) for name in in_nms if re.search(rf"({pattern})$", name)} - {None}
+        value = found.pop() if len(found) == 1 else None
+        return otherwise if value is None else value
+
+    return PostProcessing(
+        score_threshold=find(r"/score_threshold|Greater/y", default.score_threshold),
+        iou_threshold=find(r"/iou_threshold", default.iou_threshold),
+        max_detections_per_class=int(find(r"/max_output_size", default.max_detections_per_class)),
+        max_total_detections=int(find(r"/max_total_size", default.max_total_detections)),
+        score_converter=converters[-1] if converters else default.score_converter,
+    )
 
 
 def _anchors(
@@ -160,13 +159,13 @@ def _anchors(
     for extractor in EXTRA_MAPS:
         layers = 5 if extractor.startswith("embedded") else 6
         guess = replace(spec, feature_extractor=extractor, anchors=AnchorSpec(num_layers=layers))
-        made = anchors_yxyx(guess.anchors, architecture(guess).feature_map_shapes, spec.height_px, spec.width_px)
-        if len(made) == count:
+        anchors = anchors_yxyx(guess.anchors, architecture(guess).feature_map_shapes, spec.height_px, spec.width_px)
+        if len(anchors) == count:
             notes.append(f"Anchors assumed: the {count} of the sample configuration of {extractor}.")
-            return made, guess
+            return anchors, guess
     raise ModelError(
-        f"{path}: the graph's {count} anchors cannot be told: neither its nodes give them nor does "
-        "the sample's generator make that many.",
+        f"{path}: the graph's {count} anchors are unknown: its nodes do not determine them, and the sample "
+        "configurations have another number.",
         "Export the model again with 'mirilla export', which writes them into model.json.",
     )
 

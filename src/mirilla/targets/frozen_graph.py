@@ -1,4 +1,4 @@
-"""Target: `frozen_inference_graph.pb`, as the Object Detection API's export wrote it.
+"""The target `frozen_inference_graph.pb`, as the Object Detection API exports it: check, build and run it.
 
     image_tensor (N, H, W, 3) uint8 RGB
       -> Preprocessor/sub (N, height, width, 3), (2 / 255) x - 1
@@ -7,22 +7,26 @@
       -> detection_boxes (N, D, 4), detection_scores, detection_classes (N, D), num_detections (N,)
 
 From Preprocessor/sub to the two concats every node has the name, op, inputs and attributes of the original,
-with two differences that keep old readers working: FusedBatchNorm stands for FusedBatchNormV3, and
-attributes that TensorFlow 1.4 did not know are left out. docs/models.md describes the rest.
+with two differences for old readers: FusedBatchNorm replaces FusedBatchNormV3, and attributes that
+TensorFlow 1.4 did not know are left out. docs/models.md describes the rest.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mirilla import graph, postprocess, resize
 from mirilla.errors import ConfigError, ModelError
+from mirilla.graph.reference import Runner
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.layers import Architecture, Layer, Predictor, architecture
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
+from mirilla.protos.tensorflow_pb2 import GraphDef
+from mirilla.targets.foreign import card_from_graph, input_size
 from mirilla.targets.graph_builder import FLOAT, INT32, DType, GraphBuilder
 from mirilla.targets.postprocessing_graph import add_anchors, add_postprocessing
 
@@ -36,20 +40,20 @@ SCORE_CONVERTERS = ("SIGMOID", "SOFTMAX", "IDENTITY")
 
 
 def check(spec: ModelSpec, weights: Mapping[str, NDArray] | None = None) -> Architecture:
-    """Say whether a frozen graph can be built.
+    """Check that a frozen graph can be built.
 
     Returns:
-        The layer table that will be written.
+        The network's layers.
 
     Raises:
-        ConfigError: the spec names something that Mirilla does not build.
-        ModelError: a weight is missing, has another shape or is not finite.
+        ConfigError: the spec has something that is not supported.
+        ModelError: a weight is missing, has a wrong shape or is not finite.
     """
     table = architecture(spec)
     if spec.post_processing.score_converter not in SCORE_CONVERTERS:
         raise ConfigError(
             f"post_processing.score_converter '{spec.post_processing.score_converter}' cannot be exported.",
-            f"Use one of: {', '.join(SCORE_CONVERTERS)}.",
+            f"Choose from: {', '.join(SCORE_CONVERTERS)}.",
         )
     if weights is not None:
         for name, shape, _ in table.variables():
@@ -72,15 +76,15 @@ def check(spec: ModelSpec, weights: Mapping[str, NDArray] | None = None) -> Arch
     return table
 
 
-def build(spec: ModelSpec, weights: Mapping[str, NDArray]) -> Any:
-    """The GraphDef of a trained detector.
+def build(spec: ModelSpec, weights: Mapping[str, NDArray]) -> GraphDef:
+    """Build the GraphDef of a trained detector.
 
     Args:
         spec: the network.
-        weights: TensorFlow variable name -> array, in TensorFlow's layouts; further entries are left alone.
+        weights: TensorFlow variable name -> array, in TensorFlow's layouts; other entries are ignored.
 
     Raises:
-        ConfigError, ModelError: as `check`.
+        ConfigError, ModelError: see `check`.
     """
     table = check(spec, weights)
     g = GraphBuilder()
@@ -99,7 +103,7 @@ def build(spec: ModelSpec, weights: Mapping[str, NDArray]) -> Any:
 
 
 def _add_preprocessor(g: GraphBuilder, spec: ModelSpec) -> str:
-    """Resize each picture and normalise it; returns the tensor (N, 3) of the resized pictures' own sizes."""
+    """Resize and normalise each picture; returns the tensor (N, 3) of the sizes before padding."""
     g.placeholder(INPUT, (None, None, None, 3), DType("uint8"))
     pixels = g.op("Cast", INPUT, SrcT=DType("uint8"), DstT=FLOAT)
     size = (spec.height_px, spec.width_px, 3)
@@ -121,7 +125,7 @@ def _squashed(g: GraphBuilder, spec: ModelSpec, image: str) -> list[str]:
 
 
 def _letterboxed(g: GraphBuilder, spec: ModelSpec, image: str) -> list[str]:
-    """The largest copy that fits, at the top left, and zeros (black) right of it and below."""
+    """The largest copy that fits, at the top left; the rest is zero (black)."""
     height, width = spec.height_px, spec.width_px
     with g.scope("ResizeToRange"):
         shape = g.op("Shape", image, T=FLOAT, out_type=INT32)
@@ -154,7 +158,7 @@ def _scaled_side(g: GraphBuilder, side: str, input_side_px: int, other: str) -> 
 
 
 def _resize(g: GraphBuilder, image: str, size: str) -> str:
-    """TensorFlow's legacy bilinear, as mirilla.resize does it."""
+    """TensorFlow's legacy bilinear resize, as in `mirilla.resize`."""
     with g.scope("resize"):
         batch = g.op("ExpandDims", image, g.const(0, "ExpandDims/dim"), T=FLOAT, Tdim=INT32)
         resized = g.op("ResizeBilinear", batch, size, T=FLOAT, align_corners=False)
@@ -162,13 +166,13 @@ def _resize(g: GraphBuilder, image: str, size: str) -> str:
 
 
 def _variable(g: GraphBuilder, name: str, weights: Mapping[str, NDArray]) -> str:
-    """A frozen variable: its value, and the Identity through which it is read."""
+    """A frozen variable: a constant, and the Identity through which it is read."""
     g.const(np.asarray(weights[name], np.float32), name)
     return g.op("Identity", name, name=f"{name}/read", T=FLOAT)
 
 
 def _add_layer(g: GraphBuilder, layer: Layer, source: str, weights: Mapping[str, NDArray], epsilon: float) -> str:
-    """A convolution, batch norm and ReLU6; returns the output's tensor."""
+    """Convolution, batch norm and ReLU6; returns the output tensor."""
     kernel = _variable(g, layer.weights, weights)
     common = {
         "T": FLOAT,
@@ -227,39 +231,33 @@ def _concat(g: GraphBuilder, name: str, tensors: tuple[str, ...]) -> None:
     g.op("ConcatV2", *tensors, axis, name=name, N=len(tensors), T=FLOAT, Tidx=INT32)
 
 
-def run(graph_def: Any, images: NDArray) -> dict[str, NDArray[np.float32]]:
-    """Run a frozen graph on photos, in numpy: the deploy graph's outputs, and the detections.
+def run(graph_def: GraphDef, images: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+    """Run a frozen graph on photos in numpy.
 
     Args:
-        graph_def: as `build` makes it, or any SSD of the API that `mirilla.targets.foreign` understands.
-        images: (N, H, W, 3) uint8 RGB, any size.
+        graph_def: made by `build`, or any SSD of the API that `mirilla.targets.foreign` can read.
+        images: N photos, each (H, W, 3) uint8 RGB of any size.
 
     Returns:
-        'concat' (N, A, 1, 4), 'concat_1' (N, A, 1 + C), and the four OUTPUTS as the graph gives them.
+        'concat' (N, A, 1, 4), 'concat_1' (N, A, 1 + C), and the four OUTPUTS in the graph's own form.
     """
-    from pathlib import Path
-
-    from mirilla import graph, postprocess, resize
-    from mirilla.graph.reference import Runner
-    from mirilla.targets.foreign import card_from_graph, input_size
-
-    read = graph.read(graph_def, input_size=input_size(graph_def))
-    card, _ = card_from_graph(graph_def, read, Path("the graph"))
-    spec, most = card.spec, card.spec.post_processing.max_total_detections
+    deploy_graph = graph.read(graph_def, input_size=input_size(graph_def))
+    card, _ = card_from_graph(graph_def, deploy_graph, Path("the graph"))
+    spec, count_max = card.spec, card.spec.post_processing.max_total_detections
     prepared = [
         resize.to_input(image, spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio)
         for image in images
     ]
-    raw = Runner(read)(np.stack([pixels for pixels, _ in prepared]))
-    codes, logits = (raw[name] for name in read.outputs)
+    raw = Runner(deploy_graph)(np.stack([pixels for pixels, _ in prepared]))
+    codes, logits = (raw[name] for name in deploy_graph.outputs)
     results = dict(raw) | {
-        "detection_boxes": np.zeros((len(images), most, 4), np.float32),
-        "detection_scores": np.zeros((len(images), most), np.float32),
-        "detection_classes": np.ones((len(images), most), np.float32),
+        "detection_boxes": np.zeros((len(images), count_max, 4), np.float32),
+        "detection_scores": np.zeros((len(images), count_max), np.float32),
+        "detection_classes": np.ones((len(images), count_max), np.float32),
         "num_detections": np.zeros(len(images), np.float32),
     }
-    for i, (_, box) in enumerate(prepared):
-        found = postprocess.detections(codes[i].reshape(-1, 4), logits[i], card.anchors_yxyx, spec, box)
+    for i, (_, letterbox) in enumerate(prepared):
+        found = postprocess.detections(codes[i].reshape(-1, 4), logits[i], card.anchors_yxyx, spec, letterbox)
         count = len(found)
         results["detection_boxes"][i, :count] = found.boxes_yxyx
         results["detection_scores"][i, :count] = found.scores

@@ -1,8 +1,7 @@
-"""A writer of TensorFlow GraphDefs, node by node, that gives names as TensorFlow 1's Python did.
+"""Writing TensorFlow GraphDefs node by node, with the names that TensorFlow 1's Python API gives.
 
-TensorFlow is not needed. Tensors are named by strings: 'node' is
-its first output and 'node:1' its second. Attributes that a later TensorFlow added with a default are simply
-not written, so that an old reader is not troubled by them.
+A tensor is named by a string: 'node' is a node's first output and 'node:1' its second. Attributes that later
+versions of TensorFlow added with a default are not written, so that old readers accept the graph.
 """
 
 from __future__ import annotations
@@ -10,16 +9,23 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# TensorFlow 1.4's own number: its readers and all later ones accept such a graph
-PRODUCER = 24
+from mirilla.protos import tensorflow_pb2
+from mirilla.protos.tensorflow_pb2 import AttrValue, GraphDef, TensorProto, TensorShapeProto
 
-# DataType of tensorflow/core/framework/types.proto
-_DTYPES = {"float32": 1, "uint8": 4, "int32": 3, "int64": 9, "bool": 10, "resource": 20}
+PRODUCER = 24  # TensorFlow 1.4's version number: it and all later versions accept the graph
+
+_DTYPES = {
+    "float32": tensorflow_pb2.DT_FLOAT,
+    "uint8": tensorflow_pb2.DT_UINT8,
+    "int32": tensorflow_pb2.DT_INT32,
+    "int64": tensorflow_pb2.DT_INT64,
+    "bool": tensorflow_pb2.DT_BOOL,
+    "resource": tensorflow_pb2.DT_RESOURCE,
+}
 
 
 @dataclass(frozen=True)
@@ -31,44 +37,55 @@ class DType:
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape as an attribute; None is a dimension that is not known."""
+    """A shape as an attribute; None is an unknown dimension."""
 
     dims: tuple[int | None, ...]
 
 
 FLOAT, INT32, INT64, RESOURCE = DType("float32"), DType("int32"), DType("int64"), DType("resource")
+Attribute = DType | Shape | NDArray | bool | int | float | bytes | list[int]
+Body = Callable[[list[str]], Sequence[str]]
+Input = tuple[str, DType]  # a tensor and its type
+Element = tuple[DType, tuple[int, ...]]  # type and shape of an element of an output
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An input of a loop: its TensorArray, the flow that orders reads after the writing, and its type."""
+
+    array: str
+    flow: str
+    dtype: DType
 
 
 class GraphBuilder:
-    """Collects nodes; scopes and repeated names are numbered as in TensorFlow 1 ('x', 'x_1', ...)."""
+    """Adds nodes to `graph_def`; repeated names and scopes are numbered as in TensorFlow 1 ('x', 'x_1', ...)."""
 
     def __init__(self):
-        from mirilla.protos.tensorflow_pb2 import GraphDef
-
-        self.graph_def: Any = GraphDef()
+        self.graph_def = GraphDef()
         self.graph_def.versions.producer = PRODUCER
         self._names: set[str] = set()
         self._scope = ""
-        self._pivot: str | None = None  # control input of constants in a loop's body
+        self._pivot: str | None = None  # control input of the constants in a loop's body
 
     @contextlib.contextmanager
     def scope(self, name: str, *, again: bool = False) -> Iterator[str]:
-        """Prefix the names of nodes within; a used name gets a number unless `again`."""
-        before = self._scope
-        path = before + name
+        """Prefix the names of the nodes added inside; a name that is taken gets a number unless `again`."""
+        outer = self._scope
+        path = outer + name
         self._scope = (path if again else self._unique(path)) + "/"
         try:
             yield self._scope
         finally:
-            self._scope = before
+            self._scope = outer
 
-    def op(self, op: str, *inputs: str, name: str | None = None, at: str | None = None, **attributes: Any) -> str:
-        """Add a node; returns its name.
+    def op(self, op: str, *inputs: str, name: str | None = None, at: str | None = None, **attributes: Attribute) -> str:
+        """Add a node and return its name.
 
         Args:
             op, inputs: the operation, and names of tensors.
-            name: within the scope; without it the node is called after its op.
-            at: instead of `name`: the path of a scope, for the node that the scope's other nodes belong to
+            name: within the scope; the op's own name by default.
+            at: instead of `name`: the path of a scope, for the node that the other nodes of the scope belong to
                 ('add/y' belongs to 'add').
             attributes: of the node.
         """
@@ -94,7 +111,7 @@ class GraphBuilder:
         return self.op("Placeholder", name=name, dtype=dtype, shape=Shape(shape))
 
     def first_of_shape(self, shape: str, index: int = 0) -> str:
-        """Entry `index` of a Shape's output, as `shape[index]` is written."""
+        """`shape[index]` of a Shape's output."""
         with self.scope("strided_slice") as path:
             slices = [self.const([i], name) for i, name in ((index, "stack"), (index + 1, "stack_1"), (1, "stack_2"))]
         return self.op(
@@ -113,17 +130,17 @@ class GraphBuilder:
 
     def map_over(
         self,
-        inputs: Sequence[tuple[str, DType]],
-        body: Callable[[list[str]], Sequence[str]],
-        outputs: Sequence[tuple[DType, tuple[int, ...]]],
+        inputs: Sequence[Input],
+        body: Body,
+        outputs: Sequence[Element],
     ) -> list[str]:
-        """tf.map_fn as TensorFlow 1 wrote it: a while loop over the first dimension, through TensorArrays.
+        """tf.map_fn of TensorFlow 1: a while loop over the first dimension, through TensorArrays.
 
         Args:
             inputs: tensors with the same first dimension, and their types.
-            body: given one element of each input, adds its nodes and returns the outputs' elements. It must
-                not use tensors from outside the loop.
-            outputs: type and shape of each output's element.
+            body: given an element of each input, adds nodes and returns an element of each output. It must not
+                use tensors from outside the loop.
+            outputs: type and shape of the elements of each output.
 
         Returns:
             The outputs, stacked.
@@ -131,25 +148,33 @@ class GraphBuilder:
         with self.scope("map"):
             return self._map(inputs, body, outputs)
 
-    def _map(self, inputs, body, outputs) -> list[str]:
+    def _map(self, inputs: Sequence[Input], body: Body, outputs: Sequence[Element]) -> list[str]:
         count = self.first_of_shape(self.op("Shape", inputs[0][0], T=inputs[0][1], out_type=INT32))
-        sources = [self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype)) for _, dtype in inputs]
-        flows = [self._unstack(array, tensor, dtype) for array, (tensor, dtype) in zip(sources, inputs, strict=True)]
+        arrays = [self._tensor_array(count, dtype) for _, dtype in inputs]
+        sources = [
+            _Source(array, self._unstack(array, tensor, dtype), dtype)
+            for array, (tensor, dtype) in zip(arrays, inputs, strict=True)
+        ]
         start = self.const(0)
-        results = [self.op("TensorArrayV3", count, name="TensorArray", **_tensor_array(dtype)) for dtype, _ in outputs]
+        results = [self._tensor_array(count, dtype) for dtype, _ in outputs]
         with self.scope("while") as path:
-            exits = self._loop(
-                path,
-                start,
-                count,
-                list(zip(sources, flows, inputs, strict=True)),
-                body,
-                list(zip(results, outputs, strict=True)),
-            )
+            types = [dtype for dtype, _ in outputs]
+            exits = self._loop(path, start, count, sources, body, list(zip(results, types, strict=True)))
         return [
             self._stack(array, flow, dtype, shape)
             for array, flow, (dtype, shape) in zip(results, exits, outputs, strict=True)
         ]
+
+    def _tensor_array(self, size: str, dtype: DType) -> str:
+        return self.op(
+            "TensorArrayV3",
+            size,
+            name="TensorArray",
+            dtype=dtype,
+            clear_after_read=True,
+            dynamic_size=False,
+            tensor_array_name=b"",
+        )
 
     def _unstack(self, array: str, tensor: str, dtype: DType) -> str:
         with self.scope("TensorArrayUnstack"):
@@ -168,11 +193,25 @@ class GraphBuilder:
             start, delta = self.const(0, "start"), self.const(1, "delta")
         return self.op("Range", start, size, delta, at=path, Tidx=INT32)
 
-    def _loop(self, path: str, start: str, count: str, sources: list, body, results: list) -> list[str]:
-        frame = {"frame_name": f"{path}while_context".encode(), "parallel_iterations": 32}
-
+    def _loop(
+        self,
+        path: str,
+        start: str,
+        count: str,
+        sources: Sequence[_Source],
+        body: Body,
+        results: Sequence[tuple[str, DType]],  # TensorArrays
+    ) -> list[str]:
         def enter(tensor: str, dtype: DType, name: str = "Enter", constant: bool = True) -> str:
-            return self.op("Enter", tensor, name=name, T=dtype, is_constant=constant, **frame)
+            return self.op(
+                "Enter",
+                tensor,
+                name=name,
+                T=dtype,
+                is_constant=constant,
+                frame_name=f"{path}while_context".encode(),
+                parallel_iterations=32,
+            )
 
         variables = [
             (self.const(0, "iteration_counter"), INT32),
@@ -197,12 +236,13 @@ class GraphBuilder:
         self._pivot = states[0]
         turns = self._plus_one(states[0])
         elements = []
-        for i, (array, flow, (_, dtype)) in enumerate(sources):
+        for i, source in enumerate(sources):
             name = _numbered("TensorArrayReadV3", i)
-            handles = enter(array, RESOURCE, f"{name}/Enter"), enter(flow, FLOAT, f"{name}/Enter_1")
-            elements.append(self.op("TensorArrayReadV3", handles[0], states[1], handles[1], name=name, dtype=dtype))
+            array = enter(source.array, RESOURCE, f"{name}/Enter")
+            flow = enter(source.flow, FLOAT, f"{name}/Enter_1")
+            elements.append(self.op("TensorArrayReadV3", array, states[1], flow, name=name, dtype=source.dtype))
         written = []
-        for (array, (dtype, _)), value, flow in zip(results, body(elements), states[2:], strict=True):
+        for (array, dtype), value, flow in zip(results, body(elements), states[2:], strict=True):
             with self.scope("TensorArrayWrite"):
                 handle = enter(array, RESOURCE, "TensorArrayWriteV3/Enter")
                 written.append(self.op("TensorArrayWriteV3", handle, states[1], value, flow, T=dtype))
@@ -233,11 +273,7 @@ def _numbered(name: str, index: int) -> str:
     return f"{name}_{index}" if index else name
 
 
-def _tensor_array(dtype: DType) -> dict[str, Any]:
-    return {"dtype": dtype, "clear_after_read": True, "dynamic_size": False, "tensor_array_name": b""}
-
-
-def _set_attribute(attribute: Any, value: Any) -> None:
+def _set_attribute(attribute: AttrValue, value: Attribute) -> None:
     if isinstance(value, DType):
         attribute.type = _DTYPES[value.name]
     elif isinstance(value, Shape):
@@ -252,23 +288,23 @@ def _set_attribute(attribute: Any, value: Any) -> None:
         attribute.f = value
     elif isinstance(value, bytes):
         attribute.s = value
-    elif isinstance(value, list):
+    else:
         attribute.list.SetInParent()
         attribute.list.i.extend(value)
-    else:
-        raise TypeError(f"no attribute can hold {value!r}")
 
 
-def _set_shape(shape: Any, dims: Sequence[int | None]) -> None:
+def _set_shape(shape: TensorShapeProto, dims: Sequence[int | None]) -> None:
     shape.SetInParent()
     for size in dims:
         shape.dim.add(size=-1 if size is None else size)
 
 
-def _set_tensor(tensor: Any, value: NDArray) -> None:
+def _set_tensor(tensor: TensorProto, value: NDArray) -> None:
     tensor.dtype = _DTYPES[value.dtype.name]
     _set_shape(tensor.tensor_shape, value.shape)
-    if value.size == 1:  # TensorFlow writes single values so, and old readers look for them there
-        {"float32": tensor.float_val, "int32": tensor.int_val}[value.dtype.name].append(value.item())
-    else:
+    if value.size != 1:
         tensor.tensor_content = np.ascontiguousarray(value, value.dtype.newbyteorder("<")).tobytes()
+    elif value.dtype == np.float32:  # TensorFlow writes single values so, and old readers expect it
+        tensor.float_val.append(value.item())
+    else:
+        tensor.int_val.append(value.item())

@@ -1,8 +1,8 @@
-"""The deploy graph as an ONNX model, in memory: what onnxruntime runs, and what an export would write.
+"""The deploy graph as an ONNX model in memory, for onnxruntime.
 
-ONNX counts maps as [N, channels, rows, columns]; the deploy graph, like TensorFlow, as [N, rows, columns,
-channels]. Maps are kept in ONNX's order from the first convolution on and turned back only where a Reshape, a
-product or an output needs TensorFlow's, so every output has the values and the shape that the reference gives.
+ONNX's maps are planar (N, channels, rows, columns); those of the deploy graph, as of TensorFlow, are interleaved
+(N, rows, columns, channels). Maps stay planar from the first convolution on and are transposed only for a Reshape,
+a product or an output, so every output has the values and the shape of the reference.
 """
 
 from __future__ import annotations
@@ -19,27 +19,30 @@ from mirilla.protos.onnx_pb2 import AttributeProto, ModelProto, TensorProto, Val
 
 OPSET, IR_VERSION = 13, 7
 BATCH = "N"
-_TO_PLANAR, _TO_PLAIN = (0, 3, 1, 2), (0, 2, 3, 1)
+_TO_PLANAR, _TO_INTERLEAVED = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def build(graph: DeployGraph, *, planar_input: bool = False) -> ModelProto:
-    """The ONNX model of a deploy graph; `SerializeToString()` gives the file's bytes.
+    """Convert a deploy graph to an ONNX model.
 
     Args:
-        planar_input: the input is [N, channels, rows, columns] instead of [N, rows, columns, channels].
+        planar_input: the input is (N, channels, rows, columns) instead of (N, rows, columns, channels).
 
     Returns:
-        Input and outputs keep the deploy graph's names, the batch is free, and values are as at the deploy
-        graph's input: normalised pixels.
+        The model. Input and outputs keep the deploy graph's names, N is free, and the input's values are those of
+        the deploy graph: normalised pixels.
 
     Raises:
-        ModelError: a layer that has no counterpart here.
+        ModelError: a layer cannot be written as ONNX.
     """
     return _Builder(graph, planar_input).model
 
 
 class _Builder:
-    """Writes nodes in order; knows of every tensor in which order of axes it exists."""
+    """Adds nodes in order.
+
+    planar, interleaved: name of a tensor of the deploy graph -> its ONNX tensor with axes in that order.
+    """
 
     def __init__(self, graph: DeployGraph, planar_input: bool):
         self.graph = graph
@@ -48,13 +51,13 @@ class _Builder:
         self.onnx = self.model.graph
         self.onnx.name = "detector"
         self.planar: dict[str, str] = {}
-        self.plain: dict[str, str] = {}
+        self.interleaved: dict[str, str] = {}
         rows, columns, channels = graph.input_shape
         if planar_input:
             self.planar[graph.input] = graph.input
             self._value(self.onnx.input.add(name=graph.input), (channels, rows, columns))
         else:
-            self.plain[graph.input] = graph.input
+            self.interleaved[graph.input] = graph.input
             self._value(self.onnx.input.add(name=graph.input), graph.input_shape)
         for layer in graph.layers:
             self._layer(layer)
@@ -73,17 +76,19 @@ class _Builder:
             pads = self._constant(f"{layer.name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right]))
             self._map(layer, self._node("Pad", [self._as_planar(layer.inputs[0]), pads], layer.name))
         elif isinstance(layer, deploy.Reshape):
-            self.plain[layer.name] = self._reshaped(self._as_plain(layer.inputs[0]), layer.shape, layer.name)
+            self.interleaved[layer.name] = self._reshaped(
+                self._as_interleaved(layer.inputs[0]), layer.shape, layer.name
+            )
         elif isinstance(layer, deploy.Concat):
             self._concat(layer)
         elif isinstance(layer, deploy.Add):
             self._add(layer)
         elif isinstance(layer, deploy.Activation):
-            kept = self.planar if layer.inputs[0] in self.planar else self.plain
+            kept = self.planar if layer.inputs[0] in self.planar else self.interleaved
             kept[layer.name] = self._activated(kept[layer.inputs[0]], layer.kind, layer.name)
         elif isinstance(layer, deploy.Softmax):
-            source = self._as_plain(layer.inputs[0])
-            self.plain[layer.name] = self._node("Softmax", [source], layer.name, axis=-1)
+            source = self._as_interleaved(layer.inputs[0])
+            self.interleaved[layer.name] = self._node("Softmax", [source], layer.name, axis=-1)
         else:
             raise ModelError(
                 f"The layer '{layer.name}' ({layer.op}) cannot be written as ONNX.", "Simplify the graph first."
@@ -112,12 +117,12 @@ class _Builder:
         self._map(layer, self._activated(made, layer.activation, f"{layer.name}/activation"))
 
     def _product(self, layer: deploy.Gemm) -> None:
-        source = self._reshaped(self._as_plain(layer.inputs[0]), (layer.weights.shape[0],), f"{layer.name}/flat")
+        source = self._reshaped(self._as_interleaved(layer.inputs[0]), (layer.weights.shape[0],), f"{layer.name}/flat")
         made = self._node("MatMul", [source, self._constant(f"{layer.name}/weights", layer.weights)], layer.name)
         if layer.bias is not None:
             made = self._node("Add", [made, self._constant(f"{layer.name}/bias", layer.bias)], f"{layer.name}/sum")
         made = self._activated(made, layer.activation, f"{layer.name}/activation")
-        self.plain[layer.name] = self._reshaped(made, layer.shape, f"{layer.name}/shaped")
+        self.interleaved[layer.name] = self._reshaped(made, layer.shape, f"{layer.name}/shaped")
 
     def _pool(self, layer: deploy.Pool) -> None:
         height, width, _ = deploy.view(self.graph.shape_of(layer.inputs[0]))
@@ -133,22 +138,24 @@ class _Builder:
         )
         if len(layer.shape) == 3:
             self._map(layer, made)
-        else:  # a mean over the whole map that kept no ones
-            back = self._node("Transpose", [made], f"{layer.name}/plain", perm=_TO_PLAIN)
-            self.plain[layer.name] = self._reshaped(back, layer.shape, f"{layer.name}/shaped")
+        else:  # a mean over the whole map, without the sides of 1
+            back = self._node("Transpose", [made], f"{layer.name}/interleaved", perm=_TO_INTERLEAVED)
+            self.interleaved[layer.name] = self._reshaped(back, layer.shape, f"{layer.name}/shaped")
 
     def _concat(self, layer: deploy.Concat) -> None:
         if all(name in self.planar for name in layer.inputs):
             axis = {1: 2, 2: 3, 3: 1}[layer.axis]
             self._map(layer, self._node("Concat", [self.planar[n] for n in layer.inputs], layer.name, axis=axis))
         else:
-            parts = [self._as_plain(name) for name in layer.inputs]
-            self.plain[layer.name] = self._node("Concat", parts, layer.name, axis=layer.axis)
+            parts = [self._as_interleaved(name) for name in layer.inputs]
+            self.interleaved[layer.name] = self._node("Concat", parts, layer.name, axis=layer.axis)
 
     def _add(self, layer: deploy.Add) -> None:
         planar = all(name in self.planar for name in layer.inputs)
-        made = self._node("Add", [self.planar[n] if planar else self._as_plain(n) for n in layer.inputs], layer.name)
-        kept = self.planar if planar else self.plain
+        made = self._node(
+            "Add", [self.planar[n] if planar else self._as_interleaved(n) for n in layer.inputs], layer.name
+        )
+        kept = self.planar if planar else self.interleaved
         kept[layer.name] = self._activated(made, layer.activation, f"{layer.name}/activation")
 
     def _activated(self, source: str, kind: str | None, name: str) -> str:
@@ -164,30 +171,32 @@ class _Builder:
 
     def _as_planar(self, name: str) -> str:
         if name not in self.planar:
-            source = self.plain[name]
+            source = self.interleaved[name]
             shape = self.graph.shape_of(name)
             if len(shape) != 3:
                 source = self._reshaped(source, deploy.view(shape), f"{name}/map")
             self.planar[name] = self._node("Transpose", [source], f"{name}/planar", perm=_TO_PLANAR)
         return self.planar[name]
 
-    def _as_plain(self, name: str) -> str:
-        if name not in self.plain:
-            self.plain[name] = self._node("Transpose", [self.planar[name]], f"{name}/plain", perm=_TO_PLAIN)
-        return self.plain[name]
+    def _as_interleaved(self, name: str) -> str:
+        if name not in self.interleaved:
+            self.interleaved[name] = self._node(
+                "Transpose", [self.planar[name]], f"{name}/interleaved", perm=_TO_INTERLEAVED
+            )
+        return self.interleaved[name]
 
     def _reshaped(self, source: str, shape: Shape, name: str) -> str:
         return self._node("Reshape", [source, self._constant(f"{name}/shape", np.array([0, *shape]))], name)
 
     def _output(self, name: str, shape: Shape) -> None:
-        """The output's own name is written by a last node, whatever order its axes were in."""
-        self._node("Identity", [self._as_plain(name)], f"{name}/output", output=name)
+        """Give an output its name, with TensorFlow's order of axes."""
+        self._node("Identity", [self._as_interleaved(name)], f"{name}/output", output=name)
         self._value(self.onnx.output.add(name=name), shape)
 
     def _node(
         self, op: str, inputs: list[str], name: str, *, output: str | None = None, **attributes: int | Sequence[int]
     ) -> str:
-        output = output or f"{name}:{op.lower()}"  # no tensor of TensorFlow has ":" in its name
+        output = output or f"{name}:{op.lower()}"  # names in TensorFlow have no ":"
         node = self.onnx.node.add(op_type=op, name=output, input=inputs, output=[output])
         for key, value in attributes.items():
             if isinstance(value, int):
@@ -198,7 +207,7 @@ class _Builder:
 
     def _constant(self, name: str, value: np.ndarray) -> str:
         name = f"{name}:constant"
-        if all(one.name != name for one in self.onnx.initializer):
+        if all(tensor.name != name for tensor in self.onnx.initializer):
             value = np.asarray(value)
             value = value.astype("<i8" if value.dtype.kind == "i" else "<f4")
             self.onnx.initializer.add(
@@ -222,5 +231,5 @@ def _pads(size: tuple[int, int], kernel: Shape, strides: tuple[int, int], paddin
     """ONNX's order: top, left, bottom, right."""
     if padding != SAME:
         return 0, 0, 0, 0
-    (top, bottom), (left, right) = (same_padding(*one) for one in zip(size, kernel, strides, strict=True))
+    (top, bottom), (left, right) = (same_padding(*side) for side in zip(size, kernel, strides, strict=True))
     return top, left, bottom, right

@@ -1,8 +1,8 @@
-"""The frozen graph's last part: boxes decoded, scores converted, NMS, and the outputs' names.
+"""The last part of the frozen graph: decode boxes, convert scores, NMS, and the named outputs.
 
-Nodes that the API has too carry its names. Inside the loop over pictures the wiring is our own, from ops that
-TensorFlow 1.4 knew: NMS class by class, the best of all classes first, boxes clipped to the picture after
-that, those without area dropped, and zeros to the end.
+Nodes that the API's graph also has carry its names. The body of the loop over pictures is our own, from ops that
+TensorFlow 1.4 knows: NMS for each class, the best of all classes first, boxes clipped to the picture, boxes
+without area dropped, and zeros as padding.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.model.spec import BoxCoderSpec, ModelSpec
-from mirilla.targets.graph_builder import FLOAT, INT32, INT64, GraphBuilder
+from mirilla.targets.graph_builder import FLOAT, INT32, INT64, DType, GraphBuilder
 
-ANCHORS = "Concatenate/concat"  # (A, 4); the API computes them here, and here they are a constant
+ANCHORS = "Concatenate/concat"  # (A, 4); computed in the API's graph, a constant in ours
 
 
 def add_postprocessing(g: GraphBuilder, spec: ModelSpec, anchors_yxyx: NDArray[np.float32], true_shapes: str) -> None:
-    """Add everything after `concat` (N, A, 1, 4) and `concat_1` (N, A, 1 + classes).
+    """Add the nodes after `concat` (N, A, 1, 4) and `concat_1` (N, A, 1 + classes).
 
     Args:
         anchors_yxyx: (A, 4).
-        true_shapes: tensor (N, 3) int32 of each resized picture's height, width and channels before the
-            padding.
+        true_shapes: tensor (N, 3) int32, height, width and channels of each resized picture before padding.
     """
     with g.scope("Postprocessor"):
         encodings = g.op("Identity", "Squeeze", name="raw_box_encodings", T=FLOAT)
@@ -56,12 +55,12 @@ def add_postprocessing(g: GraphBuilder, spec: ModelSpec, anchors_yxyx: NDArray[n
 
 
 def add_anchors(g: GraphBuilder, anchors_yxyx: NDArray[np.float32]) -> str:
-    """Add the anchors (A, 4) as one constant."""
+    """Add the anchors (A, 4) as a constant."""
     return g.const(np.asarray(anchors_yxyx, np.float32), ANCHORS)
 
 
 def _decoded_boxes(g: GraphBuilder, encodings: str, coder: BoxCoderSpec) -> str:
-    """The box coder's inverse; anchors are repeated for each picture and all boxes decoded at once."""
+    """Decode all boxes at once; the anchors are repeated for each picture."""
     shape = g.op("Shape", encodings, T=FLOAT, out_type=INT32)
     batch, count = g.first_of_shape(shape), g.first_of_shape(shape, 1)
     anchors = g.op("ExpandDims", ANCHORS, g.const(0, "ExpandDims/dim"), T=FLOAT, Tdim=INT32)
@@ -132,7 +131,7 @@ def _converted_scores(g: GraphBuilder, spec: ModelSpec) -> str:
         return g.op("Sigmoid", logits, name="convert_scores", T=FLOAT)
     if converter == "IDENTITY":
         return g.op("Identity", logits, name="convert_scores", T=FLOAT)
-    with g.scope("convert_scores") as path:  # TensorFlow 1.4's Softmax takes matrices only
+    with g.scope("convert_scores") as path:  # TensorFlow 1.4's Softmax accepts only matrices
         flat = g.op("Reshape", logits, g.const([-1, spec.num_classes + 1], "Reshape/shape"), T=FLOAT, Tshape=INT32)
         soft = g.op("Softmax", flat, T=FLOAT)
         shape = g.op("Shape", logits, T=FLOAT, out_type=INT32)
@@ -140,7 +139,7 @@ def _converted_scores(g: GraphBuilder, spec: ModelSpec) -> str:
 
 
 def _window(g: GraphBuilder, spec: ModelSpec, true_shapes: str) -> str:
-    """(N, 4): the part of the network's input that the picture fills, normalised."""
+    """(N, 4): the part of the network's input that the picture covers, normalised."""
     shapes = g.op("Cast", true_shapes, name="Cast_1", SrcT=INT32, DstT=FLOAT)
     first = g.op("Unpack", shapes, name="unstack", T=FLOAT, axis=1, num=3)
     sides = first, f"{first}:1"
@@ -155,13 +154,13 @@ def _window(g: GraphBuilder, spec: ModelSpec, true_shapes: str) -> str:
 
 def _all_pictures(g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, scores: str, window: str) -> list[str]:
     """Boxes (N, D, 4), scores, classes from 0 (N, D), all columns (N, D, 1 + C), counts (N,) int32."""
-    most = spec.post_processing.max_total_detections
+    count = spec.post_processing.max_total_detections
     inputs = [(boxes, FLOAT), (foreground, FLOAT), (scores, FLOAT), (window, FLOAT)]
     outputs = [
-        (FLOAT, (most, 4)),
-        (FLOAT, (most,)),
-        (FLOAT, (most,)),
-        (FLOAT, (most, spec.num_classes + 1)),
+        (FLOAT, (count, 4)),
+        (FLOAT, (count,)),
+        (FLOAT, (count,)),
+        (FLOAT, (count, spec.num_classes + 1)),
         (INT32, ()),
     ]
     with g.scope("BatchMultiClassNonMaxSuppression"):
@@ -210,7 +209,7 @@ def _one_picture(g: GraphBuilder, spec: ModelSpec, boxes: str, foreground: str, 
 
 
 def _one_class(g: GraphBuilder, spec: ModelSpec, index: int, boxes: str, score: str) -> tuple[str, str, str]:
-    """Anchors (int64), scores and classes (float, from 0) that one class's NMS keeps, each (S,)."""
+    """Anchors (int64), scores and classes (float, from 0) that NMS keeps of a class, each (S,)."""
     post = spec.post_processing
     with g.scope("FilterGreaterThan"):
         above = g.op("Greater", score, g.const(float(post.score_threshold), "score_threshold"), T=FLOAT)
@@ -246,11 +245,11 @@ def _indices(g: GraphBuilder, mask: str) -> str:
     return g.op("Reshape", g.op("Where", mask), g.const([-1], "Reshape/shape"), T=INT64, Tshape=INT32)
 
 
-def _gather(g: GraphBuilder, tensor: str, indices: str, dtype, index_dtype) -> str:
+def _gather(g: GraphBuilder, tensor: str, indices: str, dtype: DType, index_dtype: DType) -> str:
     return g.op("Gather", tensor, indices, Tparams=dtype, Tindices=index_dtype, validate_indices=True)
 
 
-def _concatenated(g: GraphBuilder, tensors: list[str], dtype, name: str) -> str:
+def _concatenated(g: GraphBuilder, tensors: list[str], dtype: DType, name: str) -> str:
     if len(tensors) == 1:
         return tensors[0]
     with g.scope("Concatenate", again=True), g.scope(name):
@@ -258,7 +257,7 @@ def _concatenated(g: GraphBuilder, tensors: list[str], dtype, name: str) -> str:
 
 
 def _padded(g: GraphBuilder, tensor: str, count: str, missing: str, columns: int | None) -> str:
-    """The first `count` rows, and zeros for `missing` more."""
+    """The first `count` rows, followed by `missing` rows of zeros."""
     zero = g.const(0, "zero")
     if columns is None:
         begin, size = g.const([0], "begin"), g.op("Pack", count, name="size", N=1, T=INT32, axis=0)

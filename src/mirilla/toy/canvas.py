@@ -1,13 +1,15 @@
-"""What toy heads and things are drawn with: tones of skin, fur, hair and cloth, and a tile to draw on."""
+"""Colours for drawn scenes, and a tile to draw a head on."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
+Fill = Colour | tuple[int, int, int, int]  # with an alpha the colour is blended
 Point = tuple[float, float]
 
 # A tile's edges, in units of half a face's width.
@@ -27,14 +29,6 @@ _SKIN = np.array(
         (58, 37, 28),
     ],
     float,
-)
-FUR: tuple[Colour, ...] = (
-    (196, 132, 74),
-    (120, 84, 56),
-    (226, 214, 196),
-    (150, 150, 155),
-    (74, 66, 62),
-    (232, 160, 84),
 )
 _HAIR: tuple[Colour, ...] = (
     (24, 20, 20),
@@ -64,6 +58,27 @@ _CLOTH: tuple[Colour, ...] = (
     (232, 150, 170),
 )
 
+_MUTED: tuple[Colour, ...] = (
+    (205, 198, 186),
+    (168, 188, 200),
+    (190, 206, 176),
+    (222, 206, 160),
+    (120, 130, 146),
+    (196, 150, 130),
+    (90, 84, 96),
+    (226, 228, 230),
+    (150, 110, 84),
+    (66, 96, 108),
+    (180, 90, 80),
+    (232, 200, 190),
+)
+_HAIR_SHARES = np.array([4, 4, 4, 3, 2, 2, 1.5, 1.5, 1, 0.4, 0.4]) / 23.8
+
+
+def muted_colour(rng: np.random.Generator) -> Colour:
+    """A colour for walls and things."""
+    return vary(rng, _MUTED[rng.integers(len(_MUTED))], 25)
+
 
 def cloth(rng: np.random.Generator) -> Colour:
     """A colour for clothes."""
@@ -79,14 +94,12 @@ def skin_tone(rng: np.random.Generator) -> Colour:
 
 
 def hair_colour(rng: np.random.Generator) -> Colour:
-    return vary(rng, _HAIR[rng.choice(len(_HAIR), p=_HAIR_SHARE)], 8)
-
-
-_HAIR_SHARE = np.array([4, 4, 4, 3, 2, 2, 1.5, 1.5, 1, 0.4, 0.4]) / 23.8
+    """A colour for hair, dark ones more often."""
+    return vary(rng, _HAIR[rng.choice(len(_HAIR), p=_HAIR_SHARES)], 8)
 
 
 def vary(rng: np.random.Generator, colour: Colour, by: float) -> Colour:
-    """The colour a little off, lighter or darker and in its hue."""
+    """A similar colour: a little lighter or darker, and of another hue."""
     return _rgb(np.asarray(colour, float) + rng.normal(0, by * 0.6) + rng.normal(0, by * 0.4, 3))
 
 
@@ -96,42 +109,53 @@ def shade(colour: Colour, factor: float) -> Colour:
     return _rgb(c * factor if factor <= 1 else c + (255 - c) * (factor - 1))
 
 
-def _rgb(values) -> Colour:
+def _rgb(values: NDArray[np.floating]) -> Colour:
     r, g, b = np.clip(np.round(values), 0, 255).astype(int).tolist()
     return r, g, b
 
 
 class Tile:
-    """A drawing in the head's units: colours, and beside them where anything was drawn."""
+    """A drawing in the head's units.
+
+    Attributes:
+        image: the colours.
+        alpha: 255 where an opaque shape was drawn; blended shapes do not extend it.
+    """
 
     def __init__(self, scale: float, ground: Colour):
         size = (round((RIGHT - LEFT) * scale), round((BOTTOM - TOP) * scale))
         self.scale = scale
         self.image = Image.new("RGB", size, ground)
         self.alpha = Image.new("L", size)
-        self.alpha_pen = ImageDraw.Draw(self.alpha)
-        self.pen = ImageDraw.Draw(self.image, "RGBA")  # blends colours that carry an alpha
+        self._alpha_pen = ImageDraw.Draw(self.alpha)
+        self._pen = ImageDraw.Draw(self.image, "RGBA")
 
     def at(self, point: Point) -> Point:
+        """The tile's pixels of a point."""
         return (point[0] - LEFT) * self.scale, (point[1] - TOP) * self.scale
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, fill, outline=None, width: float = 0.04) -> None:
+    def ellipse(
+        self, x: float, y: float, rx: float, ry: float, fill: Fill, outline: Fill | None = None, width: float = 0.04
+    ) -> None:
+        """An ellipse around (x, y) with the radii rx and ry."""
         edges = (*self.at((x - rx, y - ry)), *self.at((x + rx, y + ry)))
-        self.pen.ellipse(edges, fill, outline, self._px(width) if outline else 0)
+        self._pen.ellipse(edges, fill, outline, self._px(width) if outline else 0)
         if len(fill) == 3:
-            self.alpha_pen.ellipse(edges, 255)
+            self._alpha_pen.ellipse(edges, 255)
 
-    def polygon(self, points: Sequence[Point], fill) -> None:
+    def polygon(self, points: Sequence[Point], fill: Fill) -> None:
+        """A filled polygon."""
         placed = [self.at(p) for p in points]
-        self.pen.polygon(placed, fill)
+        self._pen.polygon(placed, fill)
         if len(fill) == 3:
-            self.alpha_pen.polygon(placed, 255)
+            self._alpha_pen.polygon(placed, 255)
 
-    def line(self, points: Sequence[Point], fill, width: float) -> None:
+    def line(self, points: Sequence[Point], fill: Fill, width: float) -> None:
+        """A line through points."""
         placed = [self.at(p) for p in points]
-        self.pen.line(placed, fill, self._px(width), joint="curve")
+        self._pen.line(placed, fill, self._px(width), joint="curve")
         if len(fill) == 3:
-            self.alpha_pen.line(placed, 255, self._px(width), joint="curve")
+            self._alpha_pen.line(placed, 255, self._px(width), joint="curve")
 
     def rounded(
         self,
@@ -140,15 +164,15 @@ class Tile:
         x1: float,
         y1: float,
         radius: float,
-        fill,
-        outline=None,
+        fill: Fill,
+        outline: Fill | None = None,
         width: float = 0.05,
     ) -> None:
+        """A rectangle with rounded corners."""
         edges = (*self.at((x0, y0)), *self.at((x1, y1)))
-        line = self._px(width) if outline else 0
-        self.pen.rounded_rectangle(edges, radius * self.scale, fill, outline, line)
+        self._pen.rounded_rectangle(edges, radius * self.scale, fill, outline, self._px(width) if outline else 0)
         if len(fill) == 3:
-            self.alpha_pen.rounded_rectangle(edges, radius * self.scale, 255)
+            self._alpha_pen.rounded_rectangle(edges, radius * self.scale, 255)
 
     def _px(self, width: float) -> int:
         return max(1, round(width * self.scale))

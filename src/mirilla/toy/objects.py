@@ -1,25 +1,25 @@
-"""Drawn things that are not faces, many of them round, with two dots or of a face's colour."""
+"""Drawn objects that are not faces; many are round, have two dots, or a skin tone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mirilla.toy.canvas import Colour, cloth, hair_colour, shade, skin_tone
-from mirilla.toy.scenes import hue
+from mirilla.toy.canvas import Colour, Fill, cloth, hair_colour, muted_colour, shade, skin_tone
 
-Pen: TypeAlias = ImageDraw.ImageDraw
+Pen = ImageDraw.ImageDraw
 
 
 def draw_object(rng: np.random.Generator, canvas: Image.Image, x: float, y: float, r: float) -> None:
-    """Draw one thing of about radius `r` pixels around (x, y), turned a little where that shows."""
-    _THINGS[int(rng.integers(len(_THINGS)))](rng, ImageDraw.Draw(canvas, "RGBA"), x, y, r)
+    """Draw an object of about radius `r` pixels around (x, y)."""
+    _OBJECTS[int(rng.integers(len(_OBJECTS)))](rng, ImageDraw.Draw(canvas, "RGBA"), x, y, r)
 
 
-def _disc(pen: Pen, x: float, y: float, rx: float, ry: float, fill, outline=None, width: int = 0) -> None:
+def _disc(
+    pen: Pen, x: float, y: float, rx: float, ry: float, fill: Fill, outline: Fill | None = None, width: int = 0
+) -> None:
     pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill, outline, width)
 
 
@@ -31,19 +31,19 @@ def _shaded(rng: np.random.Generator, pen: Pen, x: float, y: float, rx: float, r
         _disc(pen, x + lx * rx * (1 - f), y + ly * ry * (1 - f), rx * f, ry * f, shade(colour, 0.62 + 0.11 * k))
 
 
-def _ball(rng, pen, x, y, r):
-    colour = skin_tone(rng) if rng.random() < 0.5 else hue(rng)
+def _ball(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
+    colour = skin_tone(rng) if rng.random() < 0.5 else muted_colour(rng)
     _shaded(rng, pen, x, y, r, r, colour)
     if rng.random() < 0.4:
         pen.arc((x - r, y - 1.6 * r, x + r, y + 0.4 * r), 10, 170, shade(colour, 0.4), max(1, round(r / 10)))
         pen.arc((x - r, y - 0.3 * r, x + r, y + 1.7 * r), 190, 350, shade(colour, 0.4), max(1, round(r / 10)))
 
 
-def _egg(rng, pen, x, y, r):
+def _egg(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
     _shaded(rng, pen, x, y, r * 0.8, r * rng.uniform(0.95, 1.15), skin_tone(rng))
 
 
-def _back_of_head(rng, pen, x, y, r):
+def _back_of_head(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
     hair, skin = hair_colour(rng), skin_tone(rng)
     pen.rounded_rectangle((x - 1.9 * r, y + 1.3 * r, x + 1.9 * r, y + 4 * r), r * 0.8, cloth(rng))
     pen.rectangle((x - 0.4 * r, y + 0.7 * r, x + 0.4 * r, y + 1.5 * r), shade(skin, 0.75))
@@ -59,10 +59,10 @@ def _back_of_head(rng, pen, x, y, r):
         )
 
 
-def _clock(rng, pen, x, y, r):
-    rim = hue(rng)
+def _clock(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
+    rim = muted_colour(rng)
     _disc(pen, x, y, r, r, shade(rim, 0.6))
-    _disc(pen, x, y, r * 0.88, r * 0.88, shade(hue(rng), 1.6))
+    _disc(pen, x, y, r * 0.88, r * 0.88, shade(muted_colour(rng), 1.6))
     for k in range(12):
         a = k * np.pi / 6
         s, c = np.sin(a), np.cos(a)
@@ -80,8 +80,8 @@ def _clock(rng, pen, x, y, r):
         )
 
 
-def _flower(rng, pen, x, y, r):
-    petal, heart, count = hue(rng), skin_tone(rng), int(rng.integers(5, 10))
+def _flower(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
+    petal, heart, count = muted_colour(rng), skin_tone(rng), int(rng.integers(5, 10))
     pen.line((x, y, x + 0.2 * r, y + 2.2 * r), (60, 110, 60), max(1, round(r / 8)))
     for k in range(count):
         a = 2 * np.pi * k / count
@@ -96,8 +96,8 @@ def _flower(rng, pen, x, y, r):
     _disc(pen, x, y, 0.4 * r, 0.4 * r, heart)
 
 
-def _button(rng, pen, x, y, r):
-    colour = skin_tone(rng) if rng.random() < 0.4 else hue(rng)
+def _button(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
+    colour = skin_tone(rng) if rng.random() < 0.4 else muted_colour(rng)
     _disc(pen, x, y, r, r, shade(colour, 0.75))
     _disc(pen, x, y, r * 0.85, r * 0.85, colour)
     offsets = [(-1, 0), (1, 0)] if rng.random() < 0.5 else [(-1, -1), (1, -1), (-1, 1), (1, 1)]
@@ -105,7 +105,7 @@ def _button(rng, pen, x, y, r):
         _disc(pen, x + dx * 0.26 * r, y + dy * 0.26 * r, 0.12 * r, 0.12 * r, shade(colour, 0.25))
 
 
-def _socket(rng, pen, x, y, r):
+def _socket(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
     colour = (232, 230, 224)
     pen.rounded_rectangle((x - r, y - r, x + r, y + r), r * 0.2, colour, shade(colour, 0.7))
     _disc(pen, x, y, 0.72 * r, 0.72 * r, shade(colour, 0.88))
@@ -113,28 +113,14 @@ def _socket(rng, pen, x, y, r):
         _disc(pen, x + side * 0.3 * r, y, 0.1 * r, 0.1 * r, (40, 40, 44))
 
 
-def _balloon(rng, pen, x, y, r):
-    colour = hue(rng) if rng.random() < 0.7 else skin_tone(rng)
+def _balloon(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
+    colour = muted_colour(rng) if rng.random() < 0.7 else skin_tone(rng)
     pen.line((x, y + r, x + rng.uniform(-0.4, 0.4) * r, y + 3.5 * r), (90, 90, 90), max(1, round(r / 20)))
     _shaded(rng, pen, x, y, 0.85 * r, 1.05 * r, colour)
     pen.polygon([(x - 0.12 * r, y + 1.2 * r), (x + 0.12 * r, y + 1.2 * r), (x, y + 1.0 * r)], shade(colour, 0.7))
 
 
-def _cup(rng, pen, x, y, r):
-    colour = hue(rng)
-    pen.arc(
-        (x + 0.4 * r, y - 0.5 * r, x + 1.3 * r, y + 0.5 * r),
-        -90,
-        90,
-        shade(colour, 0.8),
-        max(2, round(r / 6)),
-    )
-    pen.rounded_rectangle((x - 0.8 * r, y - 0.9 * r, x + 0.8 * r, y + 0.9 * r), r * 0.2, colour)
-    pen.rectangle((x + 0.3 * r, y - 0.7 * r, x + 0.8 * r, y + 0.7 * r), shade(colour, 0.82))
-    _disc(pen, x, y - 0.85 * r, 0.8 * r, 0.2 * r, shade(colour, 0.5))
-
-
-def _hand(rng, pen, x, y, r):
+def _hand(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
     skin = skin_tone(rng)
     lean = rng.uniform(-0.3, 0.3)
     for k in range(4):
@@ -149,24 +135,16 @@ def _hand(rng, pen, x, y, r):
     pen.rectangle((x - 0.45 * r, y + 0.8 * r, x + 0.45 * r, y + 2.2 * r), shade(skin, 0.88))
 
 
-def _wheel(rng, pen, x, y, r):
+def _wheel(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
     _disc(pen, x, y, r, r, (36, 36, 40))
-    _disc(pen, x, y, 0.65 * r, 0.65 * r, shade(hue(rng), 1.2))
+    _disc(pen, x, y, 0.65 * r, 0.65 * r, shade(muted_colour(rng), 1.2))
     for k in range(5):
         a = 2 * np.pi * k / 5 + 0.3
         _disc(pen, x + 0.38 * r * np.cos(a), y + 0.38 * r * np.sin(a), 0.13 * r, 0.13 * r, (60, 60, 66))
 
 
-def _plate(rng, pen, x, y, r):
-    colour = shade(hue(rng), 1.5)
-    _disc(pen, x, y, r, 0.9 * r, colour)
-    _disc(pen, x, y, 0.7 * r, 0.62 * r, shade(colour, 0.92))
-    for _ in range(int(rng.integers(1, 5))):
-        _disc(pen, x + rng.uniform(-0.35, 0.35) * r, y + rng.uniform(-0.3, 0.3) * r, 0.2 * r, 0.16 * r, hue(rng))
-
-
-def _sign(rng, pen, x, y, r):
-    colour = hue(rng)
+def _sign(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> None:
+    colour = muted_colour(rng)
     pen.rectangle((x - 0.06 * r, y, x + 0.06 * r, y + 3 * r), (110, 110, 114))
     if rng.random() < 0.5:
         _disc(pen, x, y, r, r, (240, 240, 238), (196, 40, 40), max(2, round(r / 5)))
@@ -176,46 +154,11 @@ def _sign(rng, pen, x, y, r):
         pen.rectangle((x - 0.5 * r, y - 0.25 * r + 0.35 * k * r, x + 0.5 * r, y - 0.1 * r + 0.35 * k * r), (30, 30, 34))
 
 
-def _lamp(rng, pen, x, y, r):
-    pen.rectangle((x - 0.07 * r, y, x + 0.07 * r, y + 2.5 * r), (90, 80, 70))
-    pen.polygon(
-        [(x - 0.6 * r, y - 0.7 * r), (x + 0.6 * r, y - 0.7 * r), (x + r, y + 0.6 * r), (x - r, y + 0.6 * r)],
-        shade(hue(rng), 1.4),
-    )
-
-
-def _box(rng, pen, x, y, r):
-    colour = hue(rng)
-    pen.rectangle((x - r, y - 0.8 * r, x + r, y + 0.8 * r), colour)
-    for _ in range(int(rng.integers(1, 4))):
-        a, b = rng.uniform(-0.8, 0.5), rng.uniform(-0.6, 0.4)
-        pen.rectangle(
-            (x + a * r, y + b * r, x + (a + 0.4) * r, y + (b + 0.25) * r),
-            shade(colour, rng.choice([0.6, 1.4])),
-        )
-
-
-def _leaf_pot(rng, pen, x, y, r):
-    for _ in range(9):
-        a, length = rng.uniform(-2.8, -0.3), r * rng.uniform(0.9, 1.7)
-        pen.line(
-            (x, y + 0.2 * r, x + length * np.cos(a), y + 0.2 * r + length * np.sin(a)),
-            shade((70, 130, 70), rng.uniform(0.6, 1.3)),
-            max(2, round(r * 0.2)),
-        )
-    pen.polygon(
-        [
-            (x - 0.6 * r, y + 0.2 * r),
-            (x + 0.6 * r, y + 0.2 * r),
-            (x + 0.4 * r, y + 1.1 * r),
-            (x - 0.4 * r, y + 1.1 * r),
-        ],
-        (176, 100, 70),
-    )
-
-
-_THINGS: tuple[Callable[[np.random.Generator, Pen, float, float, float], None], ...] = (
+# Those that are most like a face are listed twice.
+_OBJECTS: tuple[Callable[[np.random.Generator, Pen, float, float, float], None], ...] = (
     _ball,
+    _ball,
+    _egg,
     _egg,
     _back_of_head,
     _back_of_head,
@@ -224,14 +167,7 @@ _THINGS: tuple[Callable[[np.random.Generator, Pen, float, float, float], None], 
     _button,
     _socket,
     _balloon,
-    _cup,
     _hand,
     _wheel,
-    _plate,
     _sign,
-    _lamp,
-    _box,
-    _leaf_pot,
-    _ball,
-    _egg,
 )

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mirilla.batches.batch import Batch
-from mirilla.batches.input import Arrays, Batches
+from mirilla.batches.host_batches import Batches
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.initializers import initialise
 from mirilla.model.network import SsdNetwork, from_tensorflow, to_tensorflow
@@ -62,10 +62,10 @@ class Learner:
         self.parameters = FlatParameters(self.network.trainable(), plan.l2, plan.gradient_scale)
         self.state = TrainState(self.parameters, plan.optimizer, plan.average_decay, plan.average_warmup)
 
-    def step(self, arrays: Arrays) -> Losses:
-        """One update; the losses are those before it, the regularisation not among them."""
+    def step(self, images: torch.Tensor, batch: Batch) -> Losses:
+        """One update on images (B, H, W, 3) uint8; the losses are those before it, without the regularisation."""
         self.seed_draws()
-        losses = self.learn(self.input(arrays), self._batch(arrays))
+        losses = self.learn(self.input(images), batch.to(self.device))
         self.state.apply(self.plan.schedule(self.state.step))
         return losses
 
@@ -108,9 +108,9 @@ class Learner:
         self.group.broadcast_([*vectors, *self.network.buffers(), step])
         self.state.step = int(step)
 
-    def input(self, arrays: Arrays) -> torch.Tensor:
-        """(B, 3, H, W) what the network is shown."""
-        images = torch.from_numpy(arrays.images).to(self.device, non_blocking=True)
+    def input(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (B, H, W, 3) uint8 -> (B, 3, H, W) the network's input."""
+        images = images.to(self.device, non_blocking=True)
         return images.permute(0, 3, 1, 2).to(torch.float32).mul_(INPUT_SCALE).add_(INPUT_OFFSET)
 
     def _targets(self, batch: Batch, codes: torch.Tensor, logits: torch.Tensor) -> Targets:
@@ -129,17 +129,12 @@ class Learner:
             spec.matcher.static,
         )
 
-    def _batch(self, arrays: Arrays) -> Batch:
-        fields = (arrays.boxes_yxyx, arrays.classes, arrays.weights, arrays.valid, arrays.ignored, arrays.confidences)
-        tensors = (None if f is None else torch.from_numpy(f).to(self.device, non_blocking=True) for f in fields)
-        return Batch(*tensors)  # type: ignore[arg-type]
-
     def average_statistics(self, batches: Batches) -> dict[str, np.ndarray]:
         """Batch-norm statistics measured for the moving averages, where the plan asks for them: name -> array."""
         count, average = self.plan.recalibration_batches, self.state.average
         if not count or average is None:
             return {}
-        inputs = (self.input(batches.batch(self.state.step + i)) for i in range(count))
+        inputs = (self.input(batches.batch(self.state.step + i)[0]) for i in range(count))
         found = recalibrated(self.network, self.parameters.split(average), inputs)
         return {f"{name}/{AVERAGE}": array for name, array in found.items()}
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mirilla import console
-from mirilla.batches.input import Batches
+from mirilla.batches.host_batches import Batches
 from mirilla.errors import DataError, TrainingError
 from mirilla.training.learner import Learner
 from mirilla.training.log import Log
@@ -101,7 +101,7 @@ class TrainingLoop:
         if self.last is not None and self.steps:
             minutes = (self.last - step) * (now - self.started_s) / self.steps / 60
             note += f", step {step}, {minutes:.0f} min left" if minutes >= 1 else f", step {step}"
-        decoded, pictures = self.setup.data.pictures.there, len(self.setup.data.pictures)
+        decoded, pictures = self.setup.data.pictures.decoded, len(self.setup.data.pictures)
         return note if decoded == pictures else f"{note}, {decoded} of {pictures} pictures decoded"
 
     def _save(self, ends: bool) -> None:

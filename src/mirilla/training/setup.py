@@ -21,8 +21,8 @@ from mirilla.training.distributed import Group
 from mirilla.training.learner import Learner
 from mirilla.training.plan import Plan, training_plan
 from mirilla.weights import checkpoint as checkpoints
-from mirilla.weights import restore
 from mirilla.weights.checkpoint import Checkpoint
+from mirilla.weights.restore import DETAILS, restore, restore_options
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def prepare(
             _resume(learner, previous, metadata)
         config.save(model_dir / "pipeline.config", pipeline)
     learner.broadcast_from_main()
-    return Setup(learner, data, teacher, model_dir, _last_step(plan, len(data.objects), num_steps), metadata)
+    return Setup(learner, data, teacher, model_dir, _last_step(plan, len(data), num_steps), metadata)
 
 
 def config_hash(pipeline: config.Pipeline) -> str:
@@ -92,13 +92,13 @@ def warn_of_changes(saved: Checkpoint, metadata: dict[str, str]) -> None:
 
 def _fine_tune(learner: Learner, pipeline: config.Pipeline, model_dir: Path) -> None:
     """Start from train_config.fine_tune_checkpoint, if it is set."""
-    options = restore.options_of(pipeline)
+    options = restore_options(pipeline)
     if options is None:
         return
-    variables, made, note = restore.restore(learner.network.get_weights(), options)
-    learner.restore(Checkpoint(0, variables, {}))
-    write_text(model_dir / restore.DETAILS, restore.details(made, options, note))
-    console.echo(f"{restore.summary(made, options, note)}. All names: {model_dir / restore.DETAILS}")
+    restored = restore(learner.network.get_weights(), options)
+    learner.restore(Checkpoint(0, restored.variables, {}))
+    write_text(model_dir / DETAILS, restored.details())
+    console.echo(f"{restored.summary()}. All names: {model_dir / DETAILS}")
 
 
 def _resume(learner: Learner, path: Path, metadata: dict[str, str]) -> None:

@@ -1,9 +1,9 @@
-"""What makes a training's steps: batches of the host, or of the device; and there one captured graph, or call by call.
+"""The steps of a training: on batches of the host, or of the device; there as one captured graph, or op by op.
 
-On a GPU a step of this network is some thousand short kernels, and starting them takes the host longer than running
-them takes the GPU. Captured once, all of them are started by one call, which needs a step without a shape that depends
-on its data, without a wait for the device and without a number that the host sends: rates and numbers of pictures
-come from tables that lie there. The same function runs call by call on any device.
+On a GPU a step of this network is some thousand short kernels, and launching them takes the host longer than running
+them takes the GPU. Captured once, all of them are launched by one call, which needs a step without shapes that depend
+on its data, without a wait for the device and without numbers from the host: learning rates and the drawn batch come
+from tables on the device, which the host fills before the step. The same function runs op by op on any device.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ from typing import Protocol
 import torch
 
 from mirilla import console
-from mirilla.batches.background_decoder import Filler
 from mirilla.batches.dataset import TrainingSet
-from mirilla.batches.gpu_batches import AHEAD, LEVELS, DeviceBatches, not_batched
-from mirilla.batches.gpu_pictures import bytes_free, bytes_needed, upload, upload_objects
-from mirilla.batches.input import Batches
-from mirilla.batches.pictures import PictureCache
+from mirilla.batches.gpu_batches import LEVELS, GpuBatches, unsupported
+from mirilla.batches.gpu_pictures import bytes_free, bytes_needed, upload
+from mirilla.batches.host_batches import Batches
+from mirilla.batches.pictures import BackgroundDecoder, PictureCache
 from mirilla.errors import MirillaError
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
 from mirilla.training.device import set_precision
@@ -28,6 +27,7 @@ from mirilla.training.learner import Learner
 from mirilla.training.losses import Losses, ObjectiveSpec
 from mirilla.training.mining import can_be_static
 
+AHEAD = 256  # steps whose learning rates are sent at once
 WARM_UP = 3  # steps before the capture, which let libraries choose and make what they need
 
 
@@ -46,17 +46,17 @@ class HostSteps:
 
     def __init__(self, learner: Learner, batches: Batches, pictures: PictureCache, last: int | None):
         self._learner = learner
-        self._filler = Filler(pictures, learner.group.rank, learner.group.size)
+        self._decoder = BackgroundDecoder(pictures, learner.group.rank, learner.group.size)
         self._stream = batches.stream(learner.state.step, last)
 
     def step(self) -> Losses:
-        self._filler.check()
-        losses = self._learner.step(next(self._stream))
-        self._filler.start()  # not before: the first step compiles kernels
+        self._decoder.check()
+        losses = self._learner.step(*next(self._stream))
+        self._decoder.start()  # not before: the first step compiles kernels
         return losses
 
     def close(self) -> None:
-        self._filler.close()
+        self._decoder.close()
         self._stream.close()
 
 
@@ -67,7 +67,7 @@ class DeviceSteps:
         captured: whether to replay them as one graph; CUDA only, and only with `static_objective`.
     """
 
-    def __init__(self, learner: Learner, batches: DeviceBatches, captured: bool):
+    def __init__(self, learner: Learner, batches: GpuBatches, captured: bool):
         self._learner, self._batches, self._captured = learner, batches, captured
         device = learner.device
         self._step = torch.tensor(learner.state.step, device=device)
@@ -89,9 +89,9 @@ class DeviceSteps:
         self._graph = None
 
     def update(self) -> Losses:
-        """The step itself, without anything of the host's."""
+        """The step itself, without any work of the host."""
         rate, share = self._factors.index_select(0, (self._step - self._first).view(1))[0].unbind()
-        pixels, objects = self._batches.batch(self._step)
+        pixels, objects = self._batches.batch()
         losses = self._learner.learn(pixels.mul_(INPUT_SCALE).add_(INPUT_OFFSET), objects)
         self._learner.state.update(rate, share)
         self._step.add_(1)
@@ -121,7 +121,9 @@ class DeviceSteps:
                 with torch.cuda.graph(graph):  # records the step, does not make it
                     self._losses = self.update()
             except RuntimeError as error:
-                console.warn(f"the step cannot be captured, and goes call by call: {str(error).splitlines()[0]}")
+                console.warn(
+                    f"the step cannot be captured as one graph; running it op by op: {str(error).splitlines()[0]}"
+                )
                 self._captured = False
                 return self.update()
             self._graph = graph
@@ -151,7 +153,7 @@ def step_runner(
     set_precision(learner.precision)
     if not (learner.device.type == "cuda" if on_device is None else on_device):
         return HostSteps(learner, batches, data.pictures, last)
-    missing = not_batched(batches.augmentations, batches.recipe, learner.spec.keep_aspect_ratio)
+    missing = unsupported(batches.augmentations, batches.recipe, learner.spec.keep_aspect_ratio)
     if batches.teacher is not None:
         missing = "a teacher's soft labels"
     if missing is not None:
@@ -161,13 +163,13 @@ def step_runner(
     if room is None or bytes_needed(data.pictures, levels) <= room:
         _decode_all(data.pictures, learner.group)
     try:
-        with console.progress("sending pictures to the device", len(data.objects), "pictures") as bar:
+        with console.progress("sending pictures to the device", len(data.pictures), "pictures") as bar:
             pictures = upload(data.pictures, learner.device, levels, room, bar.advance)
             bar.note("ready")
     except MirillaError as error:
         console.echo(f"the host makes the batches: {error.what}")
         return HostSteps(learner, batches, data.pictures, last)
-    made = DeviceBatches(pictures, upload_objects(data.objects, learner.device), batches)
+    made = GpuBatches(pictures, batches)
     static = static_objective(learner.plan.objective, len(learner.anchors))
     if static is not None:
         learner.plan = replace(learner.plan, objective=static)
@@ -176,7 +178,7 @@ def step_runner(
 
 
 def _decode_all(pictures: PictureCache, group: Group) -> None:
-    missing = len(pictures) - pictures.there
+    missing = len(pictures) - pictures.decoded
     if missing:
         with console.progress("decoding pictures", missing, "pictures") as bar:
             pictures.complete(group.rank / group.size, bar.advance)

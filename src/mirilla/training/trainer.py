@@ -102,7 +102,7 @@ def _description(setup: Setup) -> str:
     shared = f", batches shared by {processes} processes" if processes > 1 else ""
     return (
         f"training {spec.feature_extractor} x{spec.depth_multiplier:g} at {spec.height_px}x{spec.width_px} on "
-        f"{learner.device}{shared}: {len(setup.data.objects)} pictures, "
+        f"{learner.device}{shared}: {len(setup.data)} pictures, "
         f"{sum(p.numel() for p in learner.network.parameters()):,} parameters, "
         f"steps {learner.state.step} to {setup.last if setup.last is not None else 'until stopped'}"
     )

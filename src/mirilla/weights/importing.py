@@ -1,10 +1,10 @@
-"""An old checkpoint or frozen graph becomes a training folder of ours, with an export in it.
+"""Importing an old checkpoint or frozen graph: it becomes a training folder, with an export in it.
 
-    OUT/model.ckpt-STEP.safetensors   variables, moving averages and optimiser slots, as far as there are any
+    OUT/model.ckpt-STEP.safetensors   variables, and the moving averages and optimiser slots that the file has
     OUT/pipeline.config, label_map.pbtxt
     OUT/export/                       frozen graph, model.json and weights, as `mirilla export` writes them
 
-`mirilla train` goes on from the first; evaluation, detection and the compiler take the last.
+`mirilla train` resumes from the first. Evaluation, detection and the compiler use the last.
 """
 
 from __future__ import annotations
@@ -16,33 +16,38 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla import config
+from mirilla import config, graph
 from mirilla.config import Pipeline
 from mirilla.config.to_spec import model_spec
 from mirilla.errors import ModelError, UsageError
+from mirilla.graph.reference import Runner
 from mirilla.labels import LabelMap, save_label_map
-from mirilla.model.layers import architecture
+from mirilla.model.anchors import anchors_yxyx
+from mirilla.model.card import ModelCard
+from mirilla.model.layers import Architecture, architecture
 from mirilla.model.spec import ModelSpec
+from mirilla.targets import foreign, frozen_graph
 from mirilla.targets.export import Exported, export_model
 from mirilla.weights import checkpoint as checkpoints
-from mirilla.weights import read as weights
-from mirilla.weights.checkpoint import AVERAGE, SLOTS, Checkpoint
+from mirilla.weights.checkpoint import AVERAGE, SLOTS, Checkpoint, is_slot
+from mirilla.weights.load import Weights, load_variables, load_weights
 
 EXPORT = "export"
 _NETWORK_SCOPES = ("FeatureExtractor/", "BoxPredictor")
-# Of an old graph's outputs and the new one's: in absolute terms and as a share of the outputs' spread (an
-# untrained network's outputs hardly differ from one another). The same weights give some 1e-6.
-_MOST_DIFFERENCE, _MOST_SHARE = 1e-5, 1e-3
+# Between the outputs of an old graph and the new one: in absolute terms, and relative to the outputs' standard
+# deviation, because the outputs of an untrained network hardly vary. The same weights differ by some 1e-6.
+_MAX_DIFFERENCE, _MAX_RELATIVE_DIFFERENCE = 1e-5, 1e-3
 
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import made.
+    """The result of an import.
 
-    checkpoint: the file to train on from. exported: the folder with the frozen graph.
-    step: that the old training had reached, 0 where the file does not tell. slots: optimiser slots kept.
-    averaged: whether the export holds moving averages. difference: the largest between the outputs of an
-    old frozen graph and the new one; None for a checkpoint. notes: what a person should know.
+    checkpoint: the file to resume training from. exported: the folder with the frozen graph.
+    step: of the old training; 0 if the file does not contain it. slots: number of optimiser slots kept.
+    averaged: whether the export contains moving averages.
+    difference: the largest between the outputs of an old frozen graph and the new one; None for a checkpoint.
+    notes: warnings for the user.
     """
 
     checkpoint: Path
@@ -64,108 +69,127 @@ def import_checkpoint(
     name: str | None = None,
     licence: str | None = None,
 ) -> Imported:
-    """Make a training folder of an old checkpoint.
+    """Make a training folder from an old checkpoint.
 
     Args:
-        path: anything that `mirilla.weights.read` takes.
+        path: a file that `load_variables` reads.
         pipeline: of its training; its model part has passed `mirilla.config.require`.
-        out: the folder to make; it must not hold a training yet.
-        raw: export the raw weights where moving averages are there (as eval_config.use_moving_averages:
-            false); both stay in the checkpoint.
+        out: the folder to make; it must not contain a training yet.
+        raw: export the raw weights instead of the moving averages (as eval_config.use_moving_averages: false);
+            the checkpoint keeps both.
 
     Raises:
-        ModelError: the file cannot be read, or is not this network's.
-        UsageError: `out` holds a training already.
+        ModelError: the file cannot be read, or is of another network.
+        UsageError: `out` already contains a training.
         MirillaError: a file cannot be written.
     """
     if checkpoints.newest(out) is not None:
-        raise UsageError(f"{out}: this folder holds a training already.", "Name another --out.")
+        raise UsageError(f"{out}: this folder already contains a training.", "Name another --out.")
     spec = model_spec(pipeline)
-    values, file = weights.read(path)
+    values, file = load_variables(path)
     check_variables(values, spec, file)
     averaging = pipeline.eval_config.use_moving_averages and not raw
-    chosen = weights.load(path, averaging)
-    notes = []
-    if averaging and not chosen.averaged and file.suffix != ".pb":
-        notes.append("It holds no moving averages: its plain weights are exported.")
-    difference = None
+    weights = load_weights(path, averaging)
+    notes, difference = [], None
     if file.suffix == ".pb":
-        difference, seen = _compare(file, spec, chosen.variables)
-        notes += seen
+        difference, notes = _compare(file, spec, weights.variables)
+    elif averaging and not weights.averaged:
+        notes = ["It contains no moving averages: its plain weights are exported."]
     kept = Pipeline()
     kept.CopyFrom(pipeline)
     kept.eval_config.use_moving_averages = averaging
     if not kept.mirilla.ListFields():
         kept.ClearField("mirilla")
-    exported = export_model(
-        spec,
-        chosen.variables,
-        labels,
-        out / EXPORT,
-        pipeline=kept,
-        name=name or out.resolve().name,
-        licence=licence,
-        training={"imported": file.name, "steps": chosen.step, "averaged": chosen.averaged},
-    )
+    exported = _export(weights, file, spec, labels, out, kept, name, licence)
     save_label_map(out / "label_map.pbtxt", labels)
     config.save(out / "pipeline.config", kept)
     state = _training_state(values, spec)
-    step = chosen.step or 0
+    step = weights.step or 0
     saved = checkpoints.save(out, Checkpoint(step, state, {"imported": file.name}))
-    slots = {one.rpartition("/")[2] for one in state} & set(SLOTS) - {AVERAGE}
-    return Imported(saved, exported, step, len(slots), chosen.averaged, difference, tuple(notes))
+    slots = {variable.rpartition("/")[2] for variable in state} & set(SLOTS) - {AVERAGE}
+    return Imported(saved, exported, step, len(slots), weights.averaged, difference, tuple(notes))
+
+
+def _export(
+    weights: Weights,
+    file: Path,
+    spec: ModelSpec,
+    labels: LabelMap,
+    out: Path,
+    pipeline: Pipeline,
+    name: str | None,
+    licence: str | None,
+) -> Exported:
+    return export_model(
+        spec,
+        weights.variables,
+        labels,
+        out / EXPORT,
+        pipeline=pipeline,
+        name=name or out.resolve().name,
+        licence=licence,
+        training={"imported": file.name, "steps": weights.step, "averaged": weights.averaged},
+    )
 
 
 def check_variables(values: Mapping[str, NDArray], spec: ModelSpec, path: Path) -> None:
-    """Say whether a checkpoint is a whole one of this network.
+    """Check that a checkpoint contains exactly the network's variables, besides averages and slots.
 
     Raises:
-        ModelError: it is one of classification, of another network, width or number of classes.
+        ModelError: it is of a classifier, or of another network, width or number of classes.
     """
     table = architecture(spec)
-    needed = {name: shape for name, shape, _ in table.variables()}
-    missing = [name for name in needed if name not in values]
+    shapes = {name: shape for name, shape, _ in table.variables()}
+    missing = [name for name in shapes if name not in values]
     if missing:
-        if not any(name.startswith(_NETWORK_SCOPES) for name in values):
-            if any(name.startswith("MobilenetV1/") for name in values):
-                raise ModelError(
-                    f"{path}: a classification checkpoint, and no detector.",
-                    "A detector can be trained from it: name it as train_config.fine_tune_checkpoint.",
-                )
-            raise ModelError(
-                f"{path}: a checkpoint of another network (it holds '{min(values, default='nothing')}' and the like).",
-                "Give a checkpoint of an SSD on MobileNet v1.",
-            )
-        raise ModelError(
-            f"{path}: {len(missing)} of the network's {len(needed)} variables are missing, '{missing[0]}' first.",
-            "Give the pipeline.config that it was trained with (feature extractor, widths, input size).",
-        )
-    for predictor in table.predictors:
-        found = values[f"{predictor.class_scope}/biases"].size
-        if found != predictor.class_channels and found % predictor.anchors == 0:
-            raise ModelError(
-                f"{path}: it was trained for {found // predictor.anchors - 1} classes, but pipeline.config "
-                f"says num_classes: {spec.num_classes}.",
-                "Give the pipeline.config that it was trained with; fine_tune_checkpoint starts a training "
-                "with other classes.",
-            )
-    for name, shape in needed.items():
+        raise _missing_variables(missing, len(shapes), values, path)
+    _check_classes(values, table, spec, path)
+    for name, shape in shapes.items():
         if values[name].shape != shape:
             raise ModelError(
                 f"{path}: '{name}' has shape {values[name].shape}, the network of pipeline.config {shape}.",
                 "Give the pipeline.config that it was trained with (depth_multiplier, min_depth, anchors).",
             )
-    plain = [name for name in values if name.rpartition("/")[2] not in SLOTS]
-    more = [name for name in plain if name.startswith(_NETWORK_SCOPES) and name not in needed]
-    if more:
+    unknown = [name for name in values if name.startswith(_NETWORK_SCOPES) and name not in shapes and not is_slot(name)]
+    if unknown:
         raise ModelError(
-            f"{path}: it has {len(more)} variables that the network of pipeline.config lacks, '{min(more)}' first.",
+            f"{path}: it has {len(unknown)} variables that the network of pipeline.config does not have, "
+            f"'{min(unknown)}' first.",
             "Give the pipeline.config that it was trained with.",
         )
 
 
+def _missing_variables(missing: list[str], count: int, values: Mapping[str, NDArray], path: Path) -> ModelError:
+    if any(name.startswith(_NETWORK_SCOPES) for name in values):
+        return ModelError(
+            f"{path}: {len(missing)} of the network's {count} variables are missing, '{missing[0]}' first.",
+            "Give the pipeline.config that it was trained with (feature extractor, widths, input size).",
+        )
+    if any(name.startswith("MobilenetV1/") for name in values):
+        return ModelError(
+            f"{path}: a classification checkpoint, not a detector.",
+            "Name it as train_config.fine_tune_checkpoint to train a detector from it.",
+        )
+    return ModelError(
+        f"{path}: a checkpoint of another network (its first variable is '{min(values, default='')}').",
+        "Give a checkpoint of an SSD on MobileNet v1.",
+    )
+
+
+def _check_classes(values: Mapping[str, NDArray], table: Architecture, spec: ModelSpec, path: Path) -> None:
+    for predictor in table.predictors:
+        channels = values[f"{predictor.class_scope}/biases"].size
+        if channels != predictor.class_channels and channels % predictor.anchors == 0:
+            raise ModelError(
+                f"{path}: it was trained for {channels // predictor.anchors - 1} classes, but pipeline.config has "
+                f"num_classes: {spec.num_classes}.",
+                "Give the pipeline.config that it was trained with. To train with other classes, use "
+                "fine_tune_checkpoint.",
+            )
+
+
 def _training_state(values: Mapping[str, NDArray], spec: ModelSpec) -> dict[str, NDArray]:
-    """The network's variables with the averages and slots that fit them."""
+    """The network's variables, with the averages and slots that fit them."""
     state = {}
     for name, shape, trainable in architecture(spec).variables():
         state[name] = np.asarray(values[name], np.float32)
@@ -177,15 +201,14 @@ def _training_state(values: Mapping[str, NDArray], spec: ModelSpec) -> dict[str,
 
 
 def _compare(path: Path, spec: ModelSpec, variables: Mapping[str, NDArray]) -> tuple[float | None, list[str]]:
-    """Run the old graph and the new one on a picture of noise.
+    """Run the old graph and the new one on an image of noise.
+
+    Returns:
+        The largest difference of their outputs, None if they cannot be compared; and notes for the user.
 
     Raises:
         ModelError: they compute different things.
     """
-    from mirilla import graph
-    from mirilla.graph.reference import Runner
-    from mirilla.targets import foreign, frozen_graph
-
     size = spec.height_px, spec.width_px
     graph_def = graph.read_graph_def(path)
     given = foreign.input_size(graph_def)
@@ -201,19 +224,19 @@ def _compare(path: Path, spec: ModelSpec, variables: Mapping[str, NDArray]) -> t
         return None, [f"Its outputs could not be compared with the new graph's: {error.what}"]
     new = graph.read(frozen_graph.build(spec, variables), input_size=size)
     noise = np.random.default_rng(0).uniform(-1, 1, (1, *size, 3)).astype(np.float32)
-    before, after = Runner(old)(noise), Runner(new)(noise)
-    difference, most = 0.0, _MOST_DIFFERENCE
-    for one, other in zip(old.outputs, new.outputs, strict=True):
-        if before[one].size != after[other].size:
+    old_outputs, new_outputs = Runner(old)(noise), Runner(new)(noise)
+    difference, limit = 0.0, _MAX_DIFFERENCE
+    for old_name, new_name in zip(old.outputs, new.outputs, strict=True):
+        theirs, ours = old_outputs[old_name].reshape(-1), new_outputs[new_name].reshape(-1)
+        if theirs.size != ours.size:
             raise ModelError(
-                f"{path}: its output '{one}' has {before[one].size} values, the network of pipeline.config "
-                f"{after[other].size}.",
+                f"{path}: its output '{old_name}' has {theirs.size} values, that of the network of pipeline.config "
+                f"{ours.size}.",
                 "Give the pipeline.config that it was exported with.",
             )
-        theirs, ours = before[one].reshape(-1), after[other].reshape(-1)
         difference = max(difference, float(np.abs(theirs - ours).max()))
-        most = max(most, _MOST_SHARE * float(theirs.std()))
-    if not difference <= most:
+        limit = max(limit, _MAX_RELATIVE_DIFFERENCE * float(theirs.std()))
+    if not difference <= limit:
         raise ModelError(
             f"{path}: with the same weights the network of pipeline.config gives other outputs (they differ "
             f"by up to {difference:.2g}).",
@@ -222,17 +245,15 @@ def _compare(path: Path, spec: ModelSpec, variables: Mapping[str, NDArray]) -> t
     return difference, _differences(card, spec)
 
 
-def _differences(card, spec: ModelSpec) -> list[str]:
-    """What an old graph has after its outputs, and pipeline.config says otherwise."""
-    from mirilla.model.anchors import anchors_yxyx
-
+def _differences(card: ModelCard, spec: ModelSpec) -> list[str]:
+    """Notes on where the post-processing in an old graph differs from pipeline.config."""
     notes = []
     for what in ("box_coder", "post_processing"):
         theirs, ours = getattr(card.spec, what), getattr(spec, what)
         if theirs != ours:
-            notes.append(f"The graph's {what} is {theirs}; pipeline.config's is taken: {ours}.")
+            notes.append(f"The graph's {what} is {theirs}. That of pipeline.config is used: {ours}.")
     maps = architecture(spec).feature_map_shapes
     anchors = anchors_yxyx(spec.anchors, maps, spec.height_px, spec.width_px)
     if anchors.shape != card.anchors_yxyx.shape or np.abs(anchors - card.anchors_yxyx).max() > 1e-5:
-        notes.append("The graph's anchors are not those of pipeline.config, which are taken.")
+        notes.append("The graph's anchors differ from those of pipeline.config, which are used.")
     return notes
