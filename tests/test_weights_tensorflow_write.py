@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mirilla.weights.tensorflow import _table, read_checkpoint
-from mirilla.weights.tensorflow_write import table, write_checkpoint, write_state
+from mirilla.weights import sstable
+from mirilla.weights.tensorflow import load_checkpoint
+from mirilla.weights.tensorflow_write import save_checkpoint, save_state
 
 FILES = ("index", "data-00000-of-00001")
 
@@ -19,7 +20,7 @@ FILES = ("index", "data-00000-of-00001")
 def test_bytes_equal_those_of_tensorflow_1(step, shared, tmp_path):
     original = shared / "data" / "odapi" / f"ckpt_b24_step{step}" / f"model.ckpt-{step}"
     prefix = tmp_path / original.name
-    write_checkpoint(prefix, read_checkpoint(original))
+    save_checkpoint(prefix, load_checkpoint(original))
     for suffix in FILES:
         assert Path(f"{prefix}.{suffix}").read_bytes() == Path(f"{original}.{suffix}").read_bytes()
 
@@ -31,9 +32,9 @@ def test_reads_back(tmp_path):
         "global_step": np.array(7, np.int64),
         "ä": np.array([True, False]),
     }
-    files = write_checkpoint(tmp_path / "model.ckpt", variables)
+    files = save_checkpoint(tmp_path / "model.ckpt", variables)
     assert [file.name for file in files] == ["model.ckpt.data-00000-of-00001", "model.ckpt.index"]
-    found = read_checkpoint(tmp_path / "model.ckpt")
+    found = load_checkpoint(tmp_path / "model.ckpt")
     assert set(found) == set(variables)
     for name, value in variables.items():
         np.testing.assert_array_equal(found[name], value)
@@ -43,12 +44,12 @@ def test_reads_back(tmp_path):
 
 def test_a_type_that_tensorflow_lacks_is_refused(tmp_path):
     with pytest.raises(ValueError, match="variable 'x' has the type datetime64"):
-        write_checkpoint(tmp_path / "model.ckpt", {"x": np.zeros(2, "datetime64[s]")})
+        save_checkpoint(tmp_path / "model.ckpt", {"x": np.zeros(2, "datetime64[s]")})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_state_names_the_newest(tmp_path):
-    write_state(tmp_path, ["model.ckpt-1", "model.ckpt-2"])
+    save_state(tmp_path, ["model.ckpt-1", "model.ckpt-2"])
     assert (tmp_path / "checkpoint").read_text() == (
         'model_checkpoint_path: "model.ckpt-2"\n'
         'all_model_checkpoint_paths: "model.ckpt-1"\n'
@@ -61,15 +62,15 @@ def test_state_names_the_newest(tmp_path):
 def test_tables_of_any_keys_read_back(content, large):
     content |= {bytes([i]) * 3: bytes(150_000) for i in range(large)}  # more than one block
     entries = sorted(content.items())
-    assert list(_table(table(entries))) == entries
+    assert list(sstable.entries(sstable.table(entries))) == entries
 
 
 @pytest.mark.tensorflow
 def test_todays_tensorflow_reads_it(tmp_path):
     tf = pytest.importorskip("tensorflow")
     variables = {f"layer_{i}/weights": np.random.default_rng(i).normal(size=(3, i + 1)) for i in range(30)}
-    write_checkpoint(tmp_path / "model.ckpt-5", variables)
-    write_state(tmp_path, ["model.ckpt-5"])
+    save_checkpoint(tmp_path / "model.ckpt-5", variables)
+    save_state(tmp_path, ["model.ckpt-5"])
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(tmp_path)))
     assert set(reader.get_variable_to_shape_map()) == set(variables)
     for name, value in variables.items():
