@@ -48,9 +48,9 @@ def test_record_offsets_records(tmp_path):
     assert records.read_content(path, 47, 5, sums[2]) == b"three"
     assert records.read_content(path, 46, 5, sums[2]) is None
     path.write_bytes(path.read_bytes()[:-1])
-    assert len(records.layout(path)) == 2
+    assert len(records.offsets(path)) == 2
     path.write_bytes(b"")
-    assert records.layout(path).shape == (0, 3)
+    assert records.offsets(path).shape == (0, 3)
 
 
 def test_pictures_are_decoded_from_their_records(paths):

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.batches.examples import Objects
-from mirilla.data.teacher import FACE, meets
+from mirilla.data.teacher import FACE, matches
 from mirilla.data.yunet import Found, YuNet
 from mirilla.errors import ConfigError
 from mirilla.labels import LabelMap
@@ -54,7 +54,7 @@ class Softened:
     def __call__(self, image: NDArray[np.uint8], objects: Objects) -> tuple[Objects, NDArray[np.float32]]:
         finds, scores = self.teacher(image)
         own = objects.classes == self.class_number
-        met = meets(finds, objects.boxes_yxyx) & own  # (N, M)
+        met = matches(finds, objects.boxes_yxyx) & own  # (N, M)
         seen = (met * scores[:, None]).max(0, initial=0.0)  # (M,)
         confidences = np.where(own, 1 - self.share + self.share * seen, 1.0)
         new = ~(met & ~objects.ignore).any(1)
