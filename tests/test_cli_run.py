@@ -283,7 +283,7 @@ def test_senseless_options_are_refused(tmp_path, trainer, capsys, arguments, mes
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "mobile"], "Unknown model 'mobile'"),
+        (["--model", "mobile"], "Unknown model 'mobile'."),
         (["--recipe", "old"], "Unknown recipe 'old'. Choose from: mirilla, tf1."),
         (["--start", "nowhere.pb"], "nowhere.pb: no such checkpoint"),
         (["--teacher", "nowhere.onnx"], "--teacher nowhere.onnx: no such file"),
