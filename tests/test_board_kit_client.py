@@ -1,7 +1,7 @@
 """The program for the kit with Google's client and the emulator.
 
-It runs under Python 3.7, the version of the kit's newer image, if that is installed (pyenv or the PATH), otherwise under
-this Python; the tests print which. Google's client is installed in its own environment.
+It runs under Python 3.7, the version of the kit's newer image, if that is installed (pyenv or the PATH), otherwise
+under this Python; the tests print which. Google's client is installed in its own environment.
 """
 
 from __future__ import annotations
