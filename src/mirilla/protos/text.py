@@ -1,6 +1,6 @@
-"""Protocol-buffer text form in and out, with errors that name file, line, field and the nearest right name.
+"""Protocol buffers in text form: parsing and printing, with errors that name file, line, field and a suggestion.
 
-Everything that the API's own parser takes is taken: `field: {`, commas and semicolons after a value, single
+The parser accepts what the API's own parser accepts: `field: {`, commas and semicolons after a value, single
 quotes, comments, several strings in a row.
 """
 
@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
@@ -21,26 +21,29 @@ from mirilla.protos import pipeline_pb2
 
 M = TypeVar("M", bound=Message)
 
-# What we know by name only; its content is not looked at.
+# Families of models that are recognised but not supported.
 _FAMILIES = {
     "FasterRcnn": "faster_rcnn",
     "CenterNet": "center_net",
     "ExperimentalModel": "experimental_model",
 }
 
-_UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([\w./\[\]-]+)"')
-_UNKNOWN_VALUE = re.compile(r'Enum type "([\w.]+)" has no value named ([\w+-]+)')
-_ENUM_NUMBER = re.compile(r'Enum type "([\w.]+)" has no value with number ([\w+-]+)')
-_REPEATED = re.compile(r'Message type "([\w.]+)" should not have multiple "([\w.]+)" fields')
-_ONEOF = re.compile(r'Field "([\w.]+)" is specified along with field "([\w.]+)", another member of oneof')
 _POSITION = re.compile(r"^\s*\d+:\d+\s*:\s*")
 
 
-class ConfigSyntaxError(ConfigError):
-    """A text that is not well-formed, or names what does not exist.
+class Position(TypedDict):
+    """A place in a text file; line and column count from 1."""
 
-    Attributes: source (file name), line and column (from 1; None where unknown), field (the offending name),
-    suggestion (the nearest right name, or None).
+    source: str
+    line: int | None
+    column: int | None
+
+
+class ConfigSyntaxError(ConfigError):
+    """A text is not well-formed, or names an unknown field or value.
+
+    Attributes: source (file name), line and column (from 1; None if unknown), field (the offending name),
+    suggestion (the most similar valid name, or None).
     """
 
     def __init__(
@@ -60,7 +63,7 @@ class ConfigSyntaxError(ConfigError):
 
 
 def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """A UTF-8 text file; a byte-order mark at its head is dropped.
+    """Read a UTF-8 text file, without a byte-order mark at its beginning.
 
     Raises:
         ConfigError: the file is missing, unreadable, or not text.
@@ -76,17 +79,16 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(
-            f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8: this is no {kind}, or one in "
-            "another encoding.",
+            f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8: not a {kind}, or in another encoding.",
             "Save the file as UTF-8 text.",
         ) from None
 
 
 def parse(text: str, message: M, source: str) -> M:
-    """Fill an empty `message` from its text form.
+    """Parse a text form into an empty `message`, which is returned.
 
     Raises:
-        ConfigSyntaxError: with file, line, column, field and, where there is one, a suggestion.
+        ConfigSyntaxError: with file, line, column, field and, if there is a similar name, a suggestion.
     """
     try:
         text_format.Parse(text, message)
@@ -96,25 +98,16 @@ def parse(text: str, message: M, source: str) -> M:
 
 
 def dump(message: Message) -> str:
-    """The text form, as the API writes it (fields by number; floats as short as they read back exactly)."""
+    """The text form as the API writes it: fields by number, floats with the fewest digits that read back exactly."""
     return text_format.MessageToString(message, as_utf8=True)
 
 
 def nearest(name: str, names: list[str]) -> str | None:
-    """The name most like `name`, or None where none is close."""
+    """The name most similar to `name`, or None if no name is similar."""
     found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     if not found:
         found = [n for n in names if name.lower() == n.lower()]
     return found[0] if found else None
-
-
-def _names(find: Callable[[str], Any], full_name: str) -> list[str]:
-    """Names of a message's fields or an enum's values."""
-    try:
-        descriptor = find(full_name)
-    except KeyError:
-        return []
-    return [entry.name for entry in getattr(descriptor, "fields", None) or getattr(descriptor, "values", ())]
 
 
 _TOKEN = re.compile(
@@ -127,7 +120,7 @@ _NAME = re.compile(r"[A-Za-z_]\w*$")
 def field_lines(content: str) -> dict[str, int]:
     """Line (from 1) of every field that a well-formed text sets: {'item[1].name': 7, ...}.
 
-    Every name carries the count of its occurrence in its message, but for [0], which is left out.
+    Repeated fields are numbered in their message; [0] is left out.
     """
     lines: dict[str, int] = {}
     counts: list[dict[str, int]] = [{}]
@@ -163,61 +156,87 @@ def field_lines(content: str) -> dict[str, int]:
 
 
 def _explained(error: text_format.ParseError, source: str) -> ConfigError:
+    """The parser's error as one of ours."""
     line, column = error.GetLine(), error.GetColumn()
     where = f"{source}:{line}:{column}" if line else source
     text = _POSITION.sub("", str(error))
-    place = {"source": source, "line": line, "column": column}
-
-    if match := _UNKNOWN_FIELD.search(text):
-        type_name, field = match[1].rpartition(".")[2], match[2]
-        if type_name in _FAMILIES:
-            family = _FAMILIES[type_name]
-            return ConfigSyntaxError(
-                f"{where}: {family} is not supported: Mirilla trains SSD models only.",
-                "Use a pipeline.config with model { ssd { ... } }; 'mirilla init' writes one.",
-                field=family,
-                **place,
-            )
-        names = sorted(_names(pipeline_pb2.DESCRIPTOR.pool.FindMessageTypeByName, match[1]))
-        suggestion = nearest(field, names)
-        remedy = f"Did you mean '{suggestion}'?" if suggestion else None
-        if remedy is None:
-            remedy = f"{type_name} has: {', '.join(names)}." if names else f"{type_name} has no fields."
-        return ConfigSyntaxError(
-            f"{where}: {type_name} has no field '{field}'.",
-            remedy,
-            field=field,
-            suggestion=suggestion,
-            **place,
-        )
-    if match := _UNKNOWN_VALUE.search(text) or _ENUM_NUMBER.search(text):
-        names = _names(pipeline_pb2.DESCRIPTOR.pool.FindEnumTypeByName, match[1])
-        suggestion = nearest(match[2], names)
-        remedy = f"Did you mean '{suggestion}'? " if suggestion else ""
-        enum = match[1].rpartition(".")[2]
-        return ConfigSyntaxError(
-            f"{where}: '{match[2]}' is no {enum}.",
-            f"{remedy}Its values are {', '.join(names)}.",
-            field=match[2],
-            suggestion=suggestion,
-            **place,
-        )
-    if match := _REPEATED.search(text):
-        type_name, field = match[1].rpartition(".")[2], match[2].rpartition(".")[2]
-        return ConfigSyntaxError(
-            f"{where}: '{field}' is set a second time; {type_name} has one.",
-            "Keep one of the two.",
-            field=field,
-            **place,
-        )
-    if match := _ONEOF.search(text):
-        first, second = match[1].rpartition(".")[2], match[2].rpartition(".")[2]
-        return ConfigSyntaxError(
-            f"{where}: '{first}' and '{second}' are both set, but only one of them may be.",
-            "Keep one of the two.",
-            field=first,
-            **place,
-        )
-    # The parser sometimes quotes the whole line in front of its message; the position says the same.
+    position = Position(source=source, line=line, column=column)
+    for pattern, explain in _EXPLANATIONS:
+        if match := pattern.search(text):
+            return explain(where, position, match)
+    # The parser sometimes quotes the whole line before its message; the position makes that redundant.
     text = re.sub(r"^'.*' ?: (?=Couldn't|Expected|Value|Failed)", "", text)
-    return ConfigSyntaxError(f"{where}: {text.rstrip('.')}.", None, **place)
+    return ConfigSyntaxError(f"{where}: {text.rstrip('.')}.", None, **position)
+
+
+def _unknown_field(where: str, position: Position, match: re.Match[str]) -> ConfigError:
+    type_name, field = _last(match[1]), match[2]
+    if type_name in _FAMILIES:
+        family = _FAMILIES[type_name]
+        return ConfigSyntaxError(
+            f"{where}: {family} is not supported: Mirilla trains SSD models only.",
+            "Use a pipeline.config with model { ssd { ... } }; 'mirilla init' writes one.",
+            field=family,
+            **position,
+        )
+    names = _field_names(match[1])
+    suggestion = nearest(field, names)
+    if suggestion:
+        remedy = f"Did you mean '{suggestion}'?"
+    else:
+        remedy = f"{type_name} has: {', '.join(names)}." if names else f"{type_name} has no fields."
+    what = f"{where}: {type_name} has no field '{field}'."
+    return ConfigSyntaxError(what, remedy, field=field, suggestion=suggestion, **position)
+
+
+def _unknown_value(where: str, position: Position, match: re.Match[str]) -> ConfigError:
+    names = _value_names(match[1])
+    suggestion = nearest(match[2], names)
+    guess = f"Did you mean '{suggestion}'? " if suggestion else ""
+    return ConfigSyntaxError(
+        f"{where}: unknown {_last(match[1])} '{match[2]}'.",
+        f"{guess}Choose from: {', '.join(names)}.",
+        field=match[2],
+        suggestion=suggestion,
+        **position,
+    )
+
+
+def _set_twice(where: str, position: Position, match: re.Match[str]) -> ConfigError:
+    field = _last(match[2])
+    what = f"{where}: '{field}' is set a second time; {_last(match[1])} has one."
+    return ConfigSyntaxError(what, "Keep one of the two.", field=field, **position)
+
+
+def _both_set(where: str, position: Position, match: re.Match[str]) -> ConfigError:
+    first, second = _last(match[1]), _last(match[2])
+    what = f"{where}: '{first}' and '{second}' are both set, but only one of them may be."
+    return ConfigSyntaxError(what, "Keep one of the two.", field=first, **position)
+
+
+# texts of the parser's errors -> our explanation
+_EXPLANATIONS: tuple[tuple[re.Pattern[str], Callable[[str, Position, re.Match[str]], ConfigError]], ...] = (
+    (re.compile(r'Message type "([\w.]+)" has no field named "([\w./\[\]-]+)"'), _unknown_field),
+    (re.compile(r'Enum type "([\w.]+)" has no value named ([\w+-]+)'), _unknown_value),
+    (re.compile(r'Enum type "([\w.]+)" has no value with number ([\w+-]+)'), _unknown_value),
+    (re.compile(r'Message type "([\w.]+)" should not have multiple "([\w.]+)" fields'), _set_twice),
+    (re.compile(r'Field "([\w.]+)" is specified along with field "([\w.]+)", another member of oneof'), _both_set),
+)
+
+
+def _last(full_name: str) -> str:
+    return full_name.rpartition(".")[2]
+
+
+def _field_names(message: str) -> list[str]:
+    try:
+        return sorted(pipeline_pb2.DESCRIPTOR.pool.FindMessageTypeByName(message).fields_by_name)
+    except KeyError:
+        return []
+
+
+def _value_names(enum: str) -> list[str]:
+    try:
+        return list(pipeline_pb2.DESCRIPTOR.pool.FindEnumTypeByName(enum).values_by_name)
+    except KeyError:
+        return []
