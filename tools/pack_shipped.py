@@ -1,10 +1,10 @@
-"""Packs a trained detector into the package: the folder that `mirilla.shipped` names, with its model card.
+"""Pack a trained detector into the package: the folder `mirilla.shipped.FOLDER`, with its model card.
 
     python tools/pack_shipped.py EXPORT --provenance data/provenance.json --figures figures.json --steps 100000
 
-EXPORT is a folder of `mirilla export` (or a run's export/). --provenance is what tools/shipped_data.py wrote.
---figures is a JSON list of what was measured: {"set": ..., "what": ..., "value": ..., "protocol": ...}; they go
-into the card and into model.json. --threshold replaces the score from which detections are shown.
+EXPORT is a folder of `mirilla export` (or a run's export/). --provenance is the file that
+tools/shipped_data.py wrote. --figures is a JSON list of measurements, {"set": ..., "what": ..., "value": ...,
+"protocol": ...}, for the card and model.json. --threshold replaces the minimum score of the detections that are shown.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def main() -> None:
         steps=args.steps,
         threshold=args.threshold,
     )
-    for one in sorted(args.out.iterdir()):
-        print(f"{one}: {one.stat().st_size:,} bytes")
+    for path in sorted(args.out.iterdir()):
+        print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def pack(
@@ -143,14 +143,14 @@ def pack(
         card = cards.save(card, stage / shipped.FROZEN_GRAPH)
         text = model_card(card, found, provenance, figures, stage, steps)
         files.write_text(stage / shipped.MODEL_CARD, text)
-        size = sum(one.stat().st_size for one in stage.iterdir())
+        size = sum(path.stat().st_size for path in stage.iterdir())
         if size >= shipped.MAX_BYTES:
             raise MirillaError(f"The folder would have {size:,} bytes; at most {shipped.MAX_BYTES:,} may ship.")
         out.mkdir(parents=True, exist_ok=True)
-        for one in out.iterdir():
-            one.unlink()
-        for one in stage.iterdir():
-            shutil.move(one, out / one.name)
+        for path in out.iterdir():
+            path.unlink()
+        for path in stage.iterdir():
+            shutil.move(path, out / path.name)
 
 
 def model_card(
@@ -161,7 +161,7 @@ def model_card(
     trained = [n for n, _, is_trained in architecture(spec).variables() if is_trained]
     count = sum(found.variables[n].size for n in trained)
     rows = {
-        "hashes": [(f"`{one.name}`", f"`{files.sha256(one)}`") for one in sorted(stage.iterdir())],
+        "hashes": [(f"`{path.name}`", f"`{files.sha256(path)}`") for path in sorted(stage.iterdir())],
         "parts": [(n, f"{c:,}", f"{made['faces'][n]:,}", WHAT[n]) for n, c in made["pictures"].items()],
         "photos": [
             (Path(p["file"]).name, p["wheel"].split("-cp")[0], p["licence"], p["credit"]) for p in made["photos"]
@@ -179,7 +179,7 @@ def model_card(
         steps=steps or f"{card.training.get('steps') or 'an unknown number of'} steps",
         left_out=sum(made["left_out"].values()),
         threshold=card.threshold,
-        **{key: "\n".join("| " + " | ".join(map(str, row)) + " |" for row in one) for key, one in rows.items()},
+        **{key: "\n".join("| " + " | ".join(map(str, row)) + " |" for row in table) for key, table in rows.items()},
     )
 
 

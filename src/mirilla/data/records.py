@@ -166,7 +166,7 @@ def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> 
         found.update(dict.fromkeys(map(Path, hits)))
     files = list(found)
     if isinstance(paths, Sequence) and all(Path(p).is_file() for p in paths):
-        return files  # given one by one: the caller chose them
+        return files  # the caller chose the files, so a set need not be complete
     _check_shards(files)
     return files
 
