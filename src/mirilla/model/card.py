@@ -82,7 +82,7 @@ class ModelCard:
         network = dataclasses.asdict(self.spec)
         for part, written in ((self.spec.anchors, network["anchors"]), (self.spec, network)):
             for part_field in dataclasses.fields(part):
-                if part_field.metadata.get("seldom") and getattr(part, part_field.name) == part_field.default:
+                if part_field.metadata.get("optional") and getattr(part, part_field.name) == part_field.default:
                     del written[part_field.name]
         anchors = {"generator": network.pop("anchors"), "boxes_yxyx": _shortest_decimals(self.anchors_yxyx)}
         return {

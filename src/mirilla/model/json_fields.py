@@ -56,12 +56,12 @@ class JsonFields:
     def dataclass(self, kind: type[T], value: Mapping[str, object], path: str) -> T:
         """A frozen dataclass of numbers, strings, tuples and dataclasses. The keys are its fields.
 
-        Fields that are marked as seldom (`mirilla.model.spec.SELDOM`) may be missing.
+        Fields with the metadata `mirilla.model.spec.OPTIONAL` may be missing.
         """
         assert dataclasses.is_dataclass(kind)
         hints = typing.get_type_hints(kind)
         fields = dataclasses.fields(kind)
-        value = {field.name: field.default for field in fields if field.metadata.get("seldom")} | dict(value)
+        value = {field.name: field.default for field in fields if field.metadata.get("optional")} | dict(value)
         names = [field.name for field in fields]
         for key in value:
             if key not in names:
