@@ -1,4 +1,4 @@
-"""A folder made to look like a Vision Kit, and two ways into it: a shell here, and an sshd on loopback."""
+"""A simulated Vision Kit in a folder, and two links to it: a shell of this machine, and an sshd on loopback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mirilla.labels import LabelMap
 from mirilla.model import card as cards
 from mirilla.model.spec import ModelSpec
 
-# The kit's systemctl and its kin, with files for memory. `wants` is what a start leads to.
+# The kit's programs, whose state is in files. The file `wants` sets the state that a start leads to.
 SYSTEMCTL = """#!/bin/sh
 echo "systemctl $*" >>"$STATE/calls"
 where=system
@@ -62,7 +62,7 @@ class InferenceEngine:
 
 @dataclass
 class Kit:
-    """The kit's folders: home, root (what MIRILLA_KIT_ROOT names), bin (first in PATH), state."""
+    """The kit's folders: home, root (MIRILLA_KIT_ROOT), bin (first in PATH), state."""
 
     folder: Path
     aiy: bool = True
@@ -81,8 +81,8 @@ class Kit:
         path = str(self.folder / "aiy") if self.aiy else ""
         if self.aiy:
             (self.folder / "aiy/aiy/vision").mkdir(parents=True, exist_ok=True)
-            for one in ("aiy/aiy/__init__.py", "aiy/aiy/vision/__init__.py", "aiy/picamera.py"):
-                (self.folder / one).touch()
+            for name in ("aiy/aiy/__init__.py", "aiy/aiy/vision/__init__.py", "aiy/picamera.py"):
+                (self.folder / name).touch()
             (self.folder / "aiy/aiy/vision/inference.py").write_text(AIY)
         self.program("python3", f'#!/bin/sh\nPYTHONPATH="{path}" exec "{self.python}" "$@"\n')
         self.program("systemctl", SYSTEMCTL)
@@ -91,7 +91,7 @@ class Kit:
         self.program("journalctl", '#!/bin/sh\necho "journalctl $*" >>"$STATE/calls"\necho "a line of the log"\n')
         self.program("loginctl", '#!/bin/sh\necho "loginctl $*" >>"$STATE/calls"\n')
         self.program("dpkg-query", "#!/bin/sh\nexit 1\n")
-        self.program("sync", "#!/bin/sh\nexit 0\n")  # flushing a test machine's disks would take its time
+        self.program("sync", "#!/bin/sh\nexit 0\n")  # flushing a test machine's disks would take long
 
     @property
     def home(self) -> Path:
@@ -138,7 +138,7 @@ class Kit:
 
 @dataclass(frozen=True)
 class ShellLink:
-    """A kit without a network in between: the same scripts in a shell of this machine."""
+    """A kit without a network: the scripts run in a shell of this machine."""
 
     kit: Kit
     target: str = "pi@kit"
@@ -169,7 +169,7 @@ def small_model(folder: Path, name: str = "face", *, threshold: float = 0.5) -> 
 
 @dataclass(frozen=True)
 class Sshd:
-    """A running sshd and the options that lead a client to it."""
+    """A running sshd, and the configuration with which a client reaches it."""
 
     port: int
     config: Path
@@ -183,11 +183,11 @@ class Sshd:
 
 @contextlib.contextmanager
 def sshd(kit: Kit, folder: Path, *, known: bool = True, file_limit: int | None = None) -> Iterator[Sshd]:
-    """An SSH server on loopback that leads into the kit, with keys and config of its own.
+    """An SSH server on loopback that leads into the kit, with its own keys and configuration.
 
     Args:
         known: put the host key into the client's known hosts.
-        file_limit: largest file in bytes that anything over this server can write.
+        file_limit: the largest file, in bytes, that a process of this server can write.
     """
     import getpass
     import resource
@@ -238,13 +238,13 @@ def sshd(kit: Kit, folder: Path, *, known: bool = True, file_limit: int | None =
 
 
 def sshd_program() -> str | None:
-    """Where the server is: it wants to be started by its full path; None where there is none."""
+    """The path of sshd, which must be started by its full path; None if it is not installed."""
     return shutil.which("sshd", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
 @contextlib.contextmanager
 def _separation_folder() -> Iterator[None]:
-    """As root, sshd wants an empty folder that the system's own start-up makes."""
+    """As root, sshd needs an empty folder, which the system creates at its start."""
     folder = Path("/run/sshd")
     made = os.geteuid() == 0 and not folder.exists()
     if made:
@@ -268,7 +268,7 @@ def _wait_for(port: int, server: subprocess.Popen, log: Path) -> None:
 
 
 def is_whole(version: Path) -> bool:
-    """Whether a version's files are those that its hashes name."""
+    """Whether a version's files match its hashes."""
     done = subprocess.run(["sha256sum", "-c", "--status", "SHA256SUMS"], cwd=version, capture_output=True)
     json.loads((version / "model.json").read_text())
     return done.returncode == 0 and stat.S_ISREG((version / "mirilla_kit.py").stat().st_mode)

@@ -1,4 +1,4 @@
-"""Runs in the environment of Google's client, beside a running emulator: does one job and prints JSON.
+"""Runs in the environment of Google's client, with a running emulator: does one job and prints JSON.
 
 Usage: python helpers_kit_client.py JOB JSON-ARGUMENTS. It imports nothing of Mirilla or of the test suite.
 """
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 class Warnings(logging.Handler):
-    """Keeps what the client logs: it swallows the errors of load_model."""
+    """Keeps the warnings of the client, which logs the errors of load_model instead of raising them."""
 
     def __init__(self):
         super().__init__(logging.WARNING)
@@ -56,22 +56,22 @@ def summary(result):
 
 def images(model, photo, side=256):
     """One photo as JPEG, as RGB planes and as a grey plane."""
-    with inference.ImageInference(descriptor(model, "mine", side)) as one:
-        loaded = list(one.engine.get_inference_state().loaded_models)
+    with inference.ImageInference(descriptor(model, "mine", side)) as client:
+        loaded = list(client.engine.get_inference_state().loaded_models)
         with open(photo, "rb") as file:
-            results = {"jpeg": summary(one.run(file.read()))}
-        results["rgb"] = summary(one.run(Image.open(photo).convert("RGB")))
-        results["grey"] = summary(one.run(Image.open(photo).convert("L")))
+            results = {"jpeg": summary(client.run(file.read()))}
+        results["rgb"] = summary(client.run(Image.open(photo).convert("RGB")))
+        results["grey"] = summary(client.run(Image.open(photo).convert("L")))
     with inference.InferenceEngine() as engine:
         left = list(engine.get_inference_state().loaded_models)
     return {"loaded": loaded, "left": left, **results}
 
 
 def camera(model, count):
-    with inference.CameraInference(descriptor(model, "mine")) as one:
-        running = one.engine.get_camera_state()
-        processing = list(one.engine.get_inference_state().processing_models)
-        results = [summary(result) for result in one.run(count)]
+    with inference.CameraInference(descriptor(model, "mine")) as client:
+        running = client.engine.get_camera_state()
+        processing = list(client.engine.get_inference_state().processing_models)
+        results = [summary(result) for result in client.run(count)]
     with inference.InferenceEngine() as engine:
         after = engine.get_camera_state().running
     return {
@@ -80,7 +80,7 @@ def camera(model, count):
         "after": after,
         "processing": processing,
         "results": results,
-        "count": one.count,
+        "count": client.count,
     }
 
 
@@ -89,10 +89,10 @@ def sparse(model, photo, rows, columns, threshold, top_k):
         "concat_1": inference.ThresholdingConfig([rows, columns], threshold, top_k, [(1, 0)]),
         "concat": inference.FromSparseTensorConfig([rows], "concat_1", [1]),
     }
-    with inference.ImageInference(descriptor(model, "mine")) as one:
+    with inference.ImageInference(descriptor(model, "mine")) as client:
         picture = Image.open(photo).convert("RGB")
-        dense = summary(one.run(picture))
-        return {"dense": dense, "sparse": summary(one.run(picture, sparse_configs=configs))}
+        dense = summary(client.run(picture))
+        return {"dense": dense, "sparse": summary(client.run(picture, sparse_configs=configs))}
 
 
 def state():
@@ -110,7 +110,7 @@ def reset(model):
 
 
 def errors(model, photo):
-    """What arrives when things go wrong: the exceptions' texts, and the warnings that the client logs."""
+    """The texts of exceptions and the warnings that the client logs, for wrong requests."""
     found = {}
 
     def attempt(name, function):
@@ -139,21 +139,21 @@ def errors(model, photo):
 
 
 def objects(photos, threshold, model=None, classes=4):
-    """Google's own decoder, dense (and sparse, at 0.5), on what the emulator answers.
+    """Google's own decoder, dense (and sparse, at 0.5), on the emulator's answers.
 
-    It knows four columns of logits only; a model with fewer gets columns that never win.
+    It supports exactly four columns of logits; a model with fewer gets columns that never win.
     """
     from aiy.vision.models import object_detection
 
     def plain(found):
-        return [[*one.bounding_box, one.kind, one.score] for one in found]
+        return [[*box.bounding_box, box.kind, box.score] for box in found]
 
     made = object_detection.model() if model is None else descriptor(model, "mine")
     results = []
-    with inference.ImageInference(made) as one:
+    with inference.ImageInference(made) as client:
         for photo in photos:
             picture = Image.open(photo).convert("RGB")
-            answer = one.run(picture)
+            answer = client.run(picture)
             if classes < 4:
                 logits = list(answer.tensors["concat_1"].data)
                 wide = []
@@ -163,8 +163,8 @@ def objects(photos, threshold, model=None, classes=4):
                 answer.tensors["concat_1"].data.extend(wide)
             found = {"dense": plain(object_detection.get_objects(answer, threshold))}
             if classes == 4:
-                # below 0.5 this decoder takes the logits that were not sent, 0, for the best
-                few = one.run(picture, sparse_configs=object_detection.sparse_configs(0.5))
+                # below 0.5 this decoder takes the missing logits, 0, for the best
+                few = client.run(picture, sparse_configs=object_detection.sparse_configs(0.5))
                 found["sparse"] = plain(object_detection.get_objects_sparse(few))
             results.append(found)
     return results

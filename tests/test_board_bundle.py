@@ -21,9 +21,9 @@ def kit(tmp_path):
 
 
 def test_a_bundle_installs_itself(kit, tmp_path):
-    pack = read_payload(small_model(tmp_path / "model"))
-    bundle.write(pack, tmp_path / "kit.zip")
-    bundle.write(pack, tmp_path / "again.zip")
+    payload = read_payload(small_model(tmp_path / "model"))
+    bundle.write(payload, tmp_path / "kit.zip")
+    bundle.write(payload, tmp_path / "again.zip")
     unpacked = kit.home / "stick"
     with zipfile.ZipFile(tmp_path / "kit.zip") as archive:
         assert archive.testzip() is None

@@ -51,9 +51,9 @@ THRESHOLD = 0.1
 def old_python() -> str | None:
     """A Python 3.7 that runs."""
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    for one in [*sorted(versions.glob("3.7.*/bin/python"), reverse=True), shutil.which("python3.7")]:
-        if one and subprocess.run([str(one), "-c", "import venv, ssl"], capture_output=True).returncode == 0:
-            return str(one)
+    for python in [*sorted(versions.glob("3.7.*/bin/python"), reverse=True), shutil.which("python3.7")]:
+        if python and subprocess.run([str(python), "-c", "import venv, ssl"], capture_output=True).returncode == 0:
+            return str(python)
     return None
 
 
@@ -61,7 +61,7 @@ def old_python() -> str | None:
 def python(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
     """A Python with Google's client."""
     if os.name == "nt" or platform.machine().startswith("arm"):
-        pytest.skip("Google's client needs a Unix, and takes a processor named arm... for the kit's own")
+        pytest.skip("Google's client needs a Unix, and takes an ARM processor for the kit's")
     base = old_python() or sys.executable
     version = subprocess.run([base, "-V"], capture_output=True, text=True).stdout.strip()
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
@@ -116,8 +116,8 @@ def deployed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def server(photos: Path) -> Iterator[Server]:
-    with Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=0) as one:
-        yield one
+    with Server(EmulatedBonnet(frames=open_frames(photos), fps=0), port=0) as running:
+        yield running
 
 
 class Kit:
@@ -135,8 +135,8 @@ class Kit:
         self.lines: list[dict[str, Any]] = []
         self.log: list[str] = []
         self._threads = [threading.Thread(target=self._read_out), threading.Thread(target=self._read_err)]
-        for one in self._threads:
-            one.start()
+        for thread in self._threads:
+            thread.start()
 
     def _read_out(self) -> None:
         assert self.process.stdout is not None
@@ -151,8 +151,8 @@ class Kit:
 
     def wait(self, seconds: float = 60) -> int:
         code = self.process.wait(seconds)
-        for one in self._threads:
-            one.join(20)
+        for thread in self._threads:
+            thread.join(20)
         return code
 
     def until(self, condition: Callable[[], Any], seconds: float = 60) -> None:
@@ -181,10 +181,10 @@ def start(python: Path, deployed: Path) -> Iterator[Callable[..., Kit]]:
         return started[-1]
 
     yield run
-    for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
-        one.wait()
+    for kit in started:
+        if kit.process.poll() is None:
+            kit.process.kill()
+        kit.wait()
 
 
 def assert_equals_detector(frames: list[dict[str, Any]], deployed: Path, photos: Path) -> int:
@@ -198,14 +198,14 @@ def assert_equals_detector(frames: list[dict[str, Any]], deployed: Path, photos:
         else:
             with Image.open(path) as image:
                 rgb = np.asarray(image.convert("RGB"))
-        wanted = detector(rgb)
+        expected = detector(rgb)
         found = frame["detections"]
         assert (frame["height"], frame["width"]) == rgb.shape[:2]
-        assert [one["class"] for one in found] == wanted.classes.tolist()
-        np.testing.assert_allclose([one["score"] for one in found], wanted.scores, atol=2e-5)
-        boxes = np.array([one["box_yxyx"] for one in found]).reshape(-1, 4)
-        np.testing.assert_allclose(boxes, wanted.boxes_yxyx, atol=2e-5)
-        total += len(wanted)
+        assert [detection["class"] for detection in found] == expected.classes.tolist()
+        np.testing.assert_allclose([detection["score"] for detection in found], expected.scores, atol=2e-5)
+        boxes = np.array([detection["box_yxyx"] for detection in found]).reshape(-1, 4)
+        np.testing.assert_allclose(boxes, expected.boxes_yxyx, atol=2e-5)
+        total += len(expected)
     return total
 
 
@@ -214,14 +214,14 @@ def test_pictures_give_what_the_detector_gives(start, server: Server, deployed: 
     kit = start(server.port, "--source", photos, "--once", *(["--dense"] if dense else []))
     assert kit.wait() == 0, kit.log
     assert kit.log == []
-    assert [frame["file"] for frame in kit.frames()] == sorted(one.name for one in photos.iterdir())
+    assert [frame["file"] for frame in kit.frames()] == sorted(path.name for path in photos.iterdir())
     assert assert_equals_detector(kit.frames(), deployed, photos) >= 8
-    assert all(one["label"] == "thing1" for frame in kit.frames() for one in frame["detections"])
+    assert all(found["label"] == "thing1" for frame in kit.frames() for found in frame["detections"])
 
 
 def test_camera_gives_what_the_detector_gives(start, server: Server, deployed: Path, photos: Path):
     kit = start(server.port)
-    names = sorted(one.name for one in photos.iterdir())
+    names = sorted(path.name for path in photos.iterdir())
     kit.until(lambda: len(kit.frames()) > len(names))
     assert kit.end() == 0  # SIGTERM
     frames = [dict(frame, file=names[i % len(names)]) for i, frame in enumerate(kit.frames())][: len(names) + 1]
@@ -313,8 +313,8 @@ def test_another_programs_leftovers(start, deployed: Path, photos: Path):
 
 
 def test_nobody_there(start, photos: Path):
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        port = one.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     kit = start(port, "--source", photos, "--once", "--tries", "2")
     assert kit.wait() == 1
     assert [event["message"] for event in kit.events("fault")] == ["no connection to the bonnet: Connection refused"]
@@ -367,7 +367,7 @@ def test_recovers_from_everything_in_turn(start, photos: Path, source: str):
         with impostor(port, garbage):
             kit.until(lambda least=faults: len(kit.events("fault")) > least)
         server = emulator(port)
-        kit.until(lambda wanted=i + 2: len(kit.events("recovered")) == wanted)
+        kit.until(lambda expected=i + 2: len(kit.events("recovered")) == expected)
         break_off = len(kit.frames())
         kit.until(lambda least=break_off: len(kit.frames()) > least)
         if source == "camera":
@@ -376,7 +376,7 @@ def test_recovers_from_everything_in_turn(start, photos: Path, source: str):
     assert kit.end() == 0
     server.stop()
     waits = [event["wait_s"] for event in kit.events("fault")]
-    assert all(0.3 < one <= 36 for one in waits)
+    assert all(0.3 < wait_s <= 36 for wait_s in waits)
     assert not any("Traceback" in line for line in kit.log)
 
 
@@ -426,11 +426,11 @@ def test_letterbox(start, server: Server, deployed: Path, photos: Path, tmp_path
     best = 0
     for frame in kit.frames():
         with Image.open(photos / frame["file"]) as image:
-            wanted = detector(np.asarray(image.convert("RGB")))
+            expected = detector(np.asarray(image.convert("RGB")))
         found = frame["detections"]
-        if len(wanted) and wanted.scores[0] > 0.4:  # the border's edge row is resized a little otherwise
-            assert abs(found[0]["score"] - wanted.scores[0]) < 0.1
-            np.testing.assert_allclose(found[0]["box_yxyx"], wanted.boxes_yxyx[0], atol=0.03)
+        if len(expected) and expected.scores[0] > 0.4:  # the border's edge row is resized a little otherwise
+            assert abs(found[0]["score"] - expected.scores[0]) < 0.1
+            np.testing.assert_allclose(found[0]["box_yxyx"], expected.boxes_yxyx[0], atol=0.03)
             best += 1
     assert best >= 1
 

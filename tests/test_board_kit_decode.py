@@ -62,16 +62,16 @@ def kit_sparse(model, codes: np.ndarray, logits: np.ndarray, threshold: float) -
     values, places = sparse.threshold(logits.ravel(), logits.shape, least, logits.size, ((1, 0),))
     few, rows = sparse.from_sparse(codes.ravel(), (len(codes),), places, (1,))
     where = {int(row[0]): 4 * i for i, row in enumerate(rows)}
-    found = sparse_candidates(model, [tuple(one) for one in places.tolist()], values.tolist(), threshold)
+    found = sparse_candidates(model, [tuple(place) for place in places.tolist()], values.tolist(), threshold)
     flat = few.tolist()
     return detections(model, found, lambda anchor: flat[where[anchor] : where[anchor] + 4])
 
 
-def assert_same(ours: list, wanted: Detections) -> None:
-    assert [one.class_id for one in ours] == wanted.classes.tolist()
-    np.testing.assert_allclose([one.score for one in ours], wanted.scores, atol=3e-7)
-    boxes = np.array([one.box_yxyx for one in ours]).reshape(-1, 4)
-    np.testing.assert_allclose(boxes, wanted.boxes_yxyx, atol=2e-6)
+def assert_same(ours: list, expected: Detections) -> None:
+    assert [detection.class_id for detection in ours] == expected.classes.tolist()
+    np.testing.assert_allclose([detection.score for detection in ours], expected.scores, atol=3e-7)
+    boxes = np.array([detection.box_yxyx for detection in ours]).reshape(-1, 4)
+    np.testing.assert_allclose(boxes, expected.boxes_yxyx, atol=2e-6)
 
 
 def inclusive(threshold: float) -> float:
@@ -92,11 +92,11 @@ def test_equals_postprocess_on_random_outputs(converter: str, classes: int):
     for seed in range(4):
         codes, logits = random_outputs(seed, anchors, classes, 1.5)
         threshold = (0.02, 0.1, 0.3, 0.5)[seed]
-        wanted = postprocess.detections(codes, logits, anchors, spec, threshold=inclusive(threshold))
-        assert_same(kit_dense(model, codes, logits, threshold), wanted)
+        expected = postprocess.detections(codes, logits, anchors, spec, threshold=inclusive(threshold))
+        assert_same(kit_dense(model, codes, logits, threshold), expected)
         if converter != "SOFTMAX":
-            assert_same(kit_sparse(model, codes, logits, threshold), wanted)
-        total += len(wanted)
+            assert_same(kit_sparse(model, codes, logits, threshold), expected)
+        total += len(expected)
     assert total > 20
 
 
@@ -120,8 +120,8 @@ def test_equals_postprocess_in_every_setting(seed, classes, threshold, scale, io
     spec = ModelSpec(num_classes=classes, post_processing=post, keep_aspect_ratio=scale != (1.0, 1.0))
     codes = random.normal(0, 3, (count, 4)).astype(np.float32)
     logits = random.normal(0, 4, (count, classes + 1)).round(int(random.integers(0, 4))).astype(np.float32)
-    wanted = postprocess.detections(codes, logits, anchors, spec, Letterbox(*scale), inclusive(threshold))
-    assert_same(kit_dense(kit_model(spec, anchors), codes, logits, threshold, scale), wanted)
+    expected = postprocess.detections(codes, logits, anchors, spec, Letterbox(*scale), inclusive(threshold))
+    assert_same(kit_dense(kit_model(spec, anchors), codes, logits, threshold, scale), expected)
 
 
 def test_equal_scores_keep_the_lower_anchor_first():
@@ -129,8 +129,8 @@ def test_equal_scores_keep_the_lower_anchor_first():
     model = kit_model(ModelSpec(num_classes=1), anchors)
     logits = np.array([[0, 40], [0, 50], [0, 1]], np.float32)  # the first two scores are 1 in 32 bits
     found = kit_dense(model, np.zeros((3, 4), np.float32), logits, 0.5)
-    np.testing.assert_allclose([one.box_yxyx for one in found], anchors, atol=1e-6)
-    assert [one.score for one in found[:2]] == [1.0, 1.0]
+    np.testing.assert_allclose([detection.box_yxyx for detection in found], anchors, atol=1e-6)
+    assert [detection.score for detection in found[:2]] == [1.0, 1.0]
 
 
 def test_extreme_outputs():
@@ -143,9 +143,9 @@ def test_extreme_outputs():
     codes[3, 2:] = -1e6  # no area
     logits = np.array([[0, 9], [0, 8], [0, 7], [0, 6], [0, np.nan], [0, -np.inf]], np.float32)
     with np.errstate(invalid="ignore"):
-        wanted = postprocess.detections(codes, logits, anchors, spec, threshold=0.5)
-    assert_same(kit_dense(kit_model(spec, anchors), codes, logits, 0.5), wanted)
-    assert len(wanted) == 1
+        expected = postprocess.detections(codes, logits, anchors, spec, threshold=0.5)
+    assert_same(kit_dense(kit_model(spec, anchors), codes, logits, 0.5), expected)
+    assert len(expected) == 1
 
 
 def test_garbage_is_a_fault():
@@ -217,11 +217,11 @@ def test_equals_postprocess_on_real_outputs(shared: Path, name: str):
         codes, logits = outputs["concat"].reshape(1278, 4), outputs["concat_1"].reshape(1278, -1)
         spec = ModelSpec(num_classes=logits.shape[1] - 1)
         anchors = anchors_yxyx(spec.anchors, MAPS, 256, 256)
-        wanted = postprocess.detections(codes, logits, anchors, spec, threshold=inclusive(0.05))
+        expected = postprocess.detections(codes, logits, anchors, spec, threshold=inclusive(0.05))
         model = kit_model(spec)
-        assert_same(kit_dense(model, codes, logits, 0.05), wanted)
-        assert_same(kit_sparse(model, codes, logits, 0.05), wanted)
-        total += len(wanted)
+        assert_same(kit_dense(model, codes, logits, 0.05), expected)
+        assert_same(kit_sparse(model, codes, logits, 0.05), expected)
+        total += len(expected)
     assert total >= 3
 
 

@@ -110,7 +110,7 @@ def test_viewers_are_limited_and_leave(page: Page, monkeypatch: pytest.MonkeyPat
     assert page.status.viewers == 0
 
 
-def test_no_picture_is_said(page: Page, monkeypatch: pytest.MonkeyPatch):
+def test_no_picture(page: Page, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Page, "MAX_WAIT_S", 0.2)
     assert get(page, f"/live.mjpeg?token={TOKEN}")[0] == 503
 

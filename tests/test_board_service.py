@@ -30,7 +30,7 @@ def link(kit):
 
 
 @pytest.fixture
-def packs(tmp_path):
+def payloads(tmp_path):
     """Three versions of different content, in the order of their making."""
     return [
         read_payload(small_model(tmp_path / f"m{i}", threshold=0.3 + i / 10), stamp=f"20180704T12000{i}")
@@ -78,7 +78,7 @@ def test_the_unit(tmp_path):
         assert "mirilla.service" not in done.stderr.replace("dev-vision_spicomm", "")
 
 
-def test_the_service_replaces_the_joy_demo_until_it_is_removed(link, kit, packs, here, tmp_path, capsys):
+def test_the_service_replaces_the_joy_demo_until_it_is_removed(link, kit, payloads, here, tmp_path, capsys):
     for name in ("active", "enabled"):
         (kit.state / f"joy_detection_demo.service.{name}").write_text("active\n")
     model = str(small_model(tmp_path / "m", threshold=0.25))
@@ -123,15 +123,15 @@ def test_run_follows_the_services_log_or_starts_the_program(link, kit, here, tmp
 def test_a_service_that_fails(link, kit, here, tmp_path, capsys):
     (kit.state / "wants").write_text("failed\n")
     assert main(["deploy", str(small_model(tmp_path / "m")), "pi@kit", "--service"]) == 1
-    said = capsys.readouterr()
-    assert "does not run (systemd reports 'failed')" in said.err
-    assert "--rollback" in said.err
-    assert "a line of the log" in said.out
+    printed = capsys.readouterr()
+    assert "does not run (systemd reports 'failed')" in printed.err
+    assert "--rollback" in printed.err
+    assert "a line of the log" in printed.out
 
 
-def test_without_sudo_it_is_a_user_unit(link, kit, packs):
+def test_without_sudo_it_is_a_user_unit(link, kit, payloads):
     (kit.state / "no-sudo").touch()
-    install.install(link, packs[0])
+    install.install(link, payloads[0])
     with pytest.raises(BoardError, match="sudo asks for a password"):
         service.install(link, replace_joy=False)
     (kit.state / "user-systemd").touch()

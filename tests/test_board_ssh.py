@@ -203,9 +203,9 @@ def test_a_connection_lost_during_the_copy(server, kit, models, tmp_path, cut):
     """Half the archive has arrived and been unpacked there when one side is killed."""
     assert deploy(server, models[0], server.target) == 0
     old = kit.current.resolve()
-    pack = read_payload(models[1])
-    archive = install.archive(pack)
-    script = install.install_script(pack, fetch='tar -xf - -C "$new"')
+    payload = read_payload(models[1])
+    archive = install.archive(payload)
+    script = install.install_script(payload, fetch='tar -xf - -C "$new"')
     # A tar that writes its process ids down, so that the right server process can be killed.
     kit.program("tar", '#!/bin/sh\necho $PPID >"$STATE/shell"\nexec /bin/tar "$@"\n')
     client = subprocess.Popen(
@@ -221,7 +221,7 @@ def test_a_connection_lost_during_the_copy(server, kit, models, tmp_path, cut):
     wait_for((kit.state / "shell").exists)
     client.stdin.write(archive[: len(archive) // 2])
     client.stdin.flush()
-    incoming = kit.home / "mirilla/versions" / f".incoming-{pack.name}"
+    incoming = kit.home / "mirilla/versions" / f".incoming-{payload.name}"
     wait_for(lambda: (incoming / "face.binaryproto").exists())
     if cut == "client":
         client.kill()

@@ -1,4 +1,4 @@
-"""The whole way: `mirilla deploy --run` over an sshd on loopback, Google's client there, the emulator as the bonnet."""
+"""End to end: `mirilla deploy --run` over an sshd on loopback, Google's client there, the emulator as the bonnet."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_from_a_compiled_model_to_the_first_box(shared, python, photos, tmp_path
             assert main(["deploy", model, server.target, "--run", options, *words]) == 0
     out = capfd.readouterr().out
     lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-    boxes = [one["box_yxyx"] for line in lines for one in line.get("detections", [])]
+    boxes = [detection["box_yxyx"] for line in lines for detection in line.get("detections", [])]
     assert all(f"{name}.jpg" in out for name in PHOTOS)
     assert boxes
     assert all(len(box) == 4 and box[0] < box[2] and box[1] < box[3] for box in boxes)

@@ -462,9 +462,9 @@ def test_best_threshold_parts_right_from_wrong(toy_set):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "mobile"], "There is no model 'mobile' in the zoo"),
+        (["--model", "mobile"], "Unknown model 'mobile'."),
         (["--recipe", "old"], "Unknown recipe 'old'. Choose from: mirilla, tf1."),
-        (["--start", "nowhere.pb"], "nowhere.pb: there is no such checkpoint"),
+        (["--start", "nowhere.pb"], "nowhere.pb: no such checkpoint"),
         (["--teacher", "nowhere.onnx"], "--teacher nowhere.onnx: no such file"),
         (["--teacher-share", "1.5"], "--teacher-share 1.5: it must lie between 0 and 1"),
     ],

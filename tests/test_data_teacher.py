@@ -108,7 +108,7 @@ def test_a_folder_without_labels_is_labelled_whole_and_looked_at_once(photos, tm
     taught = teacher.teach(bare, judge, cache=cache)
     assert taught.labels == ("face",)
     assert [len(s) for s in taught.samples] == [1, 1, 1]
-    assert "3 faces added to 0 labels" in taught.notes[-1]
+    assert "3 faces to 0 labels" in taught.notes[-1]
     assert asked.asked == 3
     again = teacher.teach(bare, judge, cache=cache)
     assert asked.asked == 3
@@ -172,7 +172,7 @@ def test_data_label_writes_a_data_set(yunet, tmp_path, capsys):
     Image.new("RGB", (64, 64), "white").save(photos / "none.png")
     out = tmp_path / "labelled"
     assert main(["data", "label", str(photos), "--teacher", str(yunet), "--out", str(out)]) == 0
-    assert "1 faces added to 0 labels" in capsys.readouterr().out
+    assert "1 faces to 0 labels" in capsys.readouterr().out
     made: Dataset = read_dataset(out)
     assert sorted(len(s) for s in made.samples) == [0, 1]
     (face,) = [s for s in made.samples if len(s)]

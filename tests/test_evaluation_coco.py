@@ -181,5 +181,5 @@ def test_no_detection_is_zero_and_no_ground_truth_is_an_error():
     truth = GroundTruth("a", 100, 100, np.array([[0, 0, 0.5, 0.5]]), np.ones(1))
     assert Coco(LABELS).evaluate([truth], [Detections.none()])["AP"] == 0
     empty = GroundTruth("a", 100, 100, np.zeros((0, 4)), np.zeros(0))
-    with pytest.raises(DataError, match="nothing to measure against"):
+    with pytest.raises(DataError, match="nothing to measure"):
         Coco(LABELS).evaluate([empty], [Detections.none()])

@@ -7,9 +7,9 @@ import pytest
 
 from helpers_evaluation import golden_pairs
 from mirilla.detections import Detections
-from mirilla.evaluation.curve import average_precision, average_precision_11, envelope, precision_recall
 from mirilla.evaluation.interface import GroundTruth
 from mirilla.evaluation.pascal import Pascal
+from mirilla.evaluation.precision_recall import average_precision, average_precision_11, envelope, precision_recall
 from mirilla.labels import LabelMap
 
 FACE = LabelMap.from_names(["face"])

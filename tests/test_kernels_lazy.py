@@ -44,6 +44,6 @@ def test_where_numba_finds_no_folder_for_what_it_compiles_there_is_none(tmp_path
     function = Compiled("nowhere", "run", after=2)
     monkeypatch.delitem(sys.modules, "numba", raising=False)
     assert function.get() is None
-    assert not function._absent  # once is not enough
+    assert not function._unavailable  # once is not enough
     assert function.get() is None
-    assert function._absent
+    assert function._unavailable

@@ -75,7 +75,7 @@ SCORES = np.array(
 def test_multiclass_nms_worked_by_hand():
     scale = np.float32(1 / 1024)  # into the picture, which the API's test does without
     post = PostProcessing(score_threshold=0.1, iou_threshold=0.5, max_total_detections=4)
-    found = postprocess.select(BOXES * [1, scale, 1, scale], SCORES, post)
+    found = postprocess.multiclass_nms(BOXES * [1, scale, 1, scale], SCORES, post)
     np.testing.assert_allclose(found.scores, [0.95, 0.9, 0.85, 0.3])
     assert found.classes.tolist() == [1, 1, 2, 1]
     expected = np.array([[0, 10, 1, 11], [0, 0, 1, 1], [0, 1000, 1, 1002], [0, 100, 1, 101]]) * [
@@ -90,7 +90,7 @@ def test_multiclass_nms_worked_by_hand():
 def test_clipping_comes_after_nms_and_drops_what_has_no_area():
     candidates = np.array([[0, 0, 1, 1], [0, 0, 1, 3], [0, 2, 1, 3]], np.float32)
     scores = np.array([[0.9], [0.8], [0.7]], np.float32)
-    found = postprocess.select(candidates, scores, PostProcessing(iou_threshold=0.6))
+    found = postprocess.multiclass_nms(candidates, scores, PostProcessing(iou_threshold=0.6))
     # clipped first, the second would be the first's equal and go; the third lies outside
     assert found.boxes_yxyx.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
 
@@ -99,12 +99,12 @@ def test_each_class_keeps_its_most_and_all_together_theirs():
     candidates = np.array([[0, i / 10, 1, (i + 1) / 10] for i in range(10)], np.float32)
     scores = np.stack([np.linspace(0.9, 0.5, 10), np.linspace(0.3, 0.2, 10)], 1).astype(np.float32)
     post = PostProcessing(max_detections_per_class=3, max_total_detections=5)
-    assert postprocess.select(candidates, scores, post).classes.tolist() == [1, 1, 1, 2, 2]
+    assert postprocess.multiclass_nms(candidates, scores, post).classes.tolist() == [1, 1, 1, 2, 2]
 
 
 def test_letterboxed_boxes_are_the_pictures():
     half = Letterbox(0.5, 1.0)
-    found = postprocess.select(
+    found = postprocess.multiclass_nms(
         np.array([[0.25, 0, 0.75, 0.5]], np.float32),
         np.array([[0.9]], np.float32),
         PostProcessing(),

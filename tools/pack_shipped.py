@@ -1,10 +1,10 @@
-"""Packs a trained detector into the package: the folder that `mirilla.shipped` names, with its model card.
+"""Pack a trained detector into the package: the folder `mirilla.shipped.FOLDER`, with its model card.
 
     python tools/pack_shipped.py EXPORT --provenance data/provenance.json --figures figures.json --steps 100000
 
-EXPORT is a folder of `mirilla export` (or a run's export/). --provenance is what tools/shipped_data.py wrote.
---figures is a JSON list of what was measured: {"set": ..., "what": ..., "value": ..., "protocol": ...}; they go
-into the card and into model.json. --threshold replaces the score from which detections are shown.
+EXPORT is a folder of `mirilla export` (or a run's export/). --provenance is the file that
+tools/shipped_data.py wrote. --figures is a JSON list of measurements, {"set": ..., "what": ..., "value": ...,
+"protocol": ...}, for the card and model.json. --threshold replaces the minimum score of the detections that are shown.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CARD = """\
 # Model card: the face detector that ships with Mirilla
 
 A detector of human faces: {network}, {parameters:,} parameters, input {width} x {height} px RGB. It runs on the AIY
-Vision Kit's bonnet, and anywhere in numpy. It is a starting point for a detector trained on photos of your own.
+Vision Kit's bonnet, and on any computer with numpy. It is meant as a starting point for training on photos of your own.
 
 ## Files
 
@@ -35,14 +35,14 @@ Vision Kit's bonnet, and anywhere in numpy. It is a starting point for a detecto
 |---|---|
 {hashes}
 
-Weights: {licence}. What they were trained on has its own licences, below; if you pass the weights on, pass this file
-on too.
+Weights: {licence}. The training data has its own licences, listed below. If you redistribute the weights, redistribute
+this file with them.
 
-## Trained on
+## Training data
 
 {total:,} pictures with {faces:,} faces, {steps}.
 
-| part | pictures | faces | what |
+| part | pictures | faces | content |
 |---|---|---|---|
 {parts}
 
@@ -50,41 +50,41 @@ The grey photos are **"Face Detection" by Mohamed Traore and Justin Brady, publi
 CC BY 4.0** (<https://universe.roboflow.com/ece342/face-detection-mik1i-4zino>, export of 2025-03-23; licence:
 <https://creativecommons.org/licenses/by/4.0/>). Changes: only its train part and only pictures that its authors filmed
 (stock and web pictures in it, {left_out} of the train part, were left out: their rights are unclear); boxes tightened
-and missed faces added by YuNet (github.com/ShiqiYu/libfacedetection, MIT); coloured in, cut out and mounted as the
-table says. The photos from packages:
+and missed faces added by YuNet (github.com/ShiqiYu/libfacedetection, MIT); coloured, cut out and pasted as in the
+table. The photos from packages:
 
 | photo | from | licence | by |
 |---|---|---|---|
 {photos}
 
-Nothing else: no WIDER FACE, no ImageNet, no photos scraped from the web. YuNet, the teacher, was itself trained on
-WIDER FACE by its authors; only its boxes were used. `tools/shipped_data.py` builds the set again from these sources.
+Nothing else was used: no WIDER FACE, no ImageNet, no photos scraped from the web. The teacher YuNet was trained on
+WIDER FACE by its authors; only its boxes were used. `tools/shipped_data.py` rebuilds the data set from these sources.
 
 ## Figures
 
-| set | what | value | protocol |
+| set | metric | value | protocol |
 |---|---|---|---|
 {figures}
 
-None of these photos was trained on. Scores from {threshold:g} on are shown by default.
+None of these photos was used for training. Detections with a score of {threshold:g} or more are shown by default.
 
 ## Limits
 
-- Taught by photos of about a dozen people, most of them men, filmed indoors in grey with phones and webcams. Skin
-  tones, ages, hair, head-dress, light and places outside these are under-represented, and errors will be more
-  frequent there. No figure by group of people was measured.
-- Colours come from colouring in and from drawn scenes, not from photos in colour.
-- Small faces (under 16 px where the picture's long side is 256), profiles, crowds and hidden faces are often missed.
-- Round things with dark spots are sometimes taken for faces.
+- Trained on photos of about a dozen people, most of them men, filmed indoors in grey with phones and webcams. Other
+  skin tones, ages, hair, headwear, light and places are under-represented, and errors will be more frequent there.
+  Figures per group of people were not measured.
+- Colours come from artificially coloured photos and drawn scenes, not from colour photos.
+- Small faces (under 16 px if the long side is 256 px), profiles, crowds and occluded faces are often missed.
+- Round objects with dark spots are sometimes detected as faces.
 
-It is **not for** recognising who somebody is, for surveillance, for judging people, nor for anything where a missed
-or a false face does harm. A detector trained on photos of your own place and people will be better:
+It is **not for** identifying people, for surveillance, for judging people, or for any use in which a missed or false
+detection does harm. A detector trained on photos of your own place and people will be better:
 `mirilla run PHOTOS --out DIR` starts from these weights.
 """
 WHAT = {
     "gray": "grey photos by the authors of the CC BY 4.0 set",
-    "tinted": "the same coloured in by rule: skin tones on faces, random colours elsewhere",
-    "mounted": "heads cut out of the same, of all sizes, on drawn or faceless backgrounds",
+    "tinted": "the same photos coloured by rule: skin tones on faces, random colours elsewhere",
+    "mounted": "heads cut out of these photos, pasted at all sizes on drawn backgrounds or photos without faces",
     "drawn": "drawn scenes (mirilla.toy), made by Mirilla",
     "photos": "photos from Python packages and parts of them, see below",
 }
@@ -107,8 +107,8 @@ def main() -> None:
         steps=args.steps,
         threshold=args.threshold,
     )
-    for one in sorted(args.out.iterdir()):
-        print(f"{one}: {one.stat().st_size:,} bytes")
+    for path in sorted(args.out.iterdir()):
+        print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def pack(
@@ -143,14 +143,14 @@ def pack(
         card = cards.save(card, stage / shipped.FROZEN_GRAPH)
         text = model_card(card, found, provenance, figures, stage, steps)
         files.write_text(stage / shipped.MODEL_CARD, text)
-        size = sum(one.stat().st_size for one in stage.iterdir())
+        size = sum(path.stat().st_size for path in stage.iterdir())
         if size >= shipped.MAX_BYTES:
             raise MirillaError(f"The folder would have {size:,} bytes; at most {shipped.MAX_BYTES:,} may ship.")
         out.mkdir(parents=True, exist_ok=True)
-        for one in out.iterdir():
-            one.unlink()
-        for one in stage.iterdir():
-            shutil.move(one, out / one.name)
+        for path in out.iterdir():
+            path.unlink()
+        for path in stage.iterdir():
+            shutil.move(path, out / path.name)
 
 
 def model_card(
@@ -161,7 +161,7 @@ def model_card(
     trained = [n for n, _, is_trained in architecture(spec).variables() if is_trained]
     count = sum(found.variables[n].size for n in trained)
     rows = {
-        "hashes": [(f"`{one.name}`", f"`{files.sha256(one)}`") for one in sorted(stage.iterdir())],
+        "hashes": [(f"`{path.name}`", f"`{files.sha256(path)}`") for path in sorted(stage.iterdir())],
         "parts": [(n, f"{c:,}", f"{made['faces'][n]:,}", WHAT[n]) for n, c in made["pictures"].items()],
         "photos": [
             (Path(p["file"]).name, p["wheel"].split("-cp")[0], p["licence"], p["credit"]) for p in made["photos"]
@@ -179,7 +179,7 @@ def model_card(
         steps=steps or f"{card.training.get('steps') or 'an unknown number of'} steps",
         left_out=sum(made["left_out"].values()),
         threshold=card.threshold,
-        **{key: "\n".join("| " + " | ".join(map(str, row)) + " |" for row in one) for key, one in rows.items()},
+        **{key: "\n".join("| " + " | ".join(map(str, row)) + " |" for row in table) for key, table in rows.items()},
     )
 
 

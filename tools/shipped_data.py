@@ -1,19 +1,21 @@
-"""Builds the data set that the shipped weights are trained on, from nothing but what may be shipped.
+"""Build the data set that the shipped weights are trained on, from sources with free licences only.
 
     pip download --no-deps -d wheels scikit-image==0.26.0 scikit-learn==1.9.1 scipy==1.9.3 matplotlib==3.10.0 \\
         --python-version 3.11 --only-binary :all:
     python tools/shipped_data.py --gray roboflow_gray --wheels wheels --teacher yunet.onnx --out data
 
-Needs mirilla[train,onnx]. `--gray` is Roboflow's "Face Detection" (CC BY 4.0) with a split.csv; its eval part
-is written as eval.tfrecord and never trained on. Into train.tfrecord go:
+Needs mirilla[train,onnx]. `--gray` is Roboflow's "Face Detection" (CC BY 4.0) with a split.csv; its eval part is
+written as eval.tfrecord and never trained on. train.tfrecord has:
 
-  gray      its train part as it is, boxes tightened and missed faces added by the teacher (YuNet)
-  tinted    the same coloured in, so that photos in colour are not foreign to a net taught on grey
-  mounted   heads cut out of it, on backgrounds without faces, of all sizes
+  gray      its train part, boxes tightened and missed faces added by the teacher (YuNet)
+  tinted    the same photos coloured, so that the network also sees colours
+  mounted   heads cut out of these photos, pasted at all sizes on backgrounds without faces
   drawn     Mirilla's own drawn scenes
   photos    photos in the public domain, CC0 or CC BY that Python packages ship, most without a face
 
-Everything follows from --seed. provenance.json says what went in, with counts and SHA-256 of every source.
+Everything follows from --seed. provenance.json lists the sources with counts and SHA-256. The shipped weights were
+trained with an earlier version of the drawn scenes (mirilla.toy), so the SHA-256 of train.tfrecord differs from the one
+in their model.json.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ FILMED = re.compile(
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo in a package's wheel. Its faces are found by the teacher and were looked over by eye."""
+    """A photo in a package's wheel. Its faces are detected by the teacher and were checked by eye."""
 
     wheel: str
     path: str
@@ -112,10 +114,10 @@ def main() -> None:
         heads = cut_heads(gray, seed, pool)
     drops = [np.asarray(background(np.random.default_rng([seed, 5, i]), 640, 640)[0]) for i in range(BACKDROPS)]
     bare = [s for s in gray + photos if not len(s)]
-    global _STOCK
-    _STOCK = heads, bare, drops
+    global _MATERIAL
+    _MATERIAL = heads, bare, drops
     print("mounting", len(heads), "heads", flush=True)
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("fork")) as pool:  # these know the stock
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("fork")) as pool:  # these inherit _MATERIAL
         parts["mounted"] = list(pool.map(mounted, [seed] * args.mounted, range(args.mounted), chunksize=10))
     samples = [s for part in parts.values() for s in part]
     np.random.default_rng(args.seed).shuffle(samples)  # type: ignore[arg-type]
@@ -141,7 +143,7 @@ def main() -> None:
 
 
 def filmed(folder: Path, yunet: YuNet, cache: Path) -> tuple[list[Sample], dict[str, int]]:
-    """The train part that its authors filmed, with the teacher's help; and what was left out, by name."""
+    """The train part that its authors filmed, with the teacher's faces; and counts of what is left out, by name."""
     dataset = read_dataset(folder, split="train")
     kept = [s for s in dataset.samples if FILMED.match(s.filename)]
     others = [s.filename for s in dataset.samples if not FILMED.match(s.filename)]
@@ -164,7 +166,7 @@ def package_photos(wheels: Path, yunet: YuNet) -> tuple[list[Sample], list[dict]
         else:
             pixels = images.decode_rgb(content)
         sample = encoded(f"photos/{photo.path.split('.')[0]}.jpg", shrunk(pixels))
-        if photo.path in ("grace_hopper.jpg", "camera.png"):  # by eye: the only ones with a person
+        if photo.path in ("grace_hopper.jpg", "camera.png"):  # the only photos with a person
             found = yunet(images.decode_rgb(sample.image))
             sample, _ = teacher.add(sample, found)
         samples.append(sample)
@@ -189,7 +191,7 @@ def tinted(sample: Sample, seed: list[int]) -> Sample:
 
 
 def variant(sample: Sample, k: int, seed: list[int]) -> Sample:
-    """The photo itself (k = 0), else without a face a random part of it, and with one its grey or tinted self."""
+    """The photo (k = 0), a random part of a photo without faces, or a photo with faces in grey or tinted."""
     if k == 0:
         return sample
     rng = np.random.default_rng(seed)
@@ -201,17 +203,17 @@ def variant(sample: Sample, k: int, seed: list[int]) -> Sample:
         return replace(encoded(name, pixels, sample.boxes_yxyx), ignore=sample.ignore, weight=sample.weight)
     side = int(min(pixels.shape[:2]) * rng.uniform(0.4, 0.9))
     y, x = (int(rng.integers(n - side + 1)) for n in pixels.shape[:2])
-    return encoded(name, np.rot90(pixels[y : y + side, x : x + side], rng.integers(4)).copy())
+    return encoded(name, np.rot90(pixels[y : y + side, x : x + side], int(rng.integers(4))).copy())
 
 
 def tint(pixels: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A grey picture coloured in: by place and lightness, so that colours change at edges, and skin on faces."""
+    """Colour a grey picture by place and lightness, so that colours change at edges, with skin tones on faces."""
     height, width = pixels.shape[:2]
     light = cv2.GaussianBlur(pixels[..., 0], (0, 0), 1.2).astype(np.float32)
     strength = rng.uniform(2, 14)
     chroma = np.stack([_field(rng, height, width, 4) for _ in range(2)], -1) * strength  # (H, W, 2): Cb, Cr
     knots = rng.normal(0, strength, (7, 2))
-    for c in range(2):  # cloth, wall and wood differ in lightness more often than not
+    for c in range(2):  # cloth, walls and wood usually differ in lightness
         chroma[..., c] += np.interp(light, np.linspace(0, 255, 7), knots[:, c])
     y, x = np.mgrid[:height, :width].astype(np.float32)
     for ymin, xmin, ymax, xmax in boxes * [height, width, height, width]:
@@ -235,20 +237,20 @@ def _field(rng: np.random.Generator, height: int, width: int, cells: int) -> np.
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A person cut out: grey pixels (H, W, 3), how much of each pixel is theirs (H, W), the face's box in pixels."""
+    """A cut-out person: grey pixels (H, W, 3), opacity of each pixel (H, W), the face's box in pixels."""
 
     pixels: np.ndarray
     alpha: np.ndarray
     box: np.ndarray
 
 
-def cut_heads(samples: list[Sample], seed: int, pool: ProcessPoolExecutor, most: int = 30) -> list[Head]:
-    """Heads of sharp, certain faces, at most so many of one film."""
+def cut_heads(samples: list[Sample], seed: int, pool: ProcessPoolExecutor, max_per_film: int = 30) -> list[Head]:
+    """Heads of the faces without doubt that are large enough, at most `max_per_film` per film."""
     tasks, films = [], Counter()
     for i in np.random.default_rng([seed, 4]).permutation(len(samples)):
         sample = samples[i]
         film = re.split(r"_(?:mov|mp4)|-\d|_\d{4}|\.", sample.filename, maxsplit=1)[0]
-        if films[film] >= most or sample.ignore.any():
+        if films[film] >= max_per_film or sample.ignore.any():
             continue
         for box in sample.boxes_yxyx:
             if (box[2] - box[0]) * sample.height_px >= 40 and box.min() >= 0.01 and box.max() <= 0.95:
@@ -259,7 +261,7 @@ def cut_heads(samples: list[Sample], seed: int, pool: ProcessPoolExecutor, most:
 
 
 def cut(picture: bytes, box_yxyx: np.ndarray) -> Head | None:
-    """A head with its shoulders, by GrabCut; None where that fails."""
+    """Cut out a head with its shoulders by GrabCut; None if that fails."""
     pixels = images.decode_rgb(picture)
     box = box_yxyx * [*pixels.shape[:2], *pixels.shape[:2]]
     shrink = HEAD_PX / max(4.0 * (box[2] - box[0]), 3.6 * (box[3] - box[1]))
@@ -282,7 +284,7 @@ def cut(picture: bytes, box_yxyx: np.ndarray) -> Head | None:
     cv2.setRNGSeed(1)
     try:
         models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(np.ascontiguousarray(small), mask, None, *models, 3, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(np.ascontiguousarray(small), mask, (0, 0, 1, 1), *models, 3, cv2.GC_INIT_WITH_MASK)
     except cv2.error:
         return None
     alpha = ((mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)).astype(np.uint8)
@@ -295,12 +297,12 @@ def cut(picture: bytes, box_yxyx: np.ndarray) -> Head | None:
     return Head(crop, alpha, box - [y0, x0, y0, x0])
 
 
-_STOCK: tuple[list[Head], list[Sample], list[np.ndarray]] = [], [], []
+_MATERIAL: tuple[list[Head], list[Sample], list[np.ndarray]] = [], [], []
 
 
 def mounted(seed: int, index: int) -> Sample:
-    """Heads on a background without faces, drawn or real, the small ones first."""
-    heads, bare, drops = _STOCK
+    """Paste heads, the smallest first, on a drawn or real background without faces."""
+    heads, bare, drops = _MATERIAL
     rng = np.random.default_rng([seed, 3, index])
     width, height = [(512, 384), (384, 512), (448, 448), (512, 288)][rng.integers(4)]
     kind = rng.random()
@@ -344,33 +346,33 @@ def mounted(seed: int, index: int) -> Sample:
 
 
 def _share(a: np.ndarray, b: np.ndarray) -> float:
-    """How much of the smaller box the two share."""
+    """The part of the smaller box that is inside the other."""
     low, high = np.maximum(a[:2], b[:2]), np.minimum(a[2:], b[2:])
     return float(np.prod(np.maximum(high - low, 0)) / min(np.prod(a[2:] - a[:2]), np.prod(b[2:] - b[:2])))
 
 
 def paste(canvas, pixels, alpha, box, centre, scale, angle, flip, rng) -> None:
-    """Lay a head on the canvas, turned, scaled and lit otherwise."""
+    """Paste a head on the canvas, turned and scaled, with another exposure."""
     cy, cx = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
     turn = cv2.getRotationMatrix2D((cx, cy), angle, scale)
     if flip:
         turn[0] *= -1
         turn[0, 2] += 2 * cx
     turn[:, 2] += np.array(centre) - [cx, cy]
-    if scale < 0.7:  # else a shrunken head is jagged
+    if scale < 0.7:  # avoid aliasing
         pixels = cv2.GaussianBlur(pixels, (0, 0), 0.4 / scale)
         alpha = cv2.GaussianBlur(alpha, (0, 0), 0.3 / scale)
     size = canvas.shape[1::-1]
-    laid = cv2.warpAffine(pixels, turn, size, flags=cv2.INTER_LINEAR).astype(np.float32)
+    warped = cv2.warpAffine(pixels, turn, size, flags=cv2.INTER_LINEAR).astype(np.float32)
     mask = cv2.warpAffine(alpha, turn, size, flags=cv2.INTER_LINEAR)[..., None]
     gamma, gain = np.exp(rng.normal(0, 0.2)), np.exp(rng.normal(0, 0.15))
-    laid = 255 * gain * (laid / 255) ** gamma
+    warped = 255 * gain * (warped / 255) ** gamma
     canvas *= 1 - mask
-    canvas += laid * mask
+    canvas += warped * mask
 
 
 def part_of(pixels: np.ndarray, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """A part of a picture, at this size, grey ones coloured in half the time."""
+    """A random part of a picture, resized; grey pictures are usually coloured."""
     share = rng.uniform(0.5, 1.0)
     scale = min(pixels.shape[0] / height, pixels.shape[1] / width) * share
     h, w = max(1, int(height * scale)), max(1, int(width * scale))
@@ -391,7 +393,9 @@ def encoded(name: str, pixels: np.ndarray, boxes: np.ndarray | None = None, qual
     boxes = np.zeros((0, 4)) if boxes is None else np.clip(boxes, 0, 1)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG", quality=quality)
-    return Sample(out.getvalue(), name, *pixels.shape[:2], boxes, (teacher.FACE,) * len(boxes), where=name)
+    return Sample(
+        out.getvalue(), name, pixels.shape[0], pixels.shape[1], boxes, (teacher.FACE,) * len(boxes), where=name
+    )
 
 
 if __name__ == "__main__":

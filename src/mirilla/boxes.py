@@ -1,6 +1,6 @@
 """Geometry on boxes: arrays (N, 4) of [ymin, xmin, ymax, xmax], float, normalised to [0, 1].
 
-Everything here is numpy and knows nothing of pictures, labels or networks.
+Everything here is numpy and independent of pictures, labels and networks.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ def iou(a_yxyx: Array, b_yxyx: Array) -> Array:
 
 def clip(boxes_yxyx: Array, low: float = 0.0, high: float = 1.0) -> Array:
     """Boxes with every edge moved into [low, high]."""
-    return np.minimum(np.maximum(boxes_yxyx, low), high)  # some times faster than np.clip on a few boxes
+    return np.minimum(np.maximum(boxes_yxyx, low), high)  # several times faster than np.clip on a few boxes
 
 
-def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, most: int) -> NDArray[np.int64]:
+def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, max_boxes: int) -> NDArray[np.int64]:
     """Greedy non-maximum suppression.
 
     Args:
         boxes_yxyx: (N, 4).
         scores: (N,). Equal scores keep the lower index first.
-        iou_threshold: a box goes when its IoU with a better kept one is greater than this.
-        most: at most this many are kept.
+        iou_threshold: a box is dropped if its IoU with a better kept one is greater.
+        max_boxes: keep at most this many.
 
     Returns:
         Indices of the kept boxes, best first, (K,).
@@ -59,28 +59,28 @@ def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, most: int) -> ND
     order = np.argsort(-scores, kind="stable")
     compiled = _NMS.get() if boxes_yxyx.dtype == np.float32 else None
     if compiled is not None:
-        return compiled(np.ascontiguousarray(boxes_yxyx), order, np.float32(iou_threshold), most)
+        return compiled(np.ascontiguousarray(boxes_yxyx), order, np.float32(iou_threshold), max_boxes)
     kept = order[:0]
     for start in range(0, len(order), NMS_BLOCK):
         block = order[start : start + NMS_BLOCK]
         if len(kept):
             block = block[~_overlapping(boxes_yxyx[kept], boxes_yxyx[block], iou_threshold).any(0)]
         overlapping = _overlapping(boxes_yxyx[block], boxes_yxyx[block], iou_threshold)
-        # a row of the table as one whole number: bit j tells whether box j goes with this one
+        # each row as an integer: bit j is set if box j overlaps this one
         rows = [int.from_bytes(row, "little") for row in np.packbits(overlapping, 1, "little")]
-        gone, alive = 0, []
+        dropped, alive = 0, []
         for i, row in enumerate(rows):
-            if not gone >> i & 1:
+            if not dropped >> i & 1:
                 alive.append(i)
-                gone |= row
+                dropped |= row
         kept = np.concatenate([kept, block[alive]])
-        if len(kept) >= most:
+        if len(kept) >= max_boxes:
             break
-    return kept[:most].astype(np.int64)
+    return kept[:max_boxes].astype(np.int64)
 
 
 _NMS = Compiled("mirilla.kernels.nms", "nms")
-NMS_BLOCK = 128  # boxes compared at once: all pairs of a block cost less than a step of Python for each box
+NMS_BLOCK = 128  # boxes compared at once: comparing all pairs of a block costs less than a Python loop over boxes
 
 
 def _overlapping(a_yxyx: Array, b_yxyx: Array, iou_threshold: float) -> NDArray[np.bool_]:
@@ -92,10 +92,10 @@ def _overlapping(a_yxyx: Array, b_yxyx: Array, iou_threshold: float) -> NDArray[
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where a picture lies in a network's input: x_input = x_picture * scale_x (normalised), from the top left.
+    """The place of a picture in a network's input, from the top left: x_input = x_picture * scale_x (normalised).
 
-    A squashed picture fills the input, so both scales are 1. A letterboxed one keeps its aspect ratio, lies at
-    the top left as the API's keep_aspect_ratio_resizer with pad_to_max_dimension puts it, and leaves the rest empty.
+    A squashed picture fills the input, so both scales are 1. A letterboxed picture keeps its aspect ratio and is at
+    the top left, as with the API's keep_aspect_ratio_resizer with pad_to_max_dimension.
     """
 
     scale_y: float
@@ -107,7 +107,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, height_px: int, width_px: int, input_height_px: int, input_width_px: int) -> Letterbox:
-        """The largest copy of the picture that fits the input (sizes in pixels, the copy's rounded to whole ones)."""
+        """The largest copy of the picture that fits the input; its size is rounded to whole pixels."""
         if height_px * input_width_px >= width_px * input_height_px:  # products, so that exact halves stay exact
             return cls(1.0, max(1, round(width_px * input_height_px / height_px)) / input_width_px)
         return cls(max(1, round(height_px * input_width_px / width_px)) / input_height_px, 1.0)

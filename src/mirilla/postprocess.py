@@ -1,8 +1,8 @@
-"""From a network's two outputs to detections, in numpy: what the frozen graph's last part does.
+"""From a network's two outputs to detections, in numpy: the counterpart of the frozen graph's last part.
 
-Decode, convert scores, NMS class by class, the best of all classes first; then clip to the picture and drop
-what has no area. Clipping comes after NMS, as in the Object Detection API. Where scores are exactly equal
-the lower anchor comes first; TensorFlow's own order on ties is not defined.
+Decode boxes, convert scores, run NMS for each class and sort by score; then clip to the picture and drop boxes
+without area. Clipping comes after NMS, as in the Object Detection API. Of equal scores the lower anchor comes
+first; TensorFlow does not define its order of ties.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def scores(logits: Floats, converter: str) -> Floats:
         converter: SIGMOID, SOFTMAX or IDENTITY.
     """
     if converter == "SIGMOID":
-        with np.errstate(over="ignore"):  # exp(-x) may overflow to infinity: the score is 0 then, as it should be
+        with np.errstate(over="ignore"):  # exp(-x) may overflow to infinity; the score is then 0, which is right
             return (1 / (1 + np.exp(-logits))).astype(logits.dtype)
     if converter == "SOFTMAX":
         powers = np.exp(logits - logits.max(-1, keepdims=True))
@@ -51,8 +51,8 @@ def detections(
         logits: (A, 1 + C); column 0 is the background.
         anchors_yxyx: (A, 4).
         spec: the box coder's scales and the post-processing's numbers.
-        letterbox: where the picture lies in the network's input; all of it by default.
-        threshold: only scores above this; the spec's own threshold by default.
+        letterbox: the picture's place in the network's input; all of it by default.
+        threshold: drop scores that are not greater; the spec's own threshold by default.
 
     Returns:
         Boxes normalised to the picture, best first; classes from 1.
@@ -63,22 +63,22 @@ def detections(
         foreground = scores(logits, post.score_converter)[:, 1:]  # (A, C)
     else:
         foreground = scores(np.ascontiguousarray(logits[:, 1:]), post.score_converter)
-    # decoding only what can be kept is faster and changes nothing: NMS never looks at lower scores
+    # decode only candidates: NMS ignores lower scores, so the result is the same
     above = foreground > least
     candidates = np.flatnonzero(above if above.shape[1] == 1 else above.any(1))
     with np.errstate(over="ignore"):
         boxes = decode(codes[candidates], anchors_yxyx[candidates], spec.box_coder)
-    return select(boxes, foreground[candidates], post, least, letterbox)
+    return multiclass_nms(boxes, foreground[candidates], post, least, letterbox)
 
 
-def select(
+def multiclass_nms(
     boxes_yxyx: Floats,
     foreground: Floats,
     post: PostProcessing,
     threshold: float | None = None,
     letterbox: Letterbox | None = None,
 ) -> Detections:
-    """NMS and what follows, from decoded boxes (A, 4) and scores (A, C) without the background."""
+    """Run NMS and the following steps on decoded boxes (A, 4) and scores (A, C) without the background."""
     least = post.score_threshold if threshold is None else threshold
     chosen: list[NDArray[np.int64]] = []
     for column in range(foreground.shape[1]):
@@ -88,9 +88,9 @@ def select(
         )
         chosen.append(above[kept])
     anchors = np.concatenate(chosen) if chosen else np.zeros(0, np.int64)
-    classes = np.repeat(np.arange(len(chosen)), [len(one) for one in chosen])
+    classes = np.repeat(np.arange(len(chosen)), [len(kept) for kept in chosen])
     values = foreground[anchors, classes]
-    if len(chosen) > 1:  # those of one class are the best first already
+    if len(chosen) > 1:  # a single class is already sorted
         order = np.argsort(-values, kind="stable")
         anchors, values, classes = anchors[order], values[order], classes[order]
     window = letterbox or Letterbox.squash()

@@ -85,7 +85,7 @@ def record_offsets(paths: Sequence[Path]) -> NDArray[np.int64]:
     """
     found = [np.zeros((0, 5), np.int64)]
     for number, path in enumerate(paths):
-        layout = records.layout(path)
+        layout = records.offsets(path)
         found.append(np.column_stack([np.full(len(layout), number), np.arange(len(layout)), layout]))
     return np.concatenate(found)
 

@@ -24,7 +24,7 @@ On the kit, as its own user (pi):
 """
 
 
-def write(pack: Payload, path: str | os.PathLike[str], options: Sequence[str] = ()) -> None:
+def write(payload: Payload, path: str | os.PathLike[str], options: Sequence[str] = ()) -> None:
     """Write the bundle.
 
     Args:
@@ -34,10 +34,10 @@ def write(pack: Payload, path: str | os.PathLike[str], options: Sequence[str] = 
         MirillaError: the file cannot be written; no incomplete file is left.
     """
     files = {
-        **pack.files,
-        SUMS: pack.sums.encode(),
-        "install.sh": script(pack, options).encode(),
-        "README.txt": README.format(model=pack.model, name=pack.name, bundle=os.path.basename(path)).encode(),
+        **payload.files,
+        SUMS: payload.sums.encode(),
+        "install.sh": script(payload, options).encode(),
+        "README.txt": README.format(model=payload.model, name=payload.name, bundle=os.path.basename(path)).encode(),
     }
     with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
@@ -47,11 +47,11 @@ def write(pack: Payload, path: str | os.PathLike[str], options: Sequence[str] = 
             archive.writestr(entry, content)
 
 
-def script(pack: Payload, options: Sequence[str] = ()) -> str:
+def script(payload: Payload, options: Sequence[str] = ()) -> str:
     """install.sh: the scripts that run over SSH, each in its own subshell."""
-    names = " ".join(f'"$here"/{_quoted(name)}' for name in (*pack.files, SUMS))
+    names = " ".join(f'"$here"/{_quoted(name)}' for name in (*payload.files, SUMS))
     steps = {
-        "install_version": install.install_script(pack, fetch=f'cp {names} "$new"/'),
+        "install_version": install.install_script(payload, fetch=f'cp {names} "$new"/'),
         "install_service": service.install_script(options, replace_joy=True),
         "roll_back": install.ROLLBACK,
         "restart_service": service.restart_script(),
@@ -60,7 +60,7 @@ def script(pack: Payload, options: Sequence[str] = ()) -> str:
     }
     functions = "\n\n".join(f"{name}() (\n{body}\n)" for name, body in steps.items())
     return f"""#!/bin/sh
-# Installs version {pack.name} of {_comment(pack.model)} in ~/mirilla; see README.txt.
+# Installs version {payload.name} of {_comment(payload.model)} in ~/mirilla; see README.txt.
 here=$(cd "$(dirname "$0")" && pwd) || exit 1
 
 {functions}

@@ -27,18 +27,18 @@ from mirilla.errors import BoardError
 COPY_S = 600
 
 
-def archive(pack: Payload) -> bytes:
+def archive(payload: Payload) -> bytes:
     """The files as a tar archive, readable by everyone."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in {**pack.files, SUMS: pack.sums.encode()}.items():
+        for name, content in {**payload.files, SUMS: payload.sums.encode()}.items():
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode, entry.mtime = len(content), 0o644, int(time.time())
             tar.addfile(entry, io.BytesIO(content))
     return stream.getvalue()
 
 
-def install(link: Link, pack: Payload) -> bool:
+def install(link: Link, payload: Payload) -> bool:
     """Copy a version and switch to it.
 
     Returns:
@@ -48,12 +48,12 @@ def install(link: Link, pack: Payload) -> bool:
         BoardError: the connection was lost, the disk is full, a hash differs, or another deployment is running. The
             current version is unchanged.
     """
-    result = link.run(install_script(pack, fetch='tar -xf - -C "$new"'), stdin=archive(pack), timeout_s=COPY_S)
+    result = link.run(install_script(payload, fetch='tar -xf - -C "$new"'), stdin=archive(payload), timeout_s=COPY_S)
     _explain(link, result)
     return "unchanged" not in result.out.split()
 
 
-def copy_files(link: Link, pack: Payload) -> None:
+def copy_files(link: Link, payload: Payload) -> None:
     """Copy a version with scp only, without switching to it.
 
     Raises:
@@ -62,9 +62,9 @@ def copy_files(link: Link, pack: Payload) -> None:
     # scp creates only the folder that it copies, so it gets the whole tree.
     with tempfile.TemporaryDirectory() as temporary:
         top = Path(temporary, "mirilla")
-        folder = top / "versions" / pack.name
+        folder = top / "versions" / payload.name
         folder.mkdir(parents=True)
-        for name, content in {**pack.files, SUMS: pack.sums.encode()}.items():
+        for name, content in {**payload.files, SUMS: payload.sums.encode()}.items():
             (folder / name).write_bytes(content)
         for part in (top, top / "versions", folder):
             part.chmod(0o755)
@@ -92,13 +92,13 @@ def remove(link: Link) -> str:
     return result.out.strip()
 
 
-def install_script(pack: Payload, fetch: str) -> str:
+def install_script(payload: Payload, fetch: str) -> str:
     """The script that installs a version. `fetch` is the command that fills the folder "$new"."""
     return "\n".join(
         [
             _HEAD,
-            f"name={shlex.quote(pack.name)}",
-            f"sums={shlex.quote(pack.sums.rstrip())}",
+            f"name={shlex.quote(payload.name)}",
+            f"sums={shlex.quote(payload.sums.rstrip())}",
             _INSTALL.replace("@FETCH@", fetch),
         ]
     )

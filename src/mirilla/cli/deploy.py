@@ -76,9 +76,10 @@ def run(args: argparse.Namespace) -> int:
     options = service.parse_options(args.options)
     model, host = _items(args)
     if args.bundle:
-        pack = read_payload(model)
-        bundle.write(pack, args.bundle, options)
-        echo(f"{args.bundle}: {pack.model}, version {pack.name}. Unpack it on the kit: sh mirilla-bundle/install.sh")
+        payload = read_payload(model)
+        bundle.write(payload, args.bundle, options)
+        echo(f"{args.bundle}: {payload.model}, version {payload.name}.")
+        echo("Unpack it on the kit and run: sh mirilla-bundle/install.sh")
         return 0
     link = _link(args, host)
     if args.files_only:
@@ -144,18 +145,18 @@ def _link(args: argparse.Namespace, host: str) -> Link:
     return SshLink(host, tuple(options))
 
 
-def _deploy(link: Link, pack: Payload, options: tuple[str, ...], args: argparse.Namespace) -> int:
+def _deploy(link: Link, payload: Payload, options: tuple[str, ...], args: argparse.Namespace) -> int:
     from mirilla.board import checks, install, service
     from mirilla.console import echo
 
     facts = checks.probe(link)
-    _require_usable(link, checks.findings(facts, need_bytes=pack.size_bytes))
+    _require_usable(link, checks.findings(facts, need_bytes=payload.size_bytes))
     stops_joy = service.joy_uses_camera(facts) if args.service else args.run and facts.get("joy") == "active"
     if stops_joy:
         _agree(link.target, args)
-    echo(f"Copying {pack.model}, {pack.size_bytes / 1e6:.1f} MB.")
-    if install.install(link, pack):
-        echo(f"Installed ~/mirilla/versions/{pack.name} and checked its hashes; ~/mirilla/current points to it.")
+    echo(f"Copying {payload.model}, {payload.size_bytes / 1e6:.1f} MB.")
+    if install.install(link, payload):
+        echo(f"Installed ~/mirilla/versions/{payload.name} and checked its hashes; ~/mirilla/current points to it.")
     else:
         echo(f"The current version ({facts.get('current')}) has the same files; nothing copied.")
     has_service = args.service or bool(facts.get("service_kind"))
@@ -226,13 +227,13 @@ def _agree(target: str, args: argparse.Namespace) -> None:
         )
 
 
-def _files_only(link: Link, pack: Payload) -> int:
+def _files_only(link: Link, payload: Payload) -> int:
     from mirilla.board.install import copy_files
     from mirilla.board.payload import SUMS
     from mirilla.console import echo
 
-    copy_files(link, pack)
-    echo(f"{link.target}: {len(pack.files)} files copied to ~/mirilla/versions/{pack.name}.")
+    copy_files(link, payload)
+    echo(f"{link.target}: {len(payload.files)} files copied to ~/mirilla/versions/{payload.name}.")
     echo(f"Nothing was checked. To compare the hashes there: sha256sum -c {SUMS}")
     return 0
 

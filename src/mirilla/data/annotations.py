@@ -1,6 +1,6 @@
 """From annotation files to samples: the stage that all formats but TFRecord share.
 
-A format's reader collects `Entry` objects, which hold what the annotation files say about each picture.
+A format's reader collects an `Entry` per picture with the content of the annotation files.
 `build` applies a split file, opens the pictures' headers, and makes the samples.
 """
 
@@ -27,7 +27,7 @@ Advance = Callable[[int], object]
 
 @dataclass(frozen=True)
 class Entry:
-    """What an annotation file says about one picture, before the picture is opened.
+    """The annotation of one picture, before the picture is opened.
 
     Attributes:
         boxes_xyxy: (N, 4) [xmin, ymin, xmax, ymax], in pixels unless `normalised`.

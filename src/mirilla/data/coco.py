@@ -153,7 +153,7 @@ class _Boxes:
 
     def flags(self) -> dict[str, NDArray[np.bool_]]:
         ignore, crowd = self._flag("ignore"), self._flag("iscrowd")
-        # We set `iscrowd` on every ignored box; our own `is_crowd` says whether it is a crowd as well.
+        # `save` sets `iscrowd` on every ignored box; Mirilla's own `is_crowd` marks those that are crowds as well.
         crowd = np.where(ignore, self._flag("is_crowd"), crowd)
         difficult, group_of = self._flag("difficult"), self._flag("group_of")
         return {"ignore": ignore, "difficult": difficult, "group_of": group_of, "is_crowd": crowd}

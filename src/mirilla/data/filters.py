@@ -1,4 +1,4 @@
-"""Changes to data sets that the user asks for by name. Each says what it changed; none works silently."""
+"""Filters and renamings of data sets; each reports what it changed."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mirilla.data.dataset import Dataset
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError, UsageError
 from mirilla.findings import Finding
 
-TUTORIAL_LEAST_PX = 50
+TUTORIAL_MIN_PX = 50
 
 
-def keep(sample: Sample, mask: np.ndarray) -> Sample:
+def keep(sample: Sample, mask: NDArray[np.bool_]) -> Sample:
     """The sample with only the boxes where `mask` (N,) is true."""
     if mask.all():
         return sample
@@ -35,9 +36,9 @@ def keep(sample: Sample, mask: np.ndarray) -> Sample:
 def tutorial(dataset: Dataset) -> Dataset:
     """The filter of the old Vision Kit tutorial: large and sharp faces only.
 
-    Boxes go that are invalid (ignored), blurred in any degree (attribute `blur` other than 0), or whose
-    longer side is under 50 px of the photo. Pictures stay, those left without a box too: what was filtered
-        out counts as background.
+    Removes boxes that are invalid (ignored), blurred in any degree (attribute `blur` other than 0), or whose longer
+    side is under 50 px of the photo. All pictures stay, also those left without a box: what is removed counts as
+    background.
     """
     counts = {"invalid": 0, "blurred": 0, "small": 0}
     samples = []
@@ -45,7 +46,7 @@ def tutorial(dataset: Dataset) -> Dataset:
         boxes = sample.boxes_px_xyxy
         longer = np.round(np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]), 6)
         blurred = sample.attributes.get("blur", np.zeros(len(sample), np.int64)) != 0
-        small = longer < TUTORIAL_LEAST_PX
+        small = longer < TUTORIAL_MIN_PX
         counts["invalid"] += int(sample.ignore.sum())
         counts["blurred"] += int((blurred & ~sample.ignore).sum())
         counts["small"] += int((small & ~blurred & ~sample.ignore).sum())
@@ -53,12 +54,12 @@ def tutorial(dataset: Dataset) -> Dataset:
     left = sum(len(s) for s in samples)
     bare = sum(not len(s) for s in samples)
     note = (
-        f"Filter 'tutorial': {left} of {dataset.boxes} boxes stay; taken out: {counts['invalid']} invalid, "
-        f"{counts['blurred']} blurred, {counts['small']} with the longer side under {TUTORIAL_LEAST_PX} px. "
+        f"Filter 'tutorial': {left} of {dataset.boxes} boxes stay; removed: {counts['invalid']} invalid, "
+        f"{counts['blurred']} blurred, {counts['small']} with the longer side under {TUTORIAL_MIN_PX} px. "
         f"{bare} of {len(samples)} pictures have no box now."
     )
     if not any("blur" in s.attributes for s in dataset.samples):
-        note += " The data set does not say which boxes are blurred."
+        note += " The data set has no attribute for blur."
     return replace(dataset, samples=tuple(samples), notes=(*dataset.notes, note))
 
 
@@ -69,15 +70,15 @@ def named(name: str) -> Callable[[Dataset], Dataset]:
     """A filter by its name.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is no such filter.
     """
     if name not in FILTERS:
-        raise UsageError(f"'{name}' is no filter.", f"Filters: {', '.join(FILTERS)}.")
+        raise UsageError(f"Unknown filter '{name}'. Choose from: {', '.join(FILTERS)}.")
     return FILTERS[name]
 
 
 def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
-    """Give classes other names; several may become one.
+    """Rename classes; several may get the same name.
 
     Raises:
         DataError: no box has one of the old names.
@@ -92,16 +93,16 @@ def rename(dataset: Dataset, names: Mapping[str, str]) -> Dataset:
     unknown = [old for old, count in counts.items() if not count and old not in dataset.labels]
     if unknown:
         raise DataError(
-            f"{dataset.source}: no box has the label '{unknown[0]}', which is to be renamed.",
+            f"{dataset.source}: no box has the label '{unknown[0]}', so it cannot be renamed.",
             f"Its labels: {', '.join(dataset.labels) or 'none'}.",
         )
-    notes = tuple(f"{counts[old]} boxes '{old}' are called '{new}' now." for old, new in names.items())
+    notes = tuple(f"{counts[old]} boxes '{old}' are renamed to '{new}'." for old, new in names.items())
     labels = tuple(dict.fromkeys(names.get(label, label) for label in dataset.labels))
     return replace(dataset, samples=tuple(samples), labels=labels, notes=(*dataset.notes, *notes))
 
 
 def clip_to_picture(sample: Sample) -> tuple[Sample, list[Finding]]:
-    """Boxes moved inside the picture, those without an area there taken out; each change is a finding."""
+    """The boxes clipped to the picture, without those that have no area there; each change is a finding."""
     boxes = np.clip(sample.boxes_yxyx, 0, 1)
     empty = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
     outside = (np.abs(boxes - sample.boxes_yxyx) > 1e-9).any(1) & ~empty
@@ -111,14 +112,16 @@ def clip_to_picture(sample: Sample) -> tuple[Sample, list[Finding]]:
         what = f"box {i + 1} ({sample.labels[i]}, x {x0:.1f} to {x1:.1f}, y {y0:.1f} to {y1:.1f} px)"
         where = sample.where or sample.filename
         if empty[i]:
-            found.append(Finding("warning", "box-left-out", where, f"{what} has no area inside the picture; left out."))
+            found.append(
+                Finding("warning", "box-left-out", where, f"{what} has no area inside the picture; it is left out.")
+            )
         else:
-            found.append(Finding("note", "box-clipped", where, f"{what} reaches out of the picture; clipped to it."))
+            found.append(Finding("note", "box-clipped", where, f"{what} reaches out of the picture; it is clipped."))
     return keep(replace(sample, boxes_yxyx=boxes), ~empty) if found else sample, found
 
 
 def without_ignored(sample: Sample) -> tuple[Sample, list[Finding]]:
-    """The boxes that are not ignored, for formats that cannot say 'ignore'."""
+    """The boxes that are not ignored, for formats that cannot mark a box as ignored."""
     count = int(sample.ignore.sum())
     if not count:
         return sample, []

@@ -1,4 +1,4 @@
-"""Pictures: their size from the header, and their pixels as a person sees them (EXIF rotation honoured)."""
+"""Pictures: their size from the header, and their pixels upright (with their EXIF rotation)."""
 
 from __future__ import annotations
 
@@ -48,8 +48,12 @@ _TRANSPOSE = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture's header says: its file format ("jpeg", "png", ...), sizes (height, width), EXIF
-    orientation 1..8.
+    """A picture's header.
+
+    Attributes:
+        format: "jpeg", "png", ...
+        stored_px: (height, width) before the EXIF rotation.
+        orientation: EXIF orientation, 1 to 8.
     """
 
     format: str
@@ -58,7 +62,7 @@ class Header:
 
     @property
     def upright_px(self) -> tuple[int, int]:
-        """(height, width) as a person sees the picture."""
+        """(height, width) after the EXIF rotation."""
         height, width = self.stored_px
         return (width, height) if self.orientation >= 5 else (height, width)
 
@@ -78,7 +82,7 @@ def size_of(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
     """(height_px, width_px) of a picture after its EXIF rotation, from the header only.
 
     Raises:
-        DataError: the file is missing or is not a picture that can be read.
+        DataError: the file is missing, or is not a picture that can be read.
     """
     try:
         return header_of(picture).upright_px
@@ -90,7 +94,7 @@ def size_of(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
 
 
 def decode_rgb(picture: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
-    """Decode a picture as a person sees it.
+    """Decode a picture upright.
 
     Grey, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is dropped, as TensorFlow drops it.
 
@@ -98,10 +102,10 @@ def decode_rgb(picture: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
         picture: encoded bytes (JPEG, PNG, ...), or the path of a file.
 
     Returns:
-        (H, W, 3) uint8, turned upright where the EXIF data says so.
+        (H, W, 3) uint8, after the EXIF rotation.
 
     Raises:
-        DataError: missing, truncated, broken, or no picture at all.
+        DataError: missing, truncated, broken, or not a picture.
     """
     with _loaded(picture) as (image, header):
         rgb = _rgb(image, picture)
@@ -111,7 +115,7 @@ def decode_rgb(picture: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
 
 
 def decoded_size(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
-    """(height_px, width_px) of what `decode_rgb` gives, with the same errors and without the cost of an array."""
+    """(height_px, width_px) of the array that `decode_rgb` returns, with the same errors; no array is made."""
     with _loaded(picture) as (image, header):
         if image.mode != "RGB":
             image = _rgb(image, picture)
@@ -120,7 +124,7 @@ def decoded_size(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def _loaded(picture: str | os.PathLike[str] | bytes) -> Iterator[tuple[Image.Image, Header]]:
-    """A picture with its pixels, decoded to the last; what goes wrong with it becomes a DataError."""
+    """A fully decoded picture; all errors become a DataError."""
     try:
         with _open(picture) as image:
             header = _header(image)
@@ -131,7 +135,7 @@ def _loaded(picture: str | os.PathLike[str] | bytes) -> Iterator[tuple[Image.Ima
     except DataError:
         raise
     except FileNotFoundError as error:
-        raise DataError(f"{_name(picture)}: the picture does not exist.", "Check the path.") from error
+        raise DataError(f"{_name(picture)}: no such file.", "Check the path.") from error
     except PermissionError as error:
         raise DataError(f"{_name(picture)}: the picture may not be read.", "Change its permissions.") from error
     except (OSError, ValueError, SyntaxError, struct.error, IndexError, EOFError, MemoryError) as error:
@@ -142,9 +146,7 @@ def _loaded(picture: str | os.PathLike[str] | bytes) -> Iterator[tuple[Image.Ima
 
 
 def to_upright(boxes_yxyx: NDArray[np.float64], orientation: int) -> NDArray[np.float64]:
-    """Boxes (N, 4) normalised to the stored picture -> to the picture turned upright by EXIF
-    `orientation`.
-    """
+    """Boxes (N, 4) normalised to the stored picture -> normalised to the picture turned by EXIF `orientation`."""
     return _turned(boxes_yxyx, orientation)
 
 
@@ -176,13 +178,13 @@ def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         size = len(picture) if isinstance(picture, bytes) else os.path.getsize(picture)
         raise DataError(
-            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes are no known format.",
+            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes are of no known format.",
             "Replace the file, or remove it from the data set.",
         ) from error
     except (Image.DecompressionBombError, ValueError, SyntaxError, struct.error, IndexError) as error:
         raise DataError(
             f"{_name(picture)}: the picture's header cannot be used ({error}).",
-            "Replace the file by a smaller or unbroken one.",
+            "Replace the file by a smaller or intact one.",
         ) from error
     except OSError as error:
         if error.errno is not None:
@@ -207,24 +209,22 @@ def _header(image: Image.Image) -> Header:
 
 
 def _orientation(exif: bytes) -> int:
-    """The orientation tag of an EXIF block (TIFF 6.0 layout, after an optional 'Exif\\0\\0'); 1 where it has
-    none.
-    """
+    """The orientation tag of an EXIF block (TIFF 6.0 layout, after an optional 'Exif\\0\\0'); 1 if it has none."""
     try:
         data = Image.Exif()
         data.load(exif)
         value = int(data.get(_ORIENTATION, 1))
     except Exception:
-        return 1  # a broken EXIF block is no reason to refuse the picture: viewers ignore it too
+        return 1  # viewers ignore a broken EXIF block too
     return value if 1 <= value <= 8 else 1
 
 
 def _png_exif(image: Image.Image) -> bytes | None:
-    """An eXIf chunk that stands behind the pixels, found without decoding them."""
+    """The eXIf chunk of a PNG, which may follow the pixels; they are not decoded."""
     file = getattr(image, "fp", None)
     if file is None:
         return None
-    place = file.tell()
+    position = file.tell()
     try:
         file.seek(8)
         while True:
@@ -238,7 +238,7 @@ def _png_exif(image: Image.Image) -> bytes | None:
                 return None
             file.seek(length + 4, os.SEEK_CUR)
     finally:
-        file.seek(place)
+        file.seek(position)
 
 
 def _rgb(image: Image.Image, picture: object) -> Image.Image:
@@ -247,7 +247,7 @@ def _rgb(image: Image.Image, picture: object) -> Image.Image:
         return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8), "L").convert("RGB")
     if image.mode == "F":
         raise DataError(
-            f"{_name(picture)}: pictures of floating-point numbers are not read.",
+            f"{_name(picture)}: pictures of floating-point numbers are not supported.",
             "Save it as an 8-bit JPEG or PNG.",
         )
     if image.mode == "P" and "transparency" in image.info:

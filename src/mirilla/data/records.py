@@ -1,4 +1,4 @@
-"""TFRecord files: a row of byte strings, each with its length and checksums.
+"""TFRecord files: a sequence of byte strings, each with its length and checksums.
 
 Layout of one record (TensorFlow, core/lib/io/record_writer.h): length uint64, masked CRC-32C of the length
 uint32, the bytes, masked CRC-32C of the bytes uint32; little-endian. Masked: rotated right by 15 bits, plus
@@ -23,7 +23,7 @@ from mirilla.errors import DataError
 from mirilla.files import explaining
 
 _MASK = 0xA282EAD8
-_HEAD, _TAIL = 12, 4  # bytes around a content
+_HEAD, _TAIL = 12, 4  # bytes before and after a record's content
 _SHARD = re.compile(r"^(?P<name>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})(?P<suffix>\..*)?$")
 _REMEDY = "Write the file again, or fetch it again: it was cut short or changed."
 
@@ -43,7 +43,7 @@ def write_record(file: IO[bytes], content: bytes) -> None:
 
 
 class Digest(Protocol):
-    """What hashlib's objects can do."""
+    """A hash object of hashlib."""
 
     def update(self, content: bytes, /) -> None: ...
 
@@ -52,7 +52,7 @@ def read_records(path: str | os.PathLike[str], digest: Digest | None = None) -> 
     """The records of one file, in order.
 
     Args:
-        digest: is given every byte of the file on the way, all of them once the last record has been asked for.
+        digest: updated with every byte that is read; complete after the last record.
 
     Raises:
         DataError: a record is cut short or a checksum is wrong; names the file, the record (counted from 0)
@@ -94,11 +94,11 @@ def read_records(path: str | os.PathLike[str], digest: Digest | None = None) -> 
             offset += 16 + length
 
 
-def layout(path: str | os.PathLike[str]) -> NDArray[np.int64]:
-    """Where the contents of a file's records lie, by the lengths alone; one that is cut short does not count.
+def offsets(path: str | os.PathLike[str]) -> NDArray[np.int64]:
+    """The offsets of a file's records, found by their lengths only; a record that is cut short is left out.
 
     Returns:
-        (N, 3): the byte that each begins at, its length, and its checksum as the file states it.
+        (N, 3): the first byte of each content, its length, and its checksum as the file has it.
 
     Raises:
         MirillaError: the file cannot be opened.
@@ -120,7 +120,7 @@ def layout(path: str | os.PathLike[str]) -> NDArray[np.int64]:
 
 
 def read_content(path: str | os.PathLike[str], start: int, length: int, crc: int) -> bytes | None:
-    """The content of a record that `layout` found; None where it is no longer there.
+    """The content of a record that `offsets` found; None if it is no longer there.
 
     Raises:
         MirillaError: the file cannot be opened.
@@ -135,7 +135,7 @@ def shard_paths(path: str | os.PathLike[str], shards: int) -> list[Path]:
     """`train.tfrecord` in 10 shards: `train-00000-of-00010.tfrecord` and so on; in 1: the path itself."""
     path = Path(path)
     if shards < 1:
-        raise DataError(f"{path}: {shards} shards: at least one is needed.")
+        raise DataError(f"{path}: {shards} shards, but at least 1 is needed.")
     if shards == 1:
         return [path]
     return [path.with_name(f"{path.stem}-{i:05d}-of-{shards:05d}{path.suffix}") for i in range(shards)]
@@ -144,7 +144,7 @@ def shard_paths(path: str | os.PathLike[str], shards: int) -> list[Path]:
 def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """Paths, globs and shard names as a sorted list of files; a set of shards must be whole.
 
-    `train.tfrecord` that does not exist stands for `train-*-of-*.tfrecord`, and so does `train@10.tfrecord`.
+    A `train.tfrecord` that does not exist means `train-*-of-*.tfrecord`, and so does `train@10.tfrecord`.
 
     Raises:
         DataError: a path or glob matches no file, or a shard of a set is missing.
@@ -152,21 +152,21 @@ def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> 
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
     found: dict[Path, None] = {}
-    for one in paths:
-        path = Path(one)
+    for given in paths:
+        path = Path(given)
         if path.exists():
             hits = [str(path)]
         else:
-            hits = sorted(h for h in glob.glob(str(one)) if os.path.isfile(h))
+            hits = sorted(h for h in glob.glob(str(given)) if os.path.isfile(h))
             if not hits:
                 pattern = path.with_name(f"{glob.escape(path.stem)}-?????-of-?????{path.suffix}")
                 hits = sorted(glob.glob(str(pattern)))
         if not hits:
-            raise DataError(f"{one}: no TFRecord file of this name or pattern exists.", "Check the path.")
+            raise DataError(f"{given}: no TFRecord file of this name or pattern exists.", "Check the path.")
         found.update(dict.fromkeys(map(Path, hits)))
     files = list(found)
     if isinstance(paths, Sequence) and all(Path(p).is_file() for p in paths):
-        return files  # named one by one: the caller knows which
+        return files  # the caller chose the files, so a set need not be complete
     _check_shards(files)
     return files
 

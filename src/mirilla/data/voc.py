@@ -146,7 +146,7 @@ def _image_sets(base: Path) -> tuple[dict[str, str], list[Finding]]:
     problems: list[Finding] = []
     for path, part in lists:
         for number, line in enumerate(read_text(path).splitlines() if path.is_file() else [], 1):
-            key = re.sub(r"\s+(1|0|-1)$", "", line.strip())  # lists of one class say whether the picture has it
+            key = re.sub(r"\s+(1|0|-1)$", "", line.strip())  # the flag in lists of a single class
             if key in parts and path.stem != "trainval":
                 what = f"'{key}' is in '{parts[key]}' as well; it stays there."
                 problems.append(Finding("warning", "in-two-parts", f"{path}, line {number}", what))

@@ -98,7 +98,7 @@ def _yaml_source(path: Path) -> _Source:
     notes: list[str] = []
     for place, part in places:
         if place in part_of:
-            # A folder of two parts belongs to the part that its own name says, or else to the first.
+            # A folder of two parts belongs to the part that is its own name, or else to the first.
             named = part_name(place.name)
             part_of[place] = named if named in (part, part_of[place]) else part_of[place]
             notes.append(f"{path}: several parts are in {place.name}; it is read as '{part_of[place]}'.")
@@ -170,7 +170,7 @@ def _entry(picture: Path, filename: str, label: Path, part: str | None, names: M
 
 
 def label_path(picture: Path) -> Path:
-    """The label file of a picture: the last folder 'images' in its path becomes 'labels'; without one, it is beside."""
+    """The label file of a picture: the last folder 'images' in its path becomes 'labels'; else it is beside."""
     parts = list(picture.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == "images":

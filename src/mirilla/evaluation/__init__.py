@@ -1,4 +1,4 @@
-"""Measuring detectors: AP on faces, COCO, Pascal VOC and WIDER FACE, each figure with its protocol."""
+"""Evaluation of detectors: AP on faces, COCO, Pascal VOC and WIDER FACE, each figure with its protocol."""
 
 from mirilla.evaluation.coco import Coco
 from mirilla.evaluation.faces import Faces

@@ -1,6 +1,6 @@
-"""Average precision on faces, over all of them and over those that a small network can see.
+"""Average precision on faces: over all faces, and over faces of a minimum size.
 
-The headline figure of `mirilla run`. See docs/evaluation.md for the rule in words and how it was checked.
+The first figure of `mirilla run`. docs/evaluation.md describes the rule and how it was checked.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from numpy.typing import NDArray
 
 from mirilla import boxes
 from mirilla.detections import Detections
-from mirilla.evaluation.curve import average_precision, precision_recall
 from mirilla.evaluation.interface import Curve, Figure, GroundTruth, Result, require_ground_truth
+from mirilla.evaluation.precision_recall import average_precision, precision_recall
 
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """One picture's detections beside its faces, at one bound.
+    """One picture's detections matched with its faces, at one bound.
 
-    order: (D,) indices of the detections, best score first; the arrays of detections follow it.
-    scores, sizes_px: (D,) of the detections.
-    right: (D,) bool. counts: (D,) bool, False for those neither right nor wrong.
-    face: (D,) index of the face that a right one found, -1 for others.
-    truth_sizes_px: (N,) of the faces. expected: (N,) bool, the faces that count. found: (N,) bool of them.
+    Attributes:
+        order: (D,) indices of the detections, highest score first; the other arrays (D,) have this order.
+        scores, sizes_px: (D,) of the detections.
+        right: (D,) bool. counts: (D,) bool, False for detections that are neither right nor wrong.
+        face: (D,) index of the face of a right detection, -1 for the others.
+        truth_sizes_px: (N,) of the faces.
+        expected: (N,) bool, whether a face counts. found: (N,) bool, whether it counts and was detected.
     """
 
     order: NDArray[np.int64]
@@ -47,14 +49,13 @@ class Matched:
 
 @dataclass(frozen=True)
 class Faces:
-    """AP at one IoU, all-point, over faces of at least some sizes.
+    """AP at one IoU over all points, for each lower bound on the size of the faces.
 
-    A face's size is sqrt(width * height) after scaling the photo's long side to `long_side_px`. At each
-    bound: smaller faces and faces marked ignore, difficult, crowd or group_of are ignored. Detections, best
-    score first, take the face they overlap most among those that count and are not yet taken, if the IoU is
-    at least `iou`; otherwise one that overlaps an ignored face so much is neither right nor wrong, and so is
-    one that is itself smaller than the bound; all others are wrong. Classes are not looked at: this is for
-    detectors of one class.
+    A face's size is sqrt(width * height) after scaling the photo's long side to `long_side_px`. At each bound, smaller
+    faces and faces marked ignore, difficult, crowd or group_of are ignored. Each detection, highest score first,
+    matches the face that it overlaps most among the faces that count and are not matched yet, if the IoU is at least
+    `iou`. An unmatched detection is neither right nor wrong if it overlaps an ignored face as much, or if it is
+    smaller than the bound; all others are wrong. Classes are not compared: this is for detectors of one class.
     """
 
     iou: float = 0.5
@@ -62,21 +63,20 @@ class Faces:
     long_side_px: float = 256
 
     def evaluate(self, ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> Result:
-        """Figures "AP@0.5", "AP@0.5 >= 16 px", ... and the recall reached at the lowest score, in the same
-        order.
+        """Figures "AP@0.5", "AP@0.5 >= 16 px", ..., and then the recall at the lowest score, in the same order.
 
         Raises:
-            DataError: no ground truth that counts.
+            DataError: no box of the ground truth counts.
         """
         require_ground_truth(ground_truths, detections)
         pairs = [self._prepare(t, d) for t, d in zip(ground_truths, detections, strict=True)]
         precisions, recalls, curves, counted = [], [], [], []
         for bound in self.bounds_px:
-            parts = [_match(pair, bound, self.iou) for pair in pairs]
-            positives = sum(p.positives for p in parts)
+            matched = [_match(pair, bound, self.iou) for pair in pairs]
+            positives = sum(m.positives for m in matched)
             recall, precision = precision_recall(
-                np.concatenate([p.scores[p.counts] for p in parts]),
-                np.concatenate([p.right[p.counts] for p in parts]),
+                np.concatenate([m.scores[m.counts] for m in matched]),
+                np.concatenate([m.right[m.counts] for m in matched]),
                 positives,
             )
             ap = average_precision(recall, precision) if positives else float("nan")
@@ -90,16 +90,15 @@ class Faces:
             "metric": "AP on faces",
             "IoU": f"{self.iou:g}",
             "interpolation": "all points",
-            "sizes": f"sqrt(w*h) with the photo's long side scaled to {self.long_side_px:g} px; "
-            f"smaller faces are "
-            "ignored, and so are unmatched detections smaller than the bound",
-            "ignored": "ignored faces neither right nor wrong",
+            "sizes": f"sqrt(w*h) with the photo's long side scaled to {self.long_side_px:g} px; smaller faces, and "
+            "unmatched detections smaller than the bound, are ignored",
+            "ignored": "detections of ignored faces count neither as right nor as wrong",
             "data": f"{len(ground_truths)} pictures, faces that count: {', '.join(counted)}",
         }
         return Result("faces", (*precisions, *recalls), protocol, tuple(curves))
 
     def match(self, truth: GroundTruth, found: Detections, bound_px: float = 0) -> Matched:
-        """One picture's detections and faces told apart, as `evaluate` counts them at one bound."""
+        """Match one picture's detections with its faces, as `evaluate` does at one bound."""
         return _match(self._prepare(truth, found), bound_px, self.iou)
 
     def _prepare(self, truth: GroundTruth, found: Detections) -> _Prepared:
@@ -118,7 +117,7 @@ class Faces:
 
 
 class _Prepared(NamedTuple):
-    """One picture at every bound; detections best score first."""
+    """One picture, for all bounds; detections with the highest score first."""
 
     order: NDArray[np.int64]
     scores: NDArray[np.float64]
@@ -128,18 +127,18 @@ class _Prepared(NamedTuple):
     ignored: NDArray[np.bool_]
 
 
-def _match(one: _Prepared, bound: float, threshold: float) -> Matched:
-    ignored = one.ignored | (one.truth_sizes_px < bound)
-    face = np.full(len(one.scores), -1)
+def _match(pair: _Prepared, bound_px: float, threshold: float) -> Matched:
+    ignored = pair.ignored | (pair.truth_sizes_px < bound_px)
+    face = np.full(len(pair.scores), -1)
     free = ~ignored
-    reaches = np.where(free[None], one.overlap, 0).max(1, initial=0) >= threshold
+    reaches = np.where(free[None], pair.overlap, 0).max(1, initial=0) >= threshold
     for d in np.flatnonzero(reaches):
-        row = np.where(free, one.overlap[d], 0)
+        row = np.where(free, pair.overlap[d], 0)
         best = int(row.argmax())
         if row[best] >= threshold:
             face[d], free[best] = best, False
     right = face >= 0
-    beside = np.where(ignored[None], one.overlap, 0).max(1, initial=0) >= threshold
-    counts = right | ~(beside | (one.sizes_px < bound))
+    beside = np.where(ignored[None], pair.overlap, 0).max(1, initial=0) >= threshold
+    counts = right | ~(beside | (pair.sizes_px < bound_px))
     found = ~ignored & ~free
-    return Matched(one.order, one.scores, one.sizes_px, right, counts, face, one.truth_sizes_px, ~ignored, found)
+    return Matched(pair.order, pair.scores, pair.sizes_px, right, counts, face, pair.truth_sizes_px, ~ignored, found)

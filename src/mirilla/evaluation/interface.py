@@ -1,7 +1,7 @@
-"""What every evaluator takes and gives: ground truth, detections in; figures with their protocol out.
+"""The interface of the evaluators: ground truth and detections in, figures with their protocol out.
 
-An evaluator is a frozen dataclass with `evaluate(ground_truths, detections) -> Result`; the two sequences run
-side by side, one entry per picture.
+An evaluator is a frozen dataclass with `evaluate(ground_truths, detections) -> Result`; the sequences have an entry
+per picture, in the same order.
 """
 
 from __future__ import annotations
@@ -20,14 +20,19 @@ from mirilla.errors import DataError
 from mirilla.labels import LabelMap
 
 
+def _no_flags() -> NDArray[np.bool_]:
+    return np.zeros(0, bool)
+
+
 @dataclass(frozen=True)
 class GroundTruth:
-    """The labelled boxes of one picture.
+    """The labelled boxes of one picture. Flags that are left out are false.
 
-    boxes_yxyx: (N, 4) float64, normalised to the picture; may lie outside [0, 1] as the source states them.
-    classes: (N,) int64, ids of the label map (the first is 1).
-    ignore: (N,) bool, neither right nor wrong. difficult, is_crowd, group_of: (N,) bool, as the API means
-        them.
+    Attributes:
+        boxes_yxyx: (N, 4) float64, normalised to the picture; may lie outside [0, 1], as in the source.
+        classes: (N,) int64, ids of the label map (the first is 1).
+        ignore: (N,) bool, neither right nor wrong.
+        difficult, is_crowd, group_of: (N,) bool, with the Object Detection API's meaning.
     """
 
     filename: str
@@ -35,10 +40,10 @@ class GroundTruth:
     width_px: int
     boxes_yxyx: NDArray[np.float64]
     classes: NDArray[np.int64]
-    ignore: NDArray[np.bool_] = None  # type: ignore[assignment]
-    difficult: NDArray[np.bool_] = None  # type: ignore[assignment]
-    is_crowd: NDArray[np.bool_] = None  # type: ignore[assignment]
-    group_of: NDArray[np.bool_] = None  # type: ignore[assignment]
+    ignore: NDArray[np.bool_] = field(default_factory=_no_flags)
+    difficult: NDArray[np.bool_] = field(default_factory=_no_flags)
+    is_crowd: NDArray[np.bool_] = field(default_factory=_no_flags)
+    group_of: NDArray[np.bool_] = field(default_factory=_no_flags)
 
     def __post_init__(self):
         object.__setattr__(self, "boxes_yxyx", np.asarray(self.boxes_yxyx, np.float64).reshape(-1, 4))
@@ -47,8 +52,8 @@ class GroundTruth:
         if len(self.boxes_yxyx) != count:
             raise ValueError(f"{self.filename}: {len(self.boxes_yxyx)} boxes but {count} classes")
         for name in ("ignore", "difficult", "is_crowd", "group_of"):
-            given = getattr(self, name)
-            object.__setattr__(self, name, np.zeros(count, bool) if given is None else np.asarray(given, bool))
+            flags = getattr(self, name)
+            object.__setattr__(self, name, np.asarray(flags, bool) if len(flags) else np.zeros(count, bool))
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -61,7 +66,7 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Figure:
-    """One named number in [0, 1]; NaN where it is not defined (no box of that kind in the data)."""
+    """A named number in [0, 1]; NaN if it is undefined (the data has no box of that kind)."""
 
     name: str
     value: float
@@ -72,7 +77,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Curve:
-    """A precision-recall curve: recall and precision (K,), as counted, best score first."""
+    """A precision-recall curve: recall and precision (K,) after each detection, highest score first."""
 
     name: str
     recall: NDArray[np.float64]
@@ -90,10 +95,10 @@ class ResultJson(TypedDict):
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of one metric and everything one must know to compare them.
+    """The figures of a metric, with everything that is needed to compare them.
 
-    protocol: what was measured and how, key -> words; evaluators state matching and interpolation, callers
-        add the model, its input size, letterbox or squash, NMS and score threshold with `with_protocol`.
+    protocol: what was measured and how, key -> text; the evaluators describe matching and interpolation, callers add
+        the model, its input size, letterbox or squash, NMS and score threshold with `with_protocol`.
     """
 
     metric: str
@@ -102,14 +107,14 @@ class Result:
     curves: tuple[Curve, ...] = field(default=(), repr=False)
 
     def __getitem__(self, name: str) -> float:
-        """Value of a figure by name (KeyError where there is none)."""
+        """The value of a figure (KeyError if there is none of this name)."""
         for figure in self.figures:
             if figure.name == name:
                 return figure.value
         raise KeyError(f"{self.metric} has no figure '{name}'; it has {[f.name for f in self.figures]}")
 
     def with_protocol(self, more: Mapping[str, str]) -> Result:
-        """The same figures with more said about how they came to be."""
+        """A copy with more entries at the start of the protocol."""
         return replace(self, protocol={**more, **self.protocol})
 
     @property
@@ -118,39 +123,37 @@ class Result:
         return "; ".join(f"{key}: {value}" for key, value in self.protocol.items())
 
     def as_json(self) -> ResultJson:
-        """For metrics.json; an undefined figure is null."""
+        """The content for metrics.json; an undefined figure is null."""
         values = {f.name: None if math.isnan(f.value) else f.value for f in self.figures}
         return {"metric": self.metric, "figures": values, "protocol": dict(self.protocol)}
 
 
 class Evaluator(Protocol):
-    """One metric with its settings."""
+    """A metric with its settings."""
 
     def evaluate(self, ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> Result: ...
 
 
 def ground_truths_of(samples: Iterable[Sample], labels: LabelMap, *, one_class: bool = False) -> list[GroundTruth]:
-    """Ground truth from samples, names turned into the label map's ids.
+    """Ground truth from samples, with the label map's ids as classes.
 
     Args:
-        one_class: count every box as the label map's first class, whatever it is called.
+        one_class: count every box as the label map's first class, whatever its name.
 
     Raises:
-        DataError: the samples carry a class that the label map does not have (and one_class is False).
+        DataError: the samples have a class that is not in the label map (and one_class is False).
     """
     samples = list(samples)
     ids = {name: item.id for item in labels for name in (item.display_name, item.name) if name}
     found = {label for s in samples for label in s.labels}
     if not one_class and (unknown := sorted(found - set(ids))):
-        met = "not one class of the data is" if len(unknown) == len(found) else f"{len(unknown)} of them are not"
         where = next((s.where or s.filename for s in samples if unknown[0] in s.labels), "")
         raise DataError(
-            f"The classes of model and data do not meet: the data has {_some(sorted(found))}, the "
-            f"model's label map "
-            f"{_some(labels.names)}, and {met} in it ('{unknown[0]}' first in {where}).",
-            "Give the label map that the model was trained with (--label-map), mend the data's "
-            "names, or count every "
-            "box as one class (--one-class).",
+            f"The classes of model and data do not match: the data has {_some(sorted(found))}, the model's label map "
+            f"has {_some(labels.names)}; {len(unknown)} of the data's classes are not in it, first '{unknown[0]}' in "
+            f"{where}.",
+            "Give the label map that the model was trained with (--label-map), rename the data's classes, or count "
+            "every box as one class (--one-class).",
         )
     first = labels.items[0].id
     return [
@@ -170,21 +173,20 @@ def ground_truths_of(samples: Iterable[Sample], labels: LabelMap, *, one_class: 
 
 
 def require_ground_truth(ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> None:
-    """Refuse to measure against nothing.
+    """Check that there is something to measure.
 
     Raises:
-        DataError: no picture, or not one box that counts.
-        ValueError: the sequences do not run side by side.
+        DataError: no picture, or no box that counts.
+        ValueError: the sequences have different lengths.
     """
     if len(ground_truths) != len(detections):
         raise ValueError(f"{len(ground_truths)} pictures but detections for {len(detections)}")
     if not any((~g.ignore).any() for g in ground_truths):
         boxes = sum(map(len, ground_truths))
         raise DataError(
-            f"There is nothing to measure against: {len(ground_truths)} pictures with {boxes} "
-            f"boxes, none of which "
-            "counts (boxes marked 'ignore' do not).",
-            "Evaluate on a labelled data set; check --split and the annotations' path.",
+            f"There is nothing to measure: {len(ground_truths)} pictures with {boxes} boxes, none of which counts "
+            "(boxes marked 'ignore' do not count).",
+            "Evaluate on a labelled data set; check --split and the path of the annotations.",
         )
 
 
@@ -193,24 +195,23 @@ def aligned(
     detections: Mapping[str, Detections],
     source: str = "the predictions",
 ) -> list[Detections]:
-    """Detections by file name -> one per picture, in order; a picture that is not named has none.
+    """Detections in the order of the ground truth, from detections by file name; none for a missing name.
 
     Raises:
-        DataError: detections for a picture that the ground truth does not know.
+        DataError: detections for a picture that is not in the ground truth.
     """
     refuse_unknown(detections, {g.filename for g in ground_truths}, source)
     return [detections.get(g.filename, Detections.none()) for g in ground_truths]
 
 
 def refuse_unknown(named: Iterable[str], known: Iterable[str], source: str) -> None:
-    """Raise DataError where `named` has a picture that is not among `known`."""
+    """Raise DataError if `named` has a picture that is not in `known`."""
     known = set(known)
     if unknown := sorted(set(named) - known):
         raise DataError(
-            f"{source} name {len(unknown)} pictures that the ground truth does not know: "
-            f"{_some(unknown, 3)}; "
-            f"it knows {len(known)}, such as {_some(sorted(known), 1)}.",
-            "Predictions and ground truth must be of the same pictures, under the same names.",
+            f"{source}: {len(unknown)} pictures are not in the ground truth: {_some(unknown, 3)}. It has {len(known)} "
+            f"pictures, for example {_some(sorted(known), 1)}.",
+            "Use predictions and ground truth of the same pictures with the same names.",
         )
 
 

@@ -1,4 +1,4 @@
-"""Running a detector over labelled photos and measuring it with one or several metrics."""
+"""Run a detector on labelled photos and measure it with one or more metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,26 +30,36 @@ from mirilla.files import write_text
 from mirilla.labels import LabelMap
 
 METRICS = ("faces", "coco", "pascal")
-BATCH = 8  # photos decoded at once
+_BATCH = 8  # photos decoded at once
 
-Detect = Callable[[NDArray[np.uint8]], Detections]
+Photo = NDArray[np.uint8]  # (height, width, 3) RGB
+
+
+@runtime_checkable
+class BatchDetector(Protocol):
+    """A detector that takes several photos at once."""
+
+    def batch(self, images: Sequence[Photo]) -> Sequence[Detections]: ...
+
+
+Detector = Callable[[Photo], Detections] | BatchDetector
 
 
 def default_metrics(labels: LabelMap) -> tuple[str, ...]:
-    """`faces` for a detector of one class, `coco` for others."""
+    """`faces` for a detector with one class, `coco` for others."""
     return ("faces",) if len(labels) == 1 else ("coco",)
 
 
 def evaluator(metric: str, labels: LabelMap) -> Evaluator:
-    """An evaluator by its name on the command line.
+    """The evaluator of a metric.
 
     Raises:
-        UsageError: an unknown name, or `faces` for a detector of several classes.
+        UsageError: an unknown metric, or `faces` for a detector with several classes.
     """
     if metric == "faces":
         if len(labels) != 1:
             raise UsageError(
-                f"The metric 'faces' is for detectors of one class; this one has {len(labels)}: "
+                f"The metric 'faces' is for detectors with one class; this one has {len(labels)}: "
                 f"{', '.join(labels.names[:6])}.",
                 "Use --metrics coco or --metrics pascal.",
             )
@@ -59,34 +69,32 @@ def evaluator(metric: str, labels: LabelMap) -> Evaluator:
     if metric == "pascal":
         return Pascal(labels)
     raise UsageError(
-        f"'{metric}' is no metric for a data set: they are {', '.join(METRICS)} (widerface needs the "
-        "benchmark's own --ground-truth)."
+        f"Unknown metric '{metric}'. Choose from: {', '.join(METRICS)} (and widerface, with --ground-truth)."
     )
 
 
-def detect_all(detector: Any, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Detections]:
+def detect_all(detector: Detector, samples: Sequence[Sample], *, progress: Progress | None = None) -> list[Detections]:
     """Detections of every sample's photo, in order.
 
     Args:
-        detector: photo (H, W, 3) uint8 RGB -> Detections; where it has a method `batch`, that is used.
+        detector: a function from a photo (H, W, 3) uint8 RGB to Detections; its method `batch` is used if it has one.
 
     Raises:
-        DataError: a photo that cannot be decoded.
+        DataError: a photo cannot be decoded.
     """
     found: list[Detections] = []
-    for start in range(0, len(samples), BATCH):
-        part = samples[start : start + BATCH]
-        photos = [_photo(sample) for sample in part]
-        found += detector.batch(photos) if hasattr(detector, "batch") else [detector(p) for p in photos]
+    for start in range(0, len(samples), _BATCH):
+        photos = [_photo(sample) for sample in samples[start : start + _BATCH]]
+        found += detector.batch(photos) if isinstance(detector, BatchDetector) else map(detector, photos)
         if progress is not None:
-            progress.advance(len(part))
+            progress.advance(len(photos))
     return found
 
 
 def prepare(
     samples: Sequence[Sample], labels: LabelMap, metrics: Sequence[str], *, one_class: bool = False
 ) -> list[tuple[Evaluator, list[GroundTruth]]]:
-    """Each metric's evaluator and ground truth; complains before the long part begins.
+    """The evaluator and ground truth of each metric; finds errors before the long part begins.
 
     Raises:
         DataError, UsageError: as for `evaluate_model`.
@@ -110,21 +118,21 @@ def measure(
     protocol: Mapping[str, str] | None = None,
     one_class: bool = False,
 ) -> list[Result]:
-    """Figures for detections that are there already; arguments as for `evaluate_model`."""
+    """Figures for given detections; arguments as for `evaluate_model`."""
     metrics = tuple(metrics) or default_metrics(labels)
     results = []
     prepared = prepare(samples, labels, metrics, one_class=one_class)
-    for metric, (one, truths) in zip(metrics, prepared, strict=True):
+    for metric, (metric_evaluator, truths) in zip(metrics, prepared, strict=True):
         more = dict(protocol or {})
         others = sorted({label for s in samples for label in s.labels} - set(labels.names))
         if others and (one_class or metric == "faces"):
             more["classes"] = f"{', '.join(others)} counted as {labels.names[0]}"
-        results.append(one.evaluate(truths, found).with_protocol(more))
+        results.append(metric_evaluator.evaluate(truths, found).with_protocol(more))
     return results
 
 
 def evaluate_model(
-    detector: Any,
+    detector: Detector,
     samples: Sequence[Sample],
     labels: LabelMap,
     metrics: Sequence[str] = (),
@@ -133,20 +141,20 @@ def evaluate_model(
     one_class: bool = False,
     progress: Progress | None = None,
 ) -> list[Result]:
-    """Run a detector over labelled photos and measure it.
+    """Run a detector on labelled photos and measure it.
 
     Args:
-        detector: photo (H, W, 3) uint8 RGB -> Detections. Its score threshold should be very low: AP needs
-            the weak detections too.
-        labels: what the detector's class ids mean.
-        metrics: names from METRICS; none: `faces` for one class, `coco` for several.
-        protocol: what the caller knows of the detector (model, input size, letterbox or squash, NMS,
-            threshold); goes in front of every result's protocol.
-        one_class: count every labelled box as the detector's first class, whatever it is called. (`faces`
-            always does, and its protocol names the classes.)
+        detector: a function from a photo (H, W, 3) uint8 RGB to Detections. Its score threshold should be very low:
+            AP needs detections with low scores.
+        labels: the names of the detector's class ids.
+        metrics: names from METRICS; by default `faces` for one class, `coco` for several.
+        protocol: the caller's facts about the detector (model, input size, letterbox or squash, NMS, threshold), put
+            at the start of every result's protocol.
+        one_class: count every labelled box as the detector's first class, whatever its name. (`faces` always does,
+            and its protocol names the classes.)
 
     Raises:
-        DataError: no sample, no box that counts, classes that do not meet, or a photo that cannot be decoded.
+        DataError: no sample, no box that counts, classes that do not match, or a photo that cannot be decoded.
         UsageError: an unknown metric.
     """
     metrics = tuple(metrics) or default_metrics(labels)
@@ -156,16 +164,16 @@ def evaluate_model(
 
 
 def save_results(folder: str | os.PathLike[str], results: Sequence[Result], *, curves: bool = True) -> list[Path]:
-    """Write metrics.json and one picture of curves per result into a folder; returns the files.
+    """Write metrics.json and a plot of each result's curves to a folder; returns the files.
 
     Raises:
-        MissingExtraError: matplotlib is not installed (metrics.json is there then).
+        MissingExtraError: matplotlib is not installed (metrics.json is written first).
         MirillaError: the folder cannot be written.
     """
     files = [Path(folder) / "metrics.json"]
     write_text(files[0], json.dumps([r.as_json() for r in results], indent=2) + "\n")
     if curves:
-        from mirilla.evaluation.curves import save_curves
+        from mirilla.evaluation.plot import save_curves
 
         for result in results:
             files.append(Path(folder) / f"precision_recall_{result.metric}.png")
@@ -179,5 +187,5 @@ def _photo(sample: Sample) -> NDArray[np.uint8]:
     except MirillaError as error:
         raise DataError(
             f"{sample.where or sample.filename}: {error.what}",
-            error.remedy or "Mend or remove the photo; 'mirilla data check' lists all such photos.",
+            error.remedy or "Replace or remove the photo; 'mirilla data check' lists all such photos.",
         ) from error

@@ -1,4 +1,4 @@
-"""Pascal VOC average precision, as the Object Detection API counts it."""
+"""Pascal VOC average precision, as the Object Detection API computes it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mirilla import boxes
 from mirilla.detections import Detections
-from mirilla.evaluation.curve import average_precision, average_precision_11, precision_recall
 from mirilla.evaluation.interface import Curve, Figure, GroundTruth, Result, require_ground_truth
+from mirilla.evaluation.precision_recall import average_precision, average_precision_11, precision_recall
 from mirilla.labels import LabelMap
 
 
@@ -19,16 +19,15 @@ from mirilla.labels import LabelMap
 class Pascal:
     """AP per class, their mean (mAP), and the AP of all classes in one list ("weighted").
 
-    Each detection, best score first, belongs to the box of its class that it overlaps most. At an IoU of at
-    least `iou` it is right the first time that box is found and wrong the next times; a `difficult` (or
-    ignored) box makes it neither. A detection that is not right and lies in a `group_of` box (intersection
-    over the detection's own area at least `iou`) is neither as well. Boxes of these kinds do not count as
-    positives.
+    Each detection, highest score first, is compared with the box of its class that it overlaps most. If the IoU is at
+    least `iou`, the first detection of a box is right, and further ones are wrong; a detection of a `difficult` or
+    ignored box is neither. A detection that is not right and lies in a `group_of` box (intersection over the
+    detection's area at least `iou`) is neither, too. Boxes of these kinds are not positives.
 
     Source: Everingham et al., "The Pascal Visual Object Classes Challenge", 2010 and 2015; group_of: Open
     Images challenge's evaluation rules.
 
-    eleven_point: also give the 11-point mAP of 2007.
+    eleven_point: also compute the 11-point mAP of 2007.
     """
 
     labels: LabelMap
@@ -36,10 +35,10 @@ class Pascal:
     eleven_point: bool = False
 
     def evaluate(self, ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> Result:
-        """Figures "mAP@0.5", "weighted mAP@0.5", "AP@0.5/NAME"; NaN for a class without a box.
+        """Figures "mAP@0.5", "weighted mAP@0.5", "AP@0.5/NAME"; NaN for a class without boxes.
 
         Raises:
-            DataError: no ground truth that counts.
+            DataError: no box of the ground truth counts.
         """
         require_ground_truth(ground_truths, detections)
         at = f"@{self.iou:g}"
@@ -47,7 +46,7 @@ class Pascal:
         everything: list[tuple[NDArray, NDArray]] = []
         total = 0
         for item in self.labels:
-            scores, hits, positives = self._one_class(item.id, ground_truths, detections)
+            scores, hits, positives = self._class_hits(item.id, ground_truths, detections)
             if not positives:
                 figures.append(Figure(f"AP{at}/{item.name}", float("nan")))
                 continue
@@ -67,27 +66,29 @@ class Pascal:
         protocol = {
             "metric": "Pascal VOC AP",
             "IoU": f"{self.iou:g}",
-            "interpolation": "all points" + (", and 11 points where named" if self.eleven_point else ""),
+            "interpolation": "all points" + (", and 11 points where noted" if self.eleven_point else ""),
             "sizes": "all",
-            "ignored": "difficult and ignored boxes, and detections on them or in group_of boxes, "
-            "neither right nor "
-            "wrong",
+            "ignored": "difficult and ignored boxes, and detections on them or in group_of boxes, count neither as "
+            "right nor as wrong",
             "data": f"{len(ground_truths)} pictures, {total} boxes that count",
         }
         return Result("pascal", (*head, *figures), protocol, tuple(curves))
 
-    def _one_class(self, number: int, ground_truths, detections) -> tuple[NDArray, NDArray[np.bool_], int]:
+    def _class_hits(
+        self, class_id: int, ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]
+    ) -> tuple[NDArray, NDArray[np.bool_], int]:
+        """Scores and hits of a class's detections that count, and the number of its positives."""
         scores, hits, positives = [np.zeros(0)], [np.zeros(0, bool)], 0
         for truth, found in zip(ground_truths, detections, strict=True):
-            mine = truth.classes == number
-            neither = (truth.difficult | truth.ignore | truth.is_crowd)[mine]
-            group = truth.group_of[mine]
+            of_truth = truth.classes == class_id
+            neither = (truth.difficult | truth.ignore | truth.is_crowd)[of_truth]
+            group = truth.group_of[of_truth]
             positives += int((~neither & ~group).sum())
-            chosen = found.classes == number
-            order = np.argsort(-found.scores[chosen], kind="stable")
-            score = found.scores[chosen][order].astype(np.float64)
-            box_px = found.boxes_yxyx[chosen][order] * truth.size_px
-            truth_px = truth.boxes_yxyx[mine] * truth.size_px
+            of_found = found.classes == class_id
+            order = np.argsort(-found.scores[of_found], kind="stable")
+            score = found.scores[of_found][order].astype(np.float64)
+            box_px = found.boxes_yxyx[of_found][order] * truth.size_px
+            truth_px = truth.boxes_yxyx[of_truth] * truth.size_px
             hit, counts = _match(box_px, truth_px, neither, group, self.iou)
             scores.append(score[counts])
             hits.append(hit[counts])
@@ -97,7 +98,7 @@ class Pascal:
 def _match(
     found: NDArray, truth: NDArray, neither: NDArray, group: NDArray, threshold: float
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(D,) right, (D,) whether it counts at all, for one picture and class; detections best first."""
+    """For one picture and class: (D,) whether a detection is right, (D,) whether it counts; highest score first."""
     hit, counts = np.zeros(len(found), bool), np.ones(len(found), bool)
     if not len(truth) or not len(found):
         return hit, counts

@@ -1,8 +1,8 @@
 """WIDER FACE's easy, medium and hard AP by the benchmark's own rule.
 
-Source: Yang et al., "WIDER FACE: A Face Detection Benchmark", 2016, and the behaviour of the evaluation tools
-published with it: scores scaled to [0, 1] over the whole set, boxes one pixel wider and higher than their w
-and h, 1,000 thresholds, and per level a list of the faces that count (all others are ignored).
+Source: Yang et al., "WIDER FACE: A Face Detection Benchmark", 2016, and the behaviour of the evaluation tools published
+with it: scores are scaled to [0, 1] over the set, boxes are one pixel wider and higher than their w and h, there are
+1,000 thresholds, and each level has a list of the faces that count (all others are ignored).
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from mirilla.detections import Detections
 from mirilla.errors import DataError, MissingExtraError
-from mirilla.evaluation.curve import envelope
 from mirilla.evaluation.interface import Curve, Figure, GroundTruth, Result, refuse_unknown
+from mirilla.evaluation.precision_recall import envelope
 
 LEVELS = ("easy", "medium", "hard")
 THRESHOLDS = 1000
@@ -26,7 +26,7 @@ THRESHOLDS = 1000
 
 @dataclass(frozen=True)
 class WiderPicture:
-    """The faces of one picture: boxes_px_xywh (N, 4); counts (3, N) bool: per level, whether it counts."""
+    """The faces of one picture: boxes_px_xywh (N, 4); counts (3, N) bool, whether a face counts at each level."""
 
     name: str
     boxes_px_xywh: NDArray[np.float64]
@@ -48,7 +48,7 @@ class WiderFace:
         """Read wider_face_val.mat and wider_{easy,medium,hard}_val.mat from a folder (or its `ground_truth`).
 
         Raises:
-            DataError: a file is missing or not what the benchmark publishes.
+            DataError: a file is missing, or is not the benchmark's.
             MissingExtraError: scipy is not installed.
         """
         folder = Path(folder)
@@ -69,8 +69,8 @@ class WiderFace:
                     pictures.append(WiderPicture(f"{_text(event)}/{_text(name)}", boxes, counts))
         except (IndexError, ValueError, TypeError) as error:
             raise DataError(
-                f"{folder}: the .mat files are not WIDER FACE's ground truth, or do not belong together: {error}.",
-                "Take the four files of the benchmark's evaluation tools.",
+                f"{folder}: the .mat files are not WIDER FACE's ground truth, or do not match each other: {error}.",
+                "Use the four files of the benchmark's evaluation tools.",
             ) from error
         return cls(tuple(pictures))
 
@@ -79,7 +79,7 @@ class WiderFace:
         return tuple(p.name for p in self.pictures)
 
     def evaluate(self, ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> Result:
-        """As `evaluate_predictions`, from detections; `ground_truths` give names and sizes only."""
+        """As `evaluate_predictions`, from detections; only names and sizes of `ground_truths` are used."""
         rows = {}
         for truth, found in zip(ground_truths, detections, strict=True):
             rows[picture_name(truth.filename)] = rows_of(found, truth.height_px, truth.width_px)
@@ -89,24 +89,19 @@ class WiderFace:
         """Figures "easy", "medium", "hard".
 
         Args:
-            predictions: "EVENT/PICTURE" -> (N, 5) [xmin, ymin, width, height, score] in the picture's pixels,
-                any range of scores. A picture that is not named has none.
+            predictions: "EVENT/PICTURE" -> (N, 5) [xmin, ymin, width, height, score] in the picture's pixels, with
+                scores of any range. A picture that is not named has no detections.
+            source: names the predictions in messages.
 
         Raises:
-            DataError: predictions for a picture that the ground truth does not have, no predictions at all,
-                or a ground truth without a face that counts.
+            DataError: predictions for a picture that is not in the ground truth, no predictions at all, or a ground
+                truth without a face that counts.
         """
         refuse_unknown(predictions, self.names, source)
-        every = [p[:, 4] for p in predictions.values() if len(p)]
-        if not every:
-            raise DataError(f"{source} hold not one box.", "Check the folder, and the detector's score threshold.")
-        low, high = min(float(s.min()) for s in every), max(float(s.max()) for s in every)
-        span = high - low or 1.0
-        kept: list[list[NDArray]] = [[] for _ in LEVELS]  # scores that count, per level and picture
-        right: list[list[NDArray]] = [[] for _ in LEVELS]  # scores of first hits
-        totals = np.zeros(len(LEVELS), int)
+        low, span = _score_range(predictions, source)
+        counted: list[list[NDArray]] = [[] for _ in LEVELS]  # scores of detections that count, per level and picture
+        right: list[list[NDArray]] = [[] for _ in LEVELS]  # scores of the first detection of each face
         for picture in self.pictures:
-            totals += picture.counts.sum(1)
             rows = predictions.get(picture.name)
             if rows is None or not len(rows) or not len(picture.boxes_px_xywh):
                 continue
@@ -115,30 +110,42 @@ class WiderFace:
             overlap = _iou_plus_one(rows[:, :4], picture.boxes_px_xywh)
             best = overlap.argmax(1)
             near = overlap[np.arange(len(rows)), best] >= self.iou
-            for level, counting in enumerate(picture.counts):
-                on_counting = near & counting[best]
-                kept[level].append(scores[~near | on_counting])
-                hits = np.flatnonzero(on_counting)
+            for level, faces_of_level in enumerate(picture.counts):
+                on_face = near & faces_of_level[best]
+                counted[level].append(scores[~near | on_face])
+                hits = np.flatnonzero(on_face)
                 _, first = np.unique(best[hits], return_index=True)
                 right[level].append(scores[hits[first]])
-        figures, curves = [], []
-        for level, name in enumerate(LEVELS):
-            if not totals[level]:
-                raise DataError(f"The ground truth has no face of the level '{name}'.")
-            recall, precision = _curve(_joined(kept[level]), _joined(right[level]), int(totals[level]))
-            ap = _area(recall, precision)
-            figures.append(Figure(name, ap))
-            curves.append(Curve(name, recall, precision, ap))
-        absent = len(set(self.names) - set(predictions))
+        curves = [self._curve(level, counted[level], right[level]) for level in range(len(LEVELS))]
+        without = len(set(self.names) - set(predictions))
         protocol = {
             "metric": "WIDER FACE AP (official rule)",
             "IoU": f"{self.iou:g}, boxes one pixel wider and higher",
             "interpolation": f"all points of {THRESHOLDS} score thresholds, scores scaled to [0, 1] over the set",
             "sizes": "the benchmark's levels",
-            "ignored": "faces outside the level, and detections that overlap one of them most, neither right nor wrong",
-            "data": f"WIDER FACE validation, {len(self.pictures)} pictures, {absent} of them without predictions",
+            "ignored": "faces outside the level, and detections that overlap one of them most, count neither as "
+            "right nor as wrong",
+            "data": f"WIDER FACE validation, {len(self.pictures)} pictures, {without} of them without predictions",
         }
-        return Result("widerface", tuple(figures), protocol, tuple(curves))
+        figures = tuple(Figure(curve.name, curve.ap) for curve in curves)
+        return Result("widerface", figures, protocol, tuple(curves))
+
+    def _curve(self, level: int, counted: list[NDArray], right: list[NDArray]) -> Curve:
+        """The curve of a level from the scores of detections that count and of those that are right."""
+        total = sum(int(picture.counts[level].sum()) for picture in self.pictures)
+        if not total:
+            raise DataError(f"The ground truth has no face of the level '{LEVELS[level]}'.")
+        recall, precision = _recall_and_precision(_joined(counted), _joined(right), total)
+        return Curve(LEVELS[level], recall, precision, _area(recall, precision))
+
+
+def _score_range(predictions: Mapping[str, NDArray], source: str) -> tuple[float, float]:
+    """The lowest score, and the difference to the highest (1 if there is none)."""
+    scores = [rows[:, 4] for rows in predictions.values() if len(rows)]
+    if not scores:
+        raise DataError(f"{source}: no box.", "Check the folder, and the detector's score threshold.")
+    low, high = min(float(s.min()) for s in scores), max(float(s.max()) for s in scores)
+    return low, high - low or 1.0
 
 
 def picture_name(filename: str) -> str:
@@ -160,7 +167,7 @@ def rows_of(found: Detections, height_px: int, width_px: int) -> NDArray[np.floa
 
 
 def _iou_plus_one(a_xywh: NDArray, b_xywh: NDArray) -> NDArray:
-    """IoU (N, M) of boxes that end one pixel after x + w and y + h, as the official tools count."""
+    """IoU (N, M) of boxes that end one pixel after x + w and y + h, as in the official tools."""
     low = np.maximum(a_xywh[:, None, :2], b_xywh[None, :, :2])
     high = np.minimum((a_xywh[:, :2] + a_xywh[:, 2:4])[:, None], (b_xywh[:, :2] + b_xywh[:, 2:4])[None])
     side = np.maximum(high - low + 1, 0)
@@ -169,10 +176,10 @@ def _iou_plus_one(a_xywh: NDArray, b_xywh: NDArray) -> NDArray:
     return np.where(areas > 0, shared / np.where(areas > 0, areas, 1), 0)
 
 
-def _curve(kept: NDArray, right: NDArray, total: int) -> tuple[NDArray, NDArray]:
+def _recall_and_precision(counted: NDArray, right: NDArray, total: int) -> tuple[NDArray, NDArray]:
     """Recall and precision (1000,) at the thresholds .999, .998, ... 0."""
     thresholds = 1 - np.arange(1, THRESHOLDS + 1) / THRESHOLDS
-    shown = len(kept) - np.searchsorted(np.sort(kept), thresholds, side="left")
+    shown = len(counted) - np.searchsorted(np.sort(counted), thresholds, side="left")
     found = len(right) - np.searchsorted(np.sort(right), thresholds, side="left")
     return found / total, np.where(shown > 0, found / np.maximum(shown, 1), 0)
 
@@ -185,28 +192,28 @@ def _joined(parts: list[NDArray]) -> NDArray:
     return np.concatenate(parts) if parts else np.zeros(0)
 
 
-def _load_mat(path: Path, fields: Sequence[str]) -> dict:
+def _load_mat(path: Path, fields: Sequence[str]) -> dict[str, NDArray]:
     try:
         from scipy.io import loadmat
     except ImportError:
         raise MissingExtraError("scipy", "eval", "WIDER FACE's ground truth") from None
     if not path.is_file():
         raise DataError(
-            f"{path}: the benchmark's ground truth is missing.",
-            "It needs wider_face_val.mat and wider_{easy,medium,hard}_val.mat in one folder.",
+            f"{path}: no such file.",
+            "Put the benchmark's wider_face_val.mat and wider_{easy,medium,hard}_val.mat in one folder.",
         )
     try:
         content = loadmat(path, variable_names=fields)
     except Exception as error:  # scipy raises many kinds for a broken file
-        raise DataError(f"{path}: not a MATLAB file that can be read: {error}.", "Fetch it again.") from error
+        raise DataError(f"{path}: this MATLAB file cannot be read: {error}.", "Download it again.") from error
     if missing := [f for f in fields if f not in content]:
-        raise DataError(f"{path}: no variable '{missing[0]}' in it.", "Take the benchmark's own file.")
+        raise DataError(f"{path}: the file has no variable '{missing[0]}'.", "Use the benchmark's own file.")
     return content
 
 
-def _column(cell: NDArray) -> list:
+def _column(cell: NDArray) -> list[NDArray]:
     return [row[0] for row in cell]
 
 
-def _text(cell) -> str:
+def _text(cell: NDArray) -> str:
     return str(np.asarray(cell).reshape(-1)[0])

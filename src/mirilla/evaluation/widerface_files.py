@@ -1,7 +1,7 @@
 """Predictions in WIDER FACE's official text form: a folder per event, a text file per picture.
 
 Each file: the picture's name, the number of boxes, then a line "xmin ymin width height score" per box, in
-pixels. A tar archive (.tar.gz) of such a folder is read as well.
+pixels. A tar archive (.tar.gz) of such a folder can be read as well.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float
         "EVENT/PICTURE" -> (N, 5) [xmin, ymin, width, height, score] in the picture's pixels.
 
     Raises:
-        DataError: nothing there, no prediction file, the same picture twice, or a broken line (with file and
-            line).
+        DataError: no such path, no prediction file, a repeated picture, or a malformed line (with file and line).
     """
     path = Path(path)
     if not path.exists():
@@ -39,31 +38,31 @@ def read_predictions(path: str | os.PathLike[str]) -> dict[str, NDArray[np.float
         name, rows = parse(text, where)
         key = f"{event}/{name}"
         if key in found:
-            raise DataError(f"{where}: predictions for {key} occur twice.", "Remove one of the two files.")
+            raise DataError(f"{where}: repeated predictions for {key}.", "Remove one of the two files.")
         found[key] = rows
     if not found:
-        raise DataError(f"{path}: no prediction file (EVENT/PICTURE.txt) in it.", _REMEDY)
+        raise DataError(f"{path}: no prediction file (EVENT/PICTURE.txt).", _REMEDY)
     return found
 
 
 def parse(text: str, where: str) -> tuple[str, NDArray[np.float64]]:
-    """One file's text -> the picture's name without folder and suffix, and its rows (N, 5).
+    """The picture's name without folder and suffix, and its rows (N, 5), from a file's text.
 
     Raises:
-        DataError: a broken line, or another number of boxes than the second line says.
+        DataError: a malformed line, or a number of boxes that differs from the second line.
     """
     lines = text.splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     if len(lines) < 2:
-        raise DataError(f"{where}: {len(lines)} lines, but a name and a number of boxes are needed.", _REMEDY)
+        raise DataError(f"{where}: the file has {len(lines)} lines; it needs a name and a number of boxes.", _REMEDY)
     try:
         count = int(float(lines[1]))
     except (ValueError, OverflowError):
         raise DataError(f"{where}:2: '{_shown(lines[1])}' is not a number of boxes.", _REMEDY) from None
     body = lines[2:]
     if len(body) != count:
-        raise DataError(f"{where}:2: {count} boxes announced, but {len(body)} lines follow.", _REMEDY)
+        raise DataError(f"{where}:2: the file states {count} boxes, but {len(body)} lines follow.", _REMEDY)
     rows = np.zeros((count, 5))
     for number, line in enumerate(body):
         try:
@@ -73,15 +72,15 @@ def parse(text: str, where: str) -> tuple[str, NDArray[np.float64]]:
     bad = np.flatnonzero(~np.isfinite(rows).all(1))
     if len(bad):
         at = int(bad[0])
-        raise DataError(f"{where}:{at + 3}: '{_shown(body[at])}' holds a number that is not finite.", _REMEDY)
+        raise DataError(f"{where}:{at + 3}: '{_shown(body[at])}' contains a number that is not finite.", _REMEDY)
     return picture_name(lines[0].strip()).rpartition("/")[2], rows
 
 
 def write_predictions(folder: str | os.PathLike[str], predictions: Mapping[str, NDArray]) -> list[Path]:
-    """Write one text file per picture into a folder per event; returns the files.
+    """Write a text file per picture to a folder per event; returns the files.
 
     Args:
-        predictions: "EVENT/PICTURE" -> (N, 5) [xmin, ymin, width, height, score] in pixels, best first.
+        predictions: "EVENT/PICTURE" -> (N, 5) [xmin, ymin, width, height, score] in pixels, highest score first.
     """
     written = []
     for name, rows in predictions.items():
@@ -94,7 +93,7 @@ def write_predictions(folder: str | os.PathLike[str], predictions: Mapping[str, 
 
 
 def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
-    """(place for messages, event, text) of every .txt file two levels deep or more."""
+    """(place for messages, event, text) of every .txt file below the folder or in the archive."""
     with explaining(path):
         if path.is_dir():
             for file in sorted(path.rglob("*.txt")):
@@ -110,7 +109,7 @@ def _texts(path: Path) -> Iterator[tuple[str, str, str]]:
                         yield where, Path(member.name).parent.name, _decoded(content, where)
         except (tarfile.TarError, EOFError) as error:
             raise DataError(
-                f"{path}: neither a folder nor a whole tar archive: {error}.",
+                f"{path}: neither a folder nor a complete tar archive: {error}.",
                 "Give the folder of predictions, or a .tar.gz of it.",
             ) from error
 

@@ -1,4 +1,4 @@
-"""Greedy NMS compiled by Numba: `mirilla.boxes.nms` for float32, with the same roundings."""
+"""Greedy NMS compiled by Numba: `mirilla.boxes.nms` for float32, with the same rounding."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _ORDER = types.Array(types.int64, 1, "C", readonly=True)
     types.Array(types.int64, 1, "C")(_BOXES, _ORDER, types.float32, types.int64),
     nogil=True, cache=True, error_model="numpy",
 )  # fmt: skip
-def nms(boxes_yxyx, order, iou_threshold, most):
+def nms(boxes_yxyx, order, iou_threshold, max_boxes):
     """Indices of the kept boxes, best first.
 
     Args:
         boxes_yxyx: (N, 4).
-        order: all indices, the best box's first.
+        order: all indices, the best box first.
     """
-    nothing = np.float32(0)
-    room = min(order.size, most)
+    zero = np.float32(0)
+    room = min(order.size, max_boxes)
     top, left, bottom, right, area = np.empty((5, room), np.float32)  # of the kept boxes
     kept = np.empty(room, np.int64)
     count = 0
@@ -29,15 +29,15 @@ def nms(boxes_yxyx, order, iou_threshold, most):
         if count == room:
             break
         y1, x1, y2, x2 = boxes_yxyx[index]
-        own = max(y2 - y1, nothing) * max(x2 - x1, nothing)
-        gone = False
-        for k in range(count):  # all of them, without a way out: so they are compared side by side
-            height = max(min(bottom[k], y2) - max(top[k], y1), nothing)
-            width = max(min(right[k], x2) - max(left[k], x1), nothing)
+        own = max(y2 - y1, zero) * max(x2 - x1, zero)
+        dropped = False
+        for k in range(count):  # no early exit, so that the compiler vectorizes the loop
+            height = max(min(bottom[k], y2) - max(top[k], y1), zero)
+            width = max(min(right[k], x2) - max(left[k], x1), zero)
             shared = height * width
             union = area[k] + own - shared
-            gone |= (shared > iou_threshold * union) & (union > nothing)
-        if not gone:
+            dropped |= (shared > iou_threshold * union) & (union > zero)
+        if not dropped:
             top[count], left[count], bottom[count], right[count], area[count] = y1, x1, y2, x2, own
             kept[count] = index
             count += 1

@@ -1,7 +1,7 @@
-"""TensorFlow's legacy bilinear resize of uint8 RGB, compiled by Numba: the bits of `mirilla.resize`'s numpy, sooner.
+"""TensorFlow's legacy bilinear resize of uint8 RGB, compiled by Numba: same bits as `mirilla.resize`, but faster.
 
-A row of the photo is interpolated along itself once, sixteen output pixels at a time, and kept while output rows need
-it. Every product and sum is rounded on its own, as TensorFlow's are: there is no fused multiply-add here.
+Each row of the photo is interpolated along itself once, sixteen output pixels at a time, and kept while output rows
+need it. Every product and sum is rounded separately, as in TensorFlow: no fused multiply-add.
 """
 
 from __future__ import annotations
@@ -11,31 +11,31 @@ from numba import njit, types
 
 from mirilla.kernels.simd import LANES, add, broadcast, gather_pixels, load, mul, pixel_channel, prefetch, store, sub
 
-AHEAD = 8  # rows of the photo to fetch beforehand: a photo is larger than the cache
+PREFETCH_ROWS = 8  # a photo is larger than the cache
 _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 _FLOATS, _INTEGERS = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
-_PHOTO = types.Array(types.uint8, 2, "C", readonly=True)  # Pillow's pictures may not be written to
+_PHOTO = types.Array(types.uint8, 2, "C", readonly=True)  # arrays of Pillow's pictures are read-only
 _PLANES = types.Array(types.float32, 3, "A")
 
 
 @njit(**_OPTIONS)
-def _between(start, end, share):
-    return add(start, mul(sub(end, start), share))
+def _interpolate(start, end, fraction):
+    return add(start, mul(sub(end, start), fraction))
 
 
 @njit(**_OPTIONS)
 def _along_row(photo, row, left, right, across, padded, out):
-    """One row of the photo to `out` (channels, columns)."""
+    """Interpolate a row of the photo to `out` (channels, columns)."""
     length = photo.shape[1]
     for i in range(0, length, 64):
-        prefetch(photo, (row + AHEAD) * length + i)
+        prefetch(photo, (row + PREFETCH_ROWS) * length + i)
     for i in range(length):
         padded[i] = photo[row, i]
     columns = across.size
     for x in range(0, columns, LANES):
         first, second, share = gather_pixels(padded, left, x), gather_pixels(padded, right, x), load(across, x)
         for c in range(3):
-            store(out, c * columns + x, _between(pixel_channel(first, c), pixel_channel(second, c), share))
+            store(out, c * columns + x, _interpolate(pixel_channel(first, c), pixel_channel(second, c), share))
 
 
 @njit(
@@ -43,18 +43,18 @@ def _along_row(photo, row, left, right, across, padded, out):
     **_OPTIONS,
 )
 def write(photo, top, bottom, down, left, right, across, normal, out):
-    """Resize, then scale * pixel - offset.
+    """Resize and normalise: scale * pixel - offset.
 
     Args:
         photo: (H, W * 3).
-        top, bottom, down: of each output row, the photo's rows above and below it and how far it lies from the first.
-        left, right, across: the same of each output column.
+        top, bottom, down: for each output row, the photo's rows above and below, and the fraction of the way between.
+        left, right, across: the same for each output column.
         normal: scale and offset.
-        out: (3, height, width); the pixels of a row lie side by side.
+        out: (3, height, width); the pixels of a row are contiguous.
     """
     width = left.size
     columns = -(-width // LANES) * LANES
-    lefts, rights = np.zeros(columns, np.int32), np.zeros(columns, np.int32)  # bytes from the row's beginning
+    lefts, rights = np.zeros(columns, np.int32), np.zeros(columns, np.int32)  # byte offsets in a row
     shares = np.zeros(columns, np.float32)
     for x in range(width):
         lefts[x], rights[x], shares[x] = 3 * left[x], 3 * right[x], across[x]
@@ -63,7 +63,7 @@ def write(photo, top, bottom, down, left, right, across, normal, out):
     tail = np.empty(LANES, np.float32)
     plane, line = out.strides[0] // 4, out.strides[1] // 4
     scale, offset = broadcast(normal, 0), broadcast(normal, 1)
-    upper, below = 0, -1  # which of `rows` lies above; the photo's row that the other one holds
+    upper, below = 0, -1  # index in `rows` of the upper row; the photo's row that the other one holds
     for y in range(top.size):
         if top[y] == below:
             upper = 1 - upper
@@ -75,7 +75,7 @@ def write(photo, top, bottom, down, left, right, across, normal, out):
         for c in range(3):
             for x in range(0, columns, LANES):
                 i = c * columns + x
-                value = sub(mul(_between(load(first, i), load(second, i), share), scale), offset)
+                value = sub(mul(_interpolate(load(first, i), load(second, i), share), scale), offset)
                 if x + LANES <= width:
                     store(out, c * plane + y * line + x, value)
                 else:

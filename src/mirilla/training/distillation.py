@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.batches.examples import Objects
-from mirilla.data.teacher import FACE, meets
+from mirilla.data.teacher import FACE, matches
 from mirilla.data.yunet import Found, YuNet
 from mirilla.errors import ConfigError
 from mirilla.labels import LabelMap
@@ -54,7 +54,7 @@ class SoftLabels:
     def __call__(self, image: NDArray[np.uint8], objects: Objects) -> tuple[Objects, NDArray[np.float32]]:
         boxes, scores = self.teacher(image)  # (N, 4), (N,)
         taught = objects.classes == self.class_number  # (M,)
-        matched = meets(boxes, objects.boxes_yxyx) & taught  # (N, M)
+        matched = matches(boxes, objects.boxes_yxyx) & taught  # (N, M)
         best_scores = (matched * scores[:, None]).max(0, initial=0.0)  # (M,)
         confidences = np.where(taught, 1 - self.share + self.share * best_scores, 1.0)
         new = ~(matched & ~objects.ignore).any(1)

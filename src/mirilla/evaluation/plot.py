@@ -1,4 +1,4 @@
-"""Precision-recall curves as a picture."""
+"""Plots of precision-recall curves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mirilla.files import write_bytes
 
 
 def save_curves(path: str | os.PathLike[str], result: Result) -> None:
-    """Draw a result's curves into a PNG, its protocol above them; written atomically.
+    """Write a PNG of a result's curves, with its protocol above them.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -23,7 +23,7 @@ def save_curves(path: str | os.PathLike[str], result: Result) -> None:
 
 
 def draw_curves(result: Result) -> bytes:
-    """A PNG with one line per curve of the result: recall to the right, precision upwards.
+    """A PNG with a line per curve: precision over recall.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -38,7 +38,7 @@ def draw_curves(result: Result) -> bytes:
     for number, curve in enumerate(result.curves):
         if math.isnan(curve.ap):
             continue
-        # from recall 0 on, and down to 0 where the detector finds no more
+        # extended to recall 0, and to precision 0 at the highest recall
         recall = [0.0, *curve.recall.tolist()]
         precision = [float(curve.precision[0]) if len(curve.precision) else 0.0, *curve.precision.tolist()]
         axes.plot(
