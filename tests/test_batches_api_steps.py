@@ -159,7 +159,7 @@ def test_random_pad_sizes():
     assert set(map(tuple, absolute.tolist())) == {(4, 6), (5, 6), (6, 6)}  # max_width_padding unset counts as 1
 
 
-def test_crop_pad_sizes_go_by_the_picture_before_the_crop():
+def test_crop_pad_sizes_are_relative_to_the_picture_before_the_crop():
     step = option(
         "random_crop_pad_image { min_area: 0.2 max_area: 0.4 min_padded_size_ratio: [1.5, 1.0] "
         "max_padded_size_ratio: [1.5, 1.0] min_object_covered: 0 pad_color: [1, 2, 3] }"
@@ -259,7 +259,7 @@ def test_colours_by_hand():
     np.testing.assert_allclose(painted(colours.HueSaturation(one / 3, one), pixel), [[[50, 200, 100]]], atol=1e-2)
 
 
-def test_contrast_goes_by_what_was_shown_at_its_turn():
+def test_contrast_uses_the_mean_of_what_was_shown_at_its_turn():
     changed = picture().after(colours.AdjustContrast(0.0, 0.0), Fixed(0.0))
     cut = changed.after(RandomCrop((CropSpec(0, 0, area=(0.2, 0.5), random_coef=0),)), draws_of(0))
     assert cut.size_px != changed.size_px

@@ -80,7 +80,7 @@ def test_records_are_read_once(pipeline, tmp_path, asked):
     assert asked == []
 
 
-def test_what_was_decoded_before_the_end_is_kept(pipeline, tmp_path, asked):
+def test_pictures_decoded_before_a_stop_are_kept(pipeline, tmp_path, asked):
     first = opened(pipeline, tmp_path)
     for i in (3, 8):
         first.pictures[i]
@@ -91,7 +91,7 @@ def test_what_was_decoded_before_the_end_is_kept(pipeline, tmp_path, asked):
     assert asked == ["one", "decode"] * 8
 
 
-def test_a_touched_file_is_hashed_and_then_known(pipeline, tmp_path, asked):
+def test_a_touched_file_is_hashed_once(pipeline, tmp_path, asked):
     first = opened(pipeline, tmp_path)
     os.utime(tmp_path / "train.tfrecord", (LONG_AGO_S + 5, LONG_AGO_S + 5))
     asked.clear()
@@ -142,7 +142,7 @@ def test_another_label_map_reads_boxes_but_decodes_nothing(pipeline, tmp_path, a
 
 @pytest.mark.parametrize("name", [pictures.PICTURES, pictures.SUMS, dataset.ARRAYS, dataset.INDEX])
 @pytest.mark.parametrize("how", ["changed", "cut short", "gone"])
-def test_a_damaged_cache_is_made_anew(pipeline, tmp_path, asked, capsys, name, how):
+def test_a_damaged_cache_is_made_again(pipeline, tmp_path, asked, capsys, name, how):
     first = opened(pipeline, tmp_path)
     expected = [first.pictures[i].copy() for i in range(10)]
     path = tmp_path / "cache" / name
@@ -163,7 +163,7 @@ def test_a_damaged_cache_is_made_anew(pipeline, tmp_path, asked, capsys, name, h
     same(first, second)
 
 
-def test_more_pictures_than_memory_are_told_of(pipeline, tmp_path, monkeypatch, capsys):
+def test_more_pictures_than_memory_are_reported(pipeline, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(dataset, "memory_free", lambda: 1000)
     assert len(opened(pipeline, tmp_path).pictures) == 10
     assert "GB of memory are free" in capsys.readouterr().out

@@ -114,7 +114,7 @@ def test_inputs_of_a_recipe_are_those_of_the_host():
 
 
 @pytest.mark.parametrize("recipe", [None, EVERYTHING])
-def test_boxes_stay_on_what_they_are_boxes_of(recipe):
+def test_boxes_stay_on_their_objects(recipe):
     pictures, labelled = drawn(12)
     spec = ModelSpec(height_px=128, width_px=128)
     if recipe is not None:  # what changes geometry alone
@@ -174,7 +174,7 @@ def test_no_mosaics_in_the_last_share():
         colours.RgbToGrey(1.0),
     ],
 )
-def test_colours_are_changed_as_the_host_does(step):
+def test_colours_change_as_on_the_host(step):
     """With 0.3 of every range."""
     rng = np.random.default_rng(0)
     picture = np.repeat(np.repeat(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), 8, 0), 8, 1)
@@ -201,7 +201,7 @@ def test_jpeg_leaves_what_a_coder_leaves(quality):
     assert np.abs(found - picture).mean() == pytest.approx(np.abs(expected - picture).mean(), rel=0.15)
 
 
-def test_what_cannot_be_made_is_named():
+def test_unsupported_augmentations_are_named():
     assert unsupported((geometry.horizontal_flip, RandomCrop()), None, False) is None
     assert unsupported((geometry.rotation90,), None, False) == "rotation90"
     assert "mirilla.augmentation" in unsupported((colours.AdjustHue(),), EVERYTHING, False)
@@ -283,7 +283,7 @@ def test_a_step_waits_for_nothing(tmp_path, case):
     assert not torch.equal(before, static.parameters.weights)
 
 
-def test_tables_are_renewed(tmp_path, monkeypatch):
+def test_tables_are_filled_for_each_step(tmp_path, monkeypatch):
     (static, _), made = prepared(tmp_path)
     runner = DeviceSteps(static, made, captured=False)
     runner._prepare(AHEAD + 5)

@@ -50,7 +50,7 @@ def test_pixels_are_those_that_the_detector_sees(spec, size):
 
 @pytest.mark.parametrize("spec", [SQUASH, LETTERBOX], ids=["squash", "letterbox"])
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_boxes_lie_where_the_object_is(spec, mirrored):
+def test_boxes_are_where_the_object_is(spec, mirrored):
     picture = picture_with_square(300, 400, (60, 80, 120, 200))
     steps = (always_mirrored,) if mirrored else ()
     made = arrays(batches_of([picture], [objects([[0.2, 0.2, 0.4, 0.5]])], spec, 1, steps, 0).batch(0))

@@ -19,7 +19,7 @@ from mirilla.batches.framing import ZoomOut, seen_through
 from mirilla.batches.mosaic import MIN_SIDE_PX, InputRecipe, Mosaic, in_bytes, input_recipe
 from mirilla.batches.paint import HostPainter
 from mirilla.batches.photo_effects import Grey, Noise, PhotoEffects, Photometric, motion_kernel
-from mirilla.batches.tiles import ANY_COLOUR, BLACK, Drawn, Fills, Tiles, draw_fills
+from mirilla.batches.tiles import ANY_COLOUR, BLACK, DrawnBatch, Fills, Tiles, draw_fills
 from mirilla.errors import ConfigError
 from mirilla.model.spec import ModelSpec
 
@@ -132,7 +132,7 @@ def test_boxes_move_with_their_pixels(steps, letterbox):
     assert seen > 60
 
 
-def test_without_ours_nothing_of_it_acts():
+def test_without_a_recipe_none_of_its_steps_acts():
     assert input_recipe([]) is None
     picture, labelled = scene(1, 0)
     plain = arrays(batches_of([picture], [labelled], SPEC, 1, flips(), 3).batch(5))
@@ -140,7 +140,7 @@ def test_without_ours_nothing_of_it_acts():
     np.testing.assert_array_equal(plain.images, again.images)
 
 
-def test_a_recipe_that_does_not_move_anything_lays_a_picture_as_the_resizer_does():
+def test_a_recipe_without_geometry_places_a_picture_as_the_resizer_does():
     picture = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8), (0, 0), 2)
     for letterbox in (True, False):
         spec = replace(SPEC, keep_aspect_ratio=letterbox)
@@ -230,7 +230,7 @@ def test_no_mosaics_in_the_last_share():
 # ---- framing
 
 
-def test_an_object_zoom_gives_objects_the_wanted_size():
+def test_an_object_zoom_gives_objects_the_drawn_size():
     rng = np.random.default_rng(1)
     picture = rng.integers(0, 256, (400, 500, 3), np.uint8)
     batches = batches_of(
@@ -312,11 +312,11 @@ def painted(shown, window, height, width):
     one, zero = np.ones(1, bool), np.zeros(1, np.int64)
     black = Fills(zero + BLACK, np.zeros((1, 3), np.uint8), np.zeros((1, 2), np.int64))
     tiles = Tiles(zero, zero, np.array([[0, 0, height, width]]), np.array([window], float), one, black, centred=True)
-    drawn = Drawn(1, shown.examples, tiles, shown.examples.objects, None)
+    drawn = DrawnBatch(1, shown.examples, tiles, shown.examples.objects, None)
     return HostPainter(shown.pictures).paint(drawn, height, width)[0]
 
 
-def test_drawing_averages_what_it_shrinks():
+def test_shrinking_averages():
     picture = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
     for size, deviation in ((128, 28), (64, 14)):
         field = painted(Shown(picture), (0, 0, 512, 512), size, size)
@@ -329,7 +329,7 @@ def test_drawing_averages_what_it_shrinks():
 @pytest.mark.parametrize("upside_down", [False, True])
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("side", [256, 60, 20])
-def test_drawing_lays_a_window_as_the_exact_resampling_does(turned, upside_down, mirrored, side):
+def test_a_window_is_painted_as_by_exact_resampling(turned, upside_down, mirrored, side):
     rows, columns = np.mgrid[0:400, 0:480]
     picture = np.stack([rows / 2, columns / 2, 0 * rows], -1).astype(np.uint8)
     whole = Shown(picture)
@@ -379,7 +379,7 @@ def test_fills_are_distributed_as_documented(fills):
     window = np.tile([100.0, 100.0, 8.0, 8.0], (count, 1))
     only = Fills(drawn.kind[:count], drawn.colour[:count], drawn.noise_start[:count])
     tiles = Tiles(inputs, 0 * inputs, box, window, np.zeros(count, bool), only, centred=True)
-    images = HostPainter(Pictures([picture])).paint(Drawn(count, examples, tiles, labelled, None), 8, 8)
+    images = HostPainter(Pictures([picture])).paint(DrawnBatch(count, examples, tiles, labelled, None), 8, 8)
     noise = (images != images[:, :1, :1]).any((1, 2, 3))
     mean = (images == picture[0, 0]).all((1, 2, 3))
     dark = (images == 0).all((1, 2, 3))

@@ -1,13 +1,13 @@
-"""Training speed on a GPU: the step as one captured graph and call by call, and the floors under both.
+"""Training speed on a GPU: the step as one captured graph and op by op, and the lower bounds of both.
 
     python -m benchmarks.speed.gpu_speed TRAIN.tfrecord LABEL_MAP.pbtxt [--batch 24 512]
                                           [--precision float32 tf32 bfloat16]
     python -m benchmarks.speed.gpu_speed --floors
 
-The second form needs no GPU. The first is end to end: pictures lie on the device, are augmented there, and every step
-is a real update; images/s by the clock around steps that end with a wait for the device. --device cpu runs the same
-path call by call, to see that it works. --profile lists the ten dearest kernels. The peaks are those of an H100 SXM's
-data sheet, dense; give your device's.
+The second form needs no GPU. The first is end to end: pictures are on the device, batches are painted there, and every
+step is a real update; images/s in wall time, with a synchronisation at the end. --device cpu runs the same code op by
+op, to check that it works. --profile lists the ten slowest kernels. The peaks are those of an H100 SXM's data sheet,
+dense; pass your device's.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def measure(args: argparse.Namespace, batch: int, precision: str) -> None:
             losses = runner.step()
         wait(device)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        way = "captured" if captured else "call by call"
+        way = "captured" if captured else "op by op"
         memory = f", {torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB" if device.type == "cuda" else ""
         print(
             f"batch {batch}, {precision:9} {way:12} {args.steps * batch / wall:9,.1f} images/s, "

@@ -1,12 +1,12 @@
-"""Training speed on the CPU: pictures, augmentation and step together; the step alone; TensorFlow's Keras beside it.
+"""Training speed on the CPU: the step alone, the batches alone, both together; and TensorFlow's Keras.
 
     python -m benchmarks.speed.train_speed TRAIN.tfrecord LABEL_MAP.pbtxt [--threads 1 2] [--layers fused torch]
                                      [--recipe tf1] [--tensorflow-python PYTHON] [--rounds 3] [--steps 10]
                                      [--size 256]
 
-Every row is a process of its own (of PYTHON, for Keras), so that its peak memory is its own; they work in turns, round
-after round, so that what else the machine does meets all alike. The best round counts, by the clock and in CPU seconds
-(those of every thread, and of the system). Other modes:
+Every row is a separate process (of PYTHON, for Keras), so that peak memory can be measured. They work in turns, round
+after round, so that other load on the machine affects all alike. The best round counts, in wall time and in CPU seconds
+(of all threads, and of the system). Other modes:
 
     --allocator      the step with each setting of training/allocator.py alone, in fresh processes, one thread
     --growth STEPS   train at --size from the real reader, and print the memory every 500 steps, one thread
@@ -42,7 +42,7 @@ HERE = Path(__file__).resolve().parent
 
 
 class Worker:
-    """A process that makes steps when it is asked to."""
+    """A process that makes steps on request."""
 
     def __init__(self, command: list[str], threads: int):
         self.process = subprocess.Popen(
@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--layers", nargs="+", choices=("fused", "torch"), default=["fused"])
     parser.add_argument("--tensorflow-python", type=Path)
     parser.add_argument("--pictures", type=int)
-    parser.add_argument("--work", type=Path, help="where big files may lie for a while")
+    parser.add_argument("--work", type=Path, help="folder for large temporary files")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--allocator", action="store_true")
     modes.add_argument("--growth", type=int, metavar="STEPS")
@@ -164,7 +164,7 @@ def speed(args: argparse.Namespace, folder: Path) -> None:
         rows.append((name, threads, what, round(wall, 1), round(cpu, 2), round(answers[-1]["peak_gib"], 2)))
     console.print_table(
         f"batch {args.batch}, {args.size} px, the best of {args.rounds} rounds of {args.steps} steps",
-        ("what", "threads", "", "images/s by the clock", "CPU s per 1000 images", "peak GiB"),
+        ("what", "threads", "", "images/s, wall time", "CPU s per 1000 images", "peak GiB"),
         rows,
     )
 
@@ -236,7 +236,7 @@ def start(args: argparse.Namespace, folder: Path) -> None:
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         rows.append(("known" if known else "read", "there" if kernels else "compiled", round(wall, 1), round(cpu, 1)))
         print(rows[-1], file=sys.stderr, flush=True)
-    console.print_table("mirilla train, one step", ("records", "kernels", "s by the clock", "CPU s"), rows)
+    console.print_table("mirilla train, one step", ("records", "kernels", "s wall time", "CPU s"), rows)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def keras_model(tf, size: int):
 
 
 def usage() -> tuple[float, float, float]:
-    """Seconds: by the clock, of the processor for this process's own code, and for the system's on its behalf."""
+    """Seconds: wall time, and CPU time of this process in user and in system mode."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return time.perf_counter(), used.ru_utime, used.ru_stime
 

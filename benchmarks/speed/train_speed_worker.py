@@ -1,4 +1,4 @@
-"""A training that train_speed.py has in a process of its own: it makes some steps whenever it is asked to.
+"""A training in a process of its own for train_speed.py, which makes steps or batches on request.
 
 Reads lines from standard input, `step alone N`, `batches alone N` or `end to end N`; answers each with a line of JSON.
 """
@@ -103,7 +103,7 @@ def grow(learner: Learner, batches: Batches, steps: int) -> None:
 
 
 def usage() -> tuple[float, float, float]:
-    """Seconds: by the clock, of the processor for this process's own code, and for the system's on its behalf."""
+    """Seconds: wall time, and CPU time of this process in user and in system mode."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return time.perf_counter(), used.ru_utime, used.ru_stime
 

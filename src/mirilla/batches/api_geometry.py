@@ -5,7 +5,6 @@ Probabilities, ranges and defaults are those of the Object Detection API's `core
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,10 +12,7 @@ from numpy.typing import NDArray
 
 from mirilla.batches.api_crops import SSD_CROPS, CropSpec, RandomCrop, cropped
 from mirilla.batches.draws import Draws
-from mirilla.batches.examples import Examples, Painter, Places, Windows
-
-# changes a table of examples, with the random numbers of each
-Augmentation = Callable[[Draws, Examples], Examples]
+from mirilla.batches.examples import Augmentation, Examples, Painter, Places, Windows
 
 SSD_PADS = SSD_CROPS[1:]  # ssd_random_crop_pad leaves out the setting without conditions
 

@@ -115,7 +115,7 @@ class JpegQuality:
         def change(row: int, pixels: Pixels) -> Pixels:
             return jpeg(pixels, int(quality[row])) if acts[row] else pixels
 
-        return examples.made_new(change)
+        return examples.with_new_pictures(change)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def doubled(examples: Examples, axis: int, acts: NDArray[np.bool_]) -> Examples:
 
     size_px = examples.shown_px.copy()
     size_px[acts, axis] *= 2
-    made = examples.made_new(change, new_size_px=size_px)
+    made = examples.with_new_pictures(change, new_size_px=size_px)
     objects = made.objects
     twice = acts[objects.example]
     scale, shift = np.ones(4), np.zeros(4)
@@ -167,7 +167,7 @@ class ImageScale:
             height, width = size_px[row].tolist()
             return resize(pixels, height, width, "BILINEAR", align_corners=True)
 
-        return examples.made_new(change, new_size_px=size_px)
+        return examples.with_new_pictures(change, new_size_px=size_px)
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ class DownscaleToTargetPixels:
         area = size_px.prod(1)
         shrunk = np.maximum((np.sqrt(target / area)[:, None] * size_px).astype(np.int64), 1)
         size_px = np.where((acts & (area > target))[:, None], shrunk, size_px)
-        return examples.made_new(lambda row, pixels: pixels, size_px)
+        return examples.with_new_pictures(lambda row, pixels: pixels, size_px)
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Resize:
         def change(row: int, pixels: Pixels) -> Pixels:
             return resize(pixels, self.height, self.width, self.method or METHODS[chosen[row]])
 
-        return examples.made_new(change, new_size_px=np.tile([self.height, self.width], (len(examples), 1)))
+        return examples.with_new_pictures(change, new_size_px=np.tile([self.height, self.width], (len(examples), 1)))
 
 
 def resize(picture: Pixels, height: int, width: int, method: str, *, align_corners: bool = False) -> Float32:

@@ -13,7 +13,8 @@ from mirilla.batches import api_geometry as geometry
 from mirilla.batches import api_objects as objects
 from mirilla.batches import api_pixels as pixels
 from mirilla.batches.api_crops import SSD_CROPS, CropSpec, RandomCrop
-from mirilla.batches.api_geometry import Augmentation, PadSpec
+from mirilla.batches.api_geometry import PadSpec
+from mirilla.batches.examples import Augmentation
 from mirilla.errors import ConfigError
 from mirilla.protos import pipeline_pb2 as messages
 

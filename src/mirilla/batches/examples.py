@@ -6,7 +6,7 @@ pixel is interpolated once.
 
 Geometry is a window of the picture, which may reach outside it, and one of eight orientations. What happens to pixels
 is a list of effects, each a column of the table. Augmentations that need the pixels of what is shown so far (JPEG,
-resizing) make the window refer to a new picture (`Remade`), which the painter makes first.
+resizing) make the window refer to a new picture (`NewPictures`), which the painter makes first.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mirilla.batches.draws import Draws
 
 Pixels = NDArray  # (H, W, 3), uint8, or float32 of 0..255
 Windows = NDArray[np.int64]  # (B, 4) top, left, height, width in pixels
@@ -117,7 +119,7 @@ class Effect(Protocol):
 
 
 @dataclass(frozen=True)
-class Remade:
+class NewPictures:
     """Pictures made of what examples show, at sizes (B, 2): resampled, then changed by `change(row, pixels)`."""
 
     shown: Examples
@@ -136,7 +138,7 @@ class Examples:
     both directions.
     objects: their boxes are normalised to the window as shown.
     effects: what happens to the pixels, in order.
-    remade: the pictures that size and window refer to; None: those of the training set.
+    new_pictures: the pictures that size and window refer to; None: those of the training set.
     """
 
     picture: NDArray[np.int64]
@@ -147,7 +149,7 @@ class Examples:
     mirrored: NDArray[np.bool_]
     objects: Objects
     effects: tuple[Effect, ...] = ()
-    remade: Remade | None = None
+    new_pictures: NewPictures | None = None
 
     def __len__(self) -> int:
         return len(self.picture)
@@ -172,7 +174,7 @@ class Examples:
     def with_effect(self, effect: Effect) -> Examples:
         return replace(self, effects=(*self.effects, effect))
 
-    def made_new(
+    def with_new_pictures(
         self,
         change: Callable[[int, Pixels], Pixels],
         size_px: NDArray[np.int64] | None = None,
@@ -187,13 +189,19 @@ class Examples:
         """
         size_px = self.shown_px if size_px is None else size_px
         new_size_px = size_px if new_size_px is None else new_size_px
-        no = np.zeros(len(self), bool)
+        false = np.zeros(len(self), bool)
         window = np.concatenate([np.zeros_like(new_size_px), new_size_px], 1)
-        return Examples(self.picture, new_size_px, window, no, no, no, self.objects, (), Remade(self, size_px, change))
+        return Examples(
+            self.picture, new_size_px, window, false, false, false, self.objects, (), NewPictures(self, size_px, change)
+        )
 
 
 def whole_pictures(shapes: NDArray[np.int64], objects: Objects, numbers: NDArray[np.int64]) -> Examples:
     """Examples that show pictures of a training set, given by number (B,), as they are."""
-    size_px, no = shapes[numbers], np.zeros(len(numbers), bool)
+    size_px, false = shapes[numbers], np.zeros(len(numbers), bool)
     window = np.concatenate([np.zeros_like(size_px), size_px], 1)
-    return Examples(numbers, size_px, window, no, no, no, objects.of_examples(numbers))
+    return Examples(numbers, size_px, window, false, false, false, objects.of_examples(numbers))
+
+
+# changes a table of examples, with the random numbers of each
+Augmentation = Callable[[Draws, Examples], Examples]

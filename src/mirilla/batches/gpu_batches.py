@@ -17,15 +17,15 @@ from mirilla.batches import api_colours as colours
 from mirilla.batches import api_geometry as geometry
 from mirilla.batches import api_objects as objects
 from mirilla.batches.api_crops import RandomCrop
-from mirilla.batches.api_geometry import Augmentation
 from mirilla.batches.batch import Batch, padded
+from mirilla.batches.examples import Augmentation
 from mirilla.batches.gpu_effects import paint_api, paint_photo
 from mirilla.batches.gpu_paint import gather, tile_columns
 from mirilla.batches.gpu_pictures import GpuPictures
 from mirilla.batches.host_batches import Batches
 from mirilla.batches.mosaic import InputRecipe
 from mirilla.batches.noise_pools import normal_pool, uniform_pool
-from mirilla.batches.tiles import QUARTERS, Drawn
+from mirilla.batches.tiles import QUARTERS, DrawnBatch
 
 LEVELS = 4  # of pictures that a recipe averages: down to an eighth
 # A mosaic keeps at most so many objects (or as many as one picture has, where that is more).
@@ -123,7 +123,7 @@ class GpuBatches:
         boxes, classes, weights, valid, ignored = (columns[name] for name in _OBJECTS)
         return pixels.contiguous(memory_format=torch.channels_last), Batch(boxes, classes, weights, valid, ignored)
 
-    def _arrays(self, drawn: Drawn) -> dict[str, NDArray]:
+    def _arrays(self, drawn: DrawnBatch) -> dict[str, NDArray]:
         batch = padded(drawn.objects, drawn.inputs, width=self._width)
         labels = {name: getattr(batch, name).numpy() for name in _OBJECTS}
         return tile_columns(drawn, self.pictures, self._quarters) | labels

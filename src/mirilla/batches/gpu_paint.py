@@ -14,10 +14,10 @@ from torch import Tensor
 
 from mirilla.batches.gpu_effects import Columns, api_columns, photo_columns
 from mirilla.batches.gpu_pictures import GpuPictures
-from mirilla.batches.tiles import ANY_COLOUR, MEAN_COLOUR, NOISE, QUARTERS, Drawn, sampling
+from mirilla.batches.tiles import ANY_COLOUR, MEAN_COLOUR, NOISE, QUARTERS, DrawnBatch, sampling
 
 
-def tile_columns(drawn: Drawn, pictures: GpuPictures, quarters: int) -> dict[str, NDArray]:
+def tile_columns(drawn: DrawnBatch, pictures: GpuPictures, quarters: int) -> dict[str, NDArray]:
     """The table of a drawn batch of B inputs with 1 or QUARTERS tiles each, (B, quarters, ...).
 
     start: first pixel of the picture, halved as often as it is to be. size: (.., 2) its height and width. along: (..,

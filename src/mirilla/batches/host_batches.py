@@ -17,13 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mirilla.batches.api_geometry import Augmentation
 from mirilla.batches.batch import Batch, padded
 from mirilla.batches.draws import Draws
-from mirilla.batches.examples import Objects, Pictures, joined, whole_pictures
+from mirilla.batches.examples import Augmentation, Objects, Pictures, joined, whole_pictures
 from mirilla.batches.mosaic import InputRecipe
 from mirilla.batches.paint import HostPainter
-from mirilla.batches.tiles import Drawn, whole_inputs
+from mirilla.batches.tiles import DrawnBatch, whole_inputs
 from mirilla.model.spec import ModelSpec
 
 AHEAD = 4  # batches that wait for the network at most
@@ -81,7 +80,7 @@ class Batches:
             result.append(int(self._epochs[epoch][at]))
         return result
 
-    def draw(self, step: int) -> Drawn:
+    def draw(self, step: int) -> DrawnBatch:
         """The batch of a step as numbers: this process's part of it."""
         numbers = np.array(self.indices(step)[self.part], np.int64)
         places = np.arange(self.batch_size)[self.part]

@@ -11,13 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.batches.api_geometry import Augmentation
 from mirilla.batches.draws import Draws
-from mirilla.batches.examples import Examples, Objects, Pixels, whole_pictures
+from mirilla.batches.examples import Augmentation, Examples, Objects, whole_pictures
 from mirilla.batches.framing import AspectMix, Framing, ObjectZoom, ZoomOut, seen_through
 from mirilla.batches.paint import to_uint8
 from mirilla.batches.photo_effects import Blur, Grey, JpegTraces, Noise, PhotoEffects, Photometric
-from mirilla.batches.tiles import QUARTERS, Drawn, Tiles, draw_fills
+from mirilla.batches.tiles import QUARTERS, DrawnBatch, Tiles, draw_fills
 from mirilla.errors import ConfigError
 from mirilla.model.spec import ModelSpec
 from mirilla.protos import pipeline_pb2 as messages
@@ -72,7 +71,7 @@ class InputRecipe:
         augmentations: Sequence[Augmentation],
         spec: ModelSpec,
         mosaics: bool,
-    ) -> Drawn:
+    ) -> DrawnBatch:
         """Draw a batch.
 
         Args:
@@ -104,18 +103,16 @@ class InputRecipe:
         fills, averaged = draw_fills(of_tiles, as_the_resizer, tile_px), of_tiles.bernoulli(AVERAGED)
         tiles = Tiles(input_of, quarter, box_px, window, averaged, fills, centred=True)
         seen = seen_through(examples, window, np.where(is_part, MIN_TILE_SHARE, MIN_SHARE))
-        return Drawn(count, examples, tiles, _in_inputs(seen, tiles, input_px), self.effects.draw(of_inputs, input_px))
+        return DrawnBatch(
+            count, examples, tiles, _in_inputs(seen, tiles, input_px), self.effects.draw(of_inputs, input_px)
+        )
 
 
 def in_bytes(examples: Examples) -> Examples:
     """Examples without effects or padding, which tiles can show: new pictures of what is shown where there are any."""
-    if not examples.effects and examples.remade is None:
+    if not examples.effects and examples.new_pictures is None:
         return examples
-    return examples.made_new(_to_uint8)
-
-
-def _to_uint8(row: int, pixels: Pixels) -> NDArray[np.uint8]:
-    return to_uint8(pixels)
+    return examples.with_new_pictures(lambda row, pixels: to_uint8(pixels))
 
 
 def _quarters(centre: NDArray[np.int64], input_px: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mirilla.batches.examples import Examples, Pictures, Pixels, Places
 from mirilla.batches.noise_pools import cut, uniform_pool
-from mirilla.batches.tiles import ANY_COLOUR, MEAN_COLOUR, NOISE, Drawn, Fills, Sampling, sampling
+from mirilla.batches.tiles import ANY_COLOUR, MEAN_COLOUR, NOISE, DrawnBatch, Fills, Sampling, sampling
 
 MEAN_SIDE_PX = 128  # of the sample that a mean is taken over
 FILL_SAMPLES = 16  # along each side of a picture, for a fill's mean colour
@@ -22,7 +22,7 @@ Line = tuple[float, float]  # slope and offset: row or column painted -> row or 
 
 
 class HostPainter:
-    """Paints one batch; pictures that its table has made new, and mean colours, are computed once.
+    """Paints one batch; its new pictures and mean colours are computed once.
 
     Args:
         pictures: of the training set.
@@ -33,7 +33,7 @@ class HostPainter:
         self._new: dict[tuple[int, int], Pixels] = {}
         self._means: dict[tuple[int, int], NDArray[np.float32]] = {}
 
-    def paint(self, drawn: Drawn, height: int, width: int) -> NDArray[np.uint8]:
+    def paint(self, drawn: DrawnBatch, height: int, width: int) -> NDArray[np.uint8]:
         """(B, height, width, 3)."""
         images = np.zeros((drawn.inputs, height, width, 3), np.uint8)
         inputs, boxes = drawn.tiles.input.tolist(), drawn.tiles.box_px.tolist()
@@ -50,13 +50,13 @@ class HostPainter:
 
     def picture(self, examples: Examples, row: int) -> Pixels:
         """The picture that an example's window refers to."""
-        if examples.remade is None:
+        if examples.new_pictures is None:
             return self._pictures[int(examples.picture[row])]
-        key = id(examples.remade), row
+        key = id(examples.new_pictures), row
         if key not in self._new:
-            remade = examples.remade
-            height, width = remade.size_px[row].tolist()
-            self._new[key] = np.ascontiguousarray(remade.change(row, self.resample(remade.shown, row, height, width)))
+            new = examples.new_pictures
+            height, width = new.size_px[row].tolist()
+            self._new[key] = np.ascontiguousarray(new.change(row, self.resample(new.shown, row, height, width)))
         return self._new[key]
 
     def resample(self, examples: Examples, row: int, height: int, width: int) -> Pixels:
@@ -101,17 +101,17 @@ class HostPainter:
         sample = self.resample(examples, row, min(shown_height, MEAN_SIDE_PX), min(shown_width, MEAN_SIDE_PX))
         return sample.mean((0, 1), dtype=np.float32)
 
-    def _paint_tiles(self, drawn: Drawn, fills: Fills, images: NDArray[np.uint8]) -> None:
+    def _paint_tiles(self, drawn: DrawnBatch, fills: Fills, images: NDArray[np.uint8]) -> None:
         tiles, examples = drawn.tiles, drawn.examples
-        found = sampling(examples, tiles)
-        columns = (tiles.input, tiles.box_px, found.rows, found.columns)
+        samples = sampling(examples, tiles)
+        columns = (tiles.input, tiles.box_px, samples.rows, samples.columns)
         for row, (place, box, (y0, y1), (x0, x1)) in enumerate(zip(*(c.tolist() for c in columns), strict=True)):
             top, left, bottom, right = box
             picture = self.picture(examples, row)
             if [y0, x0, y1, x1] != box:
                 paint_fill(fills, row, picture, images[place, top:bottom, left:right])
             if y0 < y1 and x0 < x1:
-                show(picture, examples, found, row, images[place, y0:y1, x0:x1])
+                paint_window(picture, examples, samples, row, images[place, y0:y1, x0:x1])
 
 
 def warp(
@@ -138,22 +138,21 @@ def warp(
     )
 
 
-def show(picture: NDArray[np.uint8], examples: Examples, found: Sampling, row: int, out: NDArray[np.uint8]) -> None:
+def paint_window(
+    picture: NDArray[np.uint8], examples: Examples, samples: Sampling, row: int, out: NDArray[np.uint8]
+) -> None:
     """Paint what a tile shows of its picture over all of `out`, the rows and columns of the input that show it."""
-    turned, factor = bool(examples.turned[row]), 2 ** int(found.level[row])
+    turned, factor = bool(examples.turned[row]), 2 ** int(samples.level[row])
     height, width = out.shape[:2]
-    slope_y, offset_y = found.along_y[row].tolist()
-    slope_x, offset_x = found.along_x[row].tolist()
-    along_y = slope_y, offset_y + slope_y * int(found.rows[row, 0])
-    along_x = slope_x, offset_x + slope_x * int(found.columns[row, 0])
+    slope_y, offset_y = samples.along_y[row].tolist()
+    slope_x, offset_x = samples.along_x[row].tolist()
+    along_y = slope_y, offset_y + slope_y * int(samples.rows[row, 0])
+    along_x = slope_x, offset_x + slope_x * int(samples.columns[row, 0])
     if factor > 1:
-        counts = (height, width)
-        window = examples.window[row].tolist()
-        down, across = (along_x, along_y) if turned else (along_y, along_x)
-        if turned:
-            counts = width, height
-        y, tall = _span(down, counts[0], factor, window[0], window[2])
-        x, wide = _span(across, counts[1], factor, window[1], window[3])
+        top, left, window_height, window_width = examples.window[row].tolist()
+        down, across = ((along_x, width), (along_y, height)) if turned else ((along_y, height), (along_x, width))
+        y, tall = _span(*down, factor, top, window_height)
+        x, wide = _span(*across, factor, left, window_width)
         if tall >= factor and wide >= factor:  # else there are too few pixels to average
             part = picture[y : y + tall, x : x + wide]
             picture = np.asarray(

@@ -67,7 +67,7 @@ class Tiles:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnBatch:
     """A drawn batch of B inputs.
 
     examples: T rows, one for each tile. objects: normalised to the inputs, `example` is the input.
@@ -80,7 +80,7 @@ class Drawn:
     effects: DrawnEffects | None
 
 
-def whole_inputs(examples: Examples, spec: ModelSpec) -> Drawn:
+def whole_inputs(examples: Examples, spec: ModelSpec) -> DrawnBatch:
     """Every example alone in its input, squashed or letterboxed exactly as the API's image_resizer does it."""
     count, input_px = len(examples), np.array([spec.height_px, spec.width_px])
     places = [Letterbox.squash()] * count
@@ -91,10 +91,10 @@ def whole_inputs(examples: Examples, spec: ModelSpec) -> Drawn:
     zeros = np.zeros((count, 2))
     box_px = np.concatenate([zeros, np.rint(scale * input_px)], 1).astype(np.int64)
     window = np.concatenate([zeros, examples.shown_px.astype(np.float64)], 1)
-    inputs, no = np.arange(count), np.zeros(count, bool)
-    tiles = Tiles(inputs, 0 * inputs, box_px, window, no, None, centred=False)
+    inputs, false = np.arange(count), np.zeros(count, bool)
+    tiles = Tiles(inputs, 0 * inputs, box_px, window, false, None, centred=False)
     boxes = examples.objects.boxes_yxyx * np.tile(scale, 2)[examples.objects.example]
-    return Drawn(count, examples, tiles, examples.with_boxes(boxes).objects, None)
+    return DrawnBatch(count, examples, tiles, examples.with_boxes(boxes).objects, None)
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mirilla.batches.api_geometry import Augmentation
 from mirilla.batches.api_steps import augmentations
+from mirilla.batches.examples import Augmentation
 from mirilla.batches.mosaic import InputRecipe, input_recipe
 from mirilla.config import Pipeline
 from mirilla.config.to_spec import batch_norm_decays
