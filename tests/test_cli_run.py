@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from helpers_job import csv_set, make
 from mirilla.cli.main import main
 from mirilla.config.to_spec import model_spec
-from mirilla.errors import DataError, UsageError
-from mirilla.job import evaluate, inputs, prepare, recipe, training
-from mirilla.job.evaluate import best_threshold
-from mirilla.job.export import choose_examples
-from mirilla.job.options import JobOptions
-from mirilla.job.workspace import Done, NoFacts, Workspace, fingerprint
+from mirilla.job import evaluate, prepare, training
 from mirilla.model.layers import architecture
 from mirilla.toy import dataset as toy
 
@@ -249,129 +244,6 @@ def test_says_that_out_lies_below_a_file(toy_set, tmp_path, trainer, capsys):
     assert "Not a directory" in capsys.readouterr().err
 
 
-def test_two_at_once_are_refused(tmp_path):
-    with (
-        Workspace.open(tmp_path / "job", lambda _: None),
-        pytest.raises(UsageError, match="another mirilla"),
-        Workspace.open(tmp_path / "job", lambda _: None),
-    ):
-        pass
-
-
-def test_a_broken_state_is_named(tmp_path):
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(Exception, match="damaged"), Workspace.open(tmp_path, lambda _: None):
-        pass
-
-
-def test_restart_removes_only_its_own(tmp_path):
-    out = tmp_path / "job"
-    with Workspace.open(out, lambda _: None):
-        (out / "train").mkdir()
-        (out / "mine.txt").write_text("x")
-    with Workspace.open(out, lambda _: None, restart=True):
-        assert not (out / "train").exists()
-        assert (out / "mine.txt").exists()
-
-
-@dataclass(frozen=True)
-class Count:
-    n: int
-
-
-def test_a_stage_is_done_again_when_its_input_changes(tmp_path):
-    with Workspace.open(tmp_path, lambda _: None) as workspace:
-        done = []
-
-        def work() -> Done[Count]:
-            done.append(1)
-            (tmp_path / "metrics.json").write_text("x" * len(done))
-            return Done((tmp_path / "metrics.json",), Count(len(done)))
-
-        assert workspace.stage("a", fingerprint(1), Count, work) == Count(1)
-        assert workspace.stage("a", fingerprint(1), Count, work) == Count(1)
-        assert workspace.stage("a", fingerprint(2), Count, work) == Count(2)
-        assert workspace.stage("a", fingerprint(2), NoFacts, lambda: Done((), NoFacts())) == NoFacts()  # other facts
-
-
-def csv_set(folder: Path, rows: list[str], pictures: list[str]) -> Path:
-    from PIL import Image
-
-    (folder / "images").mkdir(parents=True)
-    for i, name in enumerate(pictures):
-        Image.new("RGB", (40, 30), (10 * i % 255, 90, 0)).save(folder / "images" / name)
-    (folder / "annotations.csv").write_text(
-        "filename,width,height,class,xmin,ymin,xmax,ymax\n" + "\n".join(rows) + "\n"
-    )
-    return folder
-
-
-def options(*datasets: Path, **more) -> JobOptions:
-    return JobOptions(tuple(map(str, datasets)), Path("out"), **more)
-
-
-def names(dataset) -> set[str]:
-    return {s.filename.rpartition("/")[2] for s in dataset.samples}
-
-
-def make(tmp_path: Path, name: str, count: int, label: str = "face") -> Path:
-    pictures = [f"{name}{i}.png" for i in range(count)]
-    return csv_set(tmp_path / name, [f"{p},40,30,{label},5,5,20,20" for p in pictures], pictures)
-
-
-def test_a_share_is_held_back_without_a_split(tmp_path):
-    found = inputs.read_inputs(options(make(tmp_path, "a", 30), eval_share=0.3))
-    assert len(found.train) + len(found.evaluation) == 30
-    assert 3 <= len(found.evaluation) <= 16
-    assert not names(found.train) & names(found.evaluation)
-    assert any("Held out" in note for note in found.notes)
-
-
-def test_an_evaluation_set_leaves_all_for_training(tmp_path):
-    found = inputs.read_inputs(options(make(tmp_path, "a", 6), eval_dataset=str(make(tmp_path, "b", 3))))
-    assert (len(found.train), len(found.evaluation)) == (6, 3)
-    assert names(found.evaluation) == {"b0.png", "b1.png", "b2.png"}
-
-
-def test_a_sets_own_split_is_kept_and_eval_takes_its_eval_part(tmp_path):
-    a, b = make(tmp_path, "a", 6), make(tmp_path, "b", 4)
-    for folder, held in ((a, ("a1.png",)), (b, ("b0.png", "b3.png"))):
-        rows = [f"{p.name},{'eval' if p.name in held else 'train'}" for p in sorted((folder / "images").iterdir())]
-        (folder / "split.csv").write_text("\n".join(rows) + "\n")
-    found = inputs.read_inputs(options(a, b, eval_dataset=str(b)))
-    assert len(found.train) == 7
-    assert names(found.evaluation) == {"b0.png", "b3.png"}
-    found = inputs.read_inputs(options(a, b))
-    assert names(found.evaluation) == {"a1.png", "b0.png", "b3.png"}
-
-
-def test_a_split_file_parts_the_sets(tmp_path):
-    split = tmp_path / "split.csv"
-    split.write_text("a2.png,eval\nother.png,train\n")
-    found = inputs.read_inputs(options(make(tmp_path, "a", 5), split_file=split))
-    assert names(found.evaluation) == {"a2.png"}
-    assert any("other.png" in note for note in found.notes)
-    split.write_text("nothing.png,eval\n")
-    with pytest.raises(UsageError, match="none of its 1 names"):
-        inputs.read_inputs(options(tmp_path / "a", split_file=split))
-
-
-def test_the_same_pictures_on_both_sides_are_refused(tmp_path):
-    a = make(tmp_path, "a", 5)
-    with pytest.raises(DataError, match="5 pictures are in both training and evaluation"):
-        inputs.read_inputs(options(a, eval_dataset=str(a)))
-
-
-def test_unknown_labels_are_refused_with_their_place(tmp_path):
-    a, b = make(tmp_path, "a", 4), make(tmp_path, "b", 2, "dog")
-    with pytest.raises(DataError, match="label 'dog' is not among the classes of the training data"):
-        inputs.read_inputs(options(a, eval_dataset=str(b)))
-    label_map = tmp_path / "map.pbtxt"
-    label_map.write_text("item { id: 1 name: 'cat' }\n")
-    with pytest.raises(DataError, match=r"'face' is not among the label map .*map\.pbtxt"):
-        inputs.read_inputs(options(a, label_map=label_map))
-
-
 def test_nothing_to_learn_and_nothing_to_measure(tmp_path, trainer, capsys):
     a, b = make(tmp_path, "a", 4), csv_set(tmp_path / "b", ["b0.png,40,30,,,,,"], ["b0.png"])
     assert main(["run", str(b), "--eval", str(a), "--out", str(tmp_path / "job")]) == 1
@@ -408,63 +280,12 @@ def test_senseless_options_are_refused(tmp_path, trainer, capsys, arguments, mes
     assert not (tmp_path / "job").exists()
 
 
-@pytest.mark.parametrize("steps", [1, 60, 1000, 12_000, 800_000])
-def test_recipe_fits_the_run(steps):
-    made = recipe.for_steps(steps, 24)
-    assert 0.9 <= made.moving_average_decay <= 0.9999
-    assert 0.9 <= made.batch_norm_decay <= 0.9997
-    assert made.warmup_steps < max(steps, 2)
-    if steps >= 1000:  # the run's beginning is forgotten at its end
-        assert made.moving_average_decay**steps < 1e-4
-        assert made.batch_norm_decay**steps < 1e-4
-
-
-def test_recipe_is_read_back_by_the_trainer(tmp_path):
-    from mirilla import config
-
-    pytest.importorskip("torch")
-    from mirilla.training.plan import training_plan
-
-    pipeline = config.sample(1, "a", "b", "c")
-    made = recipe.for_steps(2000, 16)
-    recipe.apply(made, pipeline)
-    config.require(pipeline)
-    plan = training_plan(pipeline, model_spec(pipeline))
-    assert (plan.num_steps, plan.batch_size) == (2000, 16)
-    assert plan.average_decay == pytest.approx(made.moving_average_decay)
-    assert plan.base_batch_norm_decay == pytest.approx(made.batch_norm_decay)
-    assert plan.extra_batch_norm_decay == pytest.approx(made.batch_norm_decay)
-    assert plan.schedule(made.warmup_steps) == pytest.approx(made.learning_rate, rel=0.02)
-    assert plan.schedule(1999) < 0.01 * made.learning_rate
-
-
-def test_best_threshold_parts_right_from_wrong(toy_set):
-    from mirilla.data import read_dataset
-    from mirilla.detections import Detections
-
-    samples = [s for s in read_dataset(toy_set).samples if (~s.ignore).any()][:6]
-    found = []
-    for sample in samples:
-        box = sample.boxes_yxyx[~sample.ignore][:1]
-        far = np.array([[0.0, 0.0, 0.01, 0.01]])
-        found.append(
-            Detections(
-                np.concatenate([box, far]).astype(np.float32),
-                np.array([0.8, 0.4], np.float32),
-                np.array([1, 1]),
-            )
-        )
-    assert best_threshold(samples, found, {1: "face"}) == 0.8
-    assert best_threshold(samples, [Detections.none()] * len(samples), {1: "face"}) == 0.5
-    assert len(choose_examples(samples, 4)) == 4
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--model", "mobile"], "Unknown model 'mobile'"),
+        (["--model", "mobile"], "Unknown model 'mobile'."),
         (["--recipe", "old"], "Unknown recipe 'old'. Choose from: mirilla, tf1."),
-        (["--start", "nowhere.pb"], "nowhere.pb: there is no such checkpoint"),
+        (["--start", "nowhere.pb"], "nowhere.pb: no such checkpoint"),
         (["--teacher", "nowhere.onnx"], "--teacher nowhere.onnx: no such file"),
         (["--teacher-share", "1.5"], "--teacher-share 1.5: it must lie between 0 and 1"),
     ],

@@ -89,7 +89,7 @@ def test_a_bad_map_cannot_be_built(items):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(ConfigError, match="label map cannot be read"):
+    with pytest.raises(ConfigError, match=r"none\.pbtxt: no such file\.\n  Remedy: Check the path of the label map"):
         load_label_map(tmp_path / "none.pbtxt")
 
 

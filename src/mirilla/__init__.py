@@ -1,4 +1,4 @@
-"""Mirilla: train a tiny object detector, faces first, and run it on tiny devices.
+"""Mirilla: train a tiny object detector and run it on tiny devices.
 
     >>> import mirilla
     >>> detector = mirilla.Detector.load("frozen_inference_graph.pb")   # doctest: +SKIP
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mirilla.labels import LabelMap
     from mirilla.model.spec import ModelSpec
 
+# public name -> module
 _HOME = {
     "Detections": "mirilla.detections",
     "Detector": "mirilla.detect.detector",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'mirilla' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m mirilla`: the command line, for programs such as torchrun that start modules."""
+"""`python -m mirilla`: the command line, for programs that start modules, such as torchrun."""
 
 import sys
 

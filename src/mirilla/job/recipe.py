@@ -1,13 +1,13 @@
-"""How to train for a given number of steps.
+"""The training recipes, fitted to a number of steps.
 
-`tf1` is the sample's training made to end: its own schedule is made for weeks, and a moving average of decay 0.9999
-without warm-up and batch-norm decays of 0.9997 keep mostly their initial values in a run of some thousand steps. So
-both averages look back over a share of the run, and the learning rate falls to zero along a cosine. Network,
-matching, losses, augmentation and optimiser stay the sample's.
+`tf1` is the sample configuration's training, shortened: its own schedule is for weeks of training, and in a run of some
+thousand steps a moving average with decay 0.9999 without warm-up, and batch norm with decay 0.9997, keep mostly their
+initial values. So both averages span a share of the run, and the learning rate falls to zero along a cosine. Network,
+matching, losses, augmentation and optimiser are the sample's.
 
-`mirilla`, the default, keeps the network and what runs on the device, and changes how it learns: the predictions
-choose their teachers (`training.simota`), quality focal and GIoU losses, Adam, mosaics and other augmentation, and
-batch-norm statistics measured for the averaged weights. benchmarks/accuracy.md has what each of these brings.
+`mirilla`, the default, keeps the network and the code on the device, and changes the training: the targets are assigned
+by the predictions (`training.simota`), with quality focal and GIoU losses, Adam, mosaics and other augmentation, and
+batch-norm statistics that are measured for the averaged weights. benchmarks/accuracy.md has the gain of each.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from google.protobuf import text_format
 from mirilla.config import Pipeline
 from mirilla.job.options import JobOptions
 
-WARMUP_SHARE, MOST_WARMUP_STEPS = 0.05, 500
-# tf1. The sample's rate is 0.004 with batches of 24. RMSProp's epsilon of 1.0 makes its steps close to SGD's with
-# momentum, so a short run gains from a higher peak; the cosine brings it down again.
+WARMUP_SHARE, MAX_WARMUP_STEPS = 0.05, 500
+# tf1. The sample's rate is 0.004 with batches of 24. With its epsilon of 1.0, RMSProp behaves like SGD with momentum,
+# so a short run gains from a higher peak; the cosine lowers it again.
 TF1_PEAK_RATE = 0.04
-# The moving average and the batch-norm statistics look back over a few hundredths of the run. A longer average belongs
-# to other statistics than the newest: with a tenth, a checkpoint from the middle of a run found nothing at all.
+# The moving average and the batch-norm statistics span a few hundredths of the run. A longer average does not fit the
+# newest statistics: with a tenth of the run, a checkpoint from its middle detected nothing.
 TF1_AVERAGE_SHARE, STATISTICS_SHARE = 0.03, 0.02
-# mirilla. Adam moves every weight by about the rate, whatever its gradient's size, and box codes' are small.
-# benchmarks/accuracy.md, "What else was learnt": 0.002 is far too little for a run of some thousand steps.
+# mirilla. Adam changes every weight by about the rate, whatever the size of its gradient; those of box codes are small.
+# 0.002 is far too low for a run of some thousand steps (benchmarks/accuracy.md).
 PEAK_RATE = 0.01
-AVERAGE_SHARE = 0.05  # statistics are measured for it at the end, so it may be a longer one
+AVERAGE_SHARE = 0.05  # can be longer, since the statistics are measured for it at the end
 RECALIBRATION_BATCHES = 50
 AVERAGE_RANGE = (0.9, 0.9999)
-STATISTICS_RANGE = (0.9, 0.9997)  # the upper ends are the sample's values
+STATISTICS_RANGE = (0.9, 0.9997)  # the upper limits are the sample's values
 
 _MIRILLA = """
 model { ssd {
@@ -59,7 +59,7 @@ mirilla {
 
 @dataclass(frozen=True)
 class Recipe:
-    """A schedule fitted to a run's length; `name` is one of RECIPES."""
+    """A schedule for a number of steps; `name` is one of `options.RECIPES`."""
 
     name: str
     steps: int
@@ -70,10 +70,11 @@ class Recipe:
     batch_norm_decay: float
 
     def describe(self) -> str:
-        """One line for people."""
+        """The schedule on one line."""
         return (
-            f"recipe {self.name}: learning rate to {self.learning_rate:g} within {self.warmup_steps} steps, then down "
-            f"a cosine; moving average {self.moving_average_decay:.4f}, batch norm {self.batch_norm_decay:.4f}"
+            f"recipe {self.name}: learning rate up to {self.learning_rate:g} in {self.warmup_steps} steps, then down "
+            f"along a cosine; decay of the moving average {self.moving_average_decay:.4f}, of batch norm "
+            f"{self.batch_norm_decay:.4f}"
         )
 
 
@@ -85,7 +86,7 @@ def for_steps(steps: int, batch_size: int, name: str = JobOptions.recipe) -> Rec
         steps=steps,
         batch_size=batch_size,
         learning_rate=rate,
-        warmup_steps=min(MOST_WARMUP_STEPS, max(1, round(WARMUP_SHARE * steps))),
+        warmup_steps=min(MAX_WARMUP_STEPS, max(1, round(WARMUP_SHARE * steps))),
         moving_average_decay=_clip(1 - 1 / (share * steps), AVERAGE_RANGE),
         batch_norm_decay=_clip(1 - 1 / (STATISTICS_SHARE * steps), STATISTICS_RANGE),
     )
@@ -94,7 +95,7 @@ def for_steps(steps: int, batch_size: int, name: str = JobOptions.recipe) -> Rec
 def apply(recipe: Recipe, pipeline: Pipeline) -> None:
     """Write the recipe into a pipeline made by `config.sample`."""
     if recipe.name != "tf1":
-        _learn_otherwise(recipe, pipeline)
+        _apply_mirilla(recipe, pipeline)
     train = pipeline.train_config
     train.num_steps, train.batch_size = recipe.steps, recipe.batch_size
     optimizer = train.optimizer
@@ -109,20 +110,20 @@ def apply(recipe: Recipe, pipeline: Pipeline) -> None:
     cosine.warmup_steps = recipe.warmup_steps
     ssd = pipeline.model.ssd
     ssd.feature_extractor.conv_hyperparams.batch_norm.decay = recipe.batch_norm_decay
-    # the API's own field does not reach the base
+    # the API's own field does not apply to the base network
     pipeline.mirilla.base_batch_norm_decay = recipe.batch_norm_decay
-    # What a run that is killed loses at most: a twentieth of itself.
+    # a killed run loses at most a twentieth of its steps
     pipeline.mirilla.checkpoint_every_steps = min(max(recipe.steps // 20, 20), 1000)
     pipeline.mirilla.recipe = f"{recipe.name}, {recipe.steps} steps"
 
 
-def _learn_otherwise(recipe: Recipe, pipeline: Pipeline) -> None:
-    """What `mirilla` changes beside the schedule; the network stays."""
+def _apply_mirilla(recipe: Recipe, pipeline: Pipeline) -> None:
+    """Write the losses, optimiser and augmentation of the recipe `mirilla`."""
     del pipeline.train_config.data_augmentation_options[:]
     pipeline.train_config.optimizer.adam_optimizer.SetInParent()
     text_format.Merge(_MIRILLA, pipeline)
     pipeline.mirilla.recalibration_batches = min(RECALIBRATION_BATCHES, max(1, recipe.steps // 10))
 
 
-def _clip(value: float, ends: tuple[float, float]) -> float:
-    return round(min(max(value, ends[0]), ends[1]), 6)
+def _clip(value: float, limits: tuple[float, float]) -> float:
+    return round(min(max(value, limits[0]), limits[1]), 6)

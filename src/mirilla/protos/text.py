@@ -1,7 +1,7 @@
-"""Protocol-buffer text form in and out, with errors that name file, line, field and the nearest right name.
+"""Read and write the text form of protobuf messages, with errors that name file, line, field and the nearest name.
 
-Everything that the API's own parser takes is taken: `field: {`, commas and semicolons after a value, single
-quotes, comments, several strings in a row.
+Everything that the API's parser accepts is accepted: `field: {`, commas and semicolons after a value, single quotes,
+comments, several strings in a row.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from google.protobuf import text_format
 from google.protobuf.message import Message
@@ -21,7 +20,7 @@ from mirilla.protos import pipeline_pb2
 
 M = TypeVar("M", bound=Message)
 
-# What we know by name only; its content is not looked at.
+# Messages that the schema has by name only.
 _FAMILIES = {
     "FasterRcnn": "faster_rcnn",
     "CenterNet": "center_net",
@@ -37,10 +36,13 @@ _POSITION = re.compile(r"^\s*\d+:\d+\s*:\s*")
 
 
 class ConfigSyntaxError(ConfigError):
-    """A text that is not well-formed, or names what does not exist.
+    """The text is malformed, or has an unknown name or value.
 
-    Attributes: source (file name), line and column (from 1; None where unknown), field (the offending name),
-    suggestion (the nearest right name, or None).
+    Attributes:
+        source: file name.
+        line, column: from 1; None if unknown.
+        field: the wrong name.
+        suggestion: the nearest valid name, or None.
     """
 
     def __init__(
@@ -60,7 +62,10 @@ class ConfigSyntaxError(ConfigError):
 
 
 def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """A UTF-8 text file; a byte-order mark at its head is dropped.
+    """Read a UTF-8 text file; a byte-order mark at its start is dropped.
+
+    Args:
+        kind: what the file is, for messages.
 
     Raises:
         ConfigError: the file is missing, unreadable, or not text.
@@ -68,25 +73,29 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
     path = Path(path)
     try:
         content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file.", f"Check the path of the {kind}.") from None
     except OSError as error:
-        remedy = "Check the path." if isinstance(error, FileNotFoundError) else None
-        raise ConfigError(f"{path}: the {kind} cannot be read: {error.strerror or error}.", remedy) from None
+        raise ConfigError(f"{path}: cannot read the {kind}: {error.strerror or error}.") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise ConfigError(
-            f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8: this is no {kind}, or one in "
-            "another encoding.",
+            f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8; the file is not a {kind}, or has another "
+            "encoding.",
             "Save the file as UTF-8 text.",
         ) from None
 
 
 def parse(text: str, message: M, source: str) -> M:
-    """Fill an empty `message` from its text form.
+    """Fill an empty message from its text form, and return it.
+
+    Args:
+        source: file name for messages.
 
     Raises:
-        ConfigSyntaxError: with file, line, column, field and, where there is one, a suggestion.
+        ConfigSyntaxError: the text is malformed, or has an unknown name or value.
     """
     try:
         text_format.Parse(text, message)
@@ -96,25 +105,32 @@ def parse(text: str, message: M, source: str) -> M:
 
 
 def dump(message: Message) -> str:
-    """The text form, as the API writes it (fields by number; floats as short as they read back exactly)."""
+    """The text form as the API writes it: fields by number, floats as the shortest text that reads back exactly."""
     return text_format.MessageToString(message, as_utf8=True)
 
 
 def nearest(name: str, names: list[str]) -> str | None:
-    """The name most like `name`, or None where none is close."""
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if not found:
-        found = [n for n in names if name.lower() == n.lower()]
-    return found[0] if found else None
+    """The most similar of the names, or None if none is close."""
+    matches = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if not matches:
+        matches = [candidate for candidate in names if name.lower() == candidate.lower()]
+    return matches[0] if matches else None
 
 
-def _names(find: Callable[[str], Any], full_name: str) -> list[str]:
-    """Names of a message's fields or an enum's values."""
+def _field_names(message: str) -> list[str]:
+    """Names of a message's fields, sorted; [] if the message is unknown."""
     try:
-        descriptor = find(full_name)
+        return sorted(field.name for field in pipeline_pb2.DESCRIPTOR.pool.FindMessageTypeByName(message).fields)
     except KeyError:
         return []
-    return [entry.name for entry in getattr(descriptor, "fields", None) or getattr(descriptor, "values", ())]
+
+
+def _value_names(enum: str) -> list[str]:
+    """Names of an enum's values; [] if the enum is unknown."""
+    try:
+        return [value.name for value in pipeline_pb2.DESCRIPTOR.pool.FindEnumTypeByName(enum).values]
+    except KeyError:
+        return []
 
 
 _TOKEN = re.compile(
@@ -125,14 +141,14 @@ _NAME = re.compile(r"[A-Za-z_]\w*$")
 
 
 def field_lines(content: str) -> dict[str, int]:
-    """Line (from 1) of every field that a well-formed text sets: {'item[1].name': 7, ...}.
+    """The line (from 1) of every field that a well-formed text sets: {'item[1].name': 7, ...}.
 
-    Every name carries the count of its occurrence in its message, but for [0], which is left out.
+    A name has the index of its occurrence in the message around it; [0] is left out.
     """
     lines: dict[str, int] = {}
     counts: list[dict[str, int]] = [{}]
     prefixes = [""]
-    line, current, in_list, value_next = 1, "", False, False
+    line, current, in_list, is_value_next = 1, "", False, False
     for token in _TOKEN.findall(content):
         if token == "\n":
             line += 1
@@ -141,7 +157,7 @@ def field_lines(content: str) -> dict[str, int]:
         elif token in "{<":
             prefixes.append(current + ".")
             counts.append({})
-            value_next = False
+            is_value_next = False
         elif token in "}>":
             prefixes.pop()
             counts.pop()
@@ -149,11 +165,11 @@ def field_lines(content: str) -> dict[str, int]:
                 break
         elif token in "[]":
             in_list = token == "["
-            value_next = False
+            is_value_next = False
         elif token == ":":
-            value_next = True
-        elif value_next:
-            value_next = False
+            is_value_next = True
+        elif is_value_next:
+            is_value_next = False
         elif not in_list and _NAME.match(token):
             seen = counts[-1].get(token, 0)
             counts[-1][token] = seen + 1
@@ -162,62 +178,68 @@ def field_lines(content: str) -> dict[str, int]:
     return lines
 
 
-def _explained(error: text_format.ParseError, source: str) -> ConfigError:
+class _Place(TypedDict):
+    source: str
+    line: int | None
+    column: int | None
+
+
+def _explained(error: text_format.ParseError, source: str) -> ConfigSyntaxError:
+    """The parser's error with names from the schema."""
     line, column = error.GetLine(), error.GetColumn()
     where = f"{source}:{line}:{column}" if line else source
+    place = _Place(source=source, line=line, column=column)
     text = _POSITION.sub("", str(error))
-    place = {"source": source, "line": line, "column": column}
-
     if match := _UNKNOWN_FIELD.search(text):
-        type_name, field = match[1].rpartition(".")[2], match[2]
-        if type_name in _FAMILIES:
-            family = _FAMILIES[type_name]
-            return ConfigSyntaxError(
-                f"{where}: {family} is not supported: Mirilla trains SSD models only.",
-                "Use a pipeline.config with model { ssd { ... } }; 'mirilla init' writes one.",
-                field=family,
-                **place,
-            )
-        names = sorted(_names(pipeline_pb2.DESCRIPTOR.pool.FindMessageTypeByName, match[1]))
-        suggestion = nearest(field, names)
-        remedy = f"Did you mean '{suggestion}'?" if suggestion else None
-        if remedy is None:
-            remedy = f"{type_name} has: {', '.join(names)}." if names else f"{type_name} has no fields."
-        return ConfigSyntaxError(
-            f"{where}: {type_name} has no field '{field}'.",
-            remedy,
-            field=field,
-            suggestion=suggestion,
-            **place,
-        )
+        return _unknown_field(match[1], match[2], where, place)
     if match := _UNKNOWN_VALUE.search(text) or _ENUM_NUMBER.search(text):
-        names = _names(pipeline_pb2.DESCRIPTOR.pool.FindEnumTypeByName, match[1])
-        suggestion = nearest(match[2], names)
-        remedy = f"Did you mean '{suggestion}'? " if suggestion else ""
-        enum = match[1].rpartition(".")[2]
-        return ConfigSyntaxError(
-            f"{where}: '{match[2]}' is no {enum}.",
-            f"{remedy}Its values are {', '.join(names)}.",
-            field=match[2],
-            suggestion=suggestion,
-            **place,
-        )
+        return _unknown_value(match[1], match[2], where, place)
     if match := _REPEATED.search(text):
-        type_name, field = match[1].rpartition(".")[2], match[2].rpartition(".")[2]
-        return ConfigSyntaxError(
-            f"{where}: '{field}' is set a second time; {type_name} has one.",
-            "Keep one of the two.",
-            field=field,
-            **place,
-        )
+        message, field = _last(match[1]), _last(match[2])
+        what = f"{where}: '{field}' is set a second time; {message} has only one."
+        return ConfigSyntaxError(what, "Keep one of the two.", field=field, **place)
     if match := _ONEOF.search(text):
-        first, second = match[1].rpartition(".")[2], match[2].rpartition(".")[2]
-        return ConfigSyntaxError(
-            f"{where}: '{first}' and '{second}' are both set, but only one of them may be.",
-            "Keep one of the two.",
-            field=first,
-            **place,
-        )
-    # The parser sometimes quotes the whole line in front of its message; the position says the same.
+        first, second = _last(match[1]), _last(match[2])
+        what = f"{where}: '{first}' and '{second}' are both set, but only one of them may be."
+        return ConfigSyntaxError(what, "Keep one of the two.", field=first, **place)
+    # The parser sometimes puts the whole line before its message, which repeats the position.
     text = re.sub(r"^'.*' ?: (?=Couldn't|Expected|Value|Failed)", "", text)
     return ConfigSyntaxError(f"{where}: {text.rstrip('.')}.", None, **place)
+
+
+def _unknown_field(full_name: str, field: str, where: str, place: _Place) -> ConfigSyntaxError:
+    message = _last(full_name)
+    if message in _FAMILIES:
+        family = _FAMILIES[message]
+        return ConfigSyntaxError(
+            f"{where}: {family} is not supported; Mirilla trains SSD models only.",
+            "Use a pipeline.config with model { ssd { ... } }; 'mirilla init' writes one.",
+            field=family,
+            **place,
+        )
+    names = _field_names(full_name)
+    suggestion = nearest(field, names)
+    if suggestion:
+        remedy = f"Did you mean '{suggestion}'?"
+    else:
+        remedy = f"{message} has: {', '.join(names)}." if names else f"{message} has no fields."
+    what = f"{where}: {message} has no field '{field}'."
+    return ConfigSyntaxError(what, remedy, field=field, suggestion=suggestion, **place)
+
+
+def _unknown_value(full_name: str, value: str, where: str, place: _Place) -> ConfigSyntaxError:
+    names = _value_names(full_name)
+    suggestion = nearest(value, names)
+    question = f"Did you mean '{suggestion}'? " if suggestion else ""
+    return ConfigSyntaxError(
+        f"{where}: Unknown {_last(full_name)} '{value}'.",
+        f"{question}Choose from: {', '.join(names)}.",
+        field=value,
+        suggestion=suggestion,
+        **place,
+    )
+
+
+def _last(full_name: str) -> str:
+    """'mirilla.config.Ssd' -> 'Ssd'."""
+    return full_name.rpartition(".")[2]

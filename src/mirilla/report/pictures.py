@@ -1,4 +1,4 @@
-"""Boxes drawn on photos: single photos to look at, and sheets with right and wrong told apart."""
+"""Boxes drawn on photos: single photos, and contact sheets that distinguish right from wrong detections."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mirilla.detections import Detections
 
 Colour = tuple[int, int, int]
 
-# Told apart by people who see red and green alike, and on dark and light photos (Okabe and Ito's palette).
+# Distinct for people with red-green colour blindness, on dark and light photos (after Okabe and Ito's palette).
 FOUND: Colour = (0, 190, 130)  # a detection that is right
-FALSE_ALARM: Colour = (230, 90, 0)  # a detection where nothing is
-MISSED: Colour = (245, 215, 40)  # an object that nothing found
+FALSE_ALARM: Colour = (230, 90, 0)  # a detection without an object
+MISSED: Colour = (245, 215, 40)  # an object without a detection
 IGNORED: Colour = (150, 150, 160)  # an object that does not count
 _CLASS_COLOURS: tuple[Colour, ...] = (
     (0, 190, 130),
@@ -35,12 +35,13 @@ _CLASS_COLOURS: tuple[Colour, ...] = (
 class Shown:
     """One photo of a contact sheet.
 
-    image: (H, W, 3) uint8 RGB, as a person sees it.
-    detections: what the model found (already cut at the threshold to be shown).
-    boxes_yxyx: (N, 4) ground truth; None when there is none to compare with.
-    ignore: (N,) bool, ground truth that counts neither way.
-    labels: N names of the ground truth's classes; empty when all are of one class.
-    title: a line under the photo.
+    Attributes:
+        image: (H, W, 3) uint8 RGB, upright.
+        detections: those to show, with scores above the threshold.
+        boxes_yxyx: (N, 4) ground truth; None to show the detections only.
+        ignore: (N,) bool, ground truth that counts neither way.
+        labels: N class names of the ground truth; empty if there is only one class.
+        title: a line under the photo.
     """
 
     image: NDArray[np.uint8]
@@ -53,10 +54,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which detections are right, and which objects were found, at one IoU.
+    """Which detections are right and which objects are found, at one IoU.
 
-    detection: (D,) of 'found', 'false', 'ignored'.
-    truth: (N,) of 'found', 'missed', 'ignored'.
+    Attributes:
+        detection: D of 'found', 'false', 'ignored'.
+        truth: N of 'found', 'missed', 'ignored'.
     """
 
     detection: tuple[str, ...]
@@ -69,9 +71,9 @@ def draw(
     """The photo with a box, a name and a score for every detection.
 
     Args:
-        image: (H, W, 3) uint8 RGB, or a PIL picture. It is not changed.
-        detections: all of them are drawn, the best last (on top).
-        labels: class id -> name; without it (or for an id it lacks) the id is shown.
+        image: (H, W, 3) uint8 RGB, or a PIL picture; not changed.
+        detections: all are drawn, those with the highest scores on top.
+        labels: class id -> name; an id without a name is shown as a number.
     """
     picture = _to_pil(image)
     pen = _Pen(picture)
@@ -88,10 +90,9 @@ def draw(
 
 
 def judge(shown: Shown, labels: Mapping[int, str] | None = None, iou_threshold: float = 0.5) -> Verdict:
-    """Which detections are right: each, best first, takes the free object that it overlaps most.
+    """Match detections with objects: each, highest score first, takes the unmatched object that it overlaps most.
 
-    A detection of an ignored object is ignored, however often. Class names are compared where both sides have
-    them.
+    All detections of an ignored object are ignored. Class names are compared if both sides have them.
     """
     given = np.zeros((0, 4)) if shown.boxes_yxyx is None else shown.boxes_yxyx
     truth = np.asarray(given, float).reshape(-1, 4)
@@ -121,10 +122,10 @@ def draw_compared(
     iou_threshold: float = 0.5,
     size_px: int | None = None,
 ) -> Image.Image:
-    """The photo with right detections, false alarms, missed and ignored objects, each in its colour.
+    """The photo with right detections, false alarms, missed and ignored objects in different colours.
 
     Args:
-        size_px: the longer side is scaled to this before drawing, so that lines are as thick on every photo.
+        size_px: scale the longer side to this before drawing, so that all photos have lines of the same width.
     """
     picture = _to_pil(shown.image)
     if size_px is not None:
@@ -157,9 +158,9 @@ def contact_sheet(
     iou_threshold: float = 0.5,
     heading: str = "",
 ) -> Image.Image:
-    """Many photos on one picture, with what was found, missed and falsely found, and a legend.
+    """Many photos on one picture, with the boxes that are right, wrong and missed, and a legend.
 
-    Photos lie in rows of `columns`; a row is as high as its highest photo.
+    The photos are arranged in rows of `columns`; a row is as high as its highest photo.
     """
     margin, caption = 10, 20
     cells = [draw_compared(shown, labels, iou_threshold, cell_px) for shown in photos]
@@ -218,7 +219,7 @@ def _legend(width: int, heading: str, entries: list[tuple[Colour, bool, str]]) -
 
 
 class _Pen:
-    """Draws boxes on one picture, lines and letters sized to it."""
+    """Draws boxes on a picture, with lines and letters in proportion to it."""
 
     def __init__(self, picture: Image.Image):
         self.picture = picture
@@ -273,13 +274,13 @@ def _to_pil(image: NDArray[np.uint8] | Image.Image) -> Image.Image:
 
 @cache
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size_px)  # Pillow carries one scalable font
+    font = ImageFont.load_default(size_px)  # Pillow contains a scalable font
     assert isinstance(font, ImageFont.FreeTypeFont)
     return font
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, its middle left out where it would not fit."""
+    """The text, shortened in the middle to fit the width."""
     if font.getlength(text) <= width:
         return text
     for keep in range(len(text) - 1, 0, -1):

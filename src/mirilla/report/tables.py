@@ -1,4 +1,4 @@
-"""Rows for tables: files with their sizes, figures with their protocol, durations in words."""
+"""Rows and texts for tables: files, sizes, durations, figures."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import math
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-# What the job's files are, by name; the first that matches speaks.
-_WORDS = (
+# Part of a file's name -> its content; the first match is used.
+_CONTENTS = (
     ("report.html", "the report: open it in a browser"),
     ("contact_sheet.jpg", "detections on held-out pictures"),
     ("metrics.json", "the figures, each with its protocol"),
-    ("findings.txt", "everything found in the data sets"),
-    ("label_map.pbtxt", "the classes' names and numbers"),
+    ("findings.txt", "all findings of the data checks"),
+    ("label_map.pbtxt", "the classes' names and ids"),
     ("pipeline.config", "network and training; 'mirilla train' reads it"),
     ("frozen_inference_graph.pb", "the detector as a frozen graph"),
     ("model.json", "labels, anchors and thresholds of the detector"),
     ("saved_model", "the detector for TensorFlow"),
-    ("log.jsonl", "the training's course, a line every so many steps"),
-    ("tfevents", "the training's course for TensorBoard"),
-    ("bbx_gt.txt", "boxes, as WIDER FACE lists them"),
+    ("log.jsonl", "the training log, a line every few steps"),
+    ("tfevents", "the training log for TensorBoard"),
+    ("bbx_gt.txt", "boxes in WIDER FACE's format"),
 )
-_ENDINGS = {
+_CONTENTS_BY_SUFFIX = {
     ".tfrecord": "pictures and boxes for training or evaluation",
     ".safetensors": "weights",
     ".png": "curves",
@@ -52,11 +52,11 @@ def duration_text(seconds: float) -> str:
 
 
 def file_rows(files: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
-    """(name, size, what it is); shards of one set, and pictures of one tree, become one row."""
+    """(name, size, content) rows; the shards of a set, and the pictures of a folder tree, are one row."""
     groups: dict[tuple[str, str], list[tuple[str, int]]] = {}
     for name, size in files:
         path = PurePosixPath(name)
-        what = _what(path)
+        what = _content(path)
         key = name
         if path.suffix == ".tfrecord":
             key = f"{path.parent}/{path.name.partition('-')[0]}-*.tfrecord"
@@ -65,19 +65,20 @@ def file_rows(files: Sequence[tuple[str, int]]) -> list[tuple[str, str, str]]:
         groups.setdefault((key, what), []).append((name, size))
     rows = []
     for (key, what), members in groups.items():
-        one = len(members) == 1
         total = size_text(sum(size for _, size in members))
-        rows.append((members[0][0] if one else key, total, what if one else f"{len(members)} files: {what}"))
+        rows.append(
+            (members[0][0], total, what) if len(members) == 1 else (key, total, f"{len(members)} files: {what}")
+        )
     return rows
 
 
 def value_text(value: float | None) -> str:
-    """A figure in [0, 1] with four places; 'n/a' where it is not defined."""
+    """A figure in [0, 1] with four decimals; 'n/a' if it is undefined."""
     return "n/a" if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def _what(path: PurePosixPath) -> str:
-    for ending, words in _WORDS:
-        if ending in str(path):
-            return words
-    return _ENDINGS.get(path.suffix, "")
+def _content(path: PurePosixPath) -> str:
+    for name, content in _CONTENTS:
+        if name in str(path):
+            return content
+    return _CONTENTS_BY_SUFFIX.get(path.suffix, "")
