@@ -1,9 +1,9 @@
 """The four data scripts of the face tutorial, with its folders below ./data and its filter.
 
-    data/WIDER_{train,val}/images, data/wider_face_split      down_data
-    data/tf_wider_{train,val}/images, .../annotations         data_to_pascal_xml
-    data/tf_wider_train/train.csv, data/tf_wider_val/val.csv  xml_to_csv
-    the --output_path                                         generate_tfrecord
+data/WIDER_{train,val}/images, data/wider_face_split      down_data
+data/tf_wider_{train,val}/images, .../annotations         data_to_pascal_xml
+data/tf_wider_train/train.csv, data/tf_wider_val/val.csv  xml_to_csv
+the --output_path                                         generate_tfrecord
 """
 
 from __future__ import annotations
