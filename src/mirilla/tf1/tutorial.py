@@ -29,6 +29,7 @@ from mirilla.data.sample import Sample
 from mirilla.data.split import with_eval_share
 from mirilla.errors import DataError, UsageError
 from mirilla.files import explaining
+from mirilla.findings import NOTE
 from mirilla.labels import LabelMap, label_map_text, load_label_map
 from mirilla.tf1.flags import Values
 from mirilla.tf1.own_files import OwnFiles
@@ -256,6 +257,6 @@ def _words_with(folder: Path, pattern: str, remedy: str) -> list[str]:
 
 def _warn(dataset: Dataset) -> None:
     for finding in dataset.problems[:_MAX_WARNINGS]:
-        warn(str(finding))
+        (echo if finding.severity == NOTE else warn)(str(finding))
     if len(dataset.problems) > _MAX_WARNINGS:
         warn(f"{len(dataset.problems) - _MAX_WARNINGS} more findings.")
