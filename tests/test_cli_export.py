@@ -13,7 +13,17 @@ from mirilla.detect.detector import Detector
 from mirilla.graph import read_graph_def
 from mirilla.model import card as cards
 
-FILES = {"frozen_inference_graph.pb", "model.json", "pipeline.config", "label_map.pbtxt", "model.safetensors"}
+FILES = {
+    "frozen_inference_graph.pb",
+    "model.json",
+    "pipeline.config",
+    "label_map.pbtxt",
+    "model.safetensors",
+    "model.ckpt.index",
+    "model.ckpt.data-00000-of-00001",
+    "checkpoint",
+    "saved_model",
+}
 
 
 @pytest.fixture
@@ -160,7 +170,7 @@ def test_a_full_disk_leaves_the_old_export(odapi, tmp_path, monkeypatch, capsys)
         str(odapi / "ckpt0_values.npz"),
     ]
     assert main(command) == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     real = os.fsync
     calls = iter(range(100))
 
@@ -172,7 +182,7 @@ def test_a_full_disk_leaves_the_old_export(odapi, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(os, "fsync", full)
     assert main([*command[:-1], str(odapi / "export_ckpt_values.npz")]) == 1
     assert "No space left" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 

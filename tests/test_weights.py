@@ -10,8 +10,8 @@ import pytest
 from mirilla.errors import MirillaError, ModelError
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.targets.export import weights_file
 from mirilla.weights import load as weights
+from mirilla.weights.export import weights_file
 from mirilla.weights.tensorflow import load_checkpoint
 
 PREFIX = "data/odapi/ckpt_b24_step60/model.ckpt-60"

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.config.to_spec import model_spec
     from mirilla.errors import UsageError
     from mirilla.labels import load_label_map
-    from mirilla.targets.export import export_model
     from mirilla.weights import load as weights
+    from mirilla.weights.export import export_model
     from mirilla.weights.training_folder import PIPELINE, load_labels
 
     if (args.checkpoint is None) == (args.model_dir is None):
@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
         found.variables,
         labels,
         args.out,
+        step=found.step,
         pipeline=pipeline,
         name=args.name,
         licence=args.licence,
@@ -77,5 +78,5 @@ def run(args: argparse.Namespace) -> int:
     step = "" if found.step is None else f" of step {found.step}"
     console.echo(f"{found.path}{step}{' (moving averages)' if found.averaged else ''} -> {exported.folder}")
     for path in exported.files:
-        console.echo(f"  {path.name}  {path.stat().st_size:,} bytes")
+        console.echo(f"  {path.relative_to(exported.folder)}  {path.stat().st_size:,} bytes")
     return 0
