@@ -52,7 +52,7 @@ def dataset(*samples: Sample, parts: dict[str, str] | None = None, labels: Seque
 
 
 def wider_folder(folder: Path) -> Path:
-    """A data set in WIDER FACE's layout: two training pictures, one of them without a face, and one for
+    """A data set in WIDER FACE's layout: two training pictures, the second without a face, and one for
     validation.
     """
     for part, name, seed in (

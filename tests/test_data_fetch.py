@@ -115,7 +115,7 @@ def test_fetch_checks_unpacks_and_is_done(server, content, tmp_path):
     assert len(server.requests) == before
 
 
-def test_a_broken_connection_goes_on_where_it_stopped(server, content, tmp_path):
+def test_a_broken_connection_is_resumed(server, content, tmp_path):
     server.files["/set.zip"] = content
     server.script["/set.zip"] = ["cut1000", "503", "cut500"]
     _, waits = _fetch(tmp_path, server, archive_of(content))
@@ -129,7 +129,7 @@ def test_a_broken_connection_goes_on_where_it_stopped(server, content, tmp_path)
     assert (tmp_path / "set/a.txt").is_file()
 
 
-def test_a_later_call_goes_on_too(server, content, tmp_path):
+def test_a_later_call_resumes_too(server, content, tmp_path):
     server.files["/set.zip"] = content
     server.script["/set.zip"] = ["cut1000", "cut1"]
     with pytest.raises(DownloadError, match=r"2 attempts.*1,001 bytes are kept in set\.zip\.part"):
@@ -153,14 +153,14 @@ def test_a_whole_part_file_is_used(server, content, tmp_path):
     assert server.requests == [("/set.zip", f"bytes={len(content)}-", 416)]
 
 
-def test_a_part_file_that_is_too_long_is_thrown_away(server, content, tmp_path):
+def test_a_part_file_that_is_too_long_is_discarded(server, content, tmp_path):
     server.files["/set.zip"] = content
     (tmp_path / "set.zip.part").write_bytes(content + b"more")
     _fetch(tmp_path, server, archive_of(content))
     assert (tmp_path / "set/a.txt").is_file()
 
 
-def test_wrong_bytes_are_refused_and_the_next_mirror_is_asked(server, content, tmp_path):
+def test_wrong_bytes_are_refused_and_the_next_mirror_is_tried(server, content, tmp_path):
     server.files["/bad/set.zip"] = server.files["/good/set.zip"] = content
     server.script["/bad/set.zip"] = ["flip"]
     fetch.fetch_widerface(
@@ -174,7 +174,7 @@ def test_wrong_bytes_are_refused_and_the_next_mirror_is_asked(server, content, t
     assert (tmp_path / "set/a.txt").is_file()
 
 
-def test_every_mirrors_reason_is_told(server, content, tmp_path):
+def test_every_mirrors_reason_is_reported(server, content, tmp_path):
     server.files["/bad/set.zip"] = server.files["/odd/set.zip"] = content
     server.script["/bad/set.zip"] = ["flip"]
     server.script["/odd/set.zip"] = ["cut100", "wrong-range"]

@@ -24,17 +24,17 @@ def sample(*own, ignore=(), labels=None):
     )
 
 
-def finds(*rows):
+def detections(*rows):
     rows = np.array(rows, float).reshape(-1, 5)
     return rows[:, :4], rows[:, 4]
 
 
-def test_what_meets_no_label_is_added_with_its_score_as_weight():
+def test_a_detection_without_a_match_is_added_with_its_score_as_weight():
     own = sample([0.1, 0.1, 0.3, 0.3])
-    found = finds(
+    found = detections(
         [0.12, 0.1, 0.32, 0.3, 0.95],  # the labelled face
         [0.6, 0.6, 0.8, 0.8, 0.9],  # another
-        [0.6, 0.1, 0.7, 0.2, 0.5],  # perhaps one
+        [0.6, 0.1, 0.7, 0.2, 0.5],  # a doubtful face
         [0.1, 0.6, 0.2, 0.7, 0.29],  # too doubtful for anything
     )
     taught, counts = teacher.add(own, found)
@@ -45,21 +45,21 @@ def test_what_meets_no_label_is_added_with_its_score_as_weight():
     assert taught.weight.tolist() == [1, 0.9, 1]
 
 
-def test_a_small_find_within_a_large_label_is_that_face():
-    taught, counts = teacher.add(sample([0.0, 0.0, 0.8, 0.8]), finds([0.2, 0.2, 0.5, 0.5, 0.99]))
+def test_a_small_detection_inside_a_large_label_matches_it():
+    taught, counts = teacher.add(sample([0.0, 0.0, 0.8, 0.8]), detections([0.2, 0.2, 0.5, 0.5, 0.99]))
     assert counts == (0, 0, 0)  # IoU 0.14, but all of the find lies in the label
     assert len(taught) == 1
 
 
-def test_ignored_boxes_are_met_too():
-    taught, counts = teacher.add(sample([0.1, 0.1, 0.3, 0.3], ignore=(True,)), finds([0.1, 0.1, 0.3, 0.3, 0.99]))
+def test_ignored_boxes_are_matched_too():
+    taught, counts = teacher.add(sample([0.1, 0.1, 0.3, 0.3], ignore=(True,)), detections([0.1, 0.1, 0.3, 0.3, 0.99]))
     assert counts == (0, 0, 0)
     assert taught.ignore.tolist() == [True]
 
 
-def test_tightening_moves_each_label_to_its_own_find():
+def test_tightening_moves_each_label_to_its_own_detection():
     own = sample([0.1, 0.1, 0.4, 0.4], [0.1, 0.5, 0.4, 0.8], [0.6, 0.6, 0.9, 0.9])
-    found = finds([0.14, 0.14, 0.36, 0.36, 0.9], [0.14, 0.54, 0.36, 0.76, 0.6])  # the second is not certain
+    found = detections([0.14, 0.14, 0.36, 0.36, 0.9], [0.14, 0.54, 0.36, 0.76, 0.6])  # the second is not certain
     taught, counts = teacher.add(own, found, tighten=True)
     assert counts == (0, 0, 1)
     np.testing.assert_allclose(taught.boxes_yxyx, [found[0][0], *own.boxes_yxyx[1:]])
@@ -69,25 +69,25 @@ def test_tightening_moves_each_label_to_its_own_find():
 
 def test_attributes_of_further_boxes_are_zero():
     own = replace(sample([0.1, 0.1, 0.3, 0.3]), attributes={"blur": np.array([2])})
-    taught, _ = teacher.add(own, finds([0.6, 0.6, 0.8, 0.8, 0.9]))
+    taught, _ = teacher.add(own, detections([0.6, 0.6, 0.8, 0.8, 0.9]))
     assert taught.attributes["blur"].tolist() == [2, 0]
 
 
 class Stub:
-    """Finds one face in every picture, and counts how often it is asked."""
+    """Detects a face in every picture, and counts its calls."""
 
     def __init__(self):
-        self.asked = 0
+        self.calls = 0
 
     def __call__(self, image):
-        self.asked += 1
-        return finds([0.25, 0.25, 0.75, 0.75, 0.9])
+        self.calls += 1
+        return detections([0.25, 0.25, 0.75, 0.75, 0.9])
 
 
 def stub():
     made = YuNet(None, "digest")
-    asked = Stub()
-    return type("Asked", (YuNet,), {"__call__": lambda self, image: asked(image)})(None, made.digest), asked
+    counter = Stub()
+    return type("Counted", (YuNet,), {"__call__": lambda self, image: counter(image)})(None, made.digest), counter
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def photos(tmp_path):
     return folder
 
 
-def test_a_folder_without_labels_is_labelled_whole_and_looked_at_once(photos, tmp_path):
-    judge, asked = stub()
+def test_a_folder_without_labels_is_labelled_and_detected_only_once(photos, tmp_path):
+    judge, counter = stub()
     bare = teacher.pictures(photos)
     assert [s.filename for s in bare.samples] == ["deep/0.png", "deep/1.png", "deep/2.png"]
     cache = tmp_path / "kept/cache.jsonl"
@@ -109,22 +109,22 @@ def test_a_folder_without_labels_is_labelled_whole_and_looked_at_once(photos, tm
     assert taught.labels == ("face",)
     assert [len(s) for s in taught.samples] == [1, 1, 1]
     assert "3 faces to 0 labels" in taught.notes[-1]
-    assert asked.asked == 3
+    assert counter.calls == 3
     again = teacher.teach(bare, judge, cache=cache)
-    assert asked.asked == 3
+    assert counter.calls == 3
     np.testing.assert_allclose(again.samples[0].boxes_yxyx, taught.samples[0].boxes_yxyx)
-    cache.write_text(cache.read_text()[:-20])  # cut short: only the last picture is looked at again
+    cache.write_text(cache.read_text()[:-20])  # cut short: only the last picture is detected again
     teacher.teach(bare, judge, cache=cache)
-    assert asked.asked == 4
+    assert counter.calls == 4
     other = type(judge)(None, "another file")
     teacher.teach(bare, other, cache=cache)
-    assert asked.asked == 7
+    assert counter.calls == 7
     assert json.loads(cache.read_text().splitlines()[0])["teacher"] == "another file"
 
 
 def test_classes_without_faces_are_refused(photos):
     bare = teacher.pictures(photos)
-    with pytest.raises(DataError, match="none is called 'face'"):
+    with pytest.raises(DataError, match="but the teacher detects 'face'"):
         teacher.teach(replace(bare, labels=("cat", "dog")), stub()[0])
     assert teacher.teach(replace(bare, labels=("head",)), stub()[0]).samples[0].labels == ("head",)
 
@@ -155,14 +155,14 @@ def test_yunet_agrees_with_the_labels_of_a_real_set(yunet, shared):
         for s in part.samples
     )
     taught = teacher.teach(bare, yunet)
-    wanted = met = 0
+    labelled = matched = 0
     for truth, found in zip(part.samples, taught.samples, strict=True):
         own = truth.boxes_yxyx[~truth.ignore]
-        wanted += len(own)
+        labelled += len(own)
         sure = found.boxes_yxyx[~found.ignore]
-        met += int((boxes.iou(own, sure) >= 0.4).any(1).sum()) if len(own) and len(sure) else 0
-    assert wanted >= 5
-    assert met >= 0.7 * wanted
+        matched += int((boxes.iou(own, sure) >= 0.4).any(1).sum()) if len(own) and len(sure) else 0
+    assert labelled >= 5
+    assert matched >= 0.7 * labelled
 
 
 def test_data_label_writes_a_data_set(yunet, tmp_path, capsys):

@@ -110,7 +110,7 @@ def test_reads_back_as_written(folder):
         assert sample.ignore.tolist() == [bool(f.invalid) for f in scene.faces]
 
 
-def test_says_when_the_folder_cannot_be_written(tmp_path):
+def test_an_error_when_the_folder_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(MirillaError, match="Not a directory"):
         toy.write(tmp_path / "file" / "set", train=1, val=1)
