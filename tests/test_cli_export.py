@@ -97,6 +97,18 @@ def test_a_training_folder_of_the_api(odapi, tmp_path):
     np.testing.assert_array_equal(from_training(photo).scores, from_export(photo).scores)
 
 
+def test_the_prefix_of_mirillas_own_checkpoint(odapi, tmp_path, capsys):
+    pipeline = ["--pipeline-config", str(odapi / "pipeline_b24.config")]
+    prefix = tmp_path / "train" / "model.ckpt-60"
+    command = ["import", str(odapi / "ckpt_b24_step60/model.ckpt-60"), *pipeline, "--out", str(prefix.parent)]
+    assert main(command) == 0
+    assert main(["export", *pipeline, "--trained_checkpoint_prefix", str(prefix), "--out", str(tmp_path / "a")]) == 0
+    assert "model.ckpt-60.safetensors of step 60 (moving averages)" in capsys.readouterr().out
+    assert main(["import", str(prefix), *pipeline, "--out", str(tmp_path / "b")]) == 0
+    for name in ("frozen_inference_graph.pb", "model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / "export" / name).read_bytes()
+
+
 def test_exporting_again_replaces(odapi, tmp_path):
     out = tmp_path / "export"
     command = [

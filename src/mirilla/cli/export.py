@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         "--trained_checkpoint_prefix",
         metavar="C",
-        help="a checkpoint of Mirilla, exported weights (.safetensors), or a TensorFlow checkpoint's prefix",
+        help="a checkpoint's file or prefix (train/model.ckpt-20000), of Mirilla or of TensorFlow, or exported weights",
     )
     parser.add_argument("--model-dir", metavar="D", help="training folder; its newest checkpoint is exported")
     parser.add_argument("--out", "--output_directory", metavar="DIR", required=True, help="folder to write")
