@@ -8,8 +8,8 @@ from mirilla import config
 from mirilla.config.to_spec import model_spec
 from mirilla.console import echo
 from mirilla.errors import UsageError
-from mirilla.targets.export import export_model
 from mirilla.tf1.flags import Values
+from mirilla.weights.export import export_model
 from mirilla.weights.load import load_weights
 from mirilla.weights.training_folder import load_labels
 
@@ -38,6 +38,7 @@ def export_inference_graph(values: Values) -> int:
         weights.variables,
         load_labels(pipeline, path.parent, spec.num_classes),
         values.text("output_directory"),
+        step=weights.step,
         pipeline=pipeline,
         training={"checkpoint": weights.path.name, "steps": weights.step, "averaged": weights.averaged},
     )
