@@ -1,7 +1,7 @@
-"""The kit's program with Google's client against the emulator, as it runs on the kit.
+"""The program for the kit with Google's client and the emulator.
 
-It runs under Python 3.7 where one is found (pyenv's versions or the PATH), as the kit's newer image has it, else under
-today's Python; the tests say which. The client gets an environment of its own, as in test_bonnet_client.py.
+It runs under Python 3.7, the version of the kit's newer image, if that is installed (pyenv or the PATH), otherwise
+under this Python; the tests print which. Google's client is installed in its own environment.
 """
 
 from __future__ import annotations

@@ -44,12 +44,12 @@ def lines(text):
 
 
 def test_photos_and_folders(model, tmp_path, capsys):
-    one = picture(tmp_path / "one.png")
+    single = picture(tmp_path / "one.png")
     picture(tmp_path / "many/a.jpg", 1)
     picture(tmp_path / "many/deeper/a.jpg", 2)
     (tmp_path / "many/notes.txt").write_text("no photo")
     out = tmp_path / "out"
-    assert main(["detect", str(model), str(one), str(tmp_path / "many"), "--out", str(out)]) == 0
+    assert main(["detect", str(model), str(single), str(tmp_path / "many"), "--out", str(out)]) == 0
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
         "one.jpg",
         "a.jpg",
@@ -62,13 +62,13 @@ def test_photos_and_folders(model, tmp_path, capsys):
     assert [entry["picture"] for entry in content["results"]] == ["one.jpg", "a.jpg", "deeper/a.jpg"]
     entry = content["results"][0]
     assert (entry["height_px"], entry["width_px"]) == (60, 80)
-    found = Detector.load(model, threshold=0.6)(np.asarray(Image.open(one)))
+    found = Detector.load(model, threshold=0.6)(np.asarray(Image.open(single)))
     assert len(entry["detections"]) == len(found) > 0
     assert entry["detections"][0]["label"] == "face"
     np.testing.assert_allclose([d["box_yxyx"] for d in entry["detections"]], found.boxes_yxyx, atol=1e-5)
     drawn = np.asarray(Image.open(out / "one.jpg")).astype(int)
     assert drawn.shape == (60, 80, 3)
-    assert np.abs(drawn - np.asarray(Image.open(one)).astype(int)).max() > 50
+    assert np.abs(drawn - np.asarray(Image.open(single)).astype(int)).max() > 50
     printed = capsys.readouterr().out
     assert "one.png: face " in printed
     assert "found in 3 pictures" in printed
@@ -79,11 +79,11 @@ def test_json_lines(model, tmp_path, capsys):
     assert main(["detect", str(model), *photos, "--json", "--threshold", "0.9"]) == 0
     found = lines(capsys.readouterr().out)
     assert [entry["source"] for entry in found] == photos
-    assert all(one["score"] >= 0.9 for entry in found for one in entry["detections"])
+    assert all(detection["score"] >= 0.9 for entry in found for detection in entry["detections"])
     assert {path.suffix for path in tmp_path.iterdir()} == {".png"}  # nothing is written without --out
 
 
-def test_unreadable_photos_are_named_and_the_others_go_on(model, tmp_path, capsys):
+def test_unreadable_photos_are_reported_and_skipped(model, tmp_path, capsys):
     good = picture(tmp_path / "good.png")
     cut = picture(tmp_path / "cut.jpg", 1)
     cut.write_bytes(cut.read_bytes()[:600])
@@ -97,14 +97,14 @@ def test_unreadable_photos_are_named_and_the_others_go_on(model, tmp_path, capsy
     assert "Traceback" not in captured.err
 
 
-def test_two_photos_of_one_name_get_two_results(model, tmp_path):
+def test_photos_of_the_same_name_get_different_results(model, tmp_path):
     photos = [picture(tmp_path / f"{folder}/x.png") for folder in ("a", "b")]
     out = tmp_path / "out"
     assert main(["detect", str(model), *map(str, photos), "--out", str(out)]) == 0
     assert {path.name for path in out.iterdir()} == {"x.jpg", "x_2.jpg", "detections.json"}
 
 
-def test_rotated_photos_are_seen_upright(model, tmp_path, capsys):
+def test_rotated_photos_are_turned_upright(model, tmp_path, capsys):
     path = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -127,11 +127,11 @@ def test_wrong_use(model, tmp_path, capsys, arguments, code, message):
     pytest.importorskip("cv2")
     (tmp_path / "empty").mkdir()
     words = {"MODEL": str(model), "EMPTY": str(tmp_path / "empty")}
-    assert main(["detect", *(words.get(one, one) for one in arguments)]) == code
+    assert main(["detect", *(words.get(word, word) for word in arguments)]) == code
     assert message in capsys.readouterr().err
 
 
-def test_output_where_a_file_stands(model, tmp_path, capsys):
+def test_output_folder_is_a_file(model, tmp_path, capsys):
     (tmp_path / "out").write_text("")
     photo = picture(tmp_path / "x.png")
     assert main(["detect", str(model), str(photo), "--out", str(tmp_path / "out")]) == 1
@@ -139,7 +139,7 @@ def test_output_where_a_file_stands(model, tmp_path, capsys):
     assert (tmp_path / "out").read_text() == ""
 
 
-def test_without_a_model_the_shipped_one_looks(model, tmp_path, capsys, monkeypatch):
+def test_without_a_model_the_shipped_one_is_used(model, tmp_path, capsys, monkeypatch):
     from mirilla import shipped
 
     monkeypatch.setattr(shipped, "FOLDER", model)
@@ -160,9 +160,9 @@ def test_without_a_model_the_shipped_one_looks(model, tmp_path, capsys, monkeypa
     [
         (["a.pb", "x.jpg"], "a.pb"),
         (["gone.pb", "x.jpg"], "gone.pb"),
-        (["export", "x.jpg"], "export"),  # holds a model, and a photo of it at work
+        (["export", "x.jpg"], "export"),  # holds a model and a photo
         (["training", "x.jpg"], "training"),
-        (["empty", "x.jpg"], "empty"),  # neither: its own error says so
+        (["empty", "x.jpg"], "empty"),  # neither; loading it reports the error
         (["nowhere", "x.jpg"], "nowhere"),
         (["photos"], None),
         (["photos", "x.jpg"], None),
@@ -170,7 +170,7 @@ def test_without_a_model_the_shipped_one_looks(model, tmp_path, capsys, monkeypa
         (["gone.jpg"], None),
         (["gone.MP4"], None),
         (["camera:0"], None),
-        (["notes"], None),  # a file that exists: it is said that it is no photo
+        (["notes"], None),  # an existing file; reading it as a photo reports the error
     ],
 )
 def test_which_word_is_a_model(tmp_path, monkeypatch, words, named):
@@ -237,10 +237,10 @@ def test_a_broken_video(model, tmp_path, capsys):
     path.write_bytes(b"rubbish" * 100)
     assert main(["detect", str(model), str(path), "--out", str(tmp_path / "out")]) == 1
     assert "not a readable video" in capsys.readouterr().err
-    assert {one.name for one in (tmp_path / "out").iterdir()} == {"detections.json"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"detections.json"}
 
 
-def test_without_opencv_a_video_says_what_to_install(model, tmp_path, capsys, monkeypatch):
+def test_a_video_without_opencv(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     (tmp_path / "clip.mp4").write_bytes(b"")
     assert main(["detect", str(model), str(tmp_path / "clip.mp4")]) == 1

@@ -1,4 +1,4 @@
-"""The anchor-fit report by hand and against plain IoU over all anchors; fitting; the verb."""
+"""The report of the anchor fit, by hand and against plain IoU over all anchors; the fit; the command."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MULTISCALE = ModelSpec(anchors=AnchorSpec(min_level=4, aspect_ratios=(1.0, 0.5))
     st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 1), st.floats(0.01, 1),
 )  # fmt: skip
 def test_the_nearest_location_is_the_best_of_all(spec, y, x, height, width):
-    """What `ious_at` says of one location a map is the best over every anchor."""
+    """`ious_at` looks at one location per map; its IoU is the best of all anchors."""
     table = architecture(spec)
     all_anchors = anchors_yxyx(spec.anchors, table.feature_map_shapes, spec.height_px, spec.width_px)
     box = np.array([[y - height / 2, x - width / 2, y + height / 2, x + width / 2]])
@@ -77,17 +77,17 @@ def sample(height_px: int, width_px: int, boxes_yxyx, ignore=()) -> Sample:
 
 def test_sizes_as_the_network_sees_them():
     """A photo of 100x200: squashed, shares stay; letterboxed, it takes half of the input's height."""
-    one = sample(100, 200, [[0.2, 0.1, 0.6, 0.3], [0, 0, 0, 0.5], [0, 0, 1, 1]], np.array([False, False, True]))
-    np.testing.assert_allclose(anchor_fit.object_sizes([one], ModelSpec()), [[0.4, 0.2]])
+    photo = sample(100, 200, [[0.2, 0.1, 0.6, 0.3], [0, 0, 0, 0.5], [0, 0, 1, 1]], np.array([False, False, True]))
+    np.testing.assert_allclose(anchor_fit.object_sizes([photo], ModelSpec()), [[0.4, 0.2]])
     letterboxed = ModelSpec(keep_aspect_ratio=True)
-    np.testing.assert_allclose(anchor_fit.object_sizes([one], letterboxed), [[0.2, 0.2]])
+    np.testing.assert_allclose(anchor_fit.object_sizes([photo], letterboxed), [[0.2, 0.2]])
     pipeline = config.sample(1, "a", "b", "c")
-    np.testing.assert_allclose(anchor_fit.training_sizes([one], pipeline), [[0.4, 0.2]])
+    np.testing.assert_allclose(anchor_fit.training_sizes([photo], pipeline), [[0.4, 0.2]])
     mix = pipeline.mirilla.augmentation.add().aspect_mix
     mix.SetInParent()
-    np.testing.assert_allclose(anchor_fit.training_sizes([one], pipeline), [[0.4, 0.2], [0.2, 0.2]])
+    np.testing.assert_allclose(anchor_fit.training_sizes([photo], pipeline), [[0.4, 0.2], [0.2, 0.2]])
     mix.letterbox_probability = 1
-    np.testing.assert_allclose(anchor_fit.training_sizes([one], pipeline), [[0.2, 0.2]])
+    np.testing.assert_allclose(anchor_fit.training_sizes([photo], pipeline), [[0.2, 0.2]])
 
 
 def faces(count: int = 3000) -> np.ndarray:
@@ -106,7 +106,7 @@ def test_fitted_anchors_fit_better(name):
     counts = [p.anchors for p in architecture(spec).predictors]
     before = anchor_fit.report(sizes, spec)
     fitted = anchor_fit.fit_spec(spec, sizes)
-    assert [len(one) for one in fitted] == counts
+    assert [len(boxes) for boxes in fitted] == counts
     write_anchors(pipeline, fitted)
     assert config.check(pipeline, ("model",))[0].severity == "note"
     after = anchor_fit.report(sizes, model_spec(pipeline))
@@ -118,10 +118,10 @@ def test_fitted_anchors_fit_better(name):
 def test_small_faces_have_anchors_on_the_finest_map():
     for shapes, counts in ((((16, 16), (8, 8), (4, 4)), (3, 6, 6)), (((32, 32), (16, 16), (8, 8)), (2, 3, 6))):
         for sizes in (faces(), ()):
-            sides = [np.sqrt(np.prod(one, 1)) * 256 for one in anchor_fit.fit(sizes, shapes, counts)]
+            sides = [np.sqrt(np.prod(boxes, 1)) * 256 for boxes in anchor_fit.fit(sizes, shapes, counts)]
             assert ((sides[0] > 8) & (sides[0] < 26)).sum() == 2
-            for one in sides:  # spread: smallest first, each step a factor
-                assert (one[1:] / one[:-1] > 1.04).all()
+            for map_sides in sides:  # spread: smallest first, each step a factor
+                assert (map_sides[1:] / map_sides[:-1] > 1.04).all()
 
 
 def test_without_objects_sizes_are_evenly_spread():
@@ -131,7 +131,7 @@ def test_without_objects_sizes_are_evenly_spread():
     np.testing.assert_allclose(made[1], [[w, w] for w in wanted], atol=1e-5)
 
 
-def test_widerface_meets_few_of_the_samples_anchors(shared):
+def test_the_samples_anchors_fit_few_widerface_faces(shared):
     """An independent measurement of the sample's anchors on WIDER FACE's validation faces (letterboxed) said 30, 16 and
     7 % for easy, medium and hard. The pictures are 1024 px wide; their heights are not in the files, and matter for
     the few that are higher than wide."""
@@ -163,7 +163,7 @@ def dataset(tmp_path):
     return folder
 
 
-def test_verb_reports_fits_and_writes(dataset, tmp_path, capsys):
+def test_command_reports_fits_and_writes(dataset, tmp_path, capsys):
     given_config = tmp_path / "pipeline.config"
     config.save(given_config, config.sample(1, "a.tfrecord", "b.tfrecord", "labels.pbtxt"))
     assert main(["data", "anchors", str(dataset)]) == 0
@@ -174,7 +174,7 @@ def test_verb_reports_fits_and_writes(dataset, tmp_path, capsys):
     said = json.loads(capsys.readouterr().out)
     assert said["before"]["overall"]["objects"] == 30 == said["after"]["overall"]["objects"]
     spec = model_spec(config.load(out))
-    assert [len(one) for one in spec.anchors.boxes] == [3, 6, 6, 6, 6]
+    assert [len(boxes) for boxes in spec.anchors.boxes] == [3, 6, 6, 6, 6]
     np.testing.assert_allclose(spec.anchors.boxes[0], said["after"]["boxes"][0], atol=1e-6)
     assert main(["data", "anchors", str(dataset), "--write", str(out)]) != 0
     assert main(["data", "anchors", str(dataset), "--model", "kit-x"]) != 0

@@ -1,4 +1,4 @@
-"""The embedded sample, field by field against the API's file."""
+"""The sample pipeline against the API's file, field by field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of what acts and what is refused: complete, in step with the page, and enforced."""
+"""The support table: it is complete, the page has it, and the checks enforce it."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_line_of_the_table_fits_a_field():
     assert [pattern for pattern, _ in TABLE if pattern not in first_matches] == []
 
 
-def test_what_does_not_act_says_why():
+def test_fields_that_do_not_act_have_a_reason():
     for path, _ in support.fields():
         entry = support.support(path)
         assert entry.status in (ACTS, REFUSED, NO_EFFECT), path
@@ -44,7 +44,7 @@ def test_what_does_not_act_says_why():
             assert entry.reason, path
 
 
-def test_what_is_the_only_value_exists():
+def test_only_values_exist():
     for path, field in support.fields():
         if field.enum_type is not None:
             assert set(support.support(path).only) <= set(field.enum_type.values_by_name), path
@@ -243,7 +243,7 @@ def test_no_effect_is_a_note():
     assert (found.where, found.severity) == ("train_input_reader.num_readers", "note")
 
 
-def test_only_the_parts_asked_for():
+def test_only_the_given_parts_are_checked():
     broken = with_text("train_config { fine_tune_checkpoint: 'a' }")
     assert errors(broken, parts=("model", "eval")) == []
     bare = config.loads("model { }")
@@ -363,7 +363,7 @@ def test_letterbox_must_be_square_and_padded():
         config.sample(1, "a", "b", "l", keep_aspect_ratio=True, width=128)
 
 
-def test_short_runs_are_warned_of():
+def test_warnings_about_short_runs():
     """0.9999^600 = 0.942, 0.9997^600 = 0.835: a run of 600 steps exports its initial values."""
     short = config.override(sample(), "train_config.num_steps", 600)
     warnings = {f.where: f.what for f in config.check(short) if f.severity == "warning"}
@@ -428,7 +428,7 @@ def test_the_samples_of_our_family_pass(shared, name):
     assert errors(filled_in(shared / f"data/odapi/samples/{name}.config")) == []
 
 
-def test_every_blank_of_a_sample_is_named(shared):
+def test_every_placeholder_of_a_sample_is_reported(shared):
     pipeline = config.load(shared / "data/odapi/samples/ssd_mobilenet_v1_pets.config")
     assert {f.where for f in errors(pipeline)} == {
         "train_config.fine_tune_checkpoint",

@@ -1,4 +1,4 @@
-"""The zoo's models: what they cost, by hand, and that the bonnet takes them."""
+"""The models of the zoo: their cost, computed by hand, and that the bonnet can run them."""
 
 from __future__ import annotations
 
@@ -31,22 +31,23 @@ def test_the_first_is_the_sample_itself():
     assert model_spec(made(JobOptions.model)) == ModelSpec()
 
 
-def test_applying_another_leaves_nothing_of_the_first():
+def test_applying_a_model_replaces_the_previous_one():
     pipeline = made("kit-wide-s8")
     zoo.apply("kit", pipeline)
     assert config.dump(pipeline) == config.dump(config.sample(1, "a", "b", "c"))
 
 
 @pytest.mark.parametrize("name", zoo.names())
-def test_every_model_is_sound_and_has_its_maps(name):
-    pipeline, one = made(name), zoo.find(name)
+def test_every_model_is_valid_and_has_its_maps(name):
+    pipeline, model = made(name), zoo.find(name)
     assert {finding.severity for finding in config.check(pipeline, ("model",))} == {"note"}
     table = architecture(model_spec(pipeline))
-    assert tuple(p.input for p in table.predictors)[: len(one.feature_maps)] == one.feature_maps
-    assert tuple(p.anchors for p in table.predictors) == one.counts
+    assert tuple(p.input for p in table.predictors)[: len(model.feature_maps)] == model.feature_maps
+    assert tuple(p.anchors for p in table.predictors) == model.counts
     if name in KNOWN:
         assert (table.parameters, round(table.multiplications / 1e6, 2)) == KNOWN[name]
-    if one.feature_maps != FIRST_MAPS:  # 1/8 of the input, two anchors of 4 codes and 2 logits, on 256 * width channels
+    if model.feature_maps != FIRST_MAPS:
+        # the map of 1/8 of the input: two anchors of 4 codes and 2 logits, on 256 * width channels
         plain = architecture(model_spec(made(name.removesuffix("-s8"))))
         channels = table.predictors[0].in_channels
         assert table.parameters - plain.parameters == 2 * 6 * (channels + 1)
@@ -54,7 +55,7 @@ def test_every_model_is_sound_and_has_its_maps(name):
 
 
 @pytest.mark.parametrize("name", ["kit-s8", "kit-widest-s8"])
-def test_the_bonnet_takes_it(name):
+def test_the_bonnet_can_run_it(name):
     """Peaks: see test_model_maps; the largest are the network's widest that fits."""
     price = cost(model_spec(made(name)))
     assert price.runs
@@ -71,16 +72,16 @@ def test_the_next_width_overflows_the_arena():
     price = cost(model_spec(pipeline))
     assert not price.runs
     assert price.peak_bytes is None
-    assert any(one.code == "arena-overflow" for one in price.findings)
+    assert any(finding.code == "arena-overflow" for finding in price.findings)
 
 
-def test_unknown_names_are_answered_with_the_known():
+def test_unknown_names_list_the_known_names():
     with pytest.raises(UsageError) as caught:
         zoo.apply("kitt", config.sample(1, "a", "b", "c"))
     assert "kit-s8" in str(caught.value.remedy)
 
 
-def test_accuracy_speaks_of_known_models_and_columns():
+def test_accuracy_has_known_models_and_columns():
     for name, columns in zoo.ACCURACY.items():
         assert name in zoo.MODELS
         assert set(columns) <= set(zoo.ACCURACY_COLUMNS)

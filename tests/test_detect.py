@@ -1,4 +1,4 @@
-"""Detector: every kind of model file, and what it says when it cannot."""
+"""Detector: every kind of model file, and the errors for unreadable ones."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ def test_threshold_includes_its_value(exported, photo):
 def test_batches_of_different_sizes(exported, photo):
     detector = Detector.load(exported.folder)
     photos = [photo, photo[:50], np.ascontiguousarray(photo.transpose(1, 0, 2))] * 4  # more than one batch
-    for one, found in zip(photos, detector.batch(photos), strict=True):
-        same(detector(one), found)
+    for image, found in zip(photos, detector.batch(photos), strict=True):
+        same(detector(image), found)
     assert detector.batch([]) == []
 
 
@@ -91,12 +91,12 @@ def test_batches_of_different_sizes(exported, photo):
         np.zeros((4, 4, 4), np.uint8),
     ],
 )
-def test_what_is_no_photo_is_a_bug(exported, bad):
+def test_arrays_that_are_not_photos_raise_value_error(exported, bad):
     with pytest.raises(ValueError, match="uint8 RGB"):
         Detector.load(exported.folder)(bad)
 
 
-def test_without_its_card_the_graph_tells(exported, photo, tmp_path):
+def test_without_a_card_the_graph_is_read(exported, photo, tmp_path):
     alone = tmp_path / "alone.pb"
     shutil.copy(exported.frozen_graph, alone)
     detector = Detector.load(alone)
@@ -107,7 +107,7 @@ def test_without_its_card_the_graph_tells(exported, photo, tmp_path):
     assert Detector.load(alone).labels == {1: "face", 2: "hand"}
 
 
-def test_the_letterbox_is_seen_in_the_graph(photo, tmp_path):
+def test_letterboxing_is_recognised_in_the_graph(photo, tmp_path):
     spec = ModelSpec(
         "ssd_mobilenet_v1",
         height_px=128,
@@ -151,7 +151,7 @@ def test_an_old_export_of_the_api(shared):
     assert detector.labels == {1: "face"}
 
 
-def test_real_photos_go_through(exported, shared):
+def test_real_photos(exported, shared):
     paths = sorted((shared / "data/faces/ilc2021/images").glob("*.jpg"))[:3]
     assert paths
     for found in Detector.load(exported.folder).batch([decode_rgb(path) for path in paths]):
@@ -190,12 +190,12 @@ def test_a_card_of_another_network_is_refused(tmp_path):
         (lambda p: (p / "x.binaryproto").write_bytes(b"\x07") and p / "x.binaryproto", "x.binaryproto"),
     ],
 )
-def test_what_is_no_model_is_named(tmp_path, make, message):
+def test_unreadable_models_are_refused(tmp_path, make, message):
     with pytest.raises(ModelError, match=message):
         Detector.load(make(tmp_path))
 
 
-def test_a_graph_that_is_no_detector_is_named(tmp_path):
+def test_a_graph_that_is_not_a_detector_is_refused(tmp_path):
     graph = frozen_graph.build(SPEC, random_weights(SPEC))
     for node in graph.node:
         node.name = node.name.replace("concat", "joined")
@@ -243,7 +243,7 @@ def test_a_compiled_model_without_a_card(shared, name, labels):
     assert 0 < len(detector(np.zeros((64, 64, 3), np.uint8))) <= 100
 
 
-def test_a_compiled_model_finds_what_its_graph_finds(shared):
+def test_a_compiled_model_agrees_with_its_graph(shared):
     """Google's own pair. Weights are fp16 in the compiled file, so scores are near, not equal."""
     folder = shared / "data/bonnet"
     graph = Detector.load(folder / "PCK_frozen_inference_graph.pb")
@@ -257,7 +257,7 @@ def test_a_compiled_model_finds_what_its_graph_finds(shared):
     np.testing.assert_allclose(best[0].boxes_yxyx, best[1].boxes_yxyx, atol=0.02)
 
 
-def test_a_compiled_classifier_is_no_detector(shared):
+def test_a_compiled_classifier_is_refused(shared):
     with pytest.raises(ModelError, match="not those of an SSD"):
         Detector.load(shared / "data/bonnet/rps_160.binaryproto")
 
@@ -281,7 +281,7 @@ def test_engines_agree(exported, photo, engine):
     assert len(found) == len(expected)
 
 
-def test_photos_may_come_from_a_generator(exported, photo):
+def test_photos_from_a_generator(exported, photo):
     detector = Detector.load(exported.folder)
     for found in detector.stream(photo for _ in range(5)):
         same(found, detector(photo))

@@ -1,8 +1,6 @@
-"""The engine that a network runs in, the ONNX model it is given, and working on several things at once."""
+"""The engines, and the ONNX model that onnxruntime runs."""
 
 from __future__ import annotations
-
-import threading
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from mirilla.detect import engine
 from mirilla.errors import MissingExtraError, UsageError
 from mirilla.graph import reader
 from mirilla.graph.reference import Runner
-from mirilla.parallel import in_order
 from mirilla.targets import onnx_graph
 
 GRAPHS = {
@@ -36,7 +33,7 @@ def test_onnxruntime_equals_the_reference(kind, count):
         np.testing.assert_allclose(array, expected[name], rtol=0, atol=1e-5, err_msg=name)
 
 
-def test_a_real_models_outputs_are_the_references(shared):
+def test_onnxruntime_equals_the_reference_on_a_real_model(shared):
     pytest.importorskip("onnxruntime")
     from mirilla.graph import read_graph_def
 
@@ -55,7 +52,7 @@ def test_the_onnx_model_is_valid(kind, planar):
     onnx.checker.check_model(model, full_check=True)
 
 
-def test_numpy_is_the_reference_itself():
+def test_numpy_engine_is_the_reference():
     graph = GRAPHS["small"]()
     assert isinstance(engine.prepare(graph, engine.NUMPY), Runner)
 
@@ -72,37 +69,3 @@ def test_wrong_engines(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match="onnxruntime"):
         engine.prepare(GRAPHS["small"](), engine.ONNXRUNTIME)
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-def test_results_come_in_order_and_little_is_taken_ahead(threads):
-    taken = []
-
-    def things():
-        for i in range(50):
-            taken.append(i)
-            yield i
-
-    results = in_order(lambda i: i * i, things(), threads)
-    assert [next(results) for _ in range(3)] == [0, 1, 4]
-    assert len(taken) <= 3 + 2 * threads + 3
-    assert list(results) == [i * i for i in range(3, 50)]
-    assert list(in_order(str, [], threads)) == []
-    assert list(in_order(str, [1], threads)) == ["1"]
-
-
-def test_an_error_comes_out_at_its_place():
-    def work(i):
-        if i == 2:
-            raise ValueError("two")
-        return i
-
-    results = in_order(work, range(10), 2)
-    assert [next(results), next(results)] == [0, 1]
-    with pytest.raises(ValueError, match="two"):
-        next(results)
-
-
-def test_several_threads_work():
-    barrier = threading.Barrier(2, timeout=20)  # passes only when two work at once
-    assert list(in_order(lambda i: barrier.wait() >= 0, range(4), 2)) == [True] * 4

@@ -34,12 +34,12 @@ MODELS = ("card_detector", "darthvader", "pikachu2_detector", "pikachu_detector"
 
 
 def codes(findings) -> list[str]:
-    return [one.code for one in findings]
+    return [finding.code for finding in findings]
 
 
 def only(findings, code: str) -> Finding:
-    (one,) = [one for one in findings if one.code == code]
-    return one
+    (finding,) = [finding for finding in findings if finding.code == code]
+    return finding
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def model() -> bf.Model:
 
 
 def changed(model: bf.Model, index: int, **plan) -> bf.Model:
-    """The model with other numbers in one op's plan."""
+    """The model with other numbers in the plan of an op."""
     ops = list(model.ops)
     old = ops[index].plan
     assert old is not None
@@ -82,16 +82,16 @@ def test_classifiers_have_classes_too(shared, classes, verdict):
     assert found.verdict == verdict
 
 
-def test_compiled_small_network_is_well(model):
+def test_compiled_small_network_has_no_findings(model):
     assert doctor_model.examine(model).findings == ()
 
 
 def test_tensor_beyond_the_arena(model):
     found = doctor_model.examine(changed(model, 4, address=bf.ARENA_BYTES - 8)).findings
-    one = only(found, "plan-overflow")
-    assert one.severity == ERROR
-    assert one.where == model.ops[4].output
-    assert (one.where, 32 * 32 * 16 * 2) in one.alive
+    finding = only(found, "plan-overflow")
+    assert finding.severity == ERROR
+    assert finding.where == model.ops[4].output
+    assert (finding.where, 32 * 32 * 16 * 2) in finding.alive
     assert only(found, "plan-differs").severity == WARNING
 
 
@@ -99,9 +99,9 @@ def test_tensors_that_share_memory(model):
     plan = model.ops[3].plan
     assert plan is not None
     found = doctor_model.examine(changed(model, 4, address=plan.address)).findings
-    one = only(found, "plan-overlap")
-    assert model.ops[3].output in one.what
-    assert model.ops[4].output in one.what
+    finding = only(found, "plan-overlap")
+    assert model.ops[3].output in finding.what
+    assert model.ops[4].output in finding.what
 
 
 def test_ops_without_plan(model):
@@ -110,7 +110,7 @@ def test_ops_without_plan(model):
     assert only(found, "plan-missing").where == model.ops[-1].output
 
 
-def test_another_arena_is_told(model):
+def test_another_arena_size(model):
     found = doctor_model.examine(replace(model, arena=bf.Arena(1 << 22, 1 << 23))).findings
     assert only(found, "arena-size").severity == WARNING
 
@@ -118,12 +118,12 @@ def test_another_arena_is_told(model):
 def test_constants_that_are_not_finite(model):
     broken = constant("x", np.array([1, np.inf, 2]))
     constants = tuple(
-        replace(one, data=(one.data or b"")[:-6] + (broken.data or b"")) if one.name == "extra/weights" else one
-        for one in model.constants
+        replace(old, data=(old.data or b"")[:-6] + (broken.data or b"")) if old.name == "extra/weights" else old
+        for old in model.constants
     )
-    one = only(doctor_model.examine(replace(model, constants=constants)).findings, "fp16-overflow")
-    assert one.where == "extra/weights"
-    assert "1 of 3456" in one.what  # 3 x 3 x 16 x 24
+    finding = only(doctor_model.examine(replace(model, constants=constants)).findings, "fp16-overflow")
+    assert finding.where == "extra/weights"
+    assert "1 of 3456" in finding.what  # 3 x 3 x 16 x 24
 
 
 def test_op_of_unknown_type(model):
@@ -135,11 +135,11 @@ def test_op_of_unknown_type(model):
 def test_kernel_larger_than_its_map_in_a_compiled_model():
     model, _ = bonnet.build(small_network().graph_def)
     found = doctor_model.examine(model, (8, 8)).findings  # the extra layer's map is 2 x 2 then
-    assert any(one.code == "malformed" for one in found)  # its reshapes are for 64 x 64
+    assert any(finding.code == "malformed" for finding in found)  # its reshapes are for 64 x 64
     head = replace(model, ops=model.ops[:7], outputs=(model.ops[6].output or "",))
-    one = only(doctor_model.examine(head, (8, 8)).findings, "kernel-too-large")
-    assert "3x3" in one.what
-    assert "2x2" in one.what
+    finding = only(doctor_model.examine(head, (8, 8)).findings, "kernel-too-large")
+    assert "3x3" in finding.what
+    assert "2x2" in finding.what
 
 
 # ---- pipelines
@@ -158,12 +158,12 @@ def test_the_sample_runs(tmp_path):
     assert codes(found.findings) == ["google-decoder"]
 
 
-def test_too_wide_a_network_overflows_and_is_told_what_fits(tmp_path):
-    one = only(doctor.examine(pipeline(tmp_path, depth_multiplier=0.5)).findings, "arena-overflow")
+def test_too_wide_a_network_overflows_and_the_remedy_lists_what_fits(tmp_path):
+    finding = only(doctor.examine(pipeline(tmp_path, depth_multiplier=0.5)).findings, "arena-overflow")
     # 128 x 128 x 32 x 2 bytes beside 128 x 128 x 16 x 2
-    assert sorted(size for _, size in one.alive) == [524288, 1048576]
-    assert "224x224" in one.remedy
-    assert "depth_multiplier 0.25" in one.remedy
+    assert sorted(size for _, size in finding.alive) == [524288, 1048576]
+    assert "224x224" in finding.remedy
+    assert "depth_multiplier 0.25" in finding.remedy
 
 
 @pytest.mark.parametrize(
@@ -175,9 +175,9 @@ def test_too_wide_a_network_overflows_and_is_told_what_fits(tmp_path):
         ({"height": 224, "width": 224, "keep_aspect_ratio": True}, ["letterbox"]),
     ],
 )
-def test_sizes_and_widths_are_judged_before_training(tmp_path, options, expected):
+def test_sizes_and_widths_are_checked_before_training(tmp_path, options, expected):
     found = doctor.examine(pipeline(tmp_path, **options))
-    assert [one for one in dict.fromkeys(codes(found.findings)) if one != "google-decoder"] == expected
+    assert [code for code in dict.fromkeys(codes(found.findings)) if code != "google-decoder"] == expected
     assert found.verdict == (doctor.RUNS if expected == ["letterbox"] else VERDICTS[WARNING])
 
 
@@ -189,8 +189,8 @@ def edited(tmp_path, field: str, value) -> doctor.Diagnosis:
 
 def test_quantised_training_is_refused(tmp_path):
     found = edited(tmp_path, "graph_rewriter.quantization.delay", 2000)
-    one = only(found.findings, "quantised")
-    assert one.where.startswith("graph_rewriter")
+    finding = only(found.findings, "quantised")
+    assert finding.where.startswith("graph_rewriter")
     assert found.verdict == VERDICTS[ERROR]
 
 
@@ -200,10 +200,10 @@ def test_a_kernel_that_outgrows_its_map_is_found_before_training_and_fixed_after
     changed = config.override(config.load(path), "model.ssd.feature_extractor.type", "ssd_mobilenet_v1")
     changed = config.override(changed, "model.ssd.anchor_generator.ssd_anchor_generator.num_layers", 6)
     config.save(path, changed)
-    found = [one for one in doctor.examine(path).findings if one.code == "kernel-too-large"]
-    assert ["3x3 is larger than its map 2x2" in one.what for one in found] == [True, False]
+    found = [finding for finding in doctor.examine(path).findings if finding.code == "kernel-too-large"]
+    assert ["3x3 is larger than its map 2x2" in finding.what for finding in found] == [True, False]
     assert "1x1" in found[1].what
-    assert all("--fix" in one.remedy and not one.fixable for one in found)
+    assert all("--fix" in finding.remedy and not finding.fixable for finding in found)
     spec = model_spec(changed)
     write_graph_def(tmp_path / "exported.pb", frozen_graph.build(spec, random_weights(spec)))
     assert main(["doctor", str(tmp_path / "exported.pb")]) == 1
@@ -217,18 +217,18 @@ def test_a_kernel_that_outgrows_its_map_is_found_before_training_and_fixed_after
         assert expected[name].std() > 0
 
 
-def test_what_mirilla_cannot_build_is_named(tmp_path):
+def test_networks_that_cannot_be_built_are_reported(tmp_path):
     found = edited(tmp_path, "model.ssd.feature_extractor.type", "ssd_inception_v2")
-    one = next(one for one in found.findings if one.code == "config")
-    assert one.where == "model.ssd.feature_extractor.type"
+    finding = next(finding for finding in found.findings if finding.code == "config")
+    assert finding.where == "model.ssd.feature_extractor.type"
     assert found.verdict == VERDICTS[ERROR]
 
 
 @pytest.mark.parametrize(("classes", "severity"), [(3, WARNING), (2, WARNING)])
 def test_label_map_of_another_number_of_classes(tmp_path, classes, severity):
-    one = only(edited(tmp_path, "model.ssd.num_classes", classes).findings, "classes")
-    assert (one.where, one.severity) == ("model.ssd.num_classes", severity)
-    assert f"num_classes is {classes}" in one.what
+    finding = only(edited(tmp_path, "model.ssd.num_classes", classes).findings, "classes")
+    assert (finding.where, finding.severity) == ("model.ssd.num_classes", severity)
+    assert f"num_classes is {classes}" in finding.what
 
 
 # ---- the command line
@@ -258,14 +258,14 @@ def test_findings_are_printed_with_rule_evidence_and_remedy(tmp_path, capsys):
         assert text in said
 
 
-def test_what_is_alive_together_is_printed(tmp_path, capsys):
+def test_tensors_alive_at_the_same_time_are_printed(tmp_path, capsys):
     assert main(["doctor", pipeline(tmp_path, depth_multiplier=0.5)]) == 1
     said = capsys.readouterr().out
     assert "alive at the same time" in said
     assert "1572864" in said  # 524288 + 1048576
 
 
-def test_fix_writes_the_graph_and_says_what_is_left(tmp_path, capsys):
+def test_fix_writes_the_graph_and_prints_what_is_left(tmp_path, capsys):
     path, out = graph_file(tmp_path, broken()), str(tmp_path / "fixed.pb")
     assert main(["doctor", path, "--fix", out]) == 1
     said = capsys.readouterr().out
@@ -278,7 +278,7 @@ def test_fix_writes_the_graph_and_says_what_is_left(tmp_path, capsys):
     assert main(["doctor", out]) == 1
 
 
-def test_fix_of_a_graph_that_is_all_fixed_ends_well(tmp_path, capsys):
+def test_fix_exits_with_0_if_no_problems_remain(tmp_path, capsys):
     graph = Graph(3)
     x = graph.block("first", graph.placeholder("input", (-1, 64, 64, 1)), (3, 3, 1, 16), 2)
     x = graph.depthwise_block("second", x, 16)
@@ -305,7 +305,7 @@ def test_fix_of_an_original_graph_compiles(shared, tmp_path, capsys):
     assert main(["doctor", str(tmp_path / "m.binaryproto")]) == 0
 
 
-def test_fix_writes_a_card_too_and_the_compiler_takes_it(tmp_path, capsys):
+def test_fix_writes_a_card_that_the_compiler_accepts(tmp_path, capsys):
     path = graph_file(tmp_path, small_network("FusedBatchNormV3", side=256))
     cards.save(cards.ModelCard(ModelSpec(), LabelMap.from_names(["face"]), name="faces"), path)
     assert main(["doctor", path, "--fix", str(tmp_path / "fixed.pb")]) == 1  # 10240 anchors, not 1278
@@ -325,7 +325,7 @@ def test_json_holds_everything(tmp_path, capsys):
     assert content["verdict"] == "will not run"
     assert content["fixed"] == str(tmp_path / "out.pb")
     assert content["mending"]["difference"] < 1e-5
-    large = next(one for one in content["findings"] if one["code"] == "kernel-too-large")
+    large = next(finding for finding in content["findings"] if finding["code"] == "kernel-too-large")
     assert large["fixable"]
     assert {"severity", "layer", "what", "rule", "remedy", "certainty", "evidence", "alive"} <= set(large)
     assert sum(content["counts"].values()) == len(content["findings"])
@@ -345,7 +345,7 @@ def test_json_holds_everything(tmp_path, capsys):
         (["graph.pb", "--classes", "0"], 2),
     ],
 )
-def test_mistakes_are_answered_without_traceback(tmp_path, capsys, monkeypatch, arguments, code):
+def test_errors_have_no_traceback(tmp_path, capsys, monkeypatch, arguments, code):
     monkeypatch.chdir(tmp_path)
     pipeline(tmp_path)
     graph_file(tmp_path, small_network())
@@ -362,7 +362,7 @@ def test_mistakes_are_answered_without_traceback(tmp_path, capsys, monkeypatch, 
     assert not (tmp_path / "out.pb").exists()
 
 
-def test_files_without_ending_are_recognised(tmp_path):
+def test_files_without_suffix_are_recognised(tmp_path):
     graph_file(tmp_path, small_network(), "a")
     bf.write(tmp_path / "b", bonnet.build(small_network().graph_def)[0])
     (tmp_path / "c").write_bytes(Path(pipeline(tmp_path)).read_bytes())
@@ -370,7 +370,7 @@ def test_files_without_ending_are_recognised(tmp_path):
     assert kinds == [doctor.GRAPH, doctor.BONNET, doctor.CONFIG]
 
 
-def test_severity_names_are_what_the_json_says(tmp_path):
+def test_severities_in_json(tmp_path):
     found = doctor.examine(graph_file(tmp_path, small_network()))
     content = found.to_json()
     assert {item["severity"] for item in content["findings"]} <= set(VERDICTS.values())

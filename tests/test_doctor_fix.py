@@ -75,7 +75,7 @@ def check_old(graph_def: GraphDef):
     for node in graph_def.node:
         assert set(node.attr) <= ATTRIBUTES[node.op], node.name
         assert all(value.WhichOneof("value") for value in node.attr.values()), node.name
-        assert not any(one.startswith("^") for one in node.input)
+        assert not any(reference.startswith("^") for reference in node.input)
     assert graph_def.versions.producer == 24
     assert graph_def.library.ByteSize() == 0
 
@@ -84,7 +84,7 @@ def check_old(graph_def: GraphDef):
 
 
 @pytest.mark.parametrize("path", [PAIR, NEWER])
-def test_object_detection_api_graphs_are_cut_and_modernised_backwards(shared, path):
+def test_object_detection_api_graphs_are_cut_and_use_old_ops(shared, path):
     graph_def = read_graph_def(shared / path)
     fixed = fix(graph_def, "image_tensor")
     check_old(fixed.graph_def)
@@ -96,9 +96,9 @@ def test_object_detection_api_graphs_are_cut_and_modernised_backwards(shared, pa
     check_same(graph_def, fixed)
     assert bonnet.check(fixed.graph_def) == []
     fixable = {
-        one.code
-        for one in doctor_fix.mark_fixable(doctor_graph.examine(graph_def, "image_tensor").findings, fixed)
-        if one.fixable
+        finding.code
+        for finding in doctor_fix.mark_fixable(doctor_graph.examine(graph_def, "image_tensor").findings, fixed)
+        if finding.fixable
     }
     assert "preprocessing-inside" in fixable
 
@@ -109,7 +109,7 @@ def test_fixed_golden_graph_compiles_to_the_same_bytes(shared):
     assert report.sha256 == PAIR_SHA256
 
 
-def test_fix_leaves_the_graph_as_it_is(shared):
+def test_fix_does_not_change_the_original(shared):
     content = (shared / NEWER).read_bytes()
     graph_def = read_graph_def(shared / NEWER)
     fix(graph_def)
@@ -138,14 +138,14 @@ def test_every_form_of_batch_norm(form):
     check_same(graph, fixed)
     assert fixed.difference == 0
     before, after = bonnet.build(graph.graph_def)[0], bonnet.build(fixed.graph_def)[0]
-    assert [one.values.tobytes() for one in before.constants] == [one.values.tobytes() for one in after.constants]
+    assert [c.values.tobytes() for c in before.constants] == [c.values.tobytes() for c in after.constants]
 
 
 def test_dilations_that_matter_stay():
     graph = small_network()
     graph["extra/Conv2D"].attr["dilations"].list.i.extend([1, 2, 2, 1])
     found = doctor_graph.examine(graph.graph_def)
-    assert [one.code for one in found.findings] == ["window"]
+    assert [finding.code for finding in found.findings] == ["window"]
     assert doctor_fix.fix(graph.graph_def, found) is None
 
 
@@ -155,7 +155,7 @@ def test_defaults_of_placeholders_take_their_place():
     graph.node("PlaceholderWithDefault", "fed", "pass")
     graph["Conv2d_2_depthwise/depthwise"].input[0] = "fed"
     found = doctor_graph.examine(graph.graph_def)
-    assert [(one.code, one.where) for one in found.findings] == [("training-switch", "fed")]
+    assert [(finding.code, finding.where) for finding in found.findings] == [("training-switch", "fed")]
     fixed = fix(graph.graph_def)
     check_same(small_network(), fixed)
     assert doctor_fix.mark_fixable(found.findings, fixed)[0].fixable
@@ -163,7 +163,7 @@ def test_defaults_of_placeholders_take_their_place():
 
 
 @pytest.mark.parametrize("negated", [False, True])
-def test_switches_whose_side_is_fixed_are_taken_out(negated):
+def test_switches_whose_side_is_fixed_are_removed(negated):
     graph = small_network()
     flag = graph.const("is_training", np.int32(int(negated)))
     graph[flag].attr["dtype"].type = 10
@@ -185,18 +185,18 @@ def test_switches_whose_side_is_fixed_are_taken_out(negated):
     assert fixed.examination.findings == ()
 
 
-def test_switches_that_are_fed_are_not_touched():
+def test_switches_that_are_fed_are_kept():
     graph = small_network()
     switch = graph.node("Switch", "extra/cond/Switch", "extra/Conv2D", graph.placeholder("flag", ()))
     graph["extra/BatchNorm/FusedBatchNorm"].input[0] = switch
     found = doctor_graph.examine(graph.graph_def)
     fixed = doctor_fix.fix(graph.graph_def, found)
     marked = doctor_fix.mark_fixable(found.findings, fixed)
-    assert not any(one.fixable for one in marked if one.code == "training-switch")
+    assert not any(finding.fixable for finding in marked if finding.code == "training-switch")
 
 
 @pytest.mark.parametrize("form", ["divided", "multiplied", "chosen"])
-def test_dropout_is_taken_out(form):
+def test_dropout_is_removed(form):
     graph = small_network()
     x = "Conv2d_1_pointwise/Relu6"
     keep = graph.const("keep", np.float32(0.8))
@@ -214,7 +214,7 @@ def test_dropout_is_taken_out(form):
         dropped = graph.node("Mul", "dropout/mul", scaled, mask)
     graph["Conv2d_2_depthwise/depthwise"].input[0] = dropped
     found = doctor_graph.examine(graph.graph_def)
-    assert [(one.code, one.where) for one in found.findings] == [("dropout", "dropout/uniform")]
+    assert [(finding.code, finding.where) for finding in found.findings] == [("dropout", "dropout/uniform")]
     fixed = fix(graph.graph_def)
     assert doctor_fix.mark_fixable(found.findings, fixed)[0].fixable
     check_same(small_network(), fixed)
@@ -231,7 +231,7 @@ def test_dropout_is_taken_out(form):
         (4, 5, 2, None),
     ],
 )
-def test_kernels_larger_than_their_map_lose_what_meets_padding_only(side, kernel, stride, cropped):
+def test_kernels_larger_than_their_map_are_cropped(side, kernel, stride, cropped):
     graph = Graph(3)
     x = graph.block("first", graph.placeholder("input", (-1, 2 * side, 2 * side, 3)), (3, 3, 3, 16), 2)
     x = graph.depthwise_block("second", x, 16)
@@ -240,16 +240,16 @@ def test_kernels_larger_than_their_map_lose_what_meets_padding_only(side, kernel
     fixed = fix(graph.graph_def)
     check_same(graph, fixed, tolerance=1e-5)
     weights = next(node for node in fixed.graph_def.node if node.name == "large/weights")
-    one = next(
-        one
-        for one in doctor_fix.mark_fixable(found.findings, fixed)
-        if (one.code, one.where) == ("kernel-too-large", "large/BiasAdd")
+    finding = next(
+        finding
+        for finding in doctor_fix.mark_fixable(found.findings, fixed)
+        if (finding.code, finding.where) == ("kernel-too-large", "large/BiasAdd")
     )
-    assert one.fixable == (cropped is not None)
+    assert finding.fixable == (cropped is not None)
     assert constant_array(weights).shape[:2] == (cropped or (kernel, kernel))
 
 
-def test_a_grey_network_reads_colours():
+def test_a_grey_network_reads_rgb():
     graph = Graph(3)
     x = graph.block("first", graph.placeholder("input", (-1, 64, 64, 1)), (3, 3, 1, 16), 2)
     x = graph.depthwise_block("second", x, 16)
@@ -275,14 +275,14 @@ def test_a_grey_network_reads_colours():
     )
 
 
-def test_what_cannot_be_fixed_is_not_called_fixable():
+def test_what_cannot_be_fixed_is_not_marked_fixable():
     graph = small_network()
     graph.node("FakeQuantWithMinMaxVars", "quant", "Conv2d_1_pointwise/Relu6")
     graph["Conv2d_2_depthwise/depthwise"].input[0] = "quant"
     found = doctor_graph.examine(graph.graph_def)
     fixed = fix(graph.graph_def)
     assert fixed.difference is None  # the graph as it was cannot be run here
-    assert [one.fixable for one in doctor_fix.mark_fixable(found.findings, fixed)] == [False]
+    assert [finding.fixable for finding in doctor_fix.mark_fixable(found.findings, fixed)] == [False]
 
 
 def test_identities_that_are_outputs_stay():
@@ -302,7 +302,9 @@ def test_fixed_graphs_give_the_same_in_tensorflow(shared, path):
     graph_def = read_graph_def(shared / path)
     fixed = fix(graph_def, "image_tensor")
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 256, 256, 3)).astype(np.float32)
-    expected, found = (_tensorflow(one, fixed.source, fixed.outputs, pictures) for one in (graph_def, fixed.graph_def))
+    expected, found = (
+        _tensorflow(tested, fixed.source, fixed.outputs, pictures) for tested in (graph_def, fixed.graph_def)
+    )
     for before, after in zip(expected, found, strict=True):
         np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
         assert before.std() > 0
@@ -318,7 +320,7 @@ def test_cropped_kernels_give_the_same_in_tensorflow(side, kernel, stride):
     assert any("cropped the kernel" in change for change in fixed.changes)
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 2 * side, 2 * side, 3)).astype(np.float32)
     before, after = (
-        _tensorflow(one, "input", ("large/BiasAdd",), pictures)[0] for one in (graph.graph_def, fixed.graph_def)
+        _tensorflow(tested, "input", ("large/BiasAdd",), pictures)[0] for tested in (graph.graph_def, fixed.graph_def)
     )
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
 
@@ -329,12 +331,12 @@ def test_training_graph_with_a_default_of_inference_gives_the_same_in_tensorflow
     graph_def = _training_graph(fused)
     pytest.importorskip("tensorflow").compat.v1.enable_control_flow_v2()
     found = doctor_graph.examine(graph_def, None, "out")
-    assert {"batch-norm-not-constant", "training-switch", "dropout"} <= {one.code for one in found.findings}
+    assert {"batch-norm-not-constant", "training-switch", "dropout"} <= {finding.code for finding in found.findings}
     fixed = fix(graph_def, None, "out")
     assert fixed.examination.findings == ()
     check_old(fixed.graph_def)
     pictures = np.random.default_rng(0).uniform(-1, 1, (2, 64, 64, 3)).astype(np.float32)
-    before, after = (_tensorflow(one, "input", ("out",), pictures)[0] for one in (graph_def, fixed.graph_def))
+    before, after = (_tensorflow(tested, "input", ("out",), pictures)[0] for tested in (graph_def, fixed.graph_def))
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5)
     assert before.std() > 0.05
     bonnet.build(fixed.graph_def, None, "out")
@@ -355,8 +357,8 @@ def _training_graph(fused: bool) -> GraphDef:
 
         def norm(x, name: str):
             depth = x.shape[3]
-            gamma, variance = (constant(f"{name}/{one}", 0.5, 1.5, depth) for one in ("gamma", "variance"))
-            beta, mean = (constant(f"{name}/{one}", -1, 1, depth) for one in ("beta", "mean"))
+            gamma, variance = (constant(f"{name}/{kind}", 0.5, 1.5, depth) for kind in ("gamma", "variance"))
+            beta, mean = (constant(f"{name}/{kind}", -1, 1, depth) for kind in ("beta", "mean"))
             with tf.name_scope(f"{name}/BatchNorm"):
                 if fused:
                     return tf.cond(

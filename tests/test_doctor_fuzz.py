@@ -1,4 +1,4 @@
-"""Damaged and odd graphs and models: the doctor answers or refuses cleanly; mending keeps the outputs."""
+"""Damaged and odd graphs and models: the doctor reports or refuses them without a crash; fixes keep the outputs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_graphs_wired_at_random(data):
         found = doctor_graph.examine(graph_def, input_size=64)
         fixed = doctor_fix.fix(graph_def, found)
         doctor_fix.mark_fixable(found.findings, fixed)
-        assert all(one.remedy and one.what for one in found.findings)
+        assert all(finding.remedy and finding.what for finding in found.findings)
 
 
 @settings(max_examples=80, deadline=None)

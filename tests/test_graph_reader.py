@@ -18,7 +18,7 @@ def rules(error) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["bonnet/PCK_frozen_inference_graph.pb", "odapi/frozen_inference_graph_b24.pb"])
-def test_object_detection_api_graphs_are_understood(shared, name):
+def test_object_detection_api_graphs_are_read(shared, name):
     graph = reader.load(shared / "data" / name)
     assert graph.input == "Preprocessor/sub"
     assert graph.input_shape == (256, 256, 3)
@@ -49,7 +49,7 @@ def test_object_detection_api_graphs_are_understood(shared, name):
     )
 
 
-def test_layers_read_only_what_stands_before_them(shared):
+def test_layers_read_only_earlier_layers(shared):
     graph = reader.load(shared / "data/bonnet/PCK_frozen_inference_graph.pb")
     known = {graph.input}
     for layer in graph:
@@ -104,7 +104,7 @@ def test_shape_arithmetic_is_folded():
     assert [layer.op for layer in read] == ["conv", "reshape"]
 
 
-def test_reshapes_that_change_nothing_vanish_and_hand_on_their_name():
+def test_reshapes_without_effect_are_dropped_and_pass_on_their_name():
     graph = Graph()
     pool = graph.node(
         "AvgPool",
@@ -164,24 +164,24 @@ def test_padding_before_a_valid_convolution_becomes_same():
         ("conct", "concat"),
     ],
 )
-def test_wrong_output_names_are_answered_with_the_right_one(given, right):
+def test_wrong_output_names_get_a_suggestion(given, right):
     with pytest.raises(RuleError) as caught:
         reader.read(small_network().graph_def, output_tensors=given)
     assert given in str(caught.value)
     assert f"Did you mean '{right}'?" in str(caught.value)
 
 
-def test_the_whole_list_of_names_is_mended():
+def test_the_remedy_repeats_the_corrected_list():
     with pytest.raises(RuleError, match="--output-tensors concat,concat_1"):
         reader.read(small_network().graph_def, output_tensors="concat,concat1")
 
 
-def test_wrong_input_name_is_answered_with_the_right_one(shared):
+def test_a_wrong_input_name_gets_a_suggestion(shared):
     with pytest.raises(RuleError, match="Did you mean 'Preprocessor/sub'"):
         reader.load(shared / "data/bonnet/PCK_frozen_inference_graph.pb", "preprocessor_sub")
 
 
-def test_trailing_colon_zero_is_understood():
+def test_a_trailing_colon_zero_is_accepted():
     read = reader.read(small_network().graph_def, "input:0", "concat:0,concat_1:0")
     assert read.outputs == ("concat", "concat_1")
 
@@ -199,7 +199,7 @@ def test_image_tensor_as_input_is_refused_with_the_remedy(shared):
         (("Preprocessor/sub", "detection_boxes"), "--output-tensors concat,concat_1"),
     ],
 )
-def test_loops_of_pre_and_postprocessing_are_told_apart(shared, options, remedy):
+def test_loops_of_pre_and_postprocessing_have_different_remedies(shared, options, remedy):
     with pytest.raises(RuleError) as caught:
         reader.load(shared / "data/odapi/frozen_inference_graph_b24.pb", *options)
     assert remedy in caught.value.findings[0].remedy
@@ -275,7 +275,7 @@ def test_breaches_name_node_rule_and_remedy(rule):
     assert finding.remedy
 
 
-def test_all_unknown_ops_are_named_at_once():
+def test_all_unknown_ops_are_reported_at_once():
     graph = Graph()
     x = graph.node("LRN", "first", graph.placeholder())
     graph.node("Elu", "second", x)
@@ -287,7 +287,7 @@ def test_all_unknown_ops_are_named_at_once():
     }
 
 
-def test_input_size_is_asked_for_when_the_graph_does_not_tell():
+def test_an_unknown_input_size_is_an_error():
     graph = Graph()
     graph.conv("x", graph.placeholder(shape=(-1, -1, -1, 3)), (3, 3, 3, 4), 2)
     with pytest.raises(RuleError, match="--input-size"):
@@ -296,7 +296,7 @@ def test_input_size_is_asked_for_when_the_graph_does_not_tell():
     assert reader.read(graph.graph_def, input_size=(32, 48)).output_shapes == ((16, 24, 4),)
 
 
-def test_node_that_is_missing_is_named():
+def test_a_missing_node_is_named():
     graph = Graph()
     graph.placeholder()
     graph.node("Relu6", "relu", "nowhere")

@@ -39,7 +39,7 @@ def test_every_activation_equals_tensorflows_golden(shared):
     assert compared == 33
 
 
-def test_batch_gives_what_single_images_give():
+def test_a_batch_equals_single_images():
     runner = Runner(reader.read(small_network().graph_def))
     images = np.random.default_rng(1).uniform(-1, 1, (3, 64, 64, 3)).astype(np.float32)
     together = runner(images)
@@ -75,7 +75,7 @@ def test_depthwise_multiplier_orders_channels_as_tensorflow():
     assert numpy_ops.depthwise((1, 1, 2), weights, None, (1, 1), SAME)(x).tolist() == [[[1, 2, 30, 40]]]
 
 
-def test_average_pool_counts_no_padding():
+def test_average_pool_excludes_padding():
     x = np.array([[1, 2], [3, 4]], np.float32).reshape(2, 2, 1)
     average = numpy_ops.pool((2, 2, 1), (2, 2), (1, 1), SAME, "average")(x)[:, :, 0]
     assert average.tolist() == [[2.5, 3], [3.5, 4]]

@@ -1,4 +1,4 @@
-"""When compiled functions are taken: not for a few photos, at once where Numba is in use, never where it is missing."""
+"""When compiled functions are used: not for a few photos, at once if Numba is loaded, never if it is missing."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ print(resize._KERNEL.get() is not None, boxes._NMS.get() is not None)
 @pytest.mark.parametrize(
     ("then", "compiled"), [("", True), ("sys.modules['numba'] = None  # as if it were not installed", False)]
 )
-def test_numba_is_imported_only_where_photos_are_many(then, compiled):
+def test_numba_is_imported_only_for_many_photos(then, compiled):
     pytest.importorskip("numba")
     run = subprocess.run([sys.executable, "-c", RULE.format(then=then)], capture_output=True, text=True)
     assert run.stdout.split() == [str(compiled)] * 2, run.stderr
 
 
-def test_where_numba_is_in_use_a_function_is_there_at_once():
+def test_a_function_is_available_at_once_if_numba_is_loaded():
     numba = pytest.importorskip("numba")
     assert Compiled("numba", "njit").get() is numba.njit
 
 
-def test_where_numba_finds_no_folder_for_what_it_compiles_there_is_none(tmp_path, monkeypatch):
+def test_a_function_is_unavailable_if_numba_has_no_cache_folder(tmp_path, monkeypatch):
     (tmp_path / "nowhere.py").write_text("raise RuntimeError('cannot cache function: no locator available')")
     monkeypatch.syspath_prepend(str(tmp_path))
     function = Compiled("nowhere", "run", after=2)

@@ -12,7 +12,7 @@ from mirilla.boxes import Letterbox
 from mirilla.model.spec import ModelSpec, PostProcessing
 
 
-def test_random_cases_are_the_originals(shared):
+def test_random_cases_equal_the_originals(shared):
     with (
         np.load(shared / "data/odapi/postprocess_random.npz") as file,
         np.load(shared / "data/odapi/anchors.npz") as anchors,
@@ -32,7 +32,7 @@ def test_random_cases_are_the_originals(shared):
                 np.testing.assert_allclose(found.boxes_yxyx, file["detection_boxes"][i, :count], atol=1e-6, rtol=0)
 
 
-def test_a_higher_threshold_gives_the_head_of_the_list(shared):
+def test_a_higher_threshold_keeps_the_first_detections(shared):
     with (
         np.load(shared / "data/odapi/postprocess_random.npz") as file,
         np.load(shared / "data/odapi/anchors.npz") as anchors,
@@ -87,7 +87,7 @@ def test_multiclass_nms_worked_by_hand():
     np.testing.assert_allclose(found.boxes_yxyx, expected, rtol=1e-6)
 
 
-def test_clipping_comes_after_nms_and_drops_what_has_no_area():
+def test_clipping_comes_after_nms_and_drops_boxes_without_area():
     candidates = np.array([[0, 0, 1, 1], [0, 0, 1, 3], [0, 2, 1, 3]], np.float32)
     scores = np.array([[0.9], [0.8], [0.7]], np.float32)
     found = postprocess.multiclass_nms(candidates, scores, PostProcessing(iou_threshold=0.6))
@@ -95,14 +95,14 @@ def test_clipping_comes_after_nms_and_drops_what_has_no_area():
     assert found.boxes_yxyx.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
 
 
-def test_each_class_keeps_its_most_and_all_together_theirs():
+def test_limits_per_class_and_in_total():
     candidates = np.array([[0, i / 10, 1, (i + 1) / 10] for i in range(10)], np.float32)
     scores = np.stack([np.linspace(0.9, 0.5, 10), np.linspace(0.3, 0.2, 10)], 1).astype(np.float32)
     post = PostProcessing(max_detections_per_class=3, max_total_detections=5)
     assert postprocess.multiclass_nms(candidates, scores, post).classes.tolist() == [1, 1, 1, 2, 2]
 
 
-def test_letterboxed_boxes_are_the_pictures():
+def test_letterboxed_boxes_are_relative_to_the_picture():
     half = Letterbox(0.5, 1.0)
     found = postprocess.multiclass_nms(
         np.array([[0.25, 0, 0.75, 0.5]], np.float32),
@@ -122,7 +122,7 @@ def test_score_converters():
         postprocess.scores(logits, "LOGIT")
 
 
-def test_nothing_gives_nothing():
+def test_no_candidates_give_no_detections():
     spec = ModelSpec(post_processing=replace(PostProcessing(), score_threshold=0.5))
     found = postprocess.detections(
         np.zeros((3, 4), np.float32), np.full((3, 2), -9, np.float32), np.zeros((3, 4), np.float32), spec
@@ -142,7 +142,7 @@ def one_at_a_time(candidates, scores, threshold, most):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("count", "most"), [(0, 5), (1, 5), (127, 500), (300, 500), (300, 7)])
-def test_nms_by_blocks_is_nms(seed, count, most):
+def test_nms_by_blocks_equals_plain_nms(seed, count, most):
     random = np.random.default_rng(seed)
     corner = random.uniform(0, 0.9, (count, 2))
     candidates = np.concatenate([corner, corner + random.uniform(0.05, 0.4, (count, 2))], 1)
@@ -151,7 +151,7 @@ def test_nms_by_blocks_is_nms(seed, count, most):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_compiled_nms_keeps_the_same(seed, monkeypatch):
+def test_compiled_nms_equals_numpys(seed, monkeypatch):
     """Coarse edges, so that IoUs are the threshold exactly, boxes are empty or inverted, and scores are equal."""
     pytest.importorskip("numba")
     from mirilla.kernels import nms as boxes_kernel

@@ -36,7 +36,7 @@ def counted(function, calls):
     return call
 
 
-def test_resizing_is_tensorflows_to_the_bit(way, shared):
+def test_resizing_equals_tensorflows_bit_for_bit(way, shared):
     with (
         np.load(shared / "data/odapi/images.npz") as images,
         np.load(shared / "data/odapi/infer_b24.npz") as file,
@@ -57,7 +57,7 @@ def test_resizing_worked_by_hand():
     ("height", "width", "rows", "columns"),
     [(100, 50, 64, 32), (50, 100, 32, 64), (64, 64, 64, 64), (3, 400, 1, 64), (128, 33, 64, 16)],
 )
-def test_letterbox_lies_at_the_top_left_on_black(way, height, width, rows, columns):
+def test_letterbox_is_at_the_top_left_on_black(way, height, width, rows, columns):
     """33 columns of 128 rows at half size are 16.5: halves go to the even side, as tf.round has it."""
     image = np.full((height, width, 3), 255, np.uint8)
     pixels, box = resize.to_input(image, 64, 64, keep_aspect_ratio=True)
@@ -91,11 +91,11 @@ def naive_resize(image, height, width):
     ("rows", "columns", "height", "width"),
     [(30, 40, 16, 16), (67, 45, 32, 32), (20, 200, 64, 32), (41, 23, 30, 30), (5, 7, 33, 64), (70, 64, 70, 64)],
 )
-def test_every_way_of_resizing_gives_the_same_bits(way, rows, columns, height, width):
+def test_all_implementations_give_the_same_bits(way, rows, columns, height, width):
     """Columns first in whole numbers (the first two), and rows first in float32."""
     image = np.random.default_rng(rows).integers(0, 256, (rows, columns, 3), np.uint8)
     expected = naive_resize(image, height, width)
-    for given in (image, np.ascontiguousarray(image[..., ::-1])[..., ::-1]):  # and one that is not contiguous
+    for given in (image, np.ascontiguousarray(image[..., ::-1])[..., ::-1]):  # the second is not contiguous
         np.testing.assert_array_equal(resize.bilinear(given, height, width), expected)
         normalised = expected * resize.SCALE - resize.OFFSET
         given.flags.writeable = False  # as Pillow's are
@@ -120,7 +120,7 @@ def test_any_size_has_the_same_bits(way, seed):
     np.testing.assert_array_equal(pixels, expected)
 
 
-def test_a_buffer_holds_nothing_of_the_photo_before(way):
+def test_a_reused_buffer_keeps_nothing_of_the_photo_before(way):
     out = resize.empty(32, 32)
     resize.to_input(np.full((40, 40, 3), 255, np.uint8), 32, 32, out=out)
     resize.to_input(np.full((40, 20, 3), 255, np.uint8), 32, 32, keep_aspect_ratio=True, out=out)
@@ -128,7 +128,7 @@ def test_a_buffer_holds_nothing_of_the_photo_before(way):
     assert (out[:, 16:] == -1).all()
 
 
-def test_threads_resize_side_by_side(way):
+def test_threads_resize_at_the_same_time(way):
     images = [np.random.default_rng(i).integers(0, 256, (50 + i % 3, 70, 3), np.uint8) for i in range(24)]
-    for image, made in zip(images, in_order(lambda one: resize.bilinear(one, 32, 48), images, 4), strict=True):
+    for image, made in zip(images, in_order(lambda image: resize.bilinear(image, 32, 48), images, 4), strict=True):
         np.testing.assert_array_equal(made, naive_resize(image, 32, 48))

@@ -141,7 +141,7 @@ def older(name: str) -> str:
     return name.replace("FusedBatchNormV3", "FusedBatchNorm")
 
 
-def test_every_node_from_sub_to_the_concats_is_the_originals(original, exported):
+def test_every_node_from_sub_to_the_concats_equals_the_originals(original, exported):
     ours = {node.name: node for node in exported.node}
     names = [node["name"] for node in original["nodes"]]
     region = [
@@ -168,7 +168,7 @@ def test_every_node_from_sub_to_the_concats_is_the_originals(original, exported)
     assert names.index("concat") < names.index("concat_1")
 
 
-def test_the_rest_differs_only_where_it_is_said(original, exported):
+def test_other_nodes_differ_only_as_documented(original, exported):
     """Outside the NMS loop and the anchors, the preprocessor and the decoding are the original's too."""
     ours = {node.name: node for node in exported.node}
     own = ("MultipleGridAnchorGenerator/", "Postprocessor/BatchMultiClassNonMaxSuppression/", "Concatenate/")
@@ -178,7 +178,7 @@ def test_the_rest_differs_only_where_it_is_said(original, exported):
     for name, node in theirs.items():
         assert ours[name].op == {"AddV2": "Add"}.get(node["op"], older(node["op"])), name
         if name not in renumbered:
-            assert list(ours[name].input) == [older(one) for one in node["inputs"]], name
+            assert list(ours[name].input) == [older(name) for name in node["inputs"]], name
     assert ours["Concatenate/concat"].op == "Const"
 
 
@@ -192,8 +192,8 @@ def test_only_ops_and_attributes_that_tensorflow_1_4_knew(spec):
         assert not set(node.attr) & (ADDED_LATER | {"half_pixel_centers", "Truncate", "_output_shapes"})
         if node.name.startswith(("FeatureExtractor/", "BoxPredictor_", "concat")):
             assert set(node.attr) == ATTRIBUTES_OF_1_4[node.op]
-        for one in node.input:
-            assert one.lstrip("^").split(":")[0] in names
+        for reference in node.input:
+            assert reference.lstrip("^").split(":")[0] in names
 
 
 def test_two_builds_give_the_same_bytes():
@@ -202,7 +202,7 @@ def test_two_builds_give_the_same_bytes():
     assert first == second
 
 
-def test_anchors_of_the_originals_nodes_are_its_anchors(shared, exported):
+def test_anchors_are_evaluated_from_the_originals_nodes(shared, exported):
     from mirilla.graph import read_graph_def
 
     with np.load(shared / "data/odapi/anchors.npz") as file:
@@ -214,7 +214,7 @@ def test_anchors_of_the_originals_nodes_are_its_anchors(shared, exported):
 
 
 def nearest_box_distance(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How far each found box is from the nearest wanted one (largest edge)."""
+    """Distance of each box from the nearest expected box (largest edge)."""
     return np.abs(found[:, None] - wanted[None]).max(-1).min(1)
 
 
@@ -235,14 +235,14 @@ def pictures(shared):
         yield "other_411x233", file["other_411x233"][None]
 
 
-def test_run_in_numpy_gives_the_originals_outputs(shared, exported):
+def test_run_in_numpy_equals_the_originals_outputs(shared, exported):
     with np.load(shared / "data/odapi/infer_b24.npz") as file:
         for tag, images in pictures(shared):
             assert_golden(frozen_graph.run(exported, images), file, tag)
 
 
 @pytest.mark.parametrize("spec", [SMALL, WIDE], ids=["squash", "letterbox"])
-def test_run_in_numpy_gives_the_torch_networks_outputs(spec):
+def test_run_in_numpy_equals_the_torch_networks_outputs(spec):
     torch = pytest.importorskip("torch")
     from mirilla import resize
     from mirilla.model.network import SsdNetwork
@@ -296,7 +296,7 @@ def test_plain_refuses_other_graphs():
         (lambda w: w["FeatureExtractor/MobilenetV1/Conv2d_0/weights"].fill(np.nan), "not a finite number"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(change, message):
+def test_wrong_weights_are_refused(change, message):
     weights = random_weights(SMALL)
     change(weights)
     with pytest.raises(ModelError, match=message):

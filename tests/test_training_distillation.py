@@ -22,7 +22,7 @@ from mirilla.data.tfrecord import write_tfrecords  # noqa: E402
 from mirilla.errors import ConfigError, MirillaError, ModelError  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
 from mirilla.training import distillation  # noqa: E402
-from mirilla.training.distillation import DistillationSpec, Softened  # noqa: E402
+from mirilla.training.distillation import DistillationSpec, SoftLabels  # noqa: E402
 from mirilla.training.plan import training_plan  # noqa: E402
 from mirilla.training.simota import SimOtaSpec, assign_dynamically  # noqa: E402
 from mirilla.training.trainer import train  # noqa: E402
@@ -49,7 +49,7 @@ def teacher(*finds):
 
 
 def test_labels_finds_and_what_only_one_of_them_knows():
-    soften = Softened(teacher([0.12, 0.1, 0.32, 0.3, 0.8], [*OUT, 0.7], [*OTHER, 0.5]), 0, 0.25)
+    soften = SoftLabels(teacher([0.12, 0.1, 0.32, 0.3, 0.8], [*OUT, 0.7], [*OTHER, 0.5]), 0, 0.25)
     objects, confidences = soften(IMAGE, labelled(CLEAR, DIM, OUT, ignore=[False, False, True]))
     # found: 3/4 + 1/4 * 0.8; not found: 3/4; in the ignored one, which stays: all of the score; nobody's: 1/4 of it
     np.testing.assert_allclose(confidences, [0.95, 0.75, 0.925, 0.7, 0.125], atol=1e-6)
@@ -60,16 +60,16 @@ def test_labels_finds_and_what_only_one_of_them_knows():
 
 
 def test_other_classes_keep_their_labels():
-    soften = Softened(teacher([*CLEAR, 0.5]), 1, 0.5)
+    soften = SoftLabels(teacher([*CLEAR, 0.5]), 1, 0.5)
     objects, confidences = soften(IMAGE, labelled(CLEAR, DIM, classes=[0, 1]))
     np.testing.assert_allclose(confidences, [1, 0.5, 0.25])
     assert objects.classes.tolist() == [0, 1, 1]
 
 
 def test_a_teacher_that_sees_nothing_and_a_picture_without_labels():
-    objects, confidences = Softened(teacher(), 0, 0.5)(IMAGE, labelled())
+    objects, confidences = SoftLabels(teacher(), 0, 0.5)(IMAGE, labelled())
     assert len(objects.classes) == len(confidences) == 0
-    _, confidences = Softened(teacher(), 0, 0.0)(IMAGE, labelled(CLEAR))
+    _, confidences = SoftLabels(teacher(), 0, 0.0)(IMAGE, labelled(CLEAR))
     assert confidences.tolist() == [1]
 
 
@@ -100,7 +100,7 @@ def test_the_class_target_is_the_iou_times_the_confidence():
 
 def test_labels_without_a_face_are_refused():
     spec = DistillationSpec(Path("yunet.onnx"))
-    with pytest.raises(ConfigError, match="none is called 'face'"):
+    with pytest.raises(ConfigError, match="but the teacher detects 'face'"):
         distillation.load(spec, LabelMap.from_names(["cat", "dog"]), model_spec(config.sample(2, "t", "e", "l")))
 
 

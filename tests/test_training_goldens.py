@@ -58,7 +58,7 @@ def ground_truths(golden):
 def test_target_assigner(odapi, anchors):
     golden = np.load(odapi / "target_assigner.npz")
     batch = batch_of(ground_truths(golden))
-    targets = losses.targets_of(batch, anchors, SAMPLE)
+    targets = losses.match_targets(batch, anchors, SAMPLE)
     assert np.array_equal(targets.match.numpy(), golden["match"])
     assert np.array_equal(targets.classes.numpy(), golden["cls_targets"].reshape(targets.classes.shape))
     weights = golden["cls_weights"].reshape(8, 1278, -1)[..., 0]
@@ -78,7 +78,7 @@ def test_losses_and_hard_examples(odapi, anchors, case):
     logits = torch.from_numpy(golden["class_predictions"]).reshape(-1, 1278, 2).requires_grad_()
     source = golden if any(k.startswith("gt") for k in golden.files) else np.load(odapi / "target_assigner.npz")
     batch = batch_of(ground_truths(source)[: len(codes)])
-    result, anchorwise = losses.objective(codes, logits, losses.targets_of(batch, anchors, SAMPLE), anchors, SAMPLE)
+    result, anchorwise = losses.objective(codes, logits, losses.match_targets(batch, anchors, SAMPLE), anchors, SAMPLE)
     assert float(result.localization) == pytest.approx(float(golden["Loss.localization_loss"]), abs=2e-6)
     assert float(result.classification) == pytest.approx(float(golden["Loss.classification_loss"]), abs=4e-6)
     np.testing.assert_allclose(anchorwise.localization.detach(), golden["anchorwise_loc_loss"], atol=2e-5)
@@ -94,7 +94,7 @@ def test_zero_logits_cost_two_ln_two_per_example(odapi, anchors):
     golden = np.load(odapi / "loss_zeros.npz")
     shape = golden["box_encodings"].reshape(-1, 1278, 4).shape
     batch = batch_of(ground_truths(np.load(odapi / "target_assigner.npz")))
-    targets = losses.targets_of(batch, anchors, SAMPLE)
+    targets = losses.match_targets(batch, anchors, SAMPLE)
     result, _ = losses.objective(torch.zeros(shape), torch.zeros(8, 1278, 2), targets, anchors, SAMPLE)
     assert float(result.classification) == pytest.approx((1 + 3) * 2 * np.log(2), abs=1e-5)
     assert float(result.localization) == pytest.approx(2.970950, abs=1e-5)

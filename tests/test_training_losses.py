@@ -21,9 +21,9 @@ from mirilla.training.losses import (  # noqa: E402
     ClassificationLoss,
     LocalizationLoss,
     ObjectiveSpec,
+    match_targets,
     objective,
     sample,
-    targets_of,
 )
 from mirilla.training.matching import MatcherSpec, encode  # noqa: E402
 from mirilla.training.optimizer import Adam, FlatParameters, TrainState  # noqa: E402
@@ -81,7 +81,7 @@ def test_iou_loss_by_hand():
 def test_iou_loss_is_of_decoded_boxes():
     codes = encode(torch.tensor([0.0, 0.0, 0.5, 0.25]), ANCHORS, PLAIN.box_coder)[None].requires_grad_()
     spec = replace(PLAIN, localization=LocalizationLoss("iou"))
-    targets = targets_of(batch(), ANCHORS, spec)
+    targets = match_targets(batch(), ANCHORS, spec)
     losses, _ = objective(codes, torch.zeros(1, 4, 2), targets, ANCHORS, spec)
     assert losses.localization.item() == pytest.approx(0.5, abs=1e-5)
     losses.total.backward()
@@ -90,17 +90,17 @@ def test_iou_loss_is_of_decoded_boxes():
 
 
 def test_background_as_zeros_and_negative_weight():
-    plain = targets_of(batch(), ANCHORS, PLAIN)
+    plain = match_targets(batch(), ANCHORS, PLAIN)
     assert plain.match.tolist() == [[0, -1, -1, -2]]
     assert plain.classes.tolist() == [[[0, 1], [1, 0], [1, 0], [1, 0]]]
     assert plain.class_weights.tolist() == [[1, 1, 1, 0]]
-    changed = targets_of(batch(), ANCHORS, replace(PLAIN, background_as_zeros=True, negative_class_weight=0.25))
+    changed = match_targets(batch(), ANCHORS, replace(PLAIN, background_as_zeros=True, negative_class_weight=0.25))
     assert changed.classes.tolist() == [[[0, 1], [0, 0], [0, 0], [0, 0]]]
     assert changed.class_weights.tolist() == [[1, 0.25, 0.25, 0]]
 
 
 def test_normalising_by_the_code_size():
-    targets = targets_of(batch(), ANCHORS, PLAIN)
+    targets = match_targets(batch(), ANCHORS, PLAIN)
     codes = torch.ones(1, 4, 4)
     halves = [
         objective(codes, torch.zeros(1, 4, 2), targets, ANCHORS, replace(PLAIN, **more))[0].localization
@@ -111,7 +111,7 @@ def test_normalising_by_the_code_size():
 
 
 def test_sampler_keeps_positives_and_their_share_of_negatives():
-    targets = targets_of(batch(), ANCHORS, PLAIN)
+    targets = match_targets(batch(), ANCHORS, PLAIN)
     torch.manual_seed(0)
     drawn = torch.stack([sample(targets, 0.5)[0] for _ in range(400)])
     assert drawn[:, 0].all()
@@ -157,7 +157,7 @@ def test_gradients_are_scaled_and_frozen():
     assert {n: only.get(n, 1.0) for n in names} == {
         n: 0.0 if "BoxEncoding" not in n else 3.0 if n.endswith("biases") else 1.0 for n in names
     }
-    with pytest.raises(ConfigError, match="'Backbone' fits no variable"):
+    with pytest.raises(ConfigError, match="'Backbone' matches no variable"):
         plan_of("train_config { freeze_variables: 'Backbone' }")
     with pytest.raises(ConfigError, match="every variable is frozen"):
         plan_of("train_config { freeze_variables: '.*' }")
@@ -205,8 +205,8 @@ def test_losses_of_a_config():
     assert (spec.background_as_zeros, spec.negative_class_weight) == (True, 0.5)
     assert spec.normalize_localization_by_code_size
     assert spec.sampled_positive_share == pytest.approx(0.01)
-    assert rest.draws
-    assert not plan_of().draws
+    assert rest.is_random
+    assert not plan_of().is_random
 
 
 def test_regularisation():

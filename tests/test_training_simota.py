@@ -13,7 +13,7 @@ from mirilla.model.layers import architecture  # noqa: E402
 from mirilla.model.spec import BoxCoderSpec, ModelSpec  # noqa: E402
 from mirilla.training.losses import ClassificationLoss, LocalizationLoss  # noqa: E402
 from mirilla.training.matching import BACKGROUND, IGNORED, decode, matched_giou, matched_iou  # noqa: E402
-from mirilla.training.simota import SimOtaSpec, assign_dynamically, cells_of  # noqa: E402
+from mirilla.training.simota import SimOtaSpec, anchor_cells, assign_dynamically  # noqa: E402
 
 CODER = BoxCoderSpec()
 SPECIFIED = SimOtaSpec()
@@ -112,7 +112,7 @@ def test_pictures_without_objects():
 SPEC = ModelSpec(height_px=64, width_px=64)
 TABLE = architecture(SPEC)
 ANCHORS = torch.from_numpy(anchors_yxyx(SPEC.anchors, TABLE.feature_map_shapes, 64, 64))
-CELLS = cells_of(TABLE)
+CELLS = anchor_cells(TABLE)
 
 
 def test_every_anchor_has_its_maps_cell():

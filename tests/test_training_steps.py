@@ -84,7 +84,7 @@ class Steps:
         self.x = pixels(inputs["images"])
         shapes = self.network.table.feature_map_shapes
         self.anchors = torch.from_numpy(anchors_yxyx(SPEC.anchors, shapes, 256, 256))
-        self.targets = losses.targets_of(batch_of(ground_truths(inputs)), self.anchors, SAMPLE)
+        self.targets = losses.match_targets(batch_of(ground_truths(inputs)), self.anchors, SAMPLE)
 
     def step(self):
         """One step: (total with L2, localization, classification) and the box codes before it."""

@@ -158,7 +158,7 @@ def main() -> int:
         start = next_kill = time.monotonic()
         next_kill += args.every
         memory: list[tuple[float, int]] = []
-        kills = back = most_shots = 0
+        kills = recovered = most_shots = 0
         while time.monotonic() - start < args.minutes * 60 and program.poll() is None:
             time.sleep(5)
             memory.append((round(time.monotonic() - start, 1), rss_kib(program.pid)))
@@ -173,7 +173,7 @@ def main() -> int:
                 end = time.monotonic() + 75
                 while time.monotonic() < end and events["frames"] <= before:
                     time.sleep(0.5)
-                back += events["frames"] > before
+                recovered += events["frames"] > before
                 next_kill = time.monotonic() + args.every
         alive = program.poll() is None
         program.send_signal(signal.SIGTERM)
@@ -188,7 +188,7 @@ def main() -> int:
         "minutes": round(memory[-1][0] / 60, 1),
         **events,
         "kills": kills,
-        "came_back": back,
+        "recovered_from_kills": recovered,
         "rss_kib_early": early,
         "rss_kib_late": late,
         "rss_kib_last": memory[-1][1],
@@ -200,9 +200,9 @@ def main() -> int:
         args.report.write_text(json.dumps(figures) + "\n")
     del figures["memory"]
     print(json.dumps(figures, indent=1))
-    good = alive and code == 0 and kills == back and late < early * 1.03 + 300
-    print("good" if good else "NOT good")
-    return 0 if good else 1
+    passed = alive and code == 0 and kills == recovered and late < early * 1.03 + 300
+    print("passed" if passed else "failed")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def targets_of(boxes: list[np.ndarray], kind: type = np.float32) -> matching.Tar
         valid,
         torch.zeros_like(valid),
     )
-    return losses.targets_of(batch, torch.from_numpy(ANCHORS.astype(kind)), OBJECTIVE)
+    return losses.match_targets(batch, torch.from_numpy(ANCHORS.astype(kind)), OBJECTIVE)
 
 
 # ---- anchors, codes, targets, losses

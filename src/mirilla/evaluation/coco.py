@@ -77,11 +77,11 @@ class Coco:
         ]
         protocol = {
             "metric": "COCO box AP and AR",
-            "IoU": ".50:.05:.95 unless named",
+            "IoU": ".50:.05:.95 unless noted",
             "interpolation": "101 points",
             "sizes": "areas in the original picture's pixels: small < 32*32, medium, large > 96*96",
             "ignored": "crowd and ignored boxes and detections on them count neither as right nor as wrong",
-            "detections": "at most 100 per picture and class unless named",
+            "detections": "at most 100 per picture and class unless noted",
             "data": f"{len(ground_truths)} pictures, {sum(int(c.positives[0]) for c in classes)} boxes that count",
         }
         return Result("coco", tuple(figures), protocol, tuple(curves))

@@ -1,6 +1,6 @@
-"""Anchors of the API's `ssd_anchor_generator` and `multiscale_anchor_generator`, or given one by one, in numpy.
+"""Anchors of the API's `ssd_anchor_generator` and `multiscale_anchor_generator`, or with explicit sizes, in numpy.
 
-Order: feature map, row, column, box of the location. Boxes are not clipped, so they may leave the picture.
+Order: feature map, row, column, anchor of the location. Boxes are not clipped, so they may extend beyond the image.
 Source: SSD (arXiv:1512.02325) §2.2, and the API's generator for the lowest map and the interpolated scale.
 """
 
@@ -18,31 +18,31 @@ from mirilla.model.spec import AnchorSpec
 
 
 def anchors_per_location(spec: AnchorSpec) -> tuple[int, ...]:
-    """How many anchors each location of each feature map has.
+    """The number of anchors per location of each feature map.
 
     Raises:
-        ConfigError: anchors given one by one that are no sizes, or scales that are not one a map.
+        ConfigError: explicit sizes that are not positive, or sizes or scales for another number of feature maps.
     """
-    return tuple(len(boxes) for boxes in (_given(spec) if spec.boxes else box_specs(spec)))
+    return tuple(len(boxes) for boxes in (_explicit_sizes(spec) if spec.boxes else box_specs(spec)))
 
 
-def _given(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
+def _explicit_sizes(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
     for i, boxes in enumerate(spec.boxes):
         if not boxes or any(len(box) != 2 or not all(0 < side < math.inf for side in box) for box in boxes):
             raise ConfigError(
-                f"The anchors given for feature map {i} are {boxes or 'none'}.",
-                "Give each map at least one anchor, with a height and a width above 0 (shares of the input).",
+                f"The anchor sizes of feature map {i} are {boxes or 'none'}.",
+                "Give each feature map at least one anchor, with a height and a width above 0 (relative to the input).",
             )
     if len(spec.boxes) != spec.num_layers:
         raise ConfigError(
-            f"Anchors are given for {len(spec.boxes)} feature maps, but num_layers is {spec.num_layers}.",
+            f"There are anchor sizes for {len(spec.boxes)} feature maps, but num_layers is {spec.num_layers}.",
             "Give one anchor_map per feature map.",
         )
     return spec.boxes
 
 
 def box_specs(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """(scale, aspect ratio = width / height) of every anchor of a location that a generator makes, map by map."""
+    """(scale, aspect ratio = width / height) of a location's anchors, for each feature map of a generator."""
     if spec.min_level:
         octave = [2 ** (i / spec.scales_per_octave) for i in range(spec.scales_per_octave)]
         boxes = tuple((scale, ratio) for ratio in spec.aspect_ratios for scale in octave)
@@ -50,7 +50,7 @@ def box_specs(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
     if spec.scales:
         if len(spec.scales) != spec.num_layers:
             raise ConfigError(
-                f"ssd_anchor_generator has {len(spec.scales)} scales for num_layers {spec.num_layers}.",
+                f"ssd_anchor_generator has {len(spec.scales)} scales, but num_layers is {spec.num_layers}.",
                 "Give one scale per layer, or none.",
             )
         scales = [*spec.scales, 1.0]
@@ -78,8 +78,8 @@ def anchors_yxyx(
 
     Args:
         feature_map_shapes: (height, width) of each map, finest first.
-        height_px, width_px: the network's input; they matter when it is not square (anchors are square in pixels)
-            and where strides or offsets are given in pixels.
+        height_px, width_px: the network's input. They matter if it is not square (anchors are square in pixels) or
+            if strides or offsets are given in pixels.
     """
     result = []
     sizes = sizes_of_maps(spec, height_px, width_px)
@@ -94,8 +94,8 @@ def anchors_yxyx(
 def cell_centres(
     spec: AnchorSpec, feature_map_shapes: Sequence[tuple[int, int]], height_px: int, width_px: int
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Where the locations of each map lie: y (rows,) and x (columns,), normalised."""
-    found = []
+    """The centres of each feature map's locations: y (rows,) and x (columns,), normalised."""
+    centres = []
     for i, (rows, columns) in enumerate(feature_map_shapes):
         if spec.min_level:
             stride = 2 ** (spec.min_level + i)
@@ -106,16 +106,16 @@ def cell_centres(
             x_stride, x_offset = _grid(spec.width_stride, spec.width_offset, i, columns, width_px)
         y = np.arange(rows, dtype=np.float32) * np.float32(y_stride) + np.float32(y_offset)
         x = np.arange(columns, dtype=np.float32) * np.float32(x_stride) + np.float32(x_offset)
-        found.append((y, x))
-    return found
+        centres.append((y, x))
+    return centres
 
 
 def sizes_of_maps(
     spec: AnchorSpec, height_px: int, width_px: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Heights (K,) and widths (K,) of a location's anchors, normalised, map by map."""
+    """Heights (K,) and widths (K,) of a location's anchors, normalised, for each feature map."""
     if spec.boxes:
-        for boxes in _given(spec):
+        for boxes in _explicit_sizes(spec):
             heights, widths = np.array(boxes, np.float32).T
             yield heights, widths
         return
@@ -132,13 +132,13 @@ def sizes_of_maps(
 
 
 def _level_grid(stride_px: int, side_px: int) -> tuple[float, float]:
-    """(stride, offset) of a level's centres, normalised: from half a stride on where strides fit, else from 0."""
+    """(stride, offset) of a level's centres, normalised. The offset is half a stride if strides fit, else 0."""
     offset_px = 0.0 if side_px % stride_px else stride_px / 2
     return stride_px / side_px, offset_px / side_px
 
 
-def _grid(strides: tuple[int, ...], offsets: tuple[int, ...], i: int, cells: int, side_px: int):
-    """(stride, offset) of a map's centres along one side, normalised."""
+def _grid(strides: tuple[int, ...], offsets: tuple[int, ...], i: int, cells: int, side_px: int) -> tuple[float, float]:
+    """(stride, offset) of a feature map's centres along one axis, normalised."""
     stride = strides[i] / side_px if strides else 1 / cells
     offset = offsets[i] / side_px if offsets else stride / 2
     return stride, offset

@@ -1,7 +1,7 @@
 """The Faster R-CNN box coder (arXiv:1506.01497, eq. 2), in numpy.
 
-A code is (ty, tx, th, tw): the centre's offset in units of the anchor's size, and the logarithm of the sizes' ratio,
-each multiplied by its scale.
+A code is (ty, tx, th, tw): the offset of the centre in units of the anchor's size, and the logarithms of the ratios of
+the sizes, each multiplied by its scale.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def decode(
     codes: NDArray[np.floating], anchors_yxyx: NDArray[np.floating], coder: BoxCoderSpec
 ) -> NDArray[np.floating]:
     """Boxes (..., 4) of codes relative to anchors; not clipped."""
-    # coordinate by coordinate: numpy is slow where the last axis has two or four elements
-    codes, anchors = (one.transpose(-1, *range(one.ndim - 1)).copy() for one in (codes, anchors_yxyx))
+    # coordinates first: numpy is slow if the last axis has two or four elements
+    codes, anchors = (array.transpose(-1, *range(array.ndim - 1)).copy() for array in (codes, anchors_yxyx))
     scales = np.array([coder.y_scale, coder.x_scale, coder.height_scale, coder.width_scale], codes.dtype)
     codes = codes / scales.reshape(-1, *[1] * (codes.ndim - 1))
     size = anchors[2:] - anchors[:2]  # (2, ...)

@@ -1,4 +1,4 @@
-"""The layer table of the SSD networks on MobileNet v1: the one place that knows their numbers and names.
+"""The layer table of the SSD networks on MobileNet v1: the single source of their numbers and names.
 
 The torch network, the frozen graph and the checkpoints are all built from this table.
 Sources: MobileNets (arXiv:1704.04861), table 1; SSD (arXiv:1512.02325); the Object Detection API's names.
@@ -39,10 +39,13 @@ EXTRA_MAPS = {
     "ssd_mobilenet_v1": ((512, 3), (256, 3), (256, 3), (128, 3)),
 }
 FIRST_MAPS = ("Conv2d_11_pointwise", "Conv2d_13_pointwise")
-MAP_LAYERS = ("Conv2d_0", *(f"Conv2d_{i}_pointwise" for i in range(1, len(BASE_BLOCKS) + 1)))  # may be feature maps
+MAP_LAYERS = (
+    "Conv2d_0",
+    *(f"Conv2d_{i}_pointwise" for i in range(1, len(BASE_BLOCKS) + 1)),
+)  # candidates for feature maps
 
 VARIABLE_SCOPE = "FeatureExtractor/MobilenetV1"
-BASE_OP_SCOPE = "FeatureExtractor/MobilenetV1/MobilenetV1"  # the API's base layers carry the scope twice
+BASE_OP_SCOPE = "FeatureExtractor/MobilenetV1/MobilenetV1"  # the API repeats the scope for base layers
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ class Layer:
     """A convolution with batch norm and ReLU6, SAME padding.
 
     kind: 'conv' or 'depthwise'. kernel, stride: in both directions.
-    scope: of its variables. op_scope: of its nodes in the graph (the base's differ, the extras' do not).
-    input: name of the layer before, '' for the network's input. height, width: of its output.
+    scope: of its variables. op_scope: of its nodes in the graph (different for base layers only).
+    input: name of the previous layer, '' for the network's input. height, width: of its output.
     """
 
     name: str
@@ -80,7 +83,7 @@ class Layer:
 
     @property
     def weights_shape(self) -> tuple[int, int, int, int]:
-        """TensorFlow's layout: HWIO, or HWC1 for a depthwise kernel."""
+        """In TensorFlow's layout: HWIO, or HWC1 for a depthwise kernel."""
         if self.kind == "depthwise":
             return (self.kernel, self.kernel, self.in_channels, 1)
         return (self.kernel, self.kernel, self.in_channels, self.out_channels)
@@ -92,7 +95,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Predictor:
-    """The two 1x1 convolutions (bias, no batch norm, no activation) on one feature map."""
+    """The two 1x1 convolutions (bias, no batch norm, no activation) on a feature map."""
 
     index: int
     input: str  # the layer whose output is the feature map
@@ -132,12 +135,12 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
-        """How many numbers training moves."""
+        """The number of trainable parameters."""
         return sum(math.prod(shape) for _, shape, trainable in self.variables() if trainable)
 
     @property
     def multiplications(self) -> int:
-        """Multiply-accumulates of the convolutions for one picture."""
+        """Multiply-accumulates of the convolutions for an image."""
         layers = (math.prod(e.weights_shape) * e.height * e.width for e in self.layers)
         heads = (p.in_channels * (p.box_channels + p.class_channels) * p.height * p.width for p in self.predictors)
         return sum(layers) + sum(heads)
@@ -163,18 +166,18 @@ def architecture(spec: ModelSpec) -> Architecture:
     """The layer table of a spec.
 
     Raises:
-        ConfigError: an unknown feature extractor, an input too small for its maps, feature maps that are no layers
-            of the base or not in its order, or anchors for another number of maps.
+        ConfigError: an unknown feature extractor, an input too small for its feature maps, feature maps that are not
+            base layers or not in their order, or anchors for another number of feature maps.
     """
     if spec.feature_extractor not in EXTRA_MAPS:
         raise ConfigError(
-            f"feature_extractor.type '{spec.feature_extractor}' is not one that Mirilla builds.",
-            f"Use one of: {', '.join(EXTRA_MAPS)}.",
+            f"Unknown feature_extractor.type '{spec.feature_extractor}'.",
+            f"Choose from: {', '.join(EXTRA_MAPS)}.",
         )
     if min(spec.height_px, spec.width_px) < 32:
         raise ConfigError(
-            f"The input of {spec.height_px}x{spec.width_px} pixels is smaller than 32x32, the least that "
-            "five halvings leave a pixel of.",
+            f"The input of {spec.height_px}x{spec.width_px} pixels is smaller than 32x32, the minimum for a network "
+            "that halves it five times.",
             "Set a larger image_resizer.",
         )
     layers = [*_base_layers(spec)]
@@ -184,7 +187,7 @@ def architecture(spec: ModelSpec) -> Architecture:
     maps = [by_name[name] for name in (*first_maps(spec.feature_maps), *extra_maps)]
     if spec.anchors.num_layers != len(maps):
         raise ConfigError(
-            f"The anchor generator is for {spec.anchors.num_layers} feature maps (num_layers), but "
+            f"The anchor generator has {spec.anchors.num_layers} feature maps (num_layers), but "
             f"{spec.feature_extractor} has {len(maps)}.",
             f"Set num_layers: {len(maps)}.",
         )
@@ -197,28 +200,28 @@ def architecture(spec: ModelSpec) -> Architecture:
 
 
 def first_maps(names: Sequence[str]) -> tuple[str, ...]:
-    """The base's layers that get predictors: those named, or FIRST_MAPS.
+    """The base layers that get predictors: those named, or FIRST_MAPS.
 
     Raises:
-        ConfigError: a name that is no layer's, or a wrong order.
+        ConfigError: an unknown name, or a wrong order.
     """
     for name in names:
         if name not in MAP_LAYERS:
             raise ConfigError(
-                f"The feature map '{name}' is no layer of the base network that can be one.",
-                f"Use one of: {', '.join(MAP_LAYERS)}.",
+                f"Unknown feature map '{name}'.",
+                f"Choose from: {', '.join(MAP_LAYERS)}.",
             )
-    places = [MAP_LAYERS.index(name) for name in names]
-    if any(a >= b for a, b in itertools.pairwise(places)):
+    indices = [MAP_LAYERS.index(name) for name in names]
+    if any(a >= b for a, b in itertools.pairwise(indices)):
         raise ConfigError(
             f"The feature maps {', '.join(names)} are not in the network's order, finest first.",
-            f"Write {', '.join(MAP_LAYERS[i] for i in sorted(set(places)))}.",
+            f"Write {', '.join(MAP_LAYERS[i] for i in sorted(set(indices)))}.",
         )
     return tuple(names) or FIRST_MAPS
 
 
 def map_stride(name: str) -> int:
-    """Pixels of the input per pixel of the output of one of MAP_LAYERS."""
+    """Pixels of the input per pixel of the output of a layer of MAP_LAYERS."""
     return math.prod(stride for _, stride in BASE_BLOCKS[: MAP_LAYERS.index(name)]) * 2
 
 
@@ -261,7 +264,7 @@ def _extra_layers(spec: ModelSpec, last: Layer) -> Iterator[Layer]:
         )
         yield last
         if spec.feature_extractor == "embedded_ssd_mobilenet_v1":
-            # the bonnet takes no kernel larger than its map; ssd_mobilenet_v1 ends with 3x3 on 2x2 all the same
+            # the bonnet cannot run a kernel larger than its map; ssd_mobilenet_v1 ends with 3x3 on 2x2 regardless
             kernel = min(kernel, last.height, last.width)
         last = Layer(
             f"{base}_2_Conv2d_{i}_{kernel}x{kernel}_s2_{outer}",

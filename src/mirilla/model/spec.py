@@ -1,7 +1,7 @@
-"""What a detector is, apart from its weights: enough to build it, run it and read its outputs.
+"""The specification of a detector without its weights: enough to build it, run it and decode its outputs.
 
-A `ModelSpec` comes from a pipeline.config (`mirilla.config.to_spec`) or from the model.json beside a model
-(`mirilla.model.card`), and nothing further down the chain looks at either of them again.
+A `ModelSpec` is made from a pipeline.config (`mirilla.config.to_spec`) or from the model.json beside a model
+(`mirilla.model.card`). No later code reads either of them again.
 """
 
 from __future__ import annotations
@@ -10,37 +10,37 @@ from dataclasses import dataclass, field
 
 INPUT_SCALE, INPUT_OFFSET = 2.0 / 255.0, -1.0  # the network's input is INPUT_SCALE * pixel + INPUT_OFFSET
 
-SELDOM = {"seldom": True}  # of a field: left out of model.json while it has its default
+OPTIONAL = {"optional": True}  # metadata of fields that model.json leaves out if they have their defaults
 
 
 @dataclass(frozen=True)
 class AnchorSpec:
-    """The API's `ssd_anchor_generator`: scales spread evenly over the feature maps.
+    """The API's `ssd_anchor_generator`: scales spaced evenly over the feature maps.
 
-    With `min_level` it is `multiscale_anchor_generator`: a map of level l has anchors of anchor_scale * 2 ** l
-    pixels, and the fields before min_level, aspect_ratios and num_layers excepted, mean nothing.
+    With `min_level` it is `multiscale_anchor_generator`: a feature map of level l has anchors of anchor_scale * 2 ** l
+    pixels. Of the fields before min_level only aspect_ratios and num_layers are used.
 
-    With `boxes`, anchors are given one by one: a tuple for each map, finest first, of (height, width) as shares of
-    the input's own height and width. Then strides, offsets and num_layers alone mean something besides.
+    With `boxes`, sizes are explicit: for each feature map, finest first, a tuple of (height, width) relative to the
+    input's height and width. Of the other fields only strides, offsets and num_layers are used.
     """
 
     num_layers: int = 5
     min_scale: float = 0.2
     max_scale: float = 0.95
-    scales: tuple[float, ...] = ()  # when given, used instead of min_scale .. max_scale
+    scales: tuple[float, ...] = ()  # if given, used instead of min_scale .. max_scale
     aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5, 3.0, 0.3333)
-    interpolated_scale_aspect_ratio: float = 1.0  # of the further anchor between two scales; 0 for none
-    reduce_boxes_in_lowest_layer: bool = True  # the first map gets 3 anchors only
+    interpolated_scale_aspect_ratio: float = 1.0  # of the additional anchor between two scales; 0 for none
+    reduce_boxes_in_lowest_layer: bool = True  # the first feature map gets only 3 anchors
     base_anchor_height: float = 1.0
     base_anchor_width: float = 1.0
     height_stride: tuple[int, ...] = ()  # pixels; empty: the input's side over the map's
     width_stride: tuple[int, ...] = ()
     height_offset: tuple[int, ...] = ()  # pixels; empty: half a stride
     width_offset: tuple[int, ...] = ()
-    min_level: int = field(default=0, metadata=SELDOM)  # of the first map; 0: ssd_anchor_generator
-    anchor_scale: float = field(default=4.0, metadata=SELDOM)
-    scales_per_octave: int = field(default=2, metadata=SELDOM)
-    boxes: tuple[tuple[tuple[float, float], ...], ...] = field(default=(), metadata=SELDOM)
+    min_level: int = field(default=0, metadata=OPTIONAL)  # of the first map; 0: ssd_anchor_generator
+    anchor_scale: float = field(default=4.0, metadata=OPTIONAL)
+    scales_per_octave: int = field(default=2, metadata=OPTIONAL)
+    boxes: tuple[tuple[tuple[float, float], ...], ...] = field(default=(), metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class BoxCoderSpec:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """From scores to detections: NMS class by class, then the best of all classes."""
+    """From scores to detections: NMS per class, then the best detections of all classes."""
 
     score_threshold: float = 1e-8
     iou_threshold: float = 0.6
@@ -71,12 +71,12 @@ class ModelSpec:
     feature_extractor: 'embedded_ssd_mobilenet_v1' or 'ssd_mobilenet_v1'.
     depth_multiplier, min_depth: channels of a layer are max(int(depth * depth_multiplier), min_depth).
     height_px, width_px: the network's input.
-    num_classes: without the background, which is column 0 of the logits.
+    num_classes: not counting the background, which is column 0 of the logits.
     keep_aspect_ratio: False squashes a photo to the input (fixed_shape_resizer); True letterboxes it at the top
         left (keep_aspect_ratio_resizer with pad_to_max_dimension).
     batch_norm_epsilon: of base and extra layers.
-    feature_maps: layers of the base whose outputs get predictors, finest first; empty: those of
-        `mirilla.model.layers.FIRST_MAPS`. The extra maps follow.
+    feature_maps: base layers whose outputs get predictors, finest first; empty: those of
+        `mirilla.model.layers.FIRST_MAPS`. The extra feature maps follow.
     """
 
     feature_extractor: str = "embedded_ssd_mobilenet_v1"
@@ -90,9 +90,9 @@ class ModelSpec:
     anchors: AnchorSpec = field(default_factory=AnchorSpec)
     box_coder: BoxCoderSpec = field(default_factory=BoxCoderSpec)
     post_processing: PostProcessing = field(default_factory=PostProcessing)
-    feature_maps: tuple[str, ...] = field(default=(), metadata=SELDOM)
+    feature_maps: tuple[str, ...] = field(default=(), metadata=OPTIONAL)
 
     @property
     def resize(self) -> str:
-        """'letterbox' or 'squash', for protocols and messages."""
+        """'letterbox' or 'squash', for model.json, protocols and messages."""
         return "letterbox" if self.keep_aspect_ratio else "squash"

@@ -1,8 +1,8 @@
-"""Tells glibc's allocator to keep what training gives back.
+"""Settings of glibc's allocator that keep memory which training frees.
 
-A step frees and asks for the same large buffers over and over. By default glibc returns the largest of them to the
-system and faults them in again, page by page. The settings only help together: any of them ends glibc's own adapting to
-large buffers (benchmarks/README.md has each one's cost).
+Every step frees and allocates the same large buffers. By default glibc returns the largest of them to the system, and
+they are faulted in again page by page. The settings only help together, because any of them turns off glibc's own
+adjustment to large buffers (benchmarks/README.md has the cost of each).
 """
 
 from __future__ import annotations
@@ -23,5 +23,5 @@ def keep_freed_memory(names: Iterable[str] = tuple(SETTINGS)) -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    accepted = [mallopt(*SETTINGS[name]) == 1 for name in names]  # every one is made, whatever one says
+    accepted = [mallopt(*SETTINGS[name]) == 1 for name in names]  # sets all of them, even if one fails
     return all(accepted)

@@ -1,4 +1,4 @@
-"""One network in training on one device: from a batch to its gradient, an update, a checkpoint."""
+"""A network in training on a device: from a batch to the gradient, the update and the checkpoint."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mirilla.model.initializers import initialise
 from mirilla.model.network import SsdNetwork, from_tensorflow, to_tensorflow
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
 from mirilla.training.distributed import SINGLE_PROCESS, Group
-from mirilla.training.losses import Losses, objective, targets_of
+from mirilla.training.losses import Losses, match_targets, objective
 from mirilla.training.matching import Targets
 from mirilla.training.optimizer import FlatParameters, TrainState
 from mirilla.training.plan import Plan
-from mirilla.training.recalibration import recalibrated
-from mirilla.training.simota import assign_dynamically, cells_of
+from mirilla.training.recalibration import recalibrated_statistics
+from mirilla.training.simota import anchor_cells, assign_dynamically
 from mirilla.weights.checkpoint import AVERAGE, Checkpoint
 
 
@@ -29,8 +29,8 @@ class Learner:
 
     Args:
         group: the processes that share every batch.
-        precision: one of `mirilla.config.rules.PRECISIONS`; weights, statistics, losses and optimiser are float32
-            whatever it is.
+        precision: of the layers, one of `mirilla.config.rules.PRECISIONS`. Weights, statistics, losses and optimiser
+            are always float32.
     """
 
     def __init__(
@@ -58,24 +58,24 @@ class Learner:
         self.network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         anchors = anchors_yxyx(spec.anchors, self.network.table.feature_map_shapes, spec.height_px, spec.width_px)
         self.anchors = torch.from_numpy(anchors).to(device)
-        self.cells = cells_of(self.network.table).to(device)
+        self.cells = anchor_cells(self.network.table).to(device)
         self.parameters = FlatParameters(self.network.trainable(), plan.l2, plan.gradient_scale)
         self.state = TrainState(self.parameters, plan.optimizer, plan.average_decay, plan.average_warmup)
 
     def step(self, images: torch.Tensor, batch: Batch) -> Losses:
-        """One update on images (B, H, W, 3) uint8; the losses are those before it, without the regularisation."""
-        self.seed_draws()
+        """Make an update on images (B, H, W, 3) uint8. Returns the losses before it, without regularisation."""
+        self.seed_step()
         losses = self.learn(self.input(images), batch.to(self.device))
         self.state.apply(self.plan.schedule(self.state.step))
         return losses
 
-    def seed_draws(self) -> None:
-        """Seed what the step draws itself by its number, so that a run goes on as if it had never stopped."""
-        if self.plan.draws:
+    def seed_step(self) -> None:
+        """Seed the step's random numbers by its index, so that a resumed run equals one that was never stopped."""
+        if self.plan.is_random:
             torch.manual_seed(self.plan.seed * 1_000_003 + self.state.step + (self.group.rank << 40))
 
     def learn(self, x: torch.Tensor, batch: Batch) -> Losses:
-        """The gradient of a batch, ready in `parameters`, and its losses; x (B, 3, H, W)."""
+        """Compute the gradient of a batch into `parameters`, and return its losses; x (B, 3, H, W)."""
         spec = self.plan.objective
         self.parameters.gradient.zero_()
         with torch.autocast(
@@ -86,15 +86,15 @@ class Learner:
         targets = self._targets(batch, codes, logits)
         losses, _ = objective(codes, logits, targets, self.anchors, spec, self.group.all_reduce_)
         losses.total.backward()
-        losses = self._of_all(losses)
+        losses = self._whole_batch(losses)
         self.group.all_reduce_(self.parameters.gradient)
         self.parameters.add_regularization_gradient()
         self.parameters.scale_gradient()
         self.parameters.clip_gradient(self.plan.clip_norm)
         return losses
 
-    def _of_all(self, losses: Losses) -> Losses:
-        """The losses of the whole batch from those of this process's part."""
+    def _whole_batch(self, losses: Losses) -> Losses:
+        """The losses of the whole batch from those of this process's shard."""
         if self.group.size == 1:
             return losses
         parts = torch.stack([losses.localization, losses.classification, losses.positives.float()])
@@ -102,7 +102,7 @@ class Learner:
         return Losses(localization + classification, localization, classification, positives)
 
     def broadcast_from_main(self) -> None:
-        """Take on the weights, state and step of the group's leader."""
+        """Replace weights, optimiser state and step by those of the main process."""
         step = torch.tensor(self.state.step, device=self.device)
         vectors = [self.parameters.weights, *self.state.vectors().values()]
         self.group.broadcast_([*vectors, *self.network.buffers(), step])
@@ -116,7 +116,7 @@ class Learner:
     def _targets(self, batch: Batch, codes: torch.Tensor, logits: torch.Tensor) -> Targets:
         spec = self.plan.objective
         if spec.dynamic is None:
-            return targets_of(batch, self.anchors, spec)
+            return match_targets(batch, self.anchors, spec)
         return assign_dynamically(
             codes,
             logits,
@@ -130,18 +130,18 @@ class Learner:
         )
 
     def average_statistics(self, batches: Batches) -> dict[str, np.ndarray]:
-        """Batch-norm statistics measured for the moving averages, where the plan asks for them: name -> array."""
+        """Batch-norm statistics for the moving averages, if the plan has them measured: name -> array."""
         count, average = self.plan.recalibration_batches, self.state.average
         if not count or average is None:
             return {}
         inputs = (self.input(batches.batch(self.state.step + i)[0]) for i in range(count))
-        found = recalibrated(self.network, self.parameters.split(average), inputs)
-        return {f"{name}/{AVERAGE}": array for name, array in found.items()}
+        statistics = recalibrated_statistics(self.network, self.parameters.split(average), inputs)
+        return {f"{name}/{AVERAGE}": array for name, array in statistics.items()}
 
     def checkpoint(
         self, metadata: dict[str, str], statistics: Mapping[str, np.ndarray] = MappingProxyType({})
     ) -> Checkpoint:
-        """Everything that the run needs to go on; `statistics` go with the moving averages."""
+        """Everything that is needed to resume; `statistics` are those of the moving averages."""
         variables = {**self.network.get_weights(), **statistics}
         for slot, vector in self.state.vectors().items():
             for name, tensor in self.parameters.split(vector).items():
@@ -150,10 +150,10 @@ class Learner:
 
     @torch.no_grad()
     def restore(self, saved: Checkpoint) -> None:
-        """Go on from a checkpoint of the same configuration.
+        """Resume from a checkpoint of the same configuration.
 
         Raises:
-            ModelError: its variables are not this network's.
+            ModelError: its variables are those of another network.
         """
         self.network.set_weights(saved.variables)
         for slot, vector in self.state.vectors().items():

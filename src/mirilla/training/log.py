@@ -1,4 +1,4 @@
-"""The run's diary: `log.jsonl`, one JSON object a line, and TensorBoard's event files beside it."""
+"""The training log: `log.jsonl`, a JSON object per line, and event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import uuid4
 
 from mirilla.data.records import write_record
 from mirilla.files import explaining
 from mirilla.protos.tensorflow_pb2 import Event, SessionLog, Summary
+
+Entry = dict[str, Any]  # values: numbers, and a dict of numbers for "eval"
 
 FILE = "log.jsonl"
 SCALARS = {
@@ -26,19 +28,19 @@ SCALARS = {
 
 
 class Log:
-    """Appends to the diary of a model directory; entries after `step` (of a run that went further) are cut off."""
+    """Appends to the log of a model directory. Entries after `step`, of a run that got further, are removed."""
 
     def __init__(self, model_dir: Path, step: int):
         self._path = model_dir / FILE
         with explaining(model_dir):
-            self._cut_after(step)
+            self._remove_after(step)
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
             self._events = _open_event_file(model_dir)
-        if step:  # TensorBoard drops what an earlier run wrote from this step on
+        if step:  # TensorBoard then drops what an earlier run wrote from this step on
             self._add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
-    def write(self, entry: dict) -> None:
-        """One entry; it holds "step", and figures or {"eval": figures}."""
+    def write(self, entry: Entry) -> None:
+        """Append an entry with "step", and numbers or {"eval": numbers}."""
         with explaining(self._path):
             self._file.write(json.dumps(entry) + "\n")
             self._file.flush()
@@ -58,7 +60,7 @@ class Log:
         event.wall_time = time.time()
         write_record(self._events, event.SerializeToString())
 
-    def _cut_after(self, step: int) -> None:
+    def _remove_after(self, step: int) -> None:
         if not self._path.exists():
             return
         kept = []
@@ -67,7 +69,7 @@ class Log:
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
-                continue  # the line that a killed run left unfinished
+                continue  # an incomplete line of a killed run
         temporary = self._path.with_suffix(".part")
         temporary.write_text("".join(f"{line}\n" for line in kept))
         os.replace(temporary, self._path)
@@ -82,8 +84,8 @@ def _open_event_file(model_dir: Path) -> BinaryIO:
     return file
 
 
-def read(model_dir: Path) -> list[dict]:
-    """All entries of a diary, in order; an empty list where there is none."""
+def read(model_dir: Path) -> list[Entry]:
+    """All entries of a log, in order; an empty list if there is no log."""
     path = model_dir / FILE
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""The losses of the API's SSD, per anchor, and their sum as `Loss/total_loss` has it."""
+"""The losses of the API's SSD per anchor, and their sum, the `Loss/total_loss`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mirilla.training.simota import SimOtaSpec
 
 @dataclass(frozen=True)
 class ClassificationLoss:
-    """One of the API's losses, or ours.
+    """A classification loss.
 
-    kind: 'sigmoid' (the sample's), 'focal' (arXiv:1708.02002), 'softmax', or 'bootstrapped' (arXiv:1412.6596: a share
-    `alpha` of the target, the rest the prediction itself; `hard` takes that as 0 or 1). Ours is 'quality_focal'
-    (arXiv:2006.04388), for targets between 0 and 1.
+    kind: one of the API's 'sigmoid' (the sample's), 'focal' (arXiv:1708.02002), 'softmax' and 'bootstrapped'
+    (arXiv:1412.6596: the target is mixed with the prediction, with weight `alpha`; `hard` rounds the prediction to 0 or
+    1), or 'quality_focal' (arXiv:2006.04388), for targets between 0 and 1.
     """
 
     kind: str = "sigmoid"
@@ -37,17 +37,17 @@ class ClassificationLoss:
             return -(targets * F.log_softmax(logits / self.logit_scale, -1)).sum(-1) * weights
         if self.kind == "bootstrapped" and self.alpha is not None:
             probability = torch.sigmoid(logits)
-            believed = (probability > 0.5).to(logits.dtype) if self.hard else probability
-            targets = self.alpha * targets + (1 - self.alpha) * believed
-            # by hand: the gradient also flows through the target
+            predicted = (probability > 0.5).to(logits.dtype) if self.hard else probability
+            targets = self.alpha * targets + (1 - self.alpha) * predicted
+            # not the library function, because the gradient also flows through the target
             return (F.softplus(logits) - logits * targets).sum(-1) * weights
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         if self.kind == "quality_focal":
             return (loss * (targets - torch.sigmoid(logits)).abs() ** self.gamma).sum(-1) * weights
         if self.kind == "focal":
             probability = torch.sigmoid(logits)
-            right = targets * probability + (1 - targets) * (1 - probability)
-            loss = loss * (1 - right) ** self.gamma
+            correct = targets * probability + (1 - targets) * (1 - probability)
+            loss = loss * (1 - correct) ** self.gamma
             if self.alpha is not None:
                 loss = loss * (targets * self.alpha + (1 - targets) * (1 - self.alpha))
         return loss.sum(-1) * weights
@@ -55,21 +55,23 @@ class ClassificationLoss:
 
 @dataclass(frozen=True)
 class LocalizationLoss:
-    """kind: 'smooth_l1' (Huber of width `delta`, arXiv:1504.08083), 'l2', or 'iou' and 'giou' (arXiv:1902.09630), which
-    take boxes, not codes.
+    """A localization loss.
+
+    kind: 'smooth_l1' (Huber with `delta`, arXiv:1504.08083), 'l2', or 'iou' and 'giou' (arXiv:1902.09630), which
+        compare boxes instead of codes.
     """
 
     kind: str = "smooth_l1"
     delta: float = 1.0
 
     @property
-    def of_boxes(self) -> bool:
-        """Whether it compares boxes rather than codes."""
+    def compares_boxes(self) -> bool:
+        """Whether the loss compares boxes instead of codes."""
         return self.kind in ("iou", "giou")
 
     def __call__(self, codes: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """(B, A, 4), (B, A, 4), (B, A) -> (B, A)."""
-        if self.of_boxes:
+        if self.compares_boxes:
             similarity = matched_giou if self.kind == "giou" else matched_iou
             return (1 - similarity(codes, targets)) * weights
         if self.kind == "l2":
@@ -79,7 +81,7 @@ class LocalizationLoss:
 
 @dataclass(frozen=True)
 class ObjectiveSpec:
-    """Everything between the network's outputs and the number that is minimised."""
+    """The objective: from the network's outputs to the loss that is minimised."""
 
     num_classes: int = 1
     matcher: MatcherSpec = field(default_factory=MatcherSpec)
@@ -89,17 +91,17 @@ class ObjectiveSpec:
     classification_weight: float = 1.0
     localization_weight: float = 1.0
     miner: MinerSpec | None = field(default_factory=MinerSpec)
-    dynamic: SimOtaSpec | None = None  # then the matcher and the miner have no say
+    dynamic: SimOtaSpec | None = None  # replaces the matcher and the miner
     normalize_by_matches: bool = True
     normalize_localization_by_code_size: bool = False
-    background_as_zeros: bool = False  # unmatched anchors have no class at all, not the background's
+    background_as_zeros: bool = False  # targets of unmatched anchors are all 0, without the background class
     negative_class_weight: float = 1.0  # of unmatched anchors
-    sampled_positive_share: float | None = None  # of the anchors drawn at random; None draws none and keeps all
+    sampled_positive_share: float | None = None  # of randomly sampled anchors; None keeps all anchors
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars, weighted and normalised, without L2 regularisation; only `total` carries the gradient."""
+    """Scalars, weighted and normalised, without L2 regularisation; only `total` has a gradient."""
 
     total: Tensor
     localization: Tensor
@@ -109,15 +111,15 @@ class Losses:
 
 @dataclass(frozen=True)
 class AnchorwiseLosses:
-    """Before mining: (B, A) each, and the boxes that the codes stand for, (B, A, 4)."""
+    """Losses before mining, (B, A) each."""
 
     localization: Tensor
     classification: Tensor
-    selected: Tensor  # (B, A) bool, what the miner keeps
+    selected: Tensor  # (B, A) bool, the anchors that the miner selects
 
 
-def targets_of(batch: Batch, anchors_yxyx: Tensor, spec: ObjectiveSpec) -> Targets:
-    """The matcher's and box coder's answer for a batch."""
+def match_targets(batch: Batch, anchors_yxyx: Tensor, spec: ObjectiveSpec) -> Targets:
+    """The targets of a batch by the argmax matcher."""
     targets = assign(
         anchors_yxyx,
         batch.boxes_yxyx,
@@ -139,19 +141,19 @@ def targets_of(batch: Batch, anchors_yxyx: Tensor, spec: ObjectiveSpec) -> Targe
 
 
 def sample(targets: Targets, positive_share: float) -> Tensor:
-    """`random_example_sampler`: all positives of a picture and, at random, as many negatives as their share asks for.
+    """`random_example_sampler`: all positives of an image and random negatives, in the given ratio: (B, A) bool.
 
-    Draws from torch's global generator. Returns (B, A) bool.
+    Uses torch's global random generator.
     """
-    counts = targets.class_weights > 0
-    positive = (targets.match >= 0) & counts
-    negative = (targets.match < 0) & counts
-    most = (positive.sum(1, keepdim=True) * ((1 - positive_share) / positive_share)).to(torch.int64)
-    order = torch.rand(counts.shape, device=counts.device).masked_fill(~negative, 2.0).argsort(1)
+    weighted = targets.class_weights > 0
+    positive = (targets.match >= 0) & weighted
+    negative = (targets.match < 0) & weighted
+    max_negatives = (positive.sum(1, keepdim=True) * ((1 - positive_share) / positive_share)).to(torch.int64)
+    order = torch.rand(weighted.shape, device=weighted.device).masked_fill(~negative, 2.0).argsort(1)
     rank = torch.empty_like(order).scatter_(
         1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
     )
-    return positive | (negative & (rank < most))
+    return positive | (negative & (rank < max_negatives))
 
 
 def objective(
@@ -166,9 +168,9 @@ def objective(
 
     Args:
         codes: (B, A, 4). logits: (B, A, num_classes + 1).
-        all_reduce: a sum over this part of a batch -> the sum over all of it, where several processes share one.
+        all_reduce: sums a tensor over the processes that share the batch.
     """
-    if spec.localization.of_boxes:
+    if spec.localization.compares_boxes:
         predicted = decode(codes, anchors_yxyx, spec.box_coder)
         localization = spec.localization(
             predicted, decode(targets.codes, anchors_yxyx, spec.box_coder), targets.box_weights

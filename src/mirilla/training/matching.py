@@ -1,6 +1,6 @@
-"""Which anchor answers for which object: the API's argmax matcher and target assigner, in torch, over a batch.
+"""Matching anchors to objects: the API's argmax matcher and target assigner, in torch, for a batch.
 
-Objects of a batch are padded to the same number G; `valid` says which are real.
+The objects of each image are padded to the same number G; `valid` marks the real ones.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ BACKGROUND, IGNORED = -1, -2
 
 @dataclass(frozen=True)
 class MatcherSpec:
-    """The API's `argmax_matcher`. `static` changes nothing in the result."""
+    """The API's `argmax_matcher`. `static` does not change the result."""
 
     matched_threshold: float = 0.5
     unmatched_threshold: float = 0.5
     negatives_lower_than_unmatched: bool = True
     force_match_for_each_row: bool = True
-    ignore_thresholds: bool = False  # then every anchor takes its best object
-    static: bool = False  # never wait for the device to ask it something: a captured step must not
+    ignore_thresholds: bool = False  # every anchor takes its best object
+    static: bool = False  # never read a value back from the device, as a captured step requires
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the losses compare with; B pictures, A anchors, C classes and the background.
+    """The targets of the losses, for B images, A anchors, C classes and the background.
 
     match: (B, A) index of the object, BACKGROUND or IGNORED.
     classes: (B, A, C + 1), column 0 the background. class_weights: (B, A).
-    codes: (B, A, 4). box_weights: (B, A), not 0 only where matched.
+    codes: (B, A, 4). box_weights: (B, A), 0 if unmatched.
     """
 
     match: Tensor
@@ -45,21 +45,21 @@ class Targets:
 
 
 def pairwise_iou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
-    """(B, N, 4), (B or 1, M, 4) -> (B, N, M); 0 where the boxes do not meet."""
+    """IoU of all pairs: (B, N, 4), (B or 1, M, 4) -> (B, N, M); 0 if the boxes do not overlap."""
     shared = pairwise_intersection(a_yxyx, b_yxyx)
     union = box_area(a_yxyx)[:, :, None] + box_area(b_yxyx)[:, None, :] - shared
     return torch.where(shared > 0, shared / union, 0.0)
 
 
 def matched_iou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
-    """Box against box: (..., 4), (..., 4) -> (...); 0 where they do not meet."""
+    """IoU of pairs of boxes: (..., 4), (..., 4) -> (...); 0 if they do not overlap."""
     shared = matched_intersection(a_yxyx, b_yxyx)
     union = box_area(a_yxyx) + box_area(b_yxyx) - shared
     return torch.where(shared > 0, shared / torch.where(shared > 0, union, 1.0), 0.0)
 
 
 def matched_giou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
-    """Box against box, generalised (arXiv:1902.09630): (..., 4), (..., 4) -> (...), from -1 to 1."""
+    """Generalised IoU (arXiv:1902.09630) of pairs of boxes: (..., 4), (..., 4) -> (...), from -1 to 1."""
     hull = torch.maximum(a_yxyx[..., 2:], b_yxyx[..., 2:]) - torch.minimum(a_yxyx[..., :2], b_yxyx[..., :2])
     shared = matched_intersection(a_yxyx, b_yxyx)
     union = (box_area(a_yxyx) + box_area(b_yxyx) - shared).clamp(min=1e-9)
@@ -68,13 +68,13 @@ def matched_giou(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
 
 
 def matched_intersection(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
-    """Areas shared, box against box: (..., 4), (..., 4) -> (...)."""
+    """Intersections of pairs of boxes: (..., 4), (..., 4) -> (...)."""
     low, high = torch.maximum(a_yxyx[..., :2], b_yxyx[..., :2]), torch.minimum(a_yxyx[..., 2:], b_yxyx[..., 2:])
     return (high - low).clamp(min=0).prod(-1)
 
 
 def pairwise_intersection(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
-    """Areas shared: (B, N, 4), (B or 1, M, 4) -> (B, N, M)."""
+    """Intersections of all pairs: (B, N, 4), (B or 1, M, 4) -> (B, N, M)."""
     ay0, ax0, ay1, ax1 = (t[:, :, None] for t in a_yxyx.unbind(-1))
     by0, bx0, by1, bx1 = (t[:, None, :] for t in b_yxyx.unbind(-1))
     height = (torch.minimum(ay1, by1) - torch.maximum(ay0, by0)).clamp_(min=0)
@@ -88,15 +88,15 @@ def box_area(boxes_yxyx: Tensor) -> Tensor:
 
 
 def argmax_match(similarity: Tensor, valid: Tensor, spec: MatcherSpec) -> Tensor:
-    """Match columns (anchors) to rows (objects) by the highest similarity.
+    """Match columns (anchors) to rows (objects) by their highest similarity.
 
     Args:
         similarity: (B, G, A).
-        valid: (B, G) bool; rows that are padding match nothing.
+        valid: (B, G) bool; padding rows match nothing.
 
     Returns:
-        (B, A) int64: the row, BACKGROUND below the lower threshold, IGNORED between the two.
-        Of rows with the same best column the first gets it (as the original does), the others none.
+        (B, A) int64: the row; BACKGROUND below the lower threshold; IGNORED between the two.
+        If several rows have the same best column, the first one gets it, as in the original.
     """
     batch, rows, columns = similarity.shape
     if rows == 0:
@@ -114,9 +114,9 @@ def argmax_match(similarity: Tensor, valid: Tensor, spec: MatcherSpec) -> Tensor
         match = torch.where(between, IGNORED, torch.where(below, BACKGROUND, match))
     if spec.force_match_for_each_row:
         column = masked.argmax(2)  # (B, G)
-        # the least of the rows that want a column gets it; without loops and without asking how many are real
-        wanted = torch.where(valid, torch.arange(rows, device=valid.device), rows)
-        first = torch.full_like(match, rows).scatter_reduce(1, column, wanted, "amin")
+        # the first of the rows that claim a column gets it; no loop, and no dependence on the number of real rows
+        claims = torch.where(valid, torch.arange(rows, device=valid.device), rows)
+        first = torch.full_like(match, rows).scatter_reduce(1, column, claims, "amin")
         match = torch.where(first < rows, first, match)
     return match
 
@@ -137,8 +137,8 @@ def assign(
     Args:
         anchors_yxyx: (A, 4).
         boxes_yxyx: (B, G, 4); classes: (B, G) int64 from 0; weights: (B, G) of the loss.
-        valid: (B, G) bool, objects to be learnt.
-        ignored: (B, G) bool, objects to be neither learnt nor taught as background.
+        valid: (B, G) bool, the objects to learn.
+        ignored: (B, G) bool, regions to learn neither as objects nor as background.
     """
     similarity = pairwise_iou(boxes_yxyx, anchors_yxyx[None])  # (B, G, A)
     match = argmax_match(similarity, valid, matcher)
@@ -159,11 +159,11 @@ def targets_of_match(
     coder: BoxCoderSpec,
     quality: Tensor | None = None,
 ) -> Targets:
-    """What the anchors learn, whoever has matched them.
+    """The targets of anchors that have been matched.
 
     Args:
-        match: (B, A) the object, BACKGROUND or IGNORED. The objects are those of `assign`.
-        quality: (B, A) the class target of a matched anchor, the rest to 1 being the background's; None: 1.
+        match: (B, A) the object, BACKGROUND or IGNORED. boxes_yxyx, classes, weights: as in `assign`.
+        quality: (B, A) class target of a matched anchor, and 1 - quality that of the background; None: 1.
     """
     matched = match >= 0
     batch, anchors = match.shape
@@ -179,7 +179,7 @@ def targets_of_match(
     class_weights = torch.where(matched, weight, torch.where(match == IGNORED, 0.0, 1.0))
     taken = boxes_yxyx.gather(1, index[..., None].expand(-1, -1, 4))
     codes = torch.where(matched[..., None], encode(taken, anchors_yxyx, coder), 0.0)
-    # not one_hot, which asks the CPU for the largest class: a captured step asks for nothing
+    # not one_hot, which reads the largest class back to the CPU: a captured step must not
     columns = (column[..., None] == torch.arange(num_classes + 1, device=column.device)).to(boxes_yxyx.dtype)
     if quality is not None:
         share = torch.where(matched, quality.clamp(0, 1), 1.0)
@@ -189,7 +189,7 @@ def targets_of_match(
 
 
 def encode(boxes_yxyx: Tensor, anchors_yxyx: Tensor, coder: BoxCoderSpec) -> Tensor:
-    """Box codes; both (..., 4). The torch twin of `mirilla.model.box_coder.encode`."""
+    """Box codes; both (..., 4). The torch version of `mirilla.model.box_coder.encode`."""
     anchor_y, anchor_x, anchor_h, anchor_w = _centre_size(anchors_yxyx)
     y, x, h, w = _centre_size(boxes_yxyx)
     anchor_h, anchor_w, h, w = anchor_h + EPSILON, anchor_w + EPSILON, h + EPSILON, w + EPSILON
@@ -205,7 +205,7 @@ def encode(boxes_yxyx: Tensor, anchors_yxyx: Tensor, coder: BoxCoderSpec) -> Ten
 
 
 def decode(codes: Tensor, anchors_yxyx: Tensor, coder: BoxCoderSpec) -> Tensor:
-    """Boxes (..., 4) of codes. The torch twin of `mirilla.model.box_coder.decode`."""
+    """Boxes (..., 4) of codes. The torch version of `mirilla.model.box_coder.decode`."""
     anchor_y, anchor_x, anchor_h, anchor_w = _centre_size(anchors_yxyx)
     ty, tx, th, tw = codes.unbind(-1)
     y = ty / coder.y_scale * anchor_h + anchor_y

@@ -1,11 +1,11 @@
-"""Hard example mining (SSD, arXiv:1512.02325 §2.2), as the API does it: NMS over the predicted boxes by their loss.
+"""Hard example mining (SSD, arXiv:1512.02325 §2.2) as in the API: NMS over the predicted boxes, ranked by loss.
 
-Every picture keeps all its positives that survive the NMS and the hardest few negatives per positive. At the usual
-threshold of 0.99 the NMS drops next to nothing, so instead of comparing all pairs only the chosen anchors are looked
-at, and the better ones that overlap them: the result is the same.
+Every image keeps the positives that survive the NMS, and the hardest few negatives per positive. At the usual
+threshold of 0.99 the NMS suppresses almost nothing. So instead of all pairs, only the selected anchors are compared
+with the higher-ranked ones that overlap them; the result is the same.
 
-A step that a GPU replays as one graph cannot ask which anchors those are. It looks at all anchors, but only at their
-nearest neighbours, in fixed numbers.
+A step that a GPU replays as a captured graph cannot depend on which anchors those are. It compares all anchors, each
+with a fixed number of nearest neighbours.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mirilla.training.matching import BACKGROUND
 
 @dataclass(frozen=True)
 class MinerSpec:
-    """The API's `hard_example_miner`; 0 negatives per positive means no bound.
+    """The API's `hard_example_miner`; 0 negatives per positive means no limit.
 
-    static: work in fixed shapes, without waiting for the device; see `can_be_static`.
+    static: use fixed shapes and never wait for the device; see `can_be_static`.
     """
 
     num_hard_examples: int = 64
@@ -34,21 +34,26 @@ class MinerSpec:
     static: bool = False
 
 
-NEIGHBOURS = 16  # on either side, that fixed shapes compare an anchor with
-MIXTURE = (1.0, 0.6180, 0.7321, 0.4142)  # of a box's four edges; no simple ratio, so that few boxes agree by chance
-ROUNDS = 8  # as deep may one anchor drop another that drops a third
+NEIGHBOURS = 16  # on either side, to compare an anchor with in fixed shapes
+MIXTURE = (
+    1.0,
+    0.6180,
+    0.7321,
+    0.4142,
+)  # weights of a box's four edges; no simple ratios, so that few boxes agree by chance
+ROUNDS = 8  # maximum length of a suppression chain
 
 
 def can_be_static(spec: MinerSpec, anchors: int) -> bool:
-    """Whether `static` is possible: the NMS must keep to a high threshold, and have no bound on what it keeps."""
+    """Whether `static` is possible: the NMS must have a high threshold and no limit on the number of boxes."""
     return spec.num_hard_examples >= anchors and spec.iou_threshold >= 0.9
 
 
 def mine(ranking_loss: Tensor, boxes_yxyx: Tensor, match: Tensor, spec: MinerSpec) -> Tensor:
-    """Choose the anchors whose losses count.
+    """Select the anchors whose losses count.
 
     Args:
-        ranking_loss: (B, A), per anchor, without gradient.
+        ranking_loss: (B, A), without gradient.
         boxes_yxyx: (B, A, 4) predicted boxes.
         match: (B, A) from the matcher.
 
@@ -74,7 +79,7 @@ def mine(ranking_loss: Tensor, boxes_yxyx: Tensor, match: Tensor, spec: MinerSpe
 
 
 def _choose(order: Tensor, match: Tensor, alive: Tensor, spec: MinerSpec) -> Tensor:
-    """All living positives and the first living negatives, in the order given: (B, A) bool."""
+    """All surviving positives and the first surviving negatives in the given order: (B, A) bool."""
     ranked = torch.where(alive, match, BACKGROUND - 2).gather(1, order)
     positive = ranked >= 0
     if spec.max_negatives_per_positive > 0 or spec.min_negatives_per_image > 0:
@@ -87,11 +92,11 @@ def _choose(order: Tensor, match: Tensor, alive: Tensor, spec: MinerSpec) -> Ten
 
 
 def _survivors(boxes_yxyx: Tensor, rank: Tensor, threshold: float) -> Tensor:
-    """(B, A) bool: what the NMS lets live, in fixed shapes.
+    """(B, A) bool: the anchors that survive the NMS, in fixed shapes.
 
-    Boxes that share so much have nearly the same four edges, so they stand side by side when all are sorted by a
-    mixture of these. Exact unless more than NEIGHBOURS boxes come between two such, or a chain of boxes that drop each
-    other is longer than ROUNDS; then a box too many may live.
+    Boxes that overlap this much have nearly the same edges, so they are close to each other when all boxes are sorted
+    by a weighted sum of the edges. The result is exact unless more than NEIGHBOURS boxes lie between two such boxes, or
+    a suppression chain is longer than ROUNDS; then additional boxes may survive.
     """
     batch, count = rank.shape
     size = 2 * NEIGHBOURS + 1
@@ -115,19 +120,19 @@ def _survivors(boxes_yxyx: Tensor, rank: Tensor, threshold: float) -> Tensor:
 
 
 class _Overlaps:
-    """Which anchors the NMS drops, worked out only as far as the chosen ones ask for it.
+    """Which anchors the NMS suppresses, computed only as far as the selected ones need it.
 
-    Anchors of the batch are numbered flat, b * A + a.
+    Anchors have flat indices over the batch, b * A + a.
     """
 
     def __init__(self, boxes_yxyx: Tensor, rank: Tensor, threshold: float):
         self.boxes, self.rank, self.threshold = boxes_yxyx, rank, threshold
         self.examined = torch.zeros(rank.numel(), dtype=torch.bool, device=rank.device)
-        self.better: dict[int, list[int]] = {}  # anchor -> better ones that overlap it too much
+        self.better: dict[int, list[int]] = {}  # anchor -> higher-ranked ones that overlap it too much
         self.dropped: dict[int, bool] = {}
 
     def suppressed(self, chosen: Tensor) -> Tensor | None:
-        """Flat indices of chosen anchors that the NMS drops; None where there are none."""
+        """Flat indices of selected anchors that the NMS suppresses; None if there are none."""
         new = chosen.view(-1) & ~self.examined
         while bool(new.any()):
             self.examined |= new
@@ -141,17 +146,17 @@ class _Overlaps:
             return None
         flat_rank = self.rank.view(-1)
         for anchor in sorted(self.better, key=lambda a: int(flat_rank[a])):
-            # a better anchor without an entry overlaps none that is better still, so it lives
+            # a higher-ranked anchor without an entry overlaps none that is ranked still higher, so it survives
             self.dropped[anchor] = any(not self.dropped.get(b, False) for b in self.better[anchor])
         gone = [a for a, dropped in self.dropped.items() if dropped and bool(chosen.view(-1)[a])]
         return torch.tensor(gone, device=chosen.device) if gone else None
 
     def _pairs(self, rows: Tensor) -> Tensor:
-        """(P, 2) flat (anchor, better anchor of the same picture with an IoU above the threshold)."""
+        """(P, 2) flat indices: an anchor, and a higher-ranked one of its image with an IoU above the threshold."""
         count = self.rank.shape[1]
         picture = rows // count
         top, bottom = self.boxes[..., 0], self.boxes[..., 2]
-        # boxes with an IoU above t share t of either's height, so their tops differ by at most (1/t - 1) of it
+        # boxes with an IoU above t overlap by t of their heights, so their tops differ by at most (1/t - 1) of a height
         reach = (bottom - top).reshape(-1)[rows] * (1 / self.threshold - 1) + 1e-6
         near = (top[picture] - top.reshape(-1)[rows, None]).abs() <= reach[:, None]  # (R, A)
         near &= self.rank[picture] < self.rank.view(-1)[rows, None]
@@ -165,7 +170,7 @@ class _Overlaps:
 
 
 def _full_nms(loss: Tensor, boxes_yxyx: Tensor, spec: MinerSpec) -> Tensor:
-    """(B, A) bool: the anchors that survive the NMS, at most `num_hard_examples` a picture."""
+    """(B, A) bool: the anchors that survive the NMS, at most `num_hard_examples` per image."""
     alive = torch.zeros_like(loss, dtype=torch.bool)
     for i in range(len(loss)):
         kept = geometry.nms(

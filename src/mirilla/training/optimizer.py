@@ -1,8 +1,8 @@
 """TensorFlow 1's optimisers and moving average, on all parameters as one flat vector.
 
-PyTorch's RMSprop differs from TensorFlow's in where epsilon stands, in what the accumulator starts at and in where
-the learning rate enters, so these are written out. One vector instead of 119 tensors makes a step a handful of
-operations.
+PyTorch's RMSprop differs from TensorFlow's in the position of epsilon, the accumulator's initial value and the use of
+the learning rate, so the optimisers are implemented here. With one vector instead of 119 tensors a step is a handful
+of operations.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 from mirilla.weights.checkpoint import AVERAGE
 
-Rate = float | Tensor  # a scalar on the device where a captured step reads it there
+Rate = float | Tensor  # a scalar on the device in a captured step
 
 
-def _add_share(target: Tensor, upper: Tensor, lower: Tensor, rate: Rate) -> None:
-    """target += rate * upper / lower, in place; `lower` is overwritten."""
+def _add_quotient(target: Tensor, numerator: Tensor, denominator: Tensor, rate: Rate) -> None:
+    """target += rate * numerator / denominator, in place; the denominator is overwritten."""
     if isinstance(rate, Tensor):
-        target.addcmul_(torch.div(upper, lower, out=lower), rate)
+        target.addcmul_(torch.div(numerator, denominator, out=denominator), rate)
     else:
-        target.addcdiv_(upper, lower, value=rate)
+        target.addcdiv_(numerator, denominator, value=rate)
 
 
 @dataclass(frozen=True)
 class RmsProp:
-    """Slots `RMSProp` (starts at 1) and `RMSProp_1` (the momentum, which contains the learning rate)."""
+    """Slots: `RMSProp` (initially 1) and `RMSProp_1` (the momentum, which includes the learning rate)."""
 
     decay: float = 0.9
     momentum: float = 0.9
@@ -44,13 +44,13 @@ class RmsProp:
         mean_square.mul_(self.decay).addcmul_(gradient, gradient, value=1 - self.decay)
         root = (mean_square + self.epsilon).sqrt_()
         momentum.mul_(self.momentum)
-        _add_share(momentum, gradient, root, rate)
+        _add_quotient(momentum, gradient, root, rate)
         weights.sub_(momentum)
 
 
 @dataclass(frozen=True)
 class Momentum:
-    """Slot `Momentum`."""
+    """Slot: `Momentum`."""
 
     momentum: float = 0.9
     slots = {"Momentum": 0.0}  # noqa: RUF012
@@ -65,7 +65,7 @@ class Momentum:
 
 @dataclass(frozen=True)
 class Adam:
-    """Slots `Adam` and `Adam_1` (arXiv:1412.6980, the form with epsilon-hat)."""
+    """Slots: `Adam` and `Adam_1` (arXiv:1412.6980, the form with epsilon-hat)."""
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -78,7 +78,7 @@ class Adam:
     def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: Rate) -> None:
         first = slots["Adam"].mul_(self.beta1).add_(gradient, alpha=1 - self.beta1)
         second = slots["Adam_1"].mul_(self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
-        _add_share(weights, first, second.sqrt().add_(self.epsilon), -rate)
+        _add_quotient(weights, first, second.sqrt().add_(self.epsilon), -rate)
 
 
 Optimizer = RmsProp | Momentum | Adam
@@ -101,14 +101,14 @@ class FlatParameters:
         self.weights = torch.empty(sum(self.sizes), device=first.device)
         self.gradient = torch.zeros_like(self.weights)
         self.l2 = torch.zeros_like(self.weights)
-        places = zip(
+        views = zip(
             parameters.items(),
             self.split(self.weights).values(),
             self.split(self.gradient).values(),
             self.split(self.l2).values(),
             strict=True,
         )
-        for (name, parameter), weight, gradient, l2_weight in places:
+        for (name, parameter), weight, gradient, l2_weight in views:
             weight.copy_(parameter.data)
             parameter.data, parameter.grad = weight, gradient
             l2_weight.fill_(l2.get(name, 0.0))
@@ -119,7 +119,7 @@ class FlatParameters:
                 part.fill_(scale.get(name, 1.0))
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
-        """Name -> view of `vector` (P,) in the parameter's shape."""
+        """Name -> view of the vector (P,) in the parameter's shape."""
         parts = vector.split(self.sizes)
         return {n: p.view(s) for n, p, s in zip(self.names, parts, self.shapes, strict=True)}
 
@@ -135,13 +135,13 @@ class FlatParameters:
             self.gradient.mul_(self.scale)
 
     def clip_gradient(self, norm: float) -> None:
-        """Scale the whole gradient to at most this norm; 0 leaves it."""
+        """Scale the whole gradient to at most this norm; 0 does not clip."""
         if norm > 0:
             self.gradient.mul_((norm / (self.gradient.norm() + 1e-12)).clamp(max=1.0))
 
 
 class TrainState:
-    """What changes from step to step besides the network's own tensors: slots, average and the step's number."""
+    """The state that changes from step to step besides the network's own tensors: slots, average and step."""
 
     def __init__(
         self,
@@ -157,24 +157,24 @@ class TrainState:
         self.step = 0
 
     def vectors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps beside the variables: suffix of the entries' names -> (P,)."""
+        """The vectors that a checkpoint stores besides the variables: suffix of the variables' names -> (P,)."""
         return self.slots if self.average is None else {**self.slots, AVERAGE: self.average}
 
     def factors(self, learning_rate: float, step: int) -> tuple[float, float]:
-        """What a step's update is made with: the optimiser's rate, and the new weights' share of their average."""
+        """The factors of a step's update: the optimiser's rate, and the weight of the new values in the average."""
         rate, decay = self.optimizer.rate_at(learning_rate, step), self.average_decay or 0.0
-        if self.average_warmup:  # the average of a short run must not remember the initial weights
+        if self.average_warmup:  # so that a short run's average does not contain the initial weights
             decay = min(decay, (1 + step) / (10 + step))
         return rate, 1 - decay
 
     @torch.no_grad()
     def update(self, rate: Rate, share: Rate) -> None:
-        """Move the weights by the gradient that stands in `parameters`, and their average; the step's number stays."""
+        """Update the weights by the gradient in `parameters`, and their average; `step` does not change."""
         self.optimizer.update(self.parameters.weights, self.parameters.gradient, self.slots, rate)
         if self.average is not None:
             self.average.lerp_(self.parameters.weights, share)
 
     def apply(self, learning_rate: float) -> None:
-        """One update from the gradient that stands in `parameters`."""
+        """Make an update by the gradient in `parameters`."""
         self.update(*self.factors(learning_rate, self.step))
         self.step += 1

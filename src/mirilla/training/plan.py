@@ -1,8 +1,9 @@
-"""What the training part of a pipeline.config says, as plain dataclasses that the trainer works from."""
+"""How to train: the training part of a pipeline.config as plain dataclasses."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mirilla.errors import ConfigError
 from mirilla.model.initializers import Initializer
 from mirilla.model.layers import Architecture, architecture
 from mirilla.model.spec import ModelSpec
+from mirilla.protos import pipeline_pb2 as pb
 from mirilla.training import schedules
 from mirilla.training.distillation import DistillationSpec
 from mirilla.training.losses import ClassificationLoss, LocalizationLoss, ObjectiveSpec
@@ -23,7 +25,7 @@ from mirilla.training.mining import MinerSpec
 from mirilla.training.optimizer import Adam, Momentum, Optimizer, RmsProp
 from mirilla.training.simota import SimOtaSpec
 
-# The base network keeps slim's own arguments (mobilenet_v1_arg_scope), unless conv_hyperparams override them.
+# The base network has the arguments of slim's mobilenet_v1_arg_scope, unless conv_hyperparams override them.
 BASE_STDDEV = 0.09
 BASE_L2 = 0.00004
 
@@ -32,15 +34,16 @@ BASE_L2 = 0.00004
 class Plan:
     """How to train.
 
-    l2: kernel's variable name -> weight of its L2 loss.
-    num_steps: None trains until stopped. num_epochs: the same, in passes over the pictures.
+    num_steps: the step to end at; None trains until stopped. num_epochs: the same in passes over the pictures.
+    average_decay: of the weights' moving averages; None keeps no averages.
+    average_warmup: whether early averages decay faster.
+    freeze_base_batch_norm, freeze_extra_batch_norm: whether the moving statistics do not change.
     dropout: share of the class predictors' input that a step drops.
-    freeze_base_batch_norm, freeze_extra_batch_norm: whether statistics stay what they are.
-    gradient_scale: variable's name -> what its gradient is multiplied with; 0 freezes it. Not in it: 1.
-    keep_every_hours: so far apart are the checkpoints that stay when older ones go.
-    average_decay: None keeps no moving average.
-    recalibration_batches: so many batches measure the statistics of the averages at the end; 0: none.
-    distillation: what softens the labels; None: nothing.
+    l2: kernel's variable name -> weight of its L2 loss.
+    gradient_scale: variable's name -> factor of its gradient; 0 freezes the variable, the default is 1.
+    keep_every_hours: the interval between checkpoints that are never deleted.
+    recalibration_batches: number of batches that measure the averages' batch-norm statistics at the end.
+    distillation: the teacher for soft labels; None for hard labels.
     """
 
     batch_size: int
@@ -71,8 +74,8 @@ class Plan:
     distillation: DistillationSpec | None
 
     @property
-    def draws(self) -> bool:
-        """Whether a step itself draws random numbers."""
+    def is_random(self) -> bool:
+        """Whether a step draws random numbers, besides those that make the batch."""
         return self.dropout > 0 or self.objective.sampled_positive_share is not None
 
 
@@ -80,7 +83,7 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
     """The plan of a pipeline that has passed `mirilla.config.require`.
 
     Raises:
-        ConfigError: a pattern of freeze_variables or update_trainable_variables that fits no variable.
+        ConfigError: a pattern of freeze_variables or update_trainable_variables matches no variable.
     """
     ssd, train = pipeline.model.ssd, pipeline.train_config
     options = pipeline.mirilla
@@ -88,8 +91,7 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
     head = ssd.box_predictor.convolutional_box_predictor
     predictor = head.conv_hyperparams
     table = architecture(spec)
-    kind = train.optimizer.WhichOneof("optimizer")
-    message = getattr(train.optimizer, kind)
+    optimizer, schedule = _optimizer(train.optimizer)
     averages = train.optimizer.use_moving_average
     base_decay, extra_decay = batch_norm_decays(pipeline)
     override = ssd.feature_extractor.override_base_feature_extractor_hyperparams
@@ -102,8 +104,8 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
         num_steps=train.num_steps or None,
         num_epochs=pipeline.train_input_reader.num_epochs or None,
         objective=_objective(ssd, options, spec),
-        optimizer=_optimizer(kind, message),
-        schedule=_schedule(message.learning_rate),
+        optimizer=optimizer,
+        schedule=schedule,
         average_decay=train.optimizer.moving_average_decay if averages else None,
         average_warmup=options.moving_average_warmup,
         clip_norm=train.gradient_clipping_by_norm,
@@ -127,20 +129,19 @@ def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
     )
 
 
-def _distillation(message) -> DistillationSpec:
+def _distillation(message: pb.Distillation) -> DistillationSpec:
     return DistillationSpec(Path(message.teacher), message.share, message.least_score)
 
 
-def _objective(ssd, options, spec: ModelSpec) -> ObjectiveSpec:
+def _objective(ssd: pb.Ssd, options: pb.MirillaOptions, spec: ModelSpec) -> ObjectiveSpec:
     loss, matcher = ssd.loss, ssd.matcher.argmax_matcher
     miner = None
     if loss.HasField("hard_example_miner"):
         message = loss.hard_example_miner
-        types = message.DESCRIPTOR.fields_by_name["loss_type"].enum_type.values_by_number
         miner = MinerSpec(
             num_hard_examples=message.num_hard_examples or 2**31 - 1,
             iou_threshold=message.iou_threshold,
-            loss_type=types[message.loss_type].name,
+            loss_type=pb.HardExampleMiner.LossType.Name(message.loss_type),
             max_negatives_per_positive=message.max_negatives_per_positive,
             min_negatives_per_image=message.min_negatives_per_image,
         )
@@ -175,7 +176,7 @@ def _objective(ssd, options, spec: ModelSpec) -> ObjectiveSpec:
     )
 
 
-def _classification(message, options) -> ClassificationLoss:
+def _classification(message: pb.ClassificationLoss, options: pb.MirillaOptions) -> ClassificationLoss:
     if options.HasField("quality_focal_loss"):
         return ClassificationLoss("quality_focal", gamma=options.quality_focal_loss.beta)
     kind = message.WhichOneof("classification_loss") or "weighted_sigmoid"
@@ -190,7 +191,7 @@ def _classification(message, options) -> ClassificationLoss:
     return ClassificationLoss("sigmoid")
 
 
-def _localization(message, options) -> LocalizationLoss:
+def _localization(message: pb.LocalizationLoss, options: pb.MirillaOptions) -> LocalizationLoss:
     if options.HasField("giou_loss"):
         return LocalizationLoss("giou")
     kind = message.WhichOneof("localization_loss")
@@ -199,15 +200,19 @@ def _localization(message, options) -> LocalizationLoss:
     return LocalizationLoss("smooth_l1", delta=message.weighted_smooth_l1.delta)
 
 
-def _optimizer(kind: str, message) -> Optimizer:
+def _optimizer(message: pb.Optimizer) -> tuple[Optimizer, schedules.Schedule]:
+    kind = message.WhichOneof("optimizer")
     if kind == "rms_prop_optimizer":
-        return RmsProp(decay=message.decay, momentum=message.momentum_optimizer_value, epsilon=message.epsilon)
+        rms = message.rms_prop_optimizer
+        optimizer = RmsProp(decay=rms.decay, momentum=rms.momentum_optimizer_value, epsilon=rms.epsilon)
+        return optimizer, _schedule(rms.learning_rate)
     if kind == "momentum_optimizer":
-        return Momentum(momentum=message.momentum_optimizer_value)
-    return Adam(epsilon=message.epsilon)
+        momentum = message.momentum_optimizer
+        return Momentum(momentum=momentum.momentum_optimizer_value), _schedule(momentum.learning_rate)
+    return Adam(epsilon=message.adam_optimizer.epsilon), _schedule(message.adam_optimizer.learning_rate)
 
 
-def _schedule(message) -> schedules.Schedule:
+def _schedule(message: pb.LearningRate) -> schedules.Schedule:
     kind = message.WhichOneof("learning_rate") or "exponential_decay_learning_rate"
     rate = getattr(message, kind)
     if kind == "constant_learning_rate":
@@ -234,18 +239,18 @@ def _schedule(message) -> schedules.Schedule:
     )
 
 
-def _l2_weight(hyperparams) -> float:
-    """0 where no L2 regulariser is set."""
+def _l2_weight(hyperparams: pb.Hyperparams) -> float:
+    """0 if no L2 regulariser is set."""
     if hyperparams.regularizer.WhichOneof("regularizer_oneof") != "l2_regularizer":
         return 0.0
     return hyperparams.regularizer.l2_regularizer.weight
 
 
 def _base_l2(spec: ModelSpec, override: float | None) -> tuple[float, float]:
-    """(kernels, depthwise kernels) of the base network.
+    """L2 weights of the base network: (kernels, depthwise kernels).
 
-    slim's arguments leave depthwise kernels alone, but ssd_mobilenet_v1 asks for them, too; conv_hyperparams, where
-    they override the base's, reach both.
+    slim's arguments do not regularise depthwise kernels, but ssd_mobilenet_v1 does. conv_hyperparams that override the
+    base's apply to both.
     """
     if override is not None:
         return override, override
@@ -253,7 +258,7 @@ def _base_l2(spec: ModelSpec, override: float | None) -> tuple[float, float]:
 
 
 def _l2(table: Architecture, base: float, depthwise: float, extra: float, predictor: float) -> dict[str, float]:
-    """By kernel; biases and batch norm have none."""
+    """L2 weight of every kernel; biases and batch norm have none."""
     result = {e.weights: base if e.is_base else extra for e in table.layers if e.kind == "conv"}
     result |= {e.weights: depthwise for e in table.layers if e.kind == "depthwise"}
     for entry in table.predictors:
@@ -261,36 +266,42 @@ def _l2(table: Architecture, base: float, depthwise: float, extra: float, predic
     return result
 
 
-def _gradient_scale(table: Architecture, train) -> dict[str, float]:
-    """Biases by their factor, frozen variables by 0; patterns are searched for anywhere in a name."""
+def _gradient_scale(table: Architecture, train: pb.TrainConfig) -> dict[str, float]:
+    """Factors of the gradients: bias_grad_multiplier for biases, 0 for frozen variables."""
     names = [name for name, _, trainable in table.variables() if trainable]
-    result = {}
+    scale = {}
     if train.bias_grad_multiplier:
-        result = {name: train.bias_grad_multiplier for name in names if name.endswith("/biases")}
-    for field, inverted in (("update_trainable_variables", True), ("freeze_variables", False)):
-        patterns = list(getattr(train, field))
-        if not patterns:
-            continue
-        found: set[str] = set()
-        for pattern in patterns:
-            hits = {name for name in names if re.search(pattern, name)}
-            if not hits:
-                raise ConfigError(
-                    f"train_config.{field}: '{pattern}' fits no variable of the network.",
-                    f"Names look like '{names[0]}'. Correct the pattern, or remove it.",
-                )
-            found |= hits
-        result |= dict.fromkeys((name for name in names if (name in found) != inverted), 0.0)
-    if sum(factor == 0 for factor in result.values()) == len(names):
-        raise ConfigError("train_config.freeze_variables: every variable is frozen.", "Leave some to be trained.")
-    return result
+        scale = {name: train.bias_grad_multiplier for name in names if name.endswith("/biases")}
+    frozen = _matching(names, "freeze_variables", train.freeze_variables)
+    if train.update_trainable_variables:
+        updated = _matching(names, "update_trainable_variables", train.update_trainable_variables)
+        frozen |= set(names) - updated
+    if len(frozen) == len(names):
+        raise ConfigError(
+            "train_config.freeze_variables: every variable is frozen.", "Leave some variables to be trained."
+        )
+    return scale | dict.fromkeys(frozen, 0.0)
 
 
-def _initializer(hyperparams) -> Initializer:
+def _matching(names: Sequence[str], field: str, patterns: Sequence[str]) -> set[str]:
+    """The variables in whose names a pattern is found."""
+    matching: set[str] = set()
+    for pattern in patterns:
+        matches = {name for name in names if re.search(pattern, name)}
+        if not matches:
+            raise ConfigError(
+                f"train_config.{field}: '{pattern}' matches no variable of the network.",
+                f"Names look like '{names[0]}'. Correct the pattern, or remove it.",
+            )
+        matching |= matches
+    return matching
+
+
+def _initializer(hyperparams: pb.Hyperparams) -> Initializer:
     kind = hyperparams.initializer.WhichOneof("initializer_oneof")
     if kind == "variance_scaling_initializer":
         message = hyperparams.initializer.variance_scaling_initializer
-        mode = message.DESCRIPTOR.fields_by_name["mode"].enum_type.values_by_number[message.mode].name
+        mode = pb.VarianceScalingInitializer.Mode.Name(message.mode)
         return Initializer("variance_scaling", factor=message.factor, mode=mode, uniform=message.uniform)
     if kind == "random_normal_initializer":
         message = hyperparams.initializer.random_normal_initializer

@@ -1,7 +1,7 @@
 """Batch-norm statistics for the moving averages of the weights.
 
-The network's own moving statistics follow its newest weights; averaged weights make other activations. Measuring
-the statistics anew with the averaged weights, over some training batches, lets the average be a long one.
+The network's own moving statistics are those of its newest weights, but averaged weights give other activations.
+Measuring the statistics again with the averaged weights, over some training batches, allows for long averages.
 """
 
 from __future__ import annotations
@@ -18,15 +18,17 @@ STATISTICS = ("moving_mean", "moving_variance")
 
 
 @torch.no_grad()
-def recalibrated(network: SsdNetwork, averages: dict[str, Tensor], inputs: Iterable[Tensor]) -> dict[str, np.ndarray]:
-    """The moving statistics, as means over batches, that belong to averaged weights.
+def recalibrated_statistics(
+    network: SsdNetwork, averages: dict[str, Tensor], inputs: Iterable[Tensor]
+) -> dict[str, np.ndarray]:
+    """The moving statistics of averaged weights, as means over batches.
 
     Args:
         averages: variable's name -> tensor in torch's layout, for every trained variable.
-        inputs: batches (B, 3, H, W) as the network is shown them.
+        inputs: batches (B, 3, H, W) of the network's input.
 
     Returns:
-        Variable's name -> (channels,); empty without a batch. The network is left as it was.
+        Variable's name -> (channels,); empty if there is no batch. The network is unchanged afterwards.
     """
     tensors = network.tensors()
     kept = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -38,7 +40,7 @@ def recalibrated(network: SsdNetwork, averages: dict[str, Tensor], inputs: Itera
         for x in inputs:
             count += 1
             for layer in network.layers:
-                layer.momentum = 1.0 / count  # type: ignore[assignment]  # the mean of all batches so far
+                layer.momentum = 1.0 / count  # the mean of all batches so far
             network(x)
         result = {n: t.cpu().numpy().copy() for n, t in tensors.items() if n.rpartition("/")[2] in STATISTICS}
     finally:

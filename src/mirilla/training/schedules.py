@@ -1,4 +1,4 @@
-"""Learning rates by step, as the API's `learning_rate` messages define them; pure functions of the step."""
+"""Learning-rate schedules of the API's `learning_rate` messages: pure functions of the step."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def exponential_decay(
     burnin_steps: int = 0,
     minimum: float = 0.0,
 ) -> Schedule:
-    """initial * factor ** (step / decay_steps); a constant rate during the burn-in, counted from step 0.
+    """initial * factor ** (step / decay_steps), after a constant rate for the first `burnin_steps`.
 
     A burn-in rate of 0 means `initial`, as in the API.
     """
@@ -38,7 +38,7 @@ def exponential_decay(
 def cosine_decay(
     base: float, total_steps: int, warmup: float = 0.0, warmup_steps: int = 0, hold_steps: int = 0
 ) -> Schedule:
-    """A straight line from `warmup` to `base`, then half a cosine down to 0 at `total_steps` (arXiv:1608.03983)."""
+    """A linear warm-up from `warmup` to `base`, then half a cosine down to 0 at `total_steps` (arXiv:1608.03983)."""
 
     def rate(step: int) -> float:
         if step > total_steps:
@@ -56,7 +56,7 @@ def cosine_decay(
 def manual_steps(initial: float, steps: list[tuple[int, float]], warmup: bool = False) -> Schedule:
     """`initial` until the first boundary, then each boundary's rate from that step on.
 
-    With `warmup`, a straight line from `initial` to the first boundary's rate leads up to the first boundary.
+    With `warmup`, the rate rises linearly from `initial` to the first boundary's rate.
     """
 
     def rate(step: int) -> float:

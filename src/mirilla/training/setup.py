@@ -16,7 +16,7 @@ from mirilla.files import explaining, write_text
 from mirilla.labels import load_label_map
 from mirilla.training import distillation
 from mirilla.training.allocator import keep_freed_memory
-from mirilla.training.distillation import Softened
+from mirilla.training.distillation import SoftLabels
 from mirilla.training.distributed import Group
 from mirilla.training.learner import Learner
 from mirilla.training.plan import Plan, training_plan
@@ -35,7 +35,7 @@ class Setup:
 
     learner: Learner
     data: TrainingSet
-    teacher: Softened | None
+    teacher: SoftLabels | None
     model_dir: Path
     last: int | None
     metadata: dict[str, str]

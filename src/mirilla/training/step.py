@@ -32,10 +32,10 @@ WARM_UP = 3  # steps before the capture, which let libraries choose and make wha
 
 
 class StepRunner(Protocol):
-    """Makes a training's steps one after the other, from where its learner stands."""
+    """Makes a training's steps in order, from the learner's current step on."""
 
     def step(self) -> Losses:
-        """One update. The losses are overwritten by the next step's."""
+        """Make an update. The next step overwrites the losses."""
         ...
 
     def close(self) -> None: ...
@@ -80,7 +80,7 @@ class DeviceSteps:
     def step(self) -> Losses:
         learner = self._learner
         self._prepare(learner.state.step)
-        learner.seed_draws()
+        learner.seed_step()
         losses = self._replayed() if self._captured else self.update()
         learner.state.step += 1
         return losses
@@ -118,7 +118,7 @@ class DeviceSteps:
         if self._graph is None:
             graph = torch.cuda.CUDAGraph()
             try:
-                with torch.cuda.graph(graph):  # records the step, does not make it
+                with torch.cuda.graph(graph):  # records the step without running it
                     self._losses = self.update()
             except RuntimeError as error:
                 console.warn(
@@ -133,7 +133,7 @@ class DeviceSteps:
 
 
 def static_objective(spec: ObjectiveSpec, anchors: int) -> ObjectiveSpec | None:
-    """The same objective in fixed shapes; None where it has none."""
+    """The same objective with fixed shapes; None if that is not possible."""
     if spec.dynamic is None and spec.miner is not None:
         if not can_be_static(spec.miner, anchors):
             return None
@@ -144,11 +144,11 @@ def static_objective(spec: ObjectiveSpec, anchors: int) -> ObjectiveSpec | None:
 def step_runner(
     learner: Learner, batches: Batches, data: TrainingSet, last: int | None, on_device: bool | None
 ) -> StepRunner:
-    """The fastest way to make the steps.
+    """The fastest runner that the device and the config allow.
 
     Args:
         last: the step to end at.
-        on_device: whether the device makes the batches; None: on CUDA. Where it cannot, the host does.
+        on_device: whether the device makes the batches; None: if it is CUDA. If it cannot, the host makes them.
     """
     set_precision(learner.precision)
     if not (learner.device.type == "cuda" if on_device is None else on_device):
@@ -157,7 +157,7 @@ def step_runner(
     if batches.teacher is not None:
         missing = "a teacher's soft labels"
     if missing is not None:
-        console.echo(f"the host makes the batches: the device cannot make {missing}")
+        console.echo(f"the batches are made on the host: the device does not support {missing}")
         return HostSteps(learner, batches, data.pictures, last)
     levels, room = LEVELS if batches.recipe is not None else 1, bytes_free(learner.device)
     if room is None or bytes_needed(data.pictures, levels) <= room:
@@ -167,7 +167,7 @@ def step_runner(
             pictures = upload(data.pictures, learner.device, levels, room, bar.advance)
             bar.note("ready")
     except MirillaError as error:
-        console.echo(f"the host makes the batches: {error.what}")
+        console.echo(f"the batches are made on the host: {error.what}")
         return HostSteps(learner, batches, data.pictures, last)
     made = GpuBatches(pictures, batches)
     static = static_objective(learner.plan.objective, len(learner.anchors))

@@ -1,4 +1,4 @@
-"""pipeline.config in and out: the API's forms, round trips, and errors that name line, field and remedy."""
+"""Reading and writing pipeline.config: the API's text forms, round trips, and errors with line, field and remedy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def failure(content: str) -> config.ConfigSyntaxError:
     return caught.value
 
 
-def test_the_apis_forms_are_taken():
+def test_the_apis_text_forms_are_accepted():
     pipeline = config.loads(
         """
         # a comment
@@ -87,7 +87,7 @@ def test_misspelt_names(content, line, field, suggestion):
         assert f"Did you mean '{suggestion}'?" in (error.remedy or "")
 
 
-def test_an_unknown_name_lists_the_right_ones():
+def test_an_unknown_name_lists_the_valid_names():
     assert "num_classes" in (failure("model { ssd { xyzzy: 1 } }").remedy or "")
 
 
@@ -147,7 +147,7 @@ def test_dump_is_written_as_the_api_wrote_it(shared):
     assert config.dump(config.load(file)) == file.read_text()
 
 
-def test_our_options_appear_only_when_set():
+def test_mirillas_options_are_written_only_if_set():
     pipeline = config.loads("model { ssd { num_classes: 1 } }")
     pipeline.mirilla.SetInParent()
     assert "mirilla" not in config.dump(pipeline)
@@ -236,7 +236,7 @@ floats = st.floats(width=32, allow_nan=False)
     st.lists(floats, max_size=6),
     st.sampled_from(["NONE", "RELU", "RELU_6", "SWISH"]),
 )
-def test_what_is_written_reads_back(decay, weight, steps, seed, string, ratios, activation):
+def test_dump_reads_back(decay, weight, steps, seed, string, ratios, activation):
     pipeline = config.Pipeline()
     hyperparams = pipeline.model.ssd.feature_extractor.conv_hyperparams
     hyperparams.batch_norm.decay = decay

@@ -1,4 +1,4 @@
-"""The doctor on frozen graphs: every documented failure is found, named with layer, rule and remedy."""
+"""The doctor on frozen graphs: it reports every documented failure with layer, rule and remedy."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def examine(graph: Graph, **options) -> doctor_graph.GraphExamination:
 
 
 def codes(findings) -> list[str]:
-    return [one.code for one in findings]
+    return [finding.code for finding in findings]
 
 
 def only(findings, code: str) -> Finding:
-    (one,) = [one for one in findings if one.code == code]
-    return one
+    (finding,) = [finding for finding in findings if finding.code == code]
+    return finding
 
 
 def start(side: int = 64, channels: int = 3) -> tuple[Graph, str]:
@@ -59,7 +59,7 @@ def test_original_graph_runs_with_notes_only(shared):
     assert (found.source, found.outputs) == ("Preprocessor/sub", ("concat", "concat_1"))
 
 
-def test_examining_leaves_the_graph_as_it_is():
+def test_examining_does_not_change_the_graph():
     graph = small_network("FusedBatchNormV3").graph_def
     before = graph.SerializeToString(deterministic=True)
     doctor_graph.examine(graph)
@@ -69,12 +69,12 @@ def test_examining_leaves_the_graph_as_it_is():
 # ---- names, pre- and postprocessing
 
 
-def test_image_tensor_as_input_is_answered_with_the_right_one(shared):
+def test_image_tensor_as_input_suggests_the_right_input(shared):
     graph = read_graph_def(shared / "data/bonnet/PCK_frozen_inference_graph.pb")
     found = doctor_graph.examine(graph, "image_tensor")
-    one = only(found.findings, "preprocessing-inside")
-    assert (one.severity, one.where, one.certainty) == (ERROR, "image_tensor", "proven")
-    assert "--input-tensor Preprocessor/sub" in one.remedy
+    finding = only(found.findings, "preprocessing-inside")
+    assert (finding.severity, finding.where, finding.certainty) == (ERROR, "image_tensor", "proven")
+    assert "--input-tensor Preprocessor/sub" in finding.remedy
     assert found.source == "Preprocessor/sub"
 
 
@@ -84,9 +84,9 @@ def test_scaling_before_the_first_convolution_is_preprocessing():
     scaled = graph.node("Mul", "scale", pixels, graph.const("factor", np.float32(2 / 255)))
     x = graph.node("Sub", "shift", scaled, graph.const("one", np.float32(1)))
     graph.block("first", x, (3, 3, 3, 16), 2)
-    one = only(examine(graph, input_size=32).findings, "preprocessing-inside")
-    assert "'scale' (Mul)" in one.what
-    assert "--input-tensor shift" in one.remedy
+    finding = only(examine(graph, input_size=32).findings, "preprocessing-inside")
+    assert "'scale' (Mul)" in finding.what
+    assert "--input-tensor shift" in finding.remedy
 
 
 def test_resizing_inside_is_preprocessing():
@@ -94,11 +94,11 @@ def test_resizing_inside_is_preprocessing():
     pixels = graph.placeholder("image", (1, 64, 64, 3))
     resized = graph.node("ResizeBilinear", "resize", pixels, graph.const("size", np.array([32, 32], np.int32)))
     graph.block("first", resized, (3, 3, 3, 16), 2)
-    one = only(examine(graph, input_size=32).findings, "preprocessing-inside")
-    assert "'resize' (ResizeBilinear)" in one.what
+    finding = only(examine(graph, input_size=32).findings, "preprocessing-inside")
+    assert "'resize' (ResizeBilinear)" in finding.what
 
 
-def test_postprocessed_outputs_are_answered_with_the_raw_ones(shared):
+def test_postprocessed_outputs_suggest_the_raw_outputs(shared):
     graph = read_graph_def(shared / "data/bonnet/PCK_frozen_inference_graph.pb")
     found = doctor_graph.examine(graph, None, "detection_boxes,detection_scores")
     assert "--output-tensors concat,concat_1" in only(found.findings, "postprocessing-inside").remedy
@@ -109,15 +109,15 @@ def test_postprocessed_outputs_are_answered_with_the_raw_ones(shared):
     ("given", "remedy"),
     [("concat,concat1", "--output-tensors concat,concat_1"), ("“concat,concat_1”", "concat,concat_1")],
 )
-def test_output_names_that_do_not_exist_get_the_nearest(given, remedy):
+def test_unknown_output_names_suggest_the_nearest(given, remedy):
     found = examine(small_network(), output_tensors=given)
-    one = only(found.findings, "unknown-name")
-    assert one.severity == ERROR
-    assert remedy in one.remedy
+    finding = only(found.findings, "unknown-name")
+    assert finding.severity == ERROR
+    assert remedy in finding.remedy
     assert found.outputs == ("concat", "concat_1")  # and the examination goes on with them
 
 
-def test_input_name_that_does_not_exist_gets_the_nearest():
+def test_unknown_input_name_suggests_the_nearest():
     found = examine(small_network(), input_tensor="imput", output_tensors="concat,concat_1")
     assert "'input'" in only(found.findings, "unknown-name").remedy
     assert found.source == "input"
@@ -130,9 +130,9 @@ def test_batch_norm_in_training_mode_is_not_constant():
     graph = small_network()
     graph["extra/BatchNorm/FusedBatchNorm"].attr["is_training"].b = True
     found = examine(graph)
-    one = only(found.findings, "batch-norm-not-constant")
-    assert (one.severity, one.where) == (ERROR, "extra/BatchNorm/FusedBatchNorm")
-    assert "is_training false" in one.remedy
+    finding = only(found.findings, "batch-norm-not-constant")
+    assert (finding.severity, finding.where) == (ERROR, "extra/BatchNorm/FusedBatchNorm")
+    assert "is_training false" in finding.remedy
     assert not found.as_given
     assert found.network is not None  # looked at all the same
 
@@ -147,16 +147,16 @@ def test_batch_norm_whose_statistics_are_computed_is_not_constant():
     graph = small_network()
     mean = graph.node("Mean", "extra/moments", "extra/Conv2D", graph.const("axes", np.array([0, 1, 2])))
     graph["extra/BatchNorm/FusedBatchNorm"].input[3] = mean
-    one = only(examine(graph).findings, "batch-norm-not-constant")
-    assert "'extra/moments'" in one.what
+    finding = only(examine(graph).findings, "batch-norm-not-constant")
+    assert "'extra/moments'" in finding.what
 
 
 def test_variables_mean_that_the_graph_is_not_frozen():
     graph = small_network()
     graph["extra/weights"].op = "VariableV2"
-    one = only(examine(graph).findings, "not-frozen")
-    assert (one.where, one.severity) == ("extra/weights", ERROR)
-    assert "freeze_graph" in one.remedy
+    finding = only(examine(graph).findings, "not-frozen")
+    assert (finding.where, finding.severity) == ("extra/weights", ERROR)
+    assert "freeze_graph" in finding.remedy
 
 
 def test_switch_between_training_and_inference_is_found():
@@ -178,11 +178,11 @@ def test_ops_without_sample_are_named(op):
     graph.node(op, f"the_{op}", x, graph.const("argument", np.array([1, 2, 2, 1])))
     found = examine(graph)
     code = "refused-op" if op in ("Tile", "Max") else "unknown-op"
-    one = only(found.findings, code)
-    assert one.where == f"the_{op}"
-    assert op in one.what
-    assert one.severity == ERROR
-    assert one.certainty == ("proven" if code == "refused-op" else "inferred")
+    finding = only(found.findings, code)
+    assert finding.where == f"the_{op}"
+    assert op in finding.what
+    assert finding.severity == ERROR
+    assert finding.certainty == ("proven" if code == "refused-op" else "inferred")
 
 
 @pytest.mark.parametrize("op", ["Relu", "MaxPool", "Add"])
@@ -194,39 +194,39 @@ def test_layers_that_no_known_file_has_are_inferred(op):
         graph.node("MaxPool", "odd", x, ksize=[1, 2, 2, 1], strides=[1, 2, 2, 1], padding="VALID")
     else:
         graph.node("Add", "odd", x, graph.block("b", x, (1, 1, 16, 16)))
-    one = next(one for one in examine(graph).findings if one.severity == ERROR)
-    assert one.where == "odd"
-    assert one.certainty == "inferred"
-    assert "no known" in one.evidence
+    finding = next(finding for finding in examine(graph).findings if finding.severity == ERROR)
+    assert finding.where == "odd"
+    assert finding.certainty == "inferred"
+    assert "no known" in finding.evidence
 
 
 def test_flattened_map_before_a_product_is_found():
     graph, x = start(32)
     flat = graph.reshape("flatten", x, [-1, 16 * 16 * 16])
     graph.node("MatMul", "dense", flat, graph.weights("w", 16 * 16 * 16, 4))
-    one = only(examine(graph).findings, "flatten")
-    assert (one.where, one.severity, one.certainty) == ("dense", WARNING, "inferred")
-    assert "(16, 16, 16)" in one.what
+    finding = only(examine(graph).findings, "flatten")
+    assert (finding.where, finding.severity, finding.certainty) == ("dense", WARNING, "inferred")
+    assert "(16, 16, 16)" in finding.what
 
 
 @pytest.mark.parametrize("op", ["FakeQuantWithMinMaxVars", "FakeQuantWithMinMaxArgs"])
-def test_quantised_graphs_are_found_and_looked_through(op):
+def test_quantised_graphs_are_reported_and_the_rest_is_examined(op):
     graph = small_network()
     graph.node(op, "quant", "Conv2d_1_pointwise/Relu6")
     graph["Conv2d_2_depthwise/depthwise"].input[0] = "quant"
     found = examine(graph)
-    one = only(found.findings, "quantised")
-    assert (one.where, one.severity, one.certainty) == ("quant", ERROR, "proven")
-    assert "graph_rewriter" in one.remedy
+    finding = only(found.findings, "quantised")
+    assert (finding.where, finding.severity, finding.certainty) == ("quant", ERROR, "proven")
+    assert "graph_rewriter" in finding.remedy
     assert found.network is not None
 
 
-def test_newer_ops_are_noted_once_an_op():
+def test_newer_ops_give_one_note_per_op():
     graph = small_network("FusedBatchNormV3")
     graph["Conv2d_0/BatchNorm/FusedBatchNormV3"].attr["exponential_avg_factor"].f = 1.0
     found = examine(graph).findings
     assert codes(found) == ["newer-op", "newer-attribute"]
-    assert {one.severity for one in found} == {NOTE}
+    assert {finding.severity for finding in found} == {NOTE}
     assert "5 nodes are FusedBatchNormV3" in found[0].what
 
 
@@ -244,14 +244,14 @@ def test_add_v2_is_noted():
 def test_kernel_larger_than_its_map_is_refused(padding):
     graph, x = start(8)  # a map of 4x4
     graph.conv("large", x, (5, 5, 16, 8), 2, padding)
-    one = only(examine(graph).findings, "kernel-too-large")
-    assert (one.severity, one.certainty) == (ERROR, "proven")
-    assert one.where == "large/Conv2D"
-    assert "5x5" in one.what
-    assert "4x4" in one.what
+    finding = only(examine(graph).findings, "kernel-too-large")
+    assert (finding.severity, finding.certainty) == (ERROR, "proven")
+    assert finding.where == "large/Conv2D"
+    assert "5x5" in finding.what
+    assert "4x4" in finding.what
 
 
-def test_kernel_as_large_as_its_map_is_taken():
+def test_kernel_as_large_as_its_map_is_accepted():
     graph, x = start(8)
     graph.conv("fits", x, (4, 4, 16, 8), 2)
     assert "kernel-too-large" not in codes(examine(graph).findings)
@@ -259,12 +259,12 @@ def test_kernel_as_large_as_its_map_is_taken():
 
 def test_input_of_one_channel_is_refused():
     graph, _ = start(channels=1)
-    one = only(examine(graph).findings, "input-channels")
-    assert one.severity == ERROR
-    assert "RGB" in one.remedy
+    finding = only(examine(graph).findings, "input-channels")
+    assert finding.severity == ERROR
+    assert "RGB" in finding.remedy
 
 
-def test_depth_that_is_no_multiple_of_8_is_found_where_it_is_read():
+def test_depth_that_is_not_a_multiple_of_8():
     graph, x = start()
     x = graph.block("twelve", x, (1, 1, 16, 12))
     graph.bias("head", graph.conv("head", x, (1, 1, 12, 6)), 6)  # an output's depth of 6 is well
@@ -288,22 +288,22 @@ def test_input_that_is_not_square_is_found():
 
 
 def test_undecided_planar_threshold_is_inferred():
-    one = only(examine(small_network(side=48)).findings, "planar-threshold")
-    assert (one.severity, one.certainty) == (WARNING, "inferred")
+    finding = only(examine(small_network(side=48)).findings, "planar-threshold")
+    assert (finding.severity, finding.certainty) == (WARNING, "inferred")
 
 
 # ---- memory and numbers
 
 
-def test_arena_overflow_names_what_is_alive_together():
+def test_arena_overflow_lists_what_is_alive_at_the_same_time():
     graph, x = start(64)  # 32 x 32 x 16 x 2 = 32768 bytes
     x = graph.block("wide", x, (1, 1, 16, 512))  # 1 MiB
     graph.block("wider", x, (1, 1, 512, 512))  # another
-    one = only(examine(graph).findings, "arena-overflow")
-    assert (one.severity, one.where) == (ERROR, "wider/Relu6")
-    assert dict(one.alive) == {"wide/Relu6": 1 << 20, "wider/Relu6": 1 << 20}
-    assert str(2 << 20) in one.what
-    assert "1441792" in one.what
+    finding = only(examine(graph).findings, "arena-overflow")
+    assert (finding.severity, finding.where) == (ERROR, "wider/Relu6")
+    assert dict(finding.alive) == {"wide/Relu6": 1 << 20, "wider/Relu6": 1 << 20}
+    assert str(2 << 20) in finding.what
+    assert "1441792" in finding.what
 
 
 def test_arena_overflow_names_later_ops_too():
@@ -317,8 +317,8 @@ def test_parallel_branches_count_together():
     graph, x = start(64)
     parts = [graph.block(name, x, (1, 1, 16, 320)) for name in ("a", "b", "c")]  # 640 KiB each
     graph.node("ConcatV2", "out", *parts, graph.const("axis", np.int32(3)), N=3)
-    one = only(examine(graph).findings, "arena-overflow")
-    assert [size for _, size in one.alive].count(655360) == 3
+    finding = only(examine(graph).findings, "arena-overflow")
+    assert [size for _, size in finding.alive].count(655360) == 3
 
 
 def test_values_beyond_fp16_are_named_with_the_largest():
@@ -326,10 +326,10 @@ def test_values_beyond_fp16_are_named_with_the_largest():
     graph.bias("head", graph.conv("head", x, (1, 1, 16, 8)), 8)
     values = np.array([1, -70000, 3, 4, 65519, 65520, 0, 2], "<f4")
     graph["head/biases"].attr["value"].tensor.tensor_content = values.tobytes()
-    one = only(examine(graph).findings, "fp16-overflow")
-    assert (one.severity, one.where) == (ERROR, "head/BiasAdd/conv_bias")
-    assert "2 of 8" in one.what
-    assert "-70000" in one.what
+    finding = only(examine(graph).findings, "fp16-overflow")
+    assert (finding.severity, finding.where) == (ERROR, "head/BiasAdd/conv_bias")
+    assert "2 of 8" in finding.what
+    assert "-70000" in finding.what
 
 
 def test_a_variance_near_zero_overflows_through_batch_norm():
@@ -338,7 +338,7 @@ def test_a_variance_near_zero_overflows_through_batch_norm():
         tensor = graph[f"extra/BatchNorm/{name}"].attr["value"].tensor
         tensor.tensor_content = np.full(24, value, "<f4").tobytes()
     found = examine(graph).findings
-    assert [one.where for one in found if one.code == "fp16-overflow"] == [
+    assert [finding.where for finding in found if finding.code == "fp16-overflow"] == [
         "extra/weights",
         "extra/BatchNorm/FusedBatchNorm/conv_bias",
     ]
@@ -403,15 +403,15 @@ def test_card_of_another_file_is_found(tmp_path):
 
 
 def test_google_decoder_is_noted_for_other_numbers_than_its_own(tmp_path):
-    one = only(diagnose(tmp_path, small_network()).findings, "google-decoder")
-    assert one.severity == NOTE
-    assert "1 class and" in one.what
+    finding = only(diagnose(tmp_path, small_network()).findings, "google-decoder")
+    assert finding.severity == NOTE
+    assert "1 class and" in finding.what
 
 
 # ---- findings themselves
 
 
-def test_every_rule_says_what_shows_it():
+def test_every_rule_has_evidence():
     for code, rule in RULES.items():
         assert rule.text.endswith("."), code
         assert rule.evidence.endswith(".") or rule.evidence.endswith(".)"), code
@@ -419,9 +419,9 @@ def test_every_rule_says_what_shows_it():
 
 
 def test_findings_are_ordered_and_unique():
-    one = only(examine(start(channels=1)[0]).findings, "input-channels")
-    note, other = replace(one, severity=NOTE, where="n"), replace(one, severity=WARNING, where="m")
-    assert in_order([note, other, one, one]) == (one, other, note)
+    finding = only(examine(start(channels=1)[0]).findings, "input-channels")
+    note, other = replace(finding, severity=NOTE, where="n"), replace(finding, severity=WARNING, where="m")
+    assert in_order([note, other, finding, finding]) == (finding, other, note)
 
 
 def test_docs_describe_every_rule_as_it_is():

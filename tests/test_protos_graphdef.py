@@ -1,4 +1,4 @@
-"""Reading and writing GraphDefs, constants as arrays, and what is refused."""
+"""Reading and writing GraphDefs, and their constants as arrays."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_written_graph_is_read_back(tmp_path):
         (GraphDef().SerializeToString() + b"\x22\x00", "without nodes"),
     ],
 )
-def test_what_is_no_graph_is_refused_with_a_remedy(content, word):
+def test_other_files_are_refused_with_a_remedy(content, word):
     with pytest.raises(ModelError, match=word) as caught:
         parse_graph_def(content)
     assert caught.value.remedy

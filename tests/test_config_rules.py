@@ -1,4 +1,4 @@
-"""Checks of the recipe's own settings."""
+"""Rules about mirilla { ... }: settings of the recipe."""
 
 import pytest
 from google.protobuf import text_format
@@ -37,5 +37,5 @@ def test_the_recipes_settings_pass():
         ),
     ],
 )
-def test_senseless_settings_are_refused(text, field):
+def test_invalid_settings_are_refused(text, field):
     assert list(errors(f"mirilla {{ {text} }}")) == [field]

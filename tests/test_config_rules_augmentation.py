@@ -1,4 +1,4 @@
-"""Ranges of mirilla.augmentation."""
+"""Rules about mirilla.augmentation."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_every_step_with_its_defaults_is_fine():
         ("photometric { strength: 3 }", "photometric.strength"),
     ],
 )
-def test_values_out_of_range_are_said(steps, field):
+def test_values_out_of_range(steps, field):
     (finding,) = found(steps)
     assert finding.where == f"mirilla.augmentation.{field}"
 
 
-def test_a_step_that_is_there_twice_or_empty_is_said():
+def test_a_step_that_is_set_twice_or_empty():
     (finding,) = found("grey {} grey {}")
     assert finding.where == "mirilla.augmentation[1].grey"
     (finding,) = findings(config.loads("mirilla { augmentation {} }"), ())
