@@ -63,9 +63,9 @@ def test_a_missing_path_with_a_given_format(format, tmp_path):
 
 
 def test_unknown_formats_and_parts(tmp_path):
-    with pytest.raises(UsageError, match="Unknown format 'pickle'. Choose from: widerface, fddb, voc, coco, yolo,"):
+    with pytest.raises(UsageError, match=r"Unknown format 'pickle'\. Choose from: widerface, fddb, voc, coco, yolo,"):
         read_dataset(tmp_path, format="pickle")
-    with pytest.raises(UsageError, match="Unknown part 'half' of a data set. Choose from: train, eval, test"):
+    with pytest.raises(UsageError, match=r"Unknown part 'half' of a data set\. Choose from: train, eval, test"):
         read_dataset(tmp_path, split="half")
 
 
