@@ -45,7 +45,7 @@ def require_shared() -> None:
 
 
 def held_out(name: str, limit: int | None = None) -> list[Sample]:
-    """The eval part of one of the face sets; unlabeled faces are marked ignore."""
+    """The eval part of one of the face sets; unlabelled faces are marked ignore."""
     require_shared()
     return list(read_dataset(FACES / name / "bbx_gt_ignore.txt", split="eval").samples[:limit])
 

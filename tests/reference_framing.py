@@ -48,22 +48,22 @@ def _anywhere(rng, window, side):
 
 
 def _zoom(rng, boxes, size_px, tile_px, stretch, fit, zoom: ObjectZoom):
-    least, most = min(1 / framing.MAX_ENLARGEMENT, fit), fit * framing.MAX_SHRINKING
+    smallest, largest = min(1 / framing.MAX_ENLARGEMENT, fit), fit * framing.MAX_SHRINKING
     if not len(boxes):
-        scale = max(fit * 4.0 ** -rng.random(), least)
+        scale = max(fit * 4.0 ** -rng.random(), smallest)
         height, width = _span(scale, stretch, tile_px)
         return _anywhere(rng, height, size_px[0]), _anywhere(rng, width, size_px[1]), height, width
     box = clip(boxes[rng.integers(len(boxes))]) * np.array(size_px * 2)
     tall, wide = max(box[2] - box[0], 1e-6), max(box[3] - box[1], 1e-6)
     side, root = np.sqrt(tall * wide), np.sqrt(stretch)
-    least = max(least, 1.1 * tall / root / tile_px[0], 1.1 * wide * root / tile_px[1])
-    most = max(most, least)
-    wanted = np.exp(rng.uniform(np.log(zoom.min_px), np.log(zoom.max_px)))
-    if not least <= side / wanted <= most:
-        low, high = side / min(zoom.max_px, side / least), side / max(zoom.min_px, side / most)
-        low, high = np.clip([low, high], least, most)
-        wanted = side / np.exp(rng.uniform(np.log(min(low, high)), np.log(max(low, high))))
-    height, width = _span(side / wanted, stretch, tile_px)
+    smallest = max(smallest, 1.1 * tall / root / tile_px[0], 1.1 * wide * root / tile_px[1])
+    largest = max(largest, smallest)
+    drawn = np.exp(rng.uniform(np.log(zoom.min_px), np.log(zoom.max_px)))
+    if not smallest <= side / drawn <= largest:
+        low, high = side / min(zoom.max_px, side / smallest), side / max(zoom.min_px, side / largest)
+        low, high = np.clip([low, high], smallest, largest)
+        drawn = side / np.exp(rng.uniform(np.log(min(low, high)), np.log(max(low, high))))
+    height, width = _span(side / drawn, stretch, tile_px)
     over = rng.random() < framing.OVER_THE_EDGE
     top = _around(rng, box[0], box[2], height, size_px[0], over)
     left = _around(rng, box[1], box[3], width, size_px[1], over)

@@ -96,3 +96,15 @@ def test_no_module_imports_itself_in_a_circle():
 
     for module in known:
         visit(module, ())
+
+
+def test_the_page_names_modules_that_exist():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\w+/)+\w+\.(?:py|proto))`", page)
+    assert len(named) > 30
+    assert [name for name in named if not ((PACKAGE / name).is_file() or (ROOT / name).is_file())] == []
+    walks = re.findall(r"^## From .*?(?=^## )", page, re.S | re.M)
+    assert len(walks) == 2
+    for walk in walks:
+        files = re.findall(r"`((?:\w+/)+\w+\.py)`", walk)
+        assert sorted(files) == sorted(set(files)), "each file is named once"

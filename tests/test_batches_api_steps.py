@@ -130,7 +130,7 @@ def test_padding_by_hand():
     expected[1:3, 2:4] = [[0, 5], [10, 15]]
     np.testing.assert_array_equal(view.values(), expected)
     assert view.pixels()[0, 0].tolist() == [7, 8, 9]
-    # the object of the 2x2 picture lies at rows 1/2 .. 1, columns 1 .. 3/2
+    # the object of the 2x2 picture is at rows 1/2 .. 1, columns 1 .. 3/2
     np.testing.assert_allclose(view.boxes_yxyx, [[(1 + 1) / 4, (2 + 2) / 5, (1 + 2) / 4, (2 + 3) / 5]])
     mean = padded(picture(2, 2), (-1, -2, 4, 5), None)
     assert mean.values()[0, 0] == round((0 + 5 + 10 + 15) / 4)

@@ -1,5 +1,4 @@
-"""The training set's records are read once, and each picture decoded once: what a second start knows, and when it must
-look again."""
+"""The training set's records are read once, and each picture decoded once, unless files have changed."""
 
 from __future__ import annotations
 
@@ -30,8 +29,8 @@ def pipeline(tmp_path):
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What was done: 'read' for a file's records, 'one' for one, 'hash' for its bytes, 'decode' for a picture."""
+def work(monkeypatch):
+    """What was done: 'read' all records of a file, 'one' record, 'hash' a file, 'decode' a picture."""
     found: list[str] = []
 
     def counted(module, name, what):
@@ -68,47 +67,47 @@ def boxes(data, number):
     return data.objects.of_examples(np.array([number])).boxes_yxyx
 
 
-def test_records_are_read_once(pipeline, tmp_path, asked):
+def test_records_are_read_once(pipeline, tmp_path, work):
     first = opened(pipeline, tmp_path)
-    assert asked == ["read"]
+    assert work == ["read"]
     content = (tmp_path / "train.tfrecord").read_bytes()
     assert first.key == hashlib.sha256(hashlib.sha256(content).hexdigest().encode()).hexdigest()
     first.pictures.complete()
-    assert sorted(asked) == ["decode"] * 10 + ["one"] * 10 + ["read"]
-    asked.clear()
+    assert sorted(work) == ["decode"] * 10 + ["one"] * 10 + ["read"]
+    work.clear()
     same(first, opened(pipeline, tmp_path))
-    assert asked == []
+    assert work == []
 
 
-def test_pictures_decoded_before_a_stop_are_kept(pipeline, tmp_path, asked):
+def test_pictures_decoded_before_a_stop_are_kept(pipeline, tmp_path, work):
     first = opened(pipeline, tmp_path)
     for i in (3, 8):
         first.pictures[i]
-    asked.clear()
+    work.clear()
     second = opened(pipeline, tmp_path)
     assert second.pictures.decoded == 2
     same(first, second)
-    assert asked == ["one", "decode"] * 8
+    assert work == ["one", "decode"] * 8
 
 
-def test_a_touched_file_is_hashed_once(pipeline, tmp_path, asked):
+def test_a_touched_file_is_hashed_once(pipeline, tmp_path, work):
     first = opened(pipeline, tmp_path)
     os.utime(tmp_path / "train.tfrecord", (LONG_AGO_S + 5, LONG_AGO_S + 5))
-    asked.clear()
+    work.clear()
     second = opened(pipeline, tmp_path)
-    assert asked == ["hash"]
+    assert work == ["hash"]
     same(first, second)
-    asked[:] = ["hash"]
+    work[:] = ["hash"]
     same(first, opened(pipeline, tmp_path))
-    assert asked == ["hash"]
+    assert work == ["hash"]
 
 
-def test_a_file_changed_just_now_is_not_trusted(pipeline, tmp_path, asked):
+def test_a_file_changed_just_now_is_not_trusted(pipeline, tmp_path, work):
     os.utime(tmp_path / "train.tfrecord")
     opened(pipeline, tmp_path)
-    asked.clear()
+    work.clear()
     opened(pipeline, tmp_path)
-    assert asked == ["hash"]
+    assert work == ["hash"]
 
 
 def test_other_records_of_the_same_length(pipeline, tmp_path):
@@ -126,15 +125,15 @@ def test_other_records_of_the_same_length(pipeline, tmp_path):
     np.testing.assert_array_equal(boxes(second, 0), boxes(first, 9))
 
 
-def test_another_label_map_reads_boxes_but_decodes_nothing(pipeline, tmp_path, asked):
+def test_another_label_map_reads_boxes_but_decodes_nothing(pipeline, tmp_path, work):
     opened(pipeline, tmp_path)
-    asked.clear()
+    work.clear()
     save_label_map(tmp_path / "label_map.pbtxt", LabelMap.from_names(["circle", "square"]))
     pipeline.model.ssd.num_classes = 2
     assert opened(pipeline, tmp_path).objects.of_examples(np.zeros(1, np.int64)).classes.tolist() == [1, 1, 1]
-    assert asked == ["read"]
+    assert work == ["read"]
     opened(pipeline, tmp_path)
-    assert asked == ["read"]
+    assert work == ["read"]
     save_label_map(tmp_path / "label_map.pbtxt", LabelMap.from_names(["circle"]))
     with pytest.raises(DataError, match="'square' is not in the label map"):
         opened(pipeline, tmp_path)
@@ -142,7 +141,7 @@ def test_another_label_map_reads_boxes_but_decodes_nothing(pipeline, tmp_path, a
 
 @pytest.mark.parametrize("name", [pictures.PICTURES, pictures.SUMS, dataset.ARRAYS, dataset.INDEX])
 @pytest.mark.parametrize("how", ["changed", "cut short", "gone"])
-def test_a_damaged_cache_is_made_again(pipeline, tmp_path, asked, capsys, name, how):
+def test_a_damaged_cache_is_made_again(pipeline, tmp_path, work, capsys, name, how):
     first = opened(pipeline, tmp_path)
     expected = [first.pictures[i].copy() for i in range(10)]
     path = tmp_path / "cache" / name
@@ -151,13 +150,13 @@ def test_a_damaged_cache_is_made_again(pipeline, tmp_path, asked, capsys, name, 
     if how != "gone":
         content[len(content) // 2] ^= 64
         path.write_bytes(content[: len(content) // 2] if how == "cut short" else content)
-    asked.clear()
+    work.clear()
     capsys.readouterr()
     second = opened(pipeline, tmp_path)
     for i in range(10):
         np.testing.assert_array_equal(second.pictures[i], expected[i])
-    one = how == "changed" and name in (pictures.PICTURES, pictures.SUMS)
-    assert asked.count("decode") == (1 if one else 10)
+    only_one = how == "changed" and name in (pictures.PICTURES, pictures.SUMS)
+    assert work.count("decode") == (1 if only_one else 10)
     if how == "changed":
         assert "decoded again" in capsys.readouterr().out
     same(first, second)

@@ -33,14 +33,14 @@ SHAPES = np.array([[20, 30], [9, 7], [1, 1], [4, 5]])
 
 
 class Source:
-    """Grey pictures of value 10, 11, ...; `asked` says which were made, those in `broken` cannot be."""
+    """Grey pictures of value 10, 11, ...; `decoded` lists those that were decoded, those in `broken` cannot be."""
 
     def __init__(self, *broken: int, shapes=SHAPES):
-        self.asked: list[int] = []
+        self.decoded: list[int] = []
         self.broken, self.shapes = broken, shapes
 
     def __getitem__(self, i):
-        self.asked.append(i)
+        self.decoded.append(i)
         if i in self.broken:
             raise DataError(f"picture {i} is broken")
         return np.full((*self.shapes[i], 3), 10 + i, np.uint8)
@@ -59,16 +59,16 @@ def test_a_picture_is_decoded_once_when_first_read(folder):
     for _ in range(2):
         assert made[1].shape == (9, 7, 3)
         assert made[1].min() == made[1].max() == 11
-    assert source.asked == [1]
+    assert source.decoded == [1]
     assert (folder / PICTURES).read_bytes() == bytes(1800) + b"\x0b" * 189 + bytes(63)
     assert made.decoded == 1
     assert not made[1].flags.writeable
     again = PictureCache(folder, SHAPES, other := Source())
     assert [int(again[i].min()) for i in range(4)] == [10, 11, 12, 13]
-    assert other.asked == [0, 2, 3]
-    assert source.asked == [1]
+    assert other.decoded == [0, 2, 3]
+    assert source.decoded == [1]
     assert int(made[3].min()) == 13  # made by the other meanwhile
-    assert source.asked == [1]
+    assert source.decoded == [1]
 
 
 def test_only_damaged_pictures_are_decoded_again_with_one_message(folder, capsys):
@@ -79,7 +79,7 @@ def test_only_damaged_pictures_are_decoded_again_with_one_message(folder, capsys
     (folder / PICTURES).write_bytes(content)
     again = PictureCache(folder, SHAPES, source := Source())
     assert [int(again[i].max()) for i in range(4)] == [10, 11, 12, 13]
-    assert source.asked == [1, 3]
+    assert source.decoded == [1, 3]
     assert capsys.readouterr().out.count("is damaged, first in picture 1") == 1
     content[1800] ^= 1
     content[-1] ^= 128
@@ -93,7 +93,7 @@ def test_a_changed_checksum_is_damage_too(folder):
     sums.tofile(folder / SUMS)
     again = PictureCache(folder, SHAPES, source := Source())
     assert [int(again[i].max()) for i in range(4)] == [10, 11, 12, 13]
-    assert source.asked == [2]
+    assert source.decoded == [2]
 
 
 @pytest.mark.parametrize(("name", "size"), [(PICTURES, 2051), (SUMS, 31)])
@@ -126,7 +126,7 @@ def test_pixels_of_the_wrong_size_are_refused(folder):
     other = SHAPES.copy()
     other[1] = 7, 9
     made = PictureCache(folder, SHAPES, Source(shapes=other))
-    with pytest.raises(DataError, match="header says 7x9 px, its pixels are 9x7"):
+    with pytest.raises(DataError, match="header gives 7x9 px, but its pixels are 9x7"):
         made[1]
     assert made.decoded == 0
 
@@ -181,7 +181,7 @@ def test_the_background_decoder_decodes_all(folder):
     decoder.check()
     decoder.close()
     assert made.decoded == 4
-    assert sorted(source.asked) == [0, 1, 2, 3]
+    assert sorted(source.decoded) == [0, 1, 2, 3]
 
 
 def test_an_error_of_the_background_decoder_is_raised(folder):
@@ -214,7 +214,7 @@ def test_a_closed_background_decoder_stops(folder, monkeypatch):
     decoder._ended.set()
     go_on.set()
     decoder.close()
-    assert source.asked == [0]
+    assert source.decoded == [0]
     assert list(made.missing()) == [1, 2, 3]
 
 
@@ -272,7 +272,7 @@ def test_a_changed_record_is_reported(paths):
     content[-10] ^= 1
     paths[0].write_bytes(content)
     assert pictures[0].max() == 1
-    with pytest.raises(DataError, match=r"a\.tfrecord, record 1: it has been changed since"):
+    with pytest.raises(DataError, match=r"a\.tfrecord, record 1: the record has changed since"):
         pictures[1]
     paths[1].unlink()
     with pytest.raises(MirillaError, match=r"b\.tfrecord: No such file"):

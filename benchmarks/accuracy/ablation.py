@@ -11,7 +11,7 @@ alone. Add a variant as an overlay in the text form of pipeline.config:
 
     --overlay "rate 0.004=train_config { optimizer { adam_optimizer { ... } } }"
 
-Short runs favor what learns fast; the ranking after 3,000 steps may differ from that after 40,000.
+Short runs favour what learns fast; the ranking after 3,000 steps may differ from that after 40,000.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Statistics over seeds and variants: means, ranges, paired differences with intervals.
 
 A few seeds of one variant are not enough to estimate the noise; the seeds of all variants together are. The interval of
-a difference is that of a randomized block design: an AP is the sum of a variant effect, a seed effect and noise, and
+a difference is that of a randomised block design: an AP is the sum of a variant effect, a seed effect and noise, and
 the noise has the same variance for all.
 """
 

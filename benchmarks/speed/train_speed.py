@@ -10,9 +10,9 @@ after round, so that other load on the machine affects all alike. The best round
 
     --allocator      the step with each setting of training/allocator.py alone, in fresh processes, one thread
     --growth STEPS   train at --size from the real reader, and print the memory every 500 steps, one thread
-    --start          `mirilla train` up to one step in fresh processes: with and without records that are known and
-                     compiled kernels at hand; with --pictures N --work DIR (and without records) on N photos of
-                     ../shared, repeated as data_speed.py does it: 12880 are as many as WIDER FACE has, 1.5 GB
+    --start          `mirilla train` up to one step in fresh processes, with and without a picture cache and compiled
+                     kernels; with --pictures N --work DIR (and without records) on N photos of ../shared, repeated as
+                     in data_speed.py: 12880 is the size of WIDER FACE, 1.5 GB
 
 The records are those that `mirilla run` or `mirilla data convert` writes.
 """

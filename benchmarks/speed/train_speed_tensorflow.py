@@ -1,8 +1,8 @@
-"""A yardstick for train_speed.py: a training step of the same layers in Keras, compiled by tf.function.
+"""A reference for train_speed.py: a training step of the same layers in Keras, compiled by tf.function.
 
-Runs in any Python with TensorFlow 2 and Mirilla (no PyTorch). The layers come from Mirilla's table; the batch is made
-up and lies ready; the loss is a plain one over all anchors, without matching and mining; the update is momentum. So it
-does less than a step of Mirilla's, and reads no pictures.
+Runs in any Python with TensorFlow 2 and Mirilla (no PyTorch). The layers come from Mirilla's table; the batch is
+synthetic and made beforehand; the loss is summed over all anchors, without matching and mining; the update is momentum.
+So it does less than one of Mirilla's steps, and reads no pictures.
 
 Reads lines `step alone N` from standard input, and answers each with one line of JSON.
 """

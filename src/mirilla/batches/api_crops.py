@@ -23,7 +23,7 @@ FIRST_ATTEMPTS = 10  # are made for all examples; the others for those that foun
 class CropSpec:
     """One of the settings that a random crop is made with.
 
-    min_object_covered: some object must lie in the crop with at least this share of its area.
+    min_object_covered: at least this share of some object's area must be inside the crop.
     overlap_thresh: objects with a smaller share of their area inside are dropped.
     aspect_ratio: (min, max) width / height in pixels. area: (min, max) share of the picture.
     clip_boxes: whether the others are cut at the crop's edge.
@@ -169,7 +169,7 @@ def _covers(
     size_px: NDArray[np.int64],
     covered: NDArray[np.float64],
 ) -> NDArray[np.bool_]:
-    """(R, A): has an attempt's window any object inside with the share of its area that is asked for?
+    """(R, A): whether an attempt's window contains the required share of any object's area.
 
     An example without objects counts as one object itself.
 

@@ -158,7 +158,7 @@ class PadToAspectRatio:
 
 @dataclass(frozen=True)
 class InTurn:
-    """Several augmentations that one entry of the config stands for."""
+    """Several augmentations that are one entry of the config."""
 
     steps: tuple[Augmentation, ...]
 

@@ -83,7 +83,7 @@ class BlackPatches:
 
 @dataclass(frozen=True)
 class PatchGaussian:
-    """`random_patch_gaussian` (arXiv:1906.02611): noise in one square, whose centre lies in the picture.
+    """`random_patch_gaussian` (arXiv:1906.02611): noise in one square, whose centre is in the picture.
 
     coefficient: probability to leave the picture as it is. side_px, deviation: ranges, their upper ends excluded.
     """

@@ -108,8 +108,8 @@ def open_training_set(pipeline: Pipeline, spec: ModelSpec, cache: Path) -> Train
     free = memory_free()
     if free is not None and pictures.nbytes > SHARE_OF_FREE_MEMORY * free:
         console.echo(
-            f"the decoded pictures take {pictures.nbytes / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free: "
-            "they are read from the disk again and again, which can be slower"
+            f"The decoded pictures take {pictures.nbytes / 1e9:.1f} GB, {free / 1e9:.1f} GB of memory are free: "
+            "they will be read from the disk repeatedly, which can be slower."
         )
     key = hashlib.sha256("".join(record.sha256 for record in index.records).encode()).hexdigest()
     key += f"/{source.every}" if source.every > 1 else ""
@@ -191,7 +191,7 @@ def _reopened(source: _Records, folder: Path) -> tuple[Index, PictureCache] | No
             except (OSError, ValueError) as error:
                 problem = f"{folder} is damaged ({error})"
     if problem:
-        console.echo(f"{problem}: the pictures are decoded again")
+        console.echo(f"{problem}. The pictures are decoded again.")
     return None if index is None or pictures is None else (index, pictures)
 
 

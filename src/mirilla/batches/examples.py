@@ -94,7 +94,7 @@ class Places:
     turned: bool
 
     def inside(self, region: Sequence[int]) -> NDArray[np.bool_]:
-        """(H, W): which pixels lie in a region of the picture (top, left, height, width)."""
+        """(H, W): which pixels are inside a region of the picture (top, left, height, width)."""
         top, left, height, width = region
         along_y, along_x = (self.columns, self.rows) if self.turned else (self.rows, self.columns)
         y, x = np.floor(along_y + 0.5), np.floor(along_x + 0.5)
@@ -103,7 +103,7 @@ class Places:
 
 
 class Painter(Protocol):
-    """What an effect may ask of its painter."""
+    """What an effect needs of its painter."""
 
     def mean_colour(self, examples: Examples, row: int) -> NDArray[np.float32]:
         """(3,) mean of what an example shows."""
@@ -133,7 +133,7 @@ class Examples:
 
     picture: (B,) number of the picture in the training set.
     size_px: (B, 2) height and width of the picture.
-    window: (B, 4) top, left, height, width of what is shown, in pixels of the picture; may lie partly outside it.
+    window: (B, 4) top, left, height, width of what is shown, in pixels of the picture; may be partly outside it.
     turned, upside_down, mirrored: (B,) orientation of the window: first turned (rows become columns), then mirrored in
     both directions.
     objects: their boxes are normalised to the window as shown.
@@ -183,7 +183,7 @@ class Examples:
         """Examples that show all of new pictures.
 
         Args:
-            change: makes of the pixels of a row the new picture.
+            change: (row, pixels) -> the new picture.
             size_px: (B, 2) at which the pixels are resampled; None: as they are shown.
             new_size_px: (B, 2) of the new pictures, where `change` changes the size.
         """
@@ -203,5 +203,5 @@ def whole_pictures(shapes: NDArray[np.int64], objects: Objects, numbers: NDArray
     return Examples(numbers, size_px, window, false, false, false, objects.of_examples(numbers))
 
 
-# changes a table of examples, with the random numbers of each
+# (random numbers of each example, table) -> changed table
 Augmentation = Callable[[Draws, Examples], Examples]

@@ -1,7 +1,7 @@
 """Which part of a picture a tile shows, and at which scale: zoom, aspect, empty margins.
 
 A tile is the whole input, or one of a mosaic's four. Framing draws a window of what an example shows, which may reach
-outside it, for all tiles at once. Sizes are decided in pixels of the network's input, whatever the pictures' own are.
+outside it, for all tiles at once. Sizes are decided in pixels of the network's input, whatever the pictures' own sizes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from mirilla.boxes import area, clip
 
 Numbers = NDArray[np.float64]
 
-# Pixels of a picture may be enlarged so much; beyond it a face is a blur that no camera would deliver.
+# Maximum enlargement of pixels; beyond it a face is a blur that no camera would produce.
 MAX_ENLARGEMENT = 2.5
-# A zoom makes a picture at most so much smaller than it would fill the tile: the rest is empty.
+# Maximum factor by which an object zoom makes a picture smaller than the tile; the rest of the tile is empty.
 MAX_SHRINKING = 2.5
 # A zoom's window leaves the picture where its object is near the edge in this share of cases; in the others it is
 # pushed back.

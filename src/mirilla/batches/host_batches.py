@@ -1,6 +1,6 @@
 """Training batches made on the host: which pictures a step shows, how they are changed, and the network's input.
 
-A batch depends on the seed and the step alone, so a run that was stopped goes on with the batches it would have had.
+A batch depends on the seed and the step alone, so a stopped run continues with the batches it would have had.
 Batches are made by a thread ahead of the step that needs them; OpenCV's work runs beside the network's.
 """
 
@@ -112,7 +112,7 @@ class Batches:
         return torch.from_numpy(images), padded(objects, len(images), confidences)
 
     def stream(self, start: int, stop: int | None = None) -> Generator[tuple[Tensor, Batch], None, None]:
-        """Batches from step `start` on, made ahead by a thread; errors are raised where the batch is asked for."""
+        """Batches from step `start` on, made ahead by a thread; errors are raised to the consumer."""
         ready: queue.Queue[tuple[Tensor, Batch] | BaseException | None] = queue.Queue(AHEAD)
         ended = threading.Event()
 

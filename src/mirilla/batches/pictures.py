@@ -45,7 +45,7 @@ class RecordSource:
 
     Args:
         paths: of the record files.
-        offsets: (N, 5) int64, as `record_offsets` finds them.
+        offsets: (N, 5) int64, as `record_offsets` returns them.
         long_side_px: pictures are halved until their long side is below twice this.
     """
 
@@ -66,8 +66,8 @@ class RecordSource:
         content = records.read_content(self.paths[number], first, length, checksum)
         if content is None:
             raise DataError(
-                f"{where}: it has been changed since the training began.",
-                "Start again: the changed records will be read again.",
+                f"{where}: the record has changed since the training began.",
+                "Start the training again to read the changed records.",
             )
         (encoded,) = example.decode(content, where)["image/encoded"]
         assert isinstance(encoded, bytes)
@@ -187,13 +187,13 @@ class PictureCache:
         if not mark or mark != _mark(picture):
             if mark and not self._warned:
                 self._warned = True
-                console.echo(f"{self._path} is damaged, first in picture {i}: damaged pictures are decoded again")
+                console.echo(f"{self._path} is damaged, first in picture {i}. Damaged pictures are decoded again.")
             decoded = self._source[i]
             if decoded.shape != picture.shape:
                 raise DataError(
-                    f"picture {i} of the training set: its header says {picture.shape[1]}x{picture.shape[0]} px, its "
-                    f"pixels are {decoded.shape[1]}x{decoded.shape[0]}.",
-                    "'mirilla data check' names such pictures: replace the file, or remove it.",
+                    f"picture {i} of the training set: its header gives {picture.shape[1]}x{picture.shape[0]} px, but "
+                    f"its pixels are {decoded.shape[1]}x{decoded.shape[0]}.",
+                    "'mirilla data check' lists such pictures: replace the file, or remove it.",
                 )
             self._write(decoded, int(self.offsets[i]))
             self._marks[i] = _mark(decoded)

@@ -22,8 +22,8 @@ QUARTERS = 4  # tiles of a mosaic: top left, top right, bottom left, bottom righ
 # What surrounds a picture that does not fill its tile, and its share of all fills.
 MEAN_COLOUR, ANY_COLOUR, BLACK, NOISE = range(4)
 FILL_SHARES = (0.4, 0.2, 0.3, 0.1)
-MAX_SKIPPED = 4.0  # pixels are averaged where more than these would become one, even in tiles that do not ask for it
-AVERAGED_FROM = 2.0  # the same for tiles that do
+MAX_SKIPPED = 4.0  # pixels are averaged where more than these would become one, even in tiles that are not `averaged`
+AVERAGED_FROM = 2.0  # the same for tiles that are
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def sampling(examples: Examples, tiles: Tiles) -> Sampling:
     size = tiles.box_px[:, 2:] - tiles.box_px[:, :2]
     first, scale = tiles.window[:, :2], tiles.window[:, 2:] / np.maximum(size, 1)
     shown, corner = examples.shown_px, tiles.box_px[:, :2]
-    if tiles.centred:  # a pixel is seen if its centre lies in the picture
+    if tiles.centred:  # a pixel is seen if its centre is in the picture
         begin = np.clip(np.ceil(-first / scale - 0.5), 0, size).astype(np.int64)
         end = np.clip(np.ceil((shown - first) / scale - 0.5), 0, size).astype(np.int64)
     else:
