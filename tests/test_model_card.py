@@ -146,7 +146,7 @@ def broken(change):
         (lambda c: c["labels"][0].update(id="1"), r"'labels\[0\].id' must be a whole number"),
         (lambda c: c["labels"][0].update(id=True), r"'labels\[0\].id' must be a whole number"),
         (lambda c: c["labels"][0].update(id=0), "numbers|background"),
-        (lambda c: c["labels"][0].update(id=2), "goes up to id 2"),
+        (lambda c: c["labels"][0].update(id=2), "ids up to 2"),
         (lambda c: c["network"].update(height_px=256.5), "'network.height_px' must be a whole number"),
         (lambda c: c["network"].update(colour=1), "'network.colour' is not a known key"),
         (lambda c: c["network"].pop("min_depth"), "'network.min_depth' is missing"),

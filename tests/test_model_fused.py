@@ -59,8 +59,8 @@ def both(layers, x, gradient_of_input=False):
         value = (x.double() if double else x).clone().requires_grad_(gradient_of_input)
         result = value
         if double:
-            for one in mine:
-                result = one(result)
+            for module in mine:
+                result = module(result)
         else:
             result = fused.run_together(list(mine), value)
         weights = torch.linspace(-1, 2, result.numel(), dtype=result.dtype).sin().reshape(result.shape)
@@ -68,9 +68,9 @@ def both(layers, x, gradient_of_input=False):
         tensors = {"result": result.detach()}
         if gradient_of_input:
             tensors["input"] = value.grad
-        for i, one in enumerate(mine):
-            tensors |= {f"{i}.{n}": p.grad for n, p in one.named_parameters()} | {
-                f"{i}.{n}": b for n, b in one.named_buffers()
+        for i, module in enumerate(mine):
+            tensors |= {f"{i}.{n}": p.grad for n, p in module.named_parameters()} | {
+                f"{i}.{n}": b for n, b in module.named_buffers()
             }
         results.append(tensors)
     return results
@@ -155,7 +155,7 @@ def test_same_bits_every_time(threads):
     assert all(torch.equal(results[0], r) for r in results[1:])
 
 
-def test_no_number_stays_none():
+def test_nan_stays_nan():
     x = picture(2, 3, 16, 16)
     x[0, 0, 3, 3] = float("nan")
     assert fused.run_together([layer("stem", 3, 16, 2, 16, 16)], x).isnan().any()
@@ -163,11 +163,11 @@ def test_no_number_stays_none():
 
 @pytest.mark.parametrize("change", ["channels", "frozen", "kernel"])
 def test_layers_without_a_kernel(change):
-    one = layer("depthwise", 24 if change == "channels" else 16, 24 if change == "channels" else 16, 1, 8, 8)
-    one.frozen = change == "frozen"
+    unsupported = layer("depthwise", 24 if change == "channels" else 16, 24 if change == "channels" else 16, 1, 8, 8)
+    unsupported.frozen = change == "frozen"
     if change == "kernel":
-        one.stride = 3
-    assert fused.kernel_class(one) is None
+        unsupported.stride = 3
+    assert fused.kernel_class(unsupported) is None
 
 
 def test_chunks_cover_the_batch():

@@ -42,9 +42,9 @@ def pipeline():
     made.mirilla.feature_map.extend(STRIDE_8)
     made.model.ssd.anchor_generator.ssd_anchor_generator.num_layers = 6
     for boxes in BOXES:
-        one = made.mirilla.anchor_map.add()
+        anchor_map = made.mirilla.anchor_map.add()
         for height, width in boxes:
-            one.box.add(height=height, width=width)
+            anchor_map.box.add(height=height, width=width)
     return made
 
 
@@ -53,7 +53,11 @@ def pictures(count: int = 1) -> np.ndarray:
 
 
 def errors(given) -> list[str]:
-    return [f"{one.where} | {one.what} | {one.remedy}" for one in config.check(given) if one.severity == "error"]
+    return [
+        f"{finding.where} | {finding.what} | {finding.remedy}"
+        for finding in config.check(given)
+        if finding.severity == "error"
+    ]
 
 
 def test_explicit_anchors_by_hand():
@@ -61,12 +65,12 @@ def test_explicit_anchors_by_hand():
     given = AnchorSpec(num_layers=2, boxes=(((0.25, 0.5), (0.5, 0.125)), ((1.0, 0.5),)))
     assert anchors_per_location(given) == (2, 1)
     boxes = anchors_yxyx(given, [(1, 2), (1, 1)], 64, 128)
-    wanted = [
+    expected = [
         [0.375, 0.0, 0.625, 0.5], [0.25, 0.1875, 0.75, 0.3125],
         [0.375, 0.5, 0.625, 1.0], [0.25, 0.6875, 0.75, 0.8125],
         [0.0, 0.25, 1.0, 0.75],
     ]  # fmt: skip
-    np.testing.assert_array_equal(boxes, np.float32(wanted))
+    np.testing.assert_array_equal(boxes, np.float32(expected))
 
 
 @pytest.mark.parametrize("boxes", [(((0.1, 0.1),), ()), (((0.0, 0.1),), ((0.1, 0.1),)), (((0.1, 0.1),),),
@@ -123,22 +127,22 @@ def test_config_with_other_maps_than_anchors_is_refused():
     assert "has 5 entries" in only
     assert "6 feature maps" in only
     short.model.ssd.anchor_generator.ssd_anchor_generator.num_layers = 5
-    assert any("num_layers" in one and "6" in one for one in errors(short))
+    assert any("num_layers" in error and "6" in error for error in errors(short))
 
 
 @pytest.mark.parametrize(
-    ("names", "says"),
+    ("names", "message"),
     [
         (["Conv2d_5_depthwise", "Conv2d_11_pointwise"], "Conv2d_13_pointwise"),  # the remedy lists the names
         (["Conv2d_13_pointwise", "Conv2d_11_pointwise"], "Write Conv2d_11_pointwise, Conv2d_13_pointwise."),
         (["Conv2d_11_pointwise", "Conv2d_11_pointwise"], "Write Conv2d_11_pointwise."),
     ],
 )
-def test_feature_maps_that_are_none_are_refused(names, says):
+def test_unknown_feature_maps_are_refused(names, message):
     given = pipeline()
     del given.mirilla.feature_map[:]
     given.mirilla.feature_map.extend(names)
-    assert any(one.startswith("mirilla.feature_map") and says in one for one in errors(given))
+    assert any(error.startswith("mirilla.feature_map") and message in error for error in errors(given))
     with pytest.raises(ConfigError):
         first_maps(names)
 
@@ -150,10 +154,10 @@ def test_config_anchors_must_have_sides():
     del given.mirilla.anchor_map[2].box[:]
     found = errors(given)
     for place in ("anchor_map[0].box[1]", "anchor_map[1].box[0]", "anchor_map[2]"):
-        assert any(place in one for one in found)
+        assert any(place in error for error in found)
     pixels = pipeline()
     pixels.mirilla.anchor_map[0].box[0].height = 20
-    assert any("shares" in one.what for one in config.check(pixels) if one.severity == "warning")
+    assert any("shares" in finding.what for finding in config.check(pixels) if finding.severity == "warning")
 
 
 def test_levels_start_at_the_first_map():
@@ -162,9 +166,9 @@ def test_levels_start_at_the_first_map():
     levels = given.model.ssd.anchor_generator.multiscale_anchor_generator
     levels.min_level, levels.max_level = 3, 8
     levels.aspect_ratios.append(1.0)
-    assert [one for one in config.check(given, ("model",)) if one.severity != "note"] == []
+    assert [finding for finding in config.check(given, ("model",)) if finding.severity != "note"] == []
     levels.min_level, levels.max_level = 4, 9
-    (warned,) = [one for one in config.check(given, ("model",)) if one.severity != "note"]
+    (warned,) = [finding for finding in config.check(given, ("model",)) if finding.severity != "note"]
     assert warned.remedy == "Set min_level: 3."
 
 
@@ -220,16 +224,16 @@ def test_bonnet_takes_it_and_computes_what_the_reference_computes(multiplier, pe
     spec = replace(SPEC, depth_multiplier=multiplier)
     graph_def = frozen_graph.build(spec, random_weights(spec))
     found = doctor_graph.examine(graph_def, input_size=(256, 256))
-    assert [one for one in found.findings if one.severity != "note"] == []
+    assert [finding for finding in found.findings if finding.severity != "note"] == []
     model, report = bonnet_compile.build(graph_def, input_size=(256, 256))
     assert (report.peak_bytes, report.arena_bytes) == (peak, 1_441_792)
     assert report.warnings == ()
     normalised = pictures().astype(np.float32) * 2 / 255 - 1
     compiled = CompiledModel.parse(bonnet_format.serialise(model)).run(normalised)
-    wanted = Runner(graph.read(graph_def, input_size=(256, 256)))(normalised)
+    expected = Runner(graph.read(graph_def, input_size=(256, 256)))(normalised)
     for name in ("concat", "concat_1"):
-        assert np.abs(wanted[name]).max() > 4
-        np.testing.assert_allclose(compiled[name].ravel(), wanted[name].ravel(), atol=0.03)  # fp16 weights
+        assert np.abs(expected[name]).max() > 4
+        np.testing.assert_allclose(compiled[name].ravel(), expected[name].ravel(), atol=0.03)  # fp16 weights
 
 
 def test_arena_keeps_the_fine_map_until_its_predictors_have_run():
@@ -237,7 +241,7 @@ def test_arena_keeps_the_fine_map_until_its_predictors_have_run():
     from mirilla.bonnet.memory_plan import live_ranges
 
     model, _ = bonnet_compile.build(frozen_graph.build(SPEC, random_weights(SPEC)), input_size=(256, 256))
-    found = {one.block.name: one for one in live_ranges(model)}
+    found = {live.block.name: live for live in live_ranges(model)}
     kept = found["FeatureExtractor/MobilenetV1/MobilenetV1/Conv2d_5_pointwise/Relu6"]
     names = [op.output for op in model.ops]
     readers = [i for i, op in enumerate(model.ops) if kept.block.name in op.inputs]
@@ -245,11 +249,11 @@ def test_arena_keeps_the_fine_map_until_its_predictors_have_run():
     assert kept.first == names.index(kept.block.name)
     assert kept.last == readers[-1]
     assert kept.block.bytes == 32 * 32 * 32 * 2
-    for one in found.values():  # nothing else lies there meanwhile
-        apart = one.last < kept.first or one.first > kept.last
-        below = one.block.address + one.block.bytes <= kept.block.address
-        above = one.block.address >= kept.block.address + kept.block.bytes
-        assert one is kept or apart or below or above
+    for other in found.values():  # nothing else uses that memory at the time
+        apart = other.last < kept.first or other.first > kept.last
+        below = other.block.address + other.block.bytes <= kept.block.address
+        above = other.block.address >= kept.block.address + kept.block.bytes
+        assert other is kept or apart or below or above
 
 
 def test_kits_decoder_takes_them():
@@ -267,10 +271,10 @@ def test_in_tensorflow_outputs_and_detections_agree(exported):
     _, graph_def = exported
     images = pictures(2)
     names = ("concat", "concat_1", "detection_boxes", "detection_scores", "num_detections")
-    wanted = dict(zip(names, tensorflow_run(graph_def, "image_tensor", names, images), strict=True))
+    expected = dict(zip(names, tensorflow_run(graph_def, "image_tensor", names, images), strict=True))
     found = frozen_graph.run(graph_def, images)
-    np.testing.assert_allclose(found["concat"], wanted["concat"], atol=2e-4)
-    np.testing.assert_allclose(found["concat_1"], wanted["concat_1"], atol=2e-4)
-    np.testing.assert_array_equal(found["num_detections"], wanted["num_detections"])
-    np.testing.assert_allclose(found["detection_scores"], wanted["detection_scores"], atol=2e-5)
-    np.testing.assert_allclose(found["detection_boxes"], wanted["detection_boxes"], atol=2e-4)
+    np.testing.assert_allclose(found["concat"], expected["concat"], atol=2e-4)
+    np.testing.assert_allclose(found["concat_1"], expected["concat_1"], atol=2e-4)
+    np.testing.assert_array_equal(found["num_detections"], expected["num_detections"])
+    np.testing.assert_allclose(found["detection_scores"], expected["detection_scores"], atol=2e-5)
+    np.testing.assert_allclose(found["detection_boxes"], expected["detection_boxes"], atol=2e-4)

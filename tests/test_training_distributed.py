@@ -1,4 +1,4 @@
-"""Several processes that train together: the losses of one, one writer, and a new start after a loss."""
+"""Several processes that train together: losses as of a single process, one writer, and restarts."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ with distributed.process_group("cpu") as group:
 """
 
 
-def test_two_processes_find_what_one_finds(tmp_path):
+def test_two_processes_have_the_losses_of_one(tmp_path):
     """The first step in float32, more of them in float64: a fresh network of so small maps makes of a rounding in the
     first step another mining, and of that other weights."""
     pipeline = small_pipeline(tmp_path, batch_size=5)  # 2 + 3 examples
@@ -69,9 +69,9 @@ def test_two_processes_find_what_one_finds(tmp_path):
     config.save(tmp_path / "pipeline.config", pipeline)
     (tmp_path / "steps.py").write_text(STEPS)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    one = [sys.executable, "steps.py", "one.pt"]
+    single = [sys.executable, "steps.py", "one.pt"]
     two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "steps.py", "two.pt"]
-    for command in (one, two):
+    for command in (single, two):
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
     alone, shared = (torch.load(tmp_path / f"{name}.pt") for name in ("one", "two"))
@@ -99,7 +99,7 @@ def test_a_killed_process_and_a_new_start(tmp_path):
     output = process.communicate(timeout=300)[0]
     assert process.returncode == 0, output
     assert re.search(r"resuming from model\.ckpt-\d+", output), output
-    assert output.count("training embedded_ssd_mobilenet_v1") == 2  # one speaks, before and after
+    assert output.count("training embedded_ssd_mobilenet_v1") == 2  # only rank 0 prints, before and after
     assert output.count("made run/model.ckpt-40") == 1
     assert "shared by 2 processes" in output
     assert checkpoint.load(checkpoint.newest(tmp_path / "run")).step == 40

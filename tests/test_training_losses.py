@@ -63,10 +63,10 @@ def test_softmax_by_hand():
 
 def test_bootstrapped_by_hand():
     """p = sigmoid(2) = 0.8808; the target 0 becomes 0.75 * 0 + 0.25 * p or, hard, 0.25."""
-    logit, target, one = torch.tensor([[[2.0]]]), torch.zeros(1, 1, 1), torch.ones(1, 1)
+    logit, target, weight = torch.tensor([[[2.0]]]), torch.zeros(1, 1, 1), torch.ones(1, 1)
     plain = math.log1p(math.exp(2.0))
-    soft = ClassificationLoss("bootstrapped", alpha=0.75)(logit, target, one)
-    hard = ClassificationLoss("bootstrapped", alpha=0.75, hard=True)(logit, target, one)
+    soft = ClassificationLoss("bootstrapped", alpha=0.75)(logit, target, weight)
+    hard = ClassificationLoss("bootstrapped", alpha=0.75, hard=True)(logit, target, weight)
     assert soft.item() == pytest.approx(plain - 2 * 0.25 * 0.880797, abs=1e-5)
     assert hard.item() == pytest.approx(plain - 2 * 0.25, abs=1e-5)
 

@@ -1,4 +1,4 @@
-"""The training loop on a handful of drawn pictures: it learns, stops, goes on, and refuses what it cannot do."""
+"""Training on a few drawn pictures: learning, stopping, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_it_learns(pipeline, tmp_path):
     } <= set(entries[0])
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_happened(pipeline, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(pipeline, tmp_path):
     train(pipeline, tmp_path / "whole")
     train(pipeline, tmp_path / "parts", num_steps=3)
     result = train(pipeline, tmp_path / "parts")
@@ -147,7 +147,7 @@ def test_a_finished_run_needs_no_records(pipeline, tmp_path, capsys):
         train(pipeline, tmp_path / "run", num_steps=7)
 
 
-def test_a_finished_run_with_a_damaged_checkpoint_is_told(pipeline, tmp_path):
+def test_a_finished_run_with_a_damaged_checkpoint_is_an_error(pipeline, tmp_path):
     result = train(pipeline, tmp_path / "run", num_steps=1)
     result.checkpoint.write_bytes(result.checkpoint.read_bytes()[:1000])
     with pytest.raises(ModelError, match="not a whole safetensors file"):
@@ -184,7 +184,7 @@ def test_tensorboard_reads_the_events(pipeline, tmp_path):
     assert [e.step for e in events.Scalars("learning_rate")] == [6]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(pipeline, tmp_path):
+def test_a_loss_of_nan_stops_the_run(pipeline, tmp_path):
     pipeline.train_config.optimizer.rms_prop_optimizer.learning_rate.constant_learning_rate.learning_rate = 1e30
     with pytest.raises(TrainingError, match=r"Step \d+.*\n.*learning rate"):
         train(pipeline, tmp_path / "run", num_steps=50)
@@ -192,8 +192,8 @@ def test_a_loss_that_is_no_number_stops_the_run(pipeline, tmp_path):
 
 def test_ignored_boxes_teach_nothing(pipeline, tmp_path):
     content, box = picture(np.random.default_rng(1))
-    one = Sample(content, "a.jpg", 64, 80, np.array([box]), ("square",), ignore=np.array([True]))
-    write_tfrecords([one], ["square"], tmp_path / "ignored.tfrecord")
+    sample = Sample(content, "a.jpg", 64, 80, np.array([box]), ("square",), ignore=np.array([True]))
+    write_tfrecords([sample], ["square"], tmp_path / "ignored.tfrecord")
     pipeline.train_input_reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "ignored.tfrecord")]
     with pytest.raises(DataError, match="not one object to learn"):
         train(pipeline, tmp_path / "run")

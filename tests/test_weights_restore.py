@@ -1,4 +1,4 @@
-"""What fine_tune_checkpoint restores, case by case as the original did, and what it says about it."""
+"""What fine_tune_checkpoint restores, case by case as in the original, and its messages."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def started_from(pipeline, tmp_path, monkeypatch):
     def step(self, arrays):
         if not seen:
             state = self.checkpoint({}).variables | {"step": self.state.step}
-            seen.update({name: np.array(value) for name, value in state.items()})  # copies: training goes on
+            seen.update({name: np.array(value) for name, value in state.items()})  # copies, because training continues
         return original(self, arrays)
 
     original = Learner.step
@@ -151,25 +151,25 @@ def test_what_is_evaluated_and_exported_goes_by_use_moving_averages(pipeline, tm
     checkpoint.save(folder, checkpoint.Checkpoint(5, values, {}))
     photo = np.random.default_rng(3).integers(0, 255, (64, 64, 3), np.uint8)
     scores = {}
-    for wanted in (True, False):
-        pipeline.eval_config.use_moving_averages = wanted
+    for averages in (True, False):
+        pipeline.eval_config.use_moving_averages = averages
         config.save(folder / "pipeline.config", pipeline)
         detector = Detector.load(folder)
-        assert ("moving averages" in detector.notes[0]) == wanted
-        scores[wanted] = detector(photo).scores
-        out = tmp_path / f"export_{wanted}"
+        assert ("moving averages" in detector.notes[0]) == averages
+        scores[averages] = detector(photo).scores
+        out = tmp_path / f"export_{averages}"
         assert main(["export", "--model-dir", str(folder), "--out", str(out)]) == 0
-        assert ("moving averages" in capsys.readouterr().out) == wanted
-        np.testing.assert_array_equal(Detector.load(out)(photo).scores, scores[wanted])
+        assert ("moving averages" in capsys.readouterr().out) == averages
+        np.testing.assert_array_equal(Detector.load(out)(photo).scores, scores[averages])
         trained = training.trained(folder, pipeline.eval_config.use_moving_averages)
-        expected = values[f"{NAME}/{AVERAGE}"] if wanted else values[NAME]
+        expected = values[f"{NAME}/{AVERAGE}"] if averages else values[NAME]
         np.testing.assert_array_equal(trained.weights[NAME], expected)
     assert not np.array_equal(scores[True], scores[False])
     assert np.array_equal(Detector.load(folder, averages=True)(photo).scores, scores[True])
-    # 'mirilla eval' goes by the pipeline that it is given, not by the folder's
+    # 'mirilla eval' uses the given pipeline, not the folder's
     path = tmp_path / "pipeline.config"
-    for wanted in (True, False):
-        pipeline.eval_config.use_moving_averages = wanted
+    for averages in (True, False):
+        pipeline.eval_config.use_moving_averages = averages
         config.save(path, pipeline)
         assert main(["eval", "--pipeline-config", str(path), "--model-dir", str(folder)]) == 0
-        assert ("moving averages" in capsys.readouterr().err) == wanted
+        assert ("moving averages" in capsys.readouterr().err) == averages

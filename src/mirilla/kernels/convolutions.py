@@ -183,12 +183,12 @@ def depthwise(z_in, scale, shift, weights, stride, top, left, low, high, z, sums
     _, height, width, channels = z_in.shape
     _, out_height, out_width, _ = z.shape
     span = (out_width - 1) * stride + 3
-    rows = np.zeros((3, span, channels), np.float32)  # three rows of h in turns, with the padding's zeros
+    rows = np.zeros((3, span, channels), np.float32)  # ring buffer of three rows of h, with the padding's zeros
     line = span * channels
     step = stride * channels
     count = min(width, span - left)
     for n in range(low, high):
-        next_row = 0  # the next row to fill, counted with the padding
+        next_row = 0  # counted with the padding
         for y in range(out_height):
             while next_row <= y * stride + 2:
                 at, row = next_row % 3, next_row - top
@@ -233,12 +233,12 @@ def depthwise(z_in, scale, shift, weights, stride, top, left, low, high, z, sums
 def depthwise_backward(
     g, z, coefficients, z_in, scale, shift, mean, weights, top, left, low, high, g_in, sums, gradient
 ):
-    """Of `depthwise` at stride 1: g (B, H, W, C) -> g_in (B, H, W, C).
+    """The backward pass of `depthwise` at stride 1: g (B, H, W, C) -> g_in (B, H, W, C).
 
-    sums (2, C) gets the sums of g_in and of g_in * (z_in - mean), gradient (9, C) that of the weights.
+    Adds the sums of g_in and of g_in * (z_in - mean) to sums (2, C), the weights' gradient to gradient (9, C).
     """
     _, height, width, channels = z_in.shape
-    rows = np.zeros((3, width + 2, channels), np.float32)  # three rows of the gradient of z in turns
+    rows = np.zeros((3, width + 2, channels), np.float32)  # ring buffer of three rows of the gradient of z
     line = (width + 2) * channels
     for n in range(low, high):
         next_row = -1
@@ -259,7 +259,7 @@ def depthwise_backward(
                 else:
                     _clear(rows, at)
                 next_row += 1
-            # the pixel above in z met this one with the kernel's bottom row
+            # the kernel's bottom row connects this pixel with the one above it in z
             r0, r1, r2 = (y + 2) % 3 * line, y % 3 * line, (y + 1) % 3 * line
             for c in range(0, channels, LANES):
                 a, b, m = load(scale, c), load(shift, c), load(mean, c)
@@ -295,16 +295,17 @@ def depthwise_backward(
 def depthwise_backward_2(
     g, z, coefficients, z_in, scale, shift, mean, weights, top, left, low, high, g_in, sums, gradient
 ):
-    """Of `depthwise` at stride 2: g (B, H', W', C) -> g_in (B, H, W, C); the rest as in `depthwise_backward`.
+    """The backward pass of `depthwise` at stride 2: g (B, H', W', C) -> g_in (B, H, W, C); as `depthwise_backward`.
 
-    An input pixel at even places (counted with the padding) met two outputs along that side, the kernel's ends, one at
-    odd places met one, its middle.
+    Along each axis, an input pixel at an even position (counted with the padding) contributes to two outputs, through
+    the ends of the kernel. A pixel at an odd position contributes to one, through its middle.
     """
     _, height, width, channels = z_in.shape
     _, out_height, out_width, _ = z.shape
     line = (out_width + 2) * channels
-    rows = np.zeros((3, out_width + 2, channels), np.float32)  # two rows of the gradient of z in turns; one of zeros
-    one = channels
+    rows = np.zeros(
+        (3, out_width + 2, channels), np.float32
+    )  # ring buffer of two rows of the gradient of z, and a row of zeros
     for n in range(low, high):
         next_row = 0
         for y in range(height):
@@ -327,11 +328,15 @@ def depthwise_backward_2(
             tap, other = (0, 6 * channels) if even else (3 * channels, 3 * channels)
             for c in range(0, channels, LANES):
                 a, b, m = load(scale, c), load(shift, c), load(mean, c)
-                w0, w1, w2 = load(weights, tap + c), load(weights, tap + one + c), load(weights, tap + 2 * one + c)
+                w0, w1, w2 = (
+                    load(weights, tap + c),
+                    load(weights, tap + channels + c),
+                    load(weights, tap + 2 * channels + c),
+                )
                 x0, x1, x2 = (
                     load(weights, other + c),
-                    load(weights, other + one + c),
-                    load(weights, other + 2 * one + c),
+                    load(weights, other + channels + c),
+                    load(weights, other + 2 * channels + c),
                 )
                 v0 = v1 = v2 = u0 = u1 = u2 = zeros()
                 first, second = load(sums, c), load(sums, channels + c)
@@ -341,7 +346,7 @@ def depthwise_backward_2(
                     before = fma(value, a, b)
                     h = relu6(before)
                     i = (x + left) // 2 * channels + c
-                    q0, p0 = load(rows, near + i + one), load(rows, far + i + one)
+                    q0, p0 = load(rows, near + i + channels), load(rows, far + i + channels)
                     if (x + left) % 2 == 0:
                         q2, p2 = load(rows, near + i), load(rows, far + i)
                         s = fma(q0, w0, mul(q2, w2))

@@ -72,7 +72,7 @@ class ModelCard:
             object.__setattr__(self, "anchors_yxyx", generated)
         if self.labels.max_id > self.spec.num_classes:
             raise ModelError(
-                f"The label map goes up to id {self.labels.max_id}, but the network has "
+                f"The label map has ids up to {self.labels.max_id}, but the network has "
                 f"{self.spec.num_classes} classes.",
                 "Give the label map that the model was trained with.",
             )

@@ -136,10 +136,10 @@ def _choices(
     centre = (rows.boxes_yxyx[:, None, :2] + rows.boxes_yxyx[:, None, 2:]) / 2
     near = ((anchor_centre - centre).abs() <= spec.center_radius * cells).all(-1) & rows.real[:, None]
     most = min(spec.candidates, iou.shape[1])
-    wanted = (iou * near).topk(most, 1).values.sum(1).to(torch.int64).clamp(min=1)
+    counts = (iou * near).topk(most, 1).values.sum(1).to(torch.int64).clamp(min=1)
     cost, anchor = cost.masked_fill(~near, _NEVER).topk(most, 1, largest=False)
     rank = torch.arange(most, device=cost.device)
-    return anchor, cost.masked_fill(rank >= wanted[:, None], _NEVER), iou.gather(1, anchor)
+    return anchor, cost.masked_fill(rank >= counts[:, None], _NEVER), iou.gather(1, anchor)
 
 
 def _near_ignored(rows: _Rows, predicted: Tensor, anchors_yxyx: Tensor) -> Tensor:
