@@ -14,7 +14,7 @@ from mirilla.detect.detector import Detector
 from mirilla.labels import LabelMap
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.targets.export import export_model
+from mirilla.weights.export import export_model
 
 
 @pytest.fixture(scope="module")
