@@ -12,7 +12,7 @@ from mirilla.config.fields import Field, Scalar, indexed, is_message, is_repeate
 from mirilla.config.pipeline import Pipeline
 from mirilla.config.rules_fields import no_effect, refused
 from mirilla.config.support import support
-from mirilla.config.support_table import ACTS, REFUSED, Support
+from mirilla.config.support_entry import ACTS, REFUSED, Support
 from mirilla.errors import ConfigError
 from mirilla.findings import ERROR, Finding, by_severity
 from mirilla.protos import text
