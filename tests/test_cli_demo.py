@@ -1,4 +1,4 @@
-"""mirilla demo, whole: it draws, trains a few steps, measures, exports, detects and reports."""
+"""The whole of `mirilla demo`: draw, train a few steps, evaluate, export, detect, report."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mirilla.data.images import decode_rgb
 pytest.importorskip("torch")
 
 
-def test_demo_makes_everything_and_goes_on(tmp_path, capsys, monkeypatch):
+def test_demo_runs_all_stages_and_resumes(tmp_path, capsys, monkeypatch):
     from mirilla.job import demo
 
     monkeypatch.setattr(demo, "EVAL_PICTURES", 10)
@@ -49,7 +49,7 @@ def test_demo_makes_everything_and_goes_on(tmp_path, capsys, monkeypatch):
     assert "[train] up to date" in capsys.readouterr().out
 
 
-def test_the_shipped_detector_looks_at_the_real_photo(tmp_path, capsys, monkeypatch):
+def test_the_shipped_detector_detects_the_real_photo(tmp_path, capsys, monkeypatch):
     from mirilla.job.demo import detect_shipped_photo
 
     path = tmp_path / "photo.jpg"
@@ -73,7 +73,7 @@ def test_too_few_pictures_are_refused(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path, how):
+def test_a_killed_training_resumes_from_its_last_checkpoint(tmp_path, how):
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "mirilla.cli.main", "demo", "--out", str(out), "--steps", "60"]
     command += ["--pictures", "24", "--device", "cpu"]
@@ -91,6 +91,6 @@ def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path, how):
     assert not (out / "report.html").exists()
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert again.returncode == 0, again.stderr
-    assert "[draw] done before" in again.stdout
-    assert "goes on from step" in again.stdout
+    assert "[draw] up to date" in again.stdout
+    assert "resuming from step" in again.stdout
     assert (out / "report.html").exists()

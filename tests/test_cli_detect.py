@@ -14,12 +14,12 @@ from mirilla.detect.detector import Detector
 from mirilla.labels import LabelMap
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.targets.export import export_model
+from mirilla.weights.export import export_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A tiny model of random weights that finds 'faces' in anything."""
+    """A tiny model of random weights that detects 'faces' in every picture."""
     pytest.importorskip("safetensors")
     spec = ModelSpec(height_px=64, width_px=64)
     random = np.random.default_rng(1)

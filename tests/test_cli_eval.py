@@ -52,7 +52,7 @@ def test_wrong_usage(arguments, code, message, capsys):
 
 @pytest.fixture
 def silent(monkeypatch):
-    """Every model is one that finds nothing."""
+    """Every model detects nothing."""
     from mirilla.detect.detector import Detector
     from mirilla.labels import LabelMap
     from mirilla.model.card import ModelCard
@@ -88,7 +88,7 @@ def test_a_model_on_a_csv_data_set(silent, tmp_path, capsys):
     assert result["protocol"]["model"] == "model.pb"
 
 
-def test_as_a_pipeline_config_says(silent, shared, tmp_path, capsys):
+def test_the_pipeline_config_sets_data_and_metrics(silent, shared, tmp_path, capsys):
     """Records, label map and metrics come from the config's eval parts."""
     folder = shared / "data/odapi"
     config = tmp_path / "pipeline.config"

@@ -13,7 +13,17 @@ from mirilla.detect.detector import Detector
 from mirilla.graph import read_graph_def
 from mirilla.model import card as cards
 
-FILES = {"frozen_inference_graph.pb", "model.json", "pipeline.config", "label_map.pbtxt", "model.safetensors"}
+FILES = {
+    "frozen_inference_graph.pb",
+    "model.json",
+    "pipeline.config",
+    "label_map.pbtxt",
+    "model.safetensors",
+    "model.ckpt.index",
+    "model.ckpt.data-00000-of-00001",
+    "checkpoint",
+    "saved_model",
+}
 
 
 @pytest.fixture
@@ -85,6 +95,18 @@ def test_a_training_folder_of_the_api(odapi, tmp_path):
     from_training, from_export = Detector.load(folder), Detector.load(out)
     assert "newest checkpoint, of step 60" in from_training.notes[0]
     np.testing.assert_array_equal(from_training(photo).scores, from_export(photo).scores)
+
+
+def test_the_prefix_of_mirillas_own_checkpoint(odapi, tmp_path, capsys):
+    pipeline = ["--pipeline-config", str(odapi / "pipeline_b24.config")]
+    prefix = tmp_path / "train" / "model.ckpt-60"
+    command = ["import", str(odapi / "ckpt_b24_step60/model.ckpt-60"), *pipeline, "--out", str(prefix.parent)]
+    assert main(command) == 0
+    assert main(["export", *pipeline, "--trained_checkpoint_prefix", str(prefix), "--out", str(tmp_path / "a")]) == 0
+    assert "model.ckpt-60.safetensors of step 60 (moving averages)" in capsys.readouterr().out
+    assert main(["import", str(prefix), *pipeline, "--out", str(tmp_path / "b")]) == 0
+    for name in ("frozen_inference_graph.pb", "model.ckpt.index", "model.ckpt.data-00000-of-00001"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / "export" / name).read_bytes()
 
 
 def test_exporting_again_replaces(odapi, tmp_path):
@@ -160,7 +182,7 @@ def test_a_full_disk_leaves_the_old_export(odapi, tmp_path, monkeypatch, capsys)
         str(odapi / "ckpt0_values.npz"),
     ]
     assert main(command) == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     real = os.fsync
     calls = iter(range(100))
 
@@ -172,7 +194,7 @@ def test_a_full_disk_leaves_the_old_export(odapi, tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(os, "fsync", full)
     assert main([*command[:-1], str(odapi / "export_ckpt_values.npz")]) == 1
     assert "No space left" in capsys.readouterr().err
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
 
 

@@ -29,6 +29,10 @@ EXPORTED = {
     "pipeline.config",
     "label_map.pbtxt",
     "model.safetensors",
+    "model.ckpt.index",
+    "model.ckpt.data-00000-of-00001",
+    "checkpoint",
+    "saved_model",
 }
 NAME = "FeatureExtractor/MobilenetV1/Conv2d_0/weights"
 

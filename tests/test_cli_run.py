@@ -1,4 +1,4 @@
-"""mirilla run with a stand-in for the trainer: stages, going on, refusals, and what the job leaves behind."""
+"""`mirilla run` with a fake trainer: stages, resuming, refusals, and the files of a job."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_makes_everything_and_skips_it_the_second_time(toy_set, tmp_path, traine
     assert len(trainer.calls) == 1
 
 
-def test_goes_on_where_training_was_stopped(toy_set, tmp_path, trainer, capsys):
+def test_resumes_where_training_was_stopped(toy_set, tmp_path, trainer, capsys):
     command = ["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "50"]
     trainer.stop_at = 30
     assert main(command) == 130
@@ -128,7 +128,7 @@ def test_goes_on_where_training_was_stopped(toy_set, tmp_path, trainer, capsys):
 @pytest.mark.parametrize(
     ("module", "function"), [(prepare, "check"), (prepare, "write_tfrecords"), (evaluate, "write_text")]
 )
-def test_goes_on_after_dying_anywhere(toy_set, tmp_path, trainer, monkeypatch, module, function):
+def test_resumes_after_being_killed_anywhere(toy_set, tmp_path, trainer, monkeypatch, module, function):
 
     command = ["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "50"]
     real = getattr(module, function)
@@ -195,7 +195,7 @@ def test_copied_pictures_are_the_same_pictures(tmp_path, trainer, capsys):
     capsys.readouterr()
     assert main(command) == 0
     assert "convert" in redone(capsys.readouterr().out)
-    assert trainer.calls[-1] == (5, 5)  # looked at again, nothing left to do
+    assert trainer.calls[-1] == (5, 5)  # checked again, nothing left to do
 
 
 def test_minutes_measure_the_speed_first(toy_set, tmp_path, trainer):
@@ -231,14 +231,14 @@ def test_refuses_a_file_as_folder(toy_set, tmp_path, trainer, capsys):
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_says_that_out_cannot_be_written(toy_set, tmp_path, trainer, capsys):
+def test_an_output_folder_that_cannot_be_written(toy_set, tmp_path, trainer, capsys):
     tmp_path.chmod(0o500)
     assert main(["run", str(toy_set), "--out", str(tmp_path / "job")]) == 1
     assert "Permission denied" in capsys.readouterr().err
     tmp_path.chmod(0o700)
 
 
-def test_says_that_out_lies_below_a_file(toy_set, tmp_path, trainer, capsys):
+def test_an_output_folder_below_a_file(toy_set, tmp_path, trainer, capsys):
     (tmp_path / "file").write_text("x")
     assert main(["run", str(toy_set), "--out", str(tmp_path / "file" / "job")]) == 1
     assert "Not a directory" in capsys.readouterr().err
@@ -274,7 +274,7 @@ def test_pictures_cut_short_are_named_and_left_out(tmp_path, trainer, capsys):
         (["--depth-multiplier", "0"], "--depth-multiplier"),
     ],
 )
-def test_senseless_options_are_refused(tmp_path, trainer, capsys, arguments, message):
+def test_invalid_options_are_refused(tmp_path, trainer, capsys, arguments, message):
     assert main(["run", "x", "--out", str(tmp_path / "job"), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "job").exists()
@@ -290,7 +290,7 @@ def test_senseless_options_are_refused(tmp_path, trainer, capsys, arguments, mes
         (["--teacher-share", "1.5"], "--teacher-share 1.5: it must lie between 0 and 1"),
     ],
 )
-def test_what_is_not_there_is_said_before_anything_is_read(toy_set, tmp_path, trainer, capsys, arguments, message):
+def test_missing_files_are_reported_before_data_is_read(toy_set, tmp_path, trainer, capsys, arguments, message):
     assert main(["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "3", *arguments]) in (1, 2)
     printed = capsys.readouterr()
     assert message in printed.err

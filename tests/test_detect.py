@@ -16,7 +16,7 @@ from mirilla.model.card import ModelCard
 from mirilla.model.layers import architecture
 from mirilla.model.spec import AnchorSpec, BoxCoderSpec, ModelSpec, PostProcessing
 from mirilla.targets import frozen_graph
-from mirilla.targets.export import export_model
+from mirilla.weights.export import export_model
 
 SPEC = ModelSpec(height_px=96, width_px=96, num_classes=2)
 LABELS = LabelMap.from_names(["face", "hand"])

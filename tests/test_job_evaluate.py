@@ -11,7 +11,7 @@ from mirilla.job.export import choose_examples
 from mirilla.toy import dataset as toy
 
 
-def test_best_threshold_parts_right_from_wrong(tmp_path):
+def test_best_threshold_separates_right_from_wrong(tmp_path):
     toy_set = toy.write(tmp_path / "toy", train=6, val=6, seed=5)
     samples = [s for s in read_dataset(toy_set).samples if (~s.ignore).any()][:6]
     found = []

@@ -20,7 +20,7 @@ def names(dataset) -> set[str]:
     return {s.filename.rpartition("/")[2] for s in dataset.samples}
 
 
-def test_a_share_is_held_back_without_a_split(tmp_path):
+def test_a_share_is_held_out_without_a_split(tmp_path):
     found = inputs.read_inputs(options(make(tmp_path, "a", 30), eval_share=0.3))
     assert len(found.train) + len(found.evaluation) == 30
     assert 3 <= len(found.evaluation) <= 16
@@ -46,7 +46,7 @@ def test_a_sets_own_split_is_kept_and_eval_takes_its_eval_part(tmp_path):
     assert names(found.evaluation) == {"a1.png", "b0.png", "b3.png"}
 
 
-def test_a_split_file_parts_the_sets(tmp_path):
+def test_a_split_file_divides_the_data_sets(tmp_path):
     split = tmp_path / "split.csv"
     split.write_text("a2.png,eval\nother.png,train\n")
     found = inputs.read_inputs(options(make(tmp_path, "a", 5), split_file=split))

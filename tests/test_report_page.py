@@ -115,7 +115,7 @@ def test_names_from_outside_are_escaped():
     assert "a&lt;b&gt;&amp;c" in page
 
 
-def test_log_goes_on_where_training_was_taken_up_again(tmp_path):
+def test_log_of_a_resumed_training(tmp_path):
     path = tmp_path / "log.jsonl"
     steps = [20, 40, 60, 40, 60, 80]
     path.write_text("".join(json.dumps({"step": s, "loss": float(i)}) + "\n" for i, s in enumerate(steps)))

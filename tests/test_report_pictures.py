@@ -95,7 +95,7 @@ def test_odd_photos_are_drawn_somehow(size):
     contact_sheet([Shown(photo, detections([A]), np.array([B]))])
 
 
-def test_colours_tell_the_kinds_apart():
+def test_each_kind_has_its_colour():
     one = draw_compared(shown(detections([A, C]), [A, B]))
     assert {FOUND, FALSE_ALARM, MISSED} <= colours(one)
     other = draw_compared(shown(detections([]), [A], [True]))

@@ -10,9 +10,11 @@ import pytest
 from mirilla.errors import MirillaError, ModelError
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.targets.export import weights_file
 from mirilla.weights import load as weights
+from mirilla.weights.arrays import save_safetensors
+from mirilla.weights.export import weights_file
 from mirilla.weights.tensorflow import load_checkpoint
+from mirilla.weights.tensorflow_write import save_checkpoint
 
 PREFIX = "data/odapi/ckpt_b24_step60/model.ckpt-60"
 
@@ -128,3 +130,15 @@ def test_the_newest_of_an_old_training_folder(shared, tmp_path):
     assert weights.load_newest_weights(tmp_path).step == 60
     with pytest.raises(ModelError, match="no checkpoint"):
         weights.load_newest_weights(tmp_path / "nothing")
+
+
+def test_a_prefix_names_mirillas_checkpoint(tmp_path):
+    pytest.importorskip("safetensors")
+    values = {"a/weights": np.ones((1, 2), np.float32), "global_step": np.array(9000, np.int64)}
+    save_safetensors(tmp_path / "model.ckpt-9000.safetensors", values)
+    found = weights.load_weights(tmp_path / "model.ckpt-9000")
+    assert (found.step, found.path.name) == (9000, "model.ckpt-9000.safetensors")
+    # TensorFlow's, with the same prefix: it is read by the name of one of its files
+    save_checkpoint(tmp_path / "model.ckpt-9000", {"a/weights": np.zeros((1, 2), np.float32)})
+    assert weights.load_weights(tmp_path / "model.ckpt-9000").variables["a/weights"].all()
+    assert not weights.load_weights(tmp_path / "model.ckpt-9000.index").variables["a/weights"].any()

@@ -26,7 +26,7 @@ from benchmarks.common import LABELS, SETS, records
 
 from mirilla import console
 from mirilla.config import zoo
-from mirilla.targets.export import export_model
+from mirilla.weights.export import export_model
 from mirilla.weights.training_folder import load_training_folder
 
 

@@ -7,11 +7,14 @@ import re
 import types
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from mirilla.job.option_fields import Option, field_named, option_of
 
-Options = TypeVar("Options")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 def size(text: str) -> tuple[int, int]:
@@ -22,7 +25,7 @@ def size(text: str) -> tuple[int, int]:
     return int(parts[0]), int(parts[-1])
 
 
-def add_options(parser: argparse.ArgumentParser, options: type, names: Sequence[str] = ()) -> None:
+def add_options(parser: argparse.ArgumentParser, options: type[DataclassInstance], names: Sequence[str] = ()) -> None:
     """Add the options of a class to a parser: those named, or all of them."""
     hints = get_type_hints(options)
     groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
@@ -40,11 +43,11 @@ def read_options(options: type[Options], args: argparse.Namespace) -> Options:
     Raises:
         UsageError: a value that the class refuses.
     """
-    given = {item.name: getattr(args, item.name) for item in fields(options)}  # type: ignore[arg-type]
+    given = {item.name: getattr(args, item.name) for item in fields(options)}
     return options(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
 
 
-def _add(target: argparse._ActionsContainer, item: Field[Any], declared: Option, hint: Any) -> None:
+def _add(target: argparse._ActionsContainer, item: Field[Any], declared: Option, hint: object) -> None:
     """Add one field's option; its type comes from the field's annotation."""
     kind, many = _value_type(hint)
     settings: dict[str, Any] = {"help": declared.help, "metavar": declared.metavar}
@@ -70,10 +73,10 @@ def _add(target: argparse._ActionsContainer, item: Field[Any], declared: Option,
     target.add_argument(declared.flag, **settings)
 
 
-def _value_type(hint: Any) -> tuple[type, bool]:
+def _value_type(hint: object) -> tuple[type, bool]:
     """The type of one value, and whether there may be several: `int | None` -> int, `tuple[str, ...]` -> str."""
     if get_origin(hint) in (Union, types.UnionType):
         hint = next(kind for kind in get_args(hint) if kind is not types.NoneType)
     if get_origin(hint) is tuple:
         return get_args(hint)[0], True
-    return hint, False
+    return cast("type", hint), False

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mirilla.cli.original_flags import add_original_flags
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -16,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         "--trained_checkpoint_prefix",
         metavar="C",
-        help="a checkpoint of Mirilla, exported weights (.safetensors), or a TensorFlow checkpoint's prefix",
+        help="a checkpoint's file or prefix (train/model.ckpt-20000), of Mirilla or of TensorFlow, or exported weights",
     )
     parser.add_argument("--model-dir", metavar="D", help="training folder; its newest checkpoint is exported")
     parser.add_argument("--out", "--output_directory", metavar="DIR", required=True, help="folder to write")
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="minimum score of detections worth showing, for model.json (default: 0.5)",
     )
     parser.add_argument("--input_type", default="image_tensor", choices=["image_tensor"], help=argparse.SUPPRESS)
+    add_original_flags(parser, "export_inference_graph", {})
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.config.to_spec import model_spec
     from mirilla.errors import UsageError
     from mirilla.labels import load_label_map
-    from mirilla.targets.export import export_model
     from mirilla.weights import load as weights
+    from mirilla.weights.export import export_model
     from mirilla.weights.training_folder import PIPELINE, load_labels
 
     if (args.checkpoint is None) == (args.model_dir is None):
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
         found.variables,
         labels,
         args.out,
+        step=found.step,
         pipeline=pipeline,
         name=args.name,
         licence=args.licence,
@@ -77,5 +81,5 @@ def run(args: argparse.Namespace) -> int:
     step = "" if found.step is None else f" of step {found.step}"
     console.echo(f"{found.path}{step}{' (moving averages)' if found.averaged else ''} -> {exported.folder}")
     for path in exported.files:
-        console.echo(f"  {path.name}  {path.stat().st_size:,} bytes")
+        console.echo(f"  {path.relative_to(exported.folder)}  {path.stat().st_size:,} bytes")
     return 0

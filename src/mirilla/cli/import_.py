@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "checkpoint",
         metavar="CHECKPOINT",
-        help="a TensorFlow checkpoint's prefix, a frozen graph (.pb), .safetensors or .npz",
+        help="a checkpoint's prefix or file, a frozen graph (.pb), .safetensors or .npz",
     )
     parser.add_argument(
         "--pipeline-config",

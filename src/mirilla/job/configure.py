@@ -165,8 +165,8 @@ def _anchor_lines(pipeline: config.Pipeline, inputs: Inputs) -> list[str]:
 
 
 def _set_initial_weights(options: JobOptions, pipeline: config.Pipeline) -> None:
-    """Name the initial weights: all that fit of a detector; of a classifier (on ImageNet, say) the base network, sliced
-    to this network's width.
+    """Set the checkpoint of the initial weights: of a detector, all weights that fit; of a classifier (on ImageNet,
+    for example), the base network, sliced to this network's width.
 
     Raises:
         ModelError: no such checkpoint.

@@ -18,7 +18,7 @@ from mirilla.job.options import JobOptions
 from mirilla.job.training import Trained
 from mirilla.job.workspace import Done, NoFacts, Workspace, fingerprint, samples_fingerprint
 from mirilla.report.pictures import Shown, contact_sheet
-from mirilla.targets.export import export_model
+from mirilla.weights.export import export_model
 
 _SHEET_PICTURES = 24
 
@@ -52,6 +52,7 @@ def export(
             trained.weights,
             inputs.labels,
             workspace.out / "export",
+            step=trained.step,
             pipeline=pipeline,
             metrics=metrics,
             training=training,

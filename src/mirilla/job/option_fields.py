@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from mirilla.errors import UsageError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 T = TypeVar("T")
 _KEY = "option"
@@ -40,7 +43,7 @@ class Option:
     Attributes:
         help: what it sets, without the default: the help text appends that.
         flag: "--size", or "" for a positional argument; None: the field's name with dashes.
-        metavar: stands for the value in the help text.
+        metavar: placeholder of the value in the help text.
         choices: the only values; a metavar keeps them out of the usage line.
         rule: what its value must satisfy (None always passes).
         group: options of one group exclude each other.
@@ -74,14 +77,14 @@ def required(help: str, *, flag: str | None = None, metavar: str | None = None) 
     return field(metadata={_KEY: Option(help, flag, metavar)})
 
 
-def same(other: type, name: str, **changes: Any) -> Any:
+def same(other: type[DataclassInstance], name: str, **changes: Any) -> Any:
     """The field `name` of another options class, with some of its parts (or its default) replaced."""
     copied = field_named(other, name)
     default = changes.pop("default", copied.default)
     return field(default=default, metadata={_KEY: replace(option_of(copied), **changes)})
 
 
-def field_named(options: type, name: str) -> Field[Any]:
+def field_named(options: type[DataclassInstance], name: str) -> Field[Any]:
     """A field of an options class."""
     return next(item for item in fields(options) if item.name == name)
 
@@ -94,11 +97,11 @@ def option_of(item: Field[Any]) -> Option:
     return declared
 
 
-def check(options: Any) -> None:
-    """Hold every field of an options object against its rule and choices.
+def check(options: DataclassInstance) -> None:
+    """Check every field of an options object against its rule and choices.
 
     Raises:
-        UsageError: a value breaks one.
+        UsageError: a value is not allowed.
     """
     for item in fields(options):
         declared, value = option_of(item), getattr(options, item.name)

@@ -18,7 +18,7 @@ RECIPES = ("mirilla", "tf1")
 
 @dataclass(frozen=True)
 class JobOptions:
-    """Options of the main job. None stands for the default that an option's help names."""
+    """Options of the main job. None selects the default described in an option's help."""
 
     datasets: tuple[str, ...] = required(
         "folder or annotation file of any known format; DATASET@train takes one part only", flag="", metavar="DATASET"

@@ -27,9 +27,9 @@ from mirilla.model.card import ModelCard
 from mirilla.model.layers import Architecture, architecture
 from mirilla.model.spec import ModelSpec
 from mirilla.targets import foreign, frozen_graph
-from mirilla.targets.export import Exported, export_model
 from mirilla.weights import checkpoint as checkpoints
 from mirilla.weights.checkpoint import AVERAGE, SLOTS, Checkpoint, is_slot
+from mirilla.weights.export import Exported, export_model
 from mirilla.weights.load import Weights, load_variables, load_weights
 
 EXPORT = "export"
@@ -125,6 +125,7 @@ def _export(
         weights.variables,
         labels,
         out / EXPORT,
+        step=weights.step,
         pipeline=pipeline,
         name=name or out.resolve().name,
         licence=licence,

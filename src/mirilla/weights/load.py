@@ -1,7 +1,8 @@
 """Trained weights from any file that holds them: name of the TensorFlow variable -> array.
 
-The files are exported weights (model.safetensors), Mirilla's training checkpoints, TensorFlow's checkpoints
-(model.ckpt-200000 with its .index and .data files, or format V1), frozen graphs and .npz files. `load_variables`
+The files are exported weights (model.safetensors), Mirilla's training checkpoints, TensorFlow's checkpoints (.index and
+.data files, or format V1), frozen graphs and .npz files. A checkpoint is named by its file or by its prefix:
+model.ckpt-200000 for model.ckpt-200000.safetensors as for model.ckpt-200000.index. `load_variables`
 returns everything in a file. `load_weights` returns the weights to use: like the Object Detection API's export, the
 moving averages if the file has them.
 """
@@ -42,11 +43,12 @@ def load_variables(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], Pa
     """Every variable in a file, including averages, slots and global_step.
 
     Args:
-        path: .safetensors, .npz, a frozen graph (.pb), the prefix of a TensorFlow checkpoint (or one of its files),
-            or a TensorFlow checkpoint of format V1.
+        path: .safetensors, .npz, a frozen graph (.pb), the prefix of a checkpoint (or one of its files), or a
+            TensorFlow checkpoint of format V1. If Mirilla and TensorFlow both have a checkpoint with that prefix,
+            Mirilla's is read.
 
     Returns:
-        Name -> array, and the path without .index, .meta or .data-00000-of-00001.
+        Name -> array, and the path with .safetensors, or without .index, .meta or .data-00000-of-00001.
 
     Raises:
         ModelError: the file does not exist, is damaged, or is of another kind.
@@ -54,6 +56,9 @@ def load_variables(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], Pa
     """
     path = Path(path)
     prefix = path.with_name(re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path.name))
+    ours = path.with_name(f"{path.name}.safetensors")
+    if ours.is_file() and not path.exists():
+        return load_safetensors(ours)[0], ours
     if path.suffix != ".safetensors" and prefix.with_name(prefix.name + ".index").is_file():
         return tensorflow.load_checkpoint(prefix), prefix
     if prefix != path and path.is_file():
@@ -121,7 +126,7 @@ def _unknown(path: Path) -> ModelError:
     if not path.exists():
         return ModelError(
             f"{path}: no such checkpoint.",
-            "Give a checkpoint's file, or the prefix of a TensorFlow checkpoint (model.ckpt-20000).",
+            "Give a checkpoint's file, or its prefix (model.ckpt-20000).",
         )
     if path.suffix == ".binaryproto":
         return ModelError(
@@ -130,7 +135,7 @@ def _unknown(path: Path) -> ModelError:
         )
     return ModelError(
         f"{path}: not a checkpoint that Mirilla can read.",
-        "Give a .safetensors, .npz or .pb file, or the prefix of a TensorFlow checkpoint (model.ckpt-20000).",
+        "Give a .safetensors, .npz or .pb file, or the prefix of a checkpoint (model.ckpt-20000).",
     )
 
 

@@ -1,4 +1,13 @@
-"""Export a trained detector as a folder: frozen graph, model.json, pipeline.config, label map and weights."""
+"""Export a trained detector as a folder, with what the Object Detection API's export writes, and more.
+
+    frozen_inference_graph.pb, model.json
+    pipeline.config, label_map.pbtxt
+    model.safetensors                           the variables
+    model.ckpt.index, model.ckpt.data-00000-of-00001, checkpoint      the same as a TensorFlow checkpoint
+    saved_model/saved_model.pb, saved_model/variables/                the graph with a serving signature
+
+`model.ckpt.meta` is not written: it is the graph with variables, which no loader of weights needs.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +30,19 @@ from mirilla.model import card as cards
 from mirilla.model.card import DEFAULT_THRESHOLD, ModelCard
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.targets import frozen_graph
+from mirilla.targets import frozen_graph, saved_model
+from mirilla.weights.tensorflow_write import save_checkpoint, save_state
 
 if TYPE_CHECKING:
     from mirilla.config import Pipeline
+    from mirilla.protos.tensorflow_pb2 import GraphDef
 
 FROZEN_GRAPH = "frozen_inference_graph.pb"
 PIPELINE = "pipeline.config"
 LABEL_MAP = "label_map.pbtxt"
 WEIGHTS = "model.safetensors"
+CHECKPOINT = "model.ckpt"
+SAVED_MODEL = "saved_model"
 
 
 @dataclass(frozen=True)
@@ -51,6 +64,7 @@ def export_model(
     labels: LabelMap,
     out_dir: str | os.PathLike[str],
     *,
+    step: int | None = None,
     pipeline: Pipeline | None = None,
     metrics: Sequence[Mapping[str, Any]] = (),
     training: Mapping[str, Any] | None = None,
@@ -67,6 +81,7 @@ def export_model(
         weights: TensorFlow variable name -> array, in TensorFlow's layouts; the moving averages if there are any.
         labels: of the classes.
         out_dir: created if missing; files of an earlier export are replaced.
+        step: of the training, for the checkpoint's global_step; None is written as 0.
         pipeline: written as pipeline.config if given.
         metrics: figures with their protocol, for model.json.
         training: what the weights were made from, for model.json.
@@ -91,20 +106,40 @@ def export_model(
         training=training or {},
         threshold=threshold,
     )
-    graph = frozen_graph.build(spec, weights).SerializeToString(deterministic=True)
+    graph = frozen_graph.build(spec, weights)
     with _staging(out_dir) as stage:
-        write_bytes(stage / FROZEN_GRAPH, graph)
+        write_bytes(stage / FROZEN_GRAPH, graph.SerializeToString(deterministic=True))
         write_bytes(stage / WEIGHTS, weights_file(spec, weights))
+        save_checkpoint(stage / CHECKPOINT, _variables(spec, weights) | {"global_step": np.array(step or 0, np.int64)})
+        save_state(stage, [CHECKPOINT])
+        _save_saved_model(stage / SAVED_MODEL, graph, spec)
         save_label_map(stage / LABEL_MAP, labels)
         if pipeline is not None:
             config.save(stage / PIPELINE, pipeline)
         card = cards.save(card, stage / FROZEN_GRAPH)
-        names = sorted((file.name for file in stage.iterdir()), key=lambda name: (name == cards.FILE_NAME, name))
-        with explaining(out_dir):
-            out_dir.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                os.replace(stage / name, out_dir / name)
-    return Exported(out_dir, tuple(out_dir / name for name in names), card)
+        return Exported(out_dir, _move(stage, out_dir), card)
+
+
+def _save_saved_model(folder: Path, graph: GraphDef, spec: ModelSpec) -> None:
+    with explaining(folder):
+        (folder / "variables").mkdir(parents=True)
+    write_bytes(folder / "saved_model.pb", saved_model.build(graph, spec).SerializeToString(deterministic=True))
+
+
+def _move(stage: Path, out_dir: Path) -> tuple[Path, ...]:
+    """Move all files and folders of `stage`, model.json last. Returns the files in their new place."""
+    paths = sorted(stage.rglob("*"), key=lambda path: (path.name == cards.FILE_NAME, path))
+    moved = []
+    with explaining(out_dir):
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            target = out_dir / path.relative_to(stage)
+            if path.is_dir():
+                target.mkdir(exist_ok=True)
+            else:
+                os.replace(path, target)
+                moved.append(target)
+    return tuple(moved)
 
 
 def weights_file(spec: ModelSpec, weights: Mapping[str, NDArray]) -> bytes:
@@ -117,11 +152,11 @@ def weights_file(spec: ModelSpec, weights: Mapping[str, NDArray]) -> bytes:
         from safetensors.numpy import save
     except ImportError:
         raise MissingExtraError("safetensors", "train", "Writing the exported checkpoint") from None
-    names = [name for name, _, _ in architecture(spec).variables()]
-    return save(
-        {name: np.ascontiguousarray(weights[name], np.float32) for name in names},
-        {"format": "mirilla-weights", "layout": "tensorflow"},
-    )
+    return save(_variables(spec, weights), {"format": "mirilla-weights", "layout": "tensorflow"})
+
+
+def _variables(spec: ModelSpec, weights: Mapping[str, NDArray]) -> dict[str, NDArray]:
+    return {name: np.ascontiguousarray(weights[name], np.float32) for name, _, _ in architecture(spec).variables()}
 
 
 @contextlib.contextmanager
