@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="arithmetic of matrix products on a GPU: float32, tf32 or bfloat16 (default: mirilla.precision)",
     )
+    parser.add_argument(
+        "--tf-checkpoints",
+        "--tf_checkpoints",
+        action="store_true",
+        help="write every checkpoint as a TensorFlow checkpoint too (model.ckpt-STEP.index, .data-00000-of-00001)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         config_path=args.pipeline_config,
         precision=args.precision,
+        tf_checkpoints=args.tf_checkpoints,
     )
     if not result.is_main:
         return 0

@@ -40,6 +40,7 @@ def train(
     config_path: Path | None = None,
     precision: str | None = None,
     device_batches: bool | None = None,
+    tf_checkpoints: bool = False,
 ) -> Result:
     """Train as a pipeline.config describes, resuming from the newest checkpoint in `model_dir`.
 
@@ -54,6 +55,7 @@ def train(
         config_path: where the pipeline was read from, for messages.
         precision: of the network's layers, one of PRECISIONS; None takes the config's.
         device_batches: whether the GPU stores and augments the pictures; None: if it can.
+        tf_checkpoints: write every checkpoint as a TensorFlow checkpoint too.
 
     Raises:
         ConfigError, DataError: the config, the label map or the records are wrong.
@@ -76,7 +78,7 @@ def train(
             return Result(step, checkpoints.path_of(model_dir, step), 0.0, 0.0, group.is_main)
         console.echo(_description(setup))
         with fused.threads_for_kernels(torch_device.type == "cpu" and setup.learner.network.use_kernels):
-            loop = TrainingLoop(setup, device_batches)
+            loop = TrainingLoop(setup, device_batches, tf_checkpoints)
             stopped = loop.run()
         return _result(loop, stopped)
 
