@@ -36,7 +36,6 @@ from mirilla.training.step import AHEAD, DeviceSteps, static_objective  # noqa: 
 from mirilla.weights import load as weights  # noqa: E402
 
 CPU = torch.device("cpu")
-COLUMNS = ("boxes_yxyx", "classes", "weights", "valid", "ignored")
 EVERYTHING = InputRecipe(
     Mosaic(0.5),
     ZoomOut(),
@@ -67,8 +66,7 @@ def device_batches(pictures, labelled, spec, augmentations=(), recipe=None, batc
 
 def batch_of(batches, step):
     batches.prepare(step)
-    pixels, batch = batches.batch()
-    return pixels, replace(batch, **{name: getattr(batch, name).clone() for name in COLUMNS})
+    return batches.batch(torch.tensor(step))
 
 
 @pytest.mark.parametrize("letterbox", [False, True])
@@ -180,7 +178,7 @@ def test_colours_change_as_on_the_host(step):
     picture = np.repeat(np.repeat(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), 8, 0), 8, 1)
 
     def fixed(draws, examples):
-        return step(Fixed(0.3), examples)
+        return step(Fixed(0.3, count=len(examples)), examples)
 
     shown = Shown(picture).after(step, Fixed(0.3))
     expected = to_uint8(HostPainter(shown.pictures).resample(shown.examples, 0, 64, 64))
@@ -288,7 +286,8 @@ def test_tables_are_filled_for_each_step(tmp_path, monkeypatch):
     runner = DeviceSteps(static, made, captured=False)
     runner._prepare(AHEAD + 5)
     numbers = made.host.indices(AHEAD + 5)
-    assert made._table.tensors["tile start"][:, 0].tolist() == made.pictures.starts[0, numbers].tolist()
+    columns = made._table.of_step(torch.tensor(0))
+    assert columns["tile start"][:, 0].tolist() == made.pictures.starts[0, numbers].tolist()
     rate, _ = static.state.factors(static.plan.schedule(AHEAD + 6), AHEAD + 6)
     assert float(runner._factors[1, 0]) == pytest.approx(rate)
 

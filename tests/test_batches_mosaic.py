@@ -209,9 +209,9 @@ def test_objects_that_a_tile_cuts_off_are_ignored():
 
 def test_no_mosaics_in_the_last_share():
     recipe = InputRecipe(mosaic=Mosaic(1.0, off_share=0.25))
-    assert [recipe.has_mosaics(step, 8) for step in range(8)] == [True] * 6 + [False] * 2
-    assert recipe.has_mosaics(10**9, None)
-    assert not InputRecipe().has_mosaics(0, None)
+    assert recipe.has_mosaics(np.arange(8), 8).tolist() == [True] * 6 + [False] * 2
+    assert recipe.has_mosaics(np.array([10**9]), None).all()
+    assert not InputRecipe().has_mosaics(np.arange(2), None).any()
     batches = batches_of(
         tones(60, 120, 180, 240),
         [objects()] * 4,

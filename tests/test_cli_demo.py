@@ -91,6 +91,6 @@ def test_a_killed_training_resumes_from_its_last_checkpoint(tmp_path, how):
     assert not (out / "report.html").exists()
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert again.returncode == 0, again.stderr
-    assert "[draw] done before" in again.stdout
-    assert "goes on from step" in again.stdout
+    assert "[draw] up to date" in again.stdout
+    assert "resuming from step" in again.stdout
     assert (out / "report.html").exists()

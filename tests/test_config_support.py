@@ -8,7 +8,8 @@ import pytest
 
 from mirilla import config
 from mirilla.config import support, support_page
-from mirilla.config.support_table import ACTS, NO_EFFECT, REFUSED, TABLE
+from mirilla.config.support_entry import ACTS, NO_EFFECT, REFUSED
+from mirilla.config.support_table import TABLE
 from mirilla.errors import ConfigError
 from mirilla.findings import Finding
 

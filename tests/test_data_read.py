@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from helpers_data import picture, wider_folder
-from mirilla.data import read_dataset
+from mirilla.data import formats, read_dataset
+from mirilla.data.read import recognise
 from mirilla.data.split import read_split
 from mirilla.errors import DataError, UsageError
 
@@ -53,6 +54,39 @@ def test_nothing_to_read(tmp_path, make, message):
     make(tmp_path / "x")
     with pytest.raises(DataError, match=message):
         read_dataset(tmp_path / "x")
+
+
+@pytest.mark.parametrize("format", formats.READABLE)
+def test_a_missing_path_with_a_given_format(format, tmp_path):
+    with pytest.raises(DataError, match=r"/x: no (such file or folder|TFRecord file)"):
+        read_dataset(tmp_path / "x", format=format)
+
+
+def test_unknown_formats_and_parts(tmp_path):
+    with pytest.raises(UsageError, match=r"Unknown format 'pickle'\. Choose from: widerface, fddb, voc, coco, yolo,"):
+        read_dataset(tmp_path, format="pickle")
+    with pytest.raises(UsageError, match=r"Unknown part 'half' of a data set\. Choose from: train, eval, test"):
+        read_dataset(tmp_path, split="half")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.tfrecord", "tfrecord"),
+        ("train.record-00000-of-00010", "tfrecord"),
+        ("state-of-the-art.csv", "csv"),
+        ("instances.json", "coco"),
+        ("data.yml", "yolo"),
+        ("A.XML", "voc"),
+        ("wider_face_val.mat", "widerface"),
+        ("wider_face_val_bbx_gt.txt", "widerface"),
+        ("FDDB-fold-01-ellipseList.txt", "fddb"),
+    ],
+)
+def test_files_are_recognised_by_their_names(tmp_path, name, expected):
+    (tmp_path / name).write_text("")
+    format, notes = recognise(tmp_path / name)
+    assert (format.name, notes) == (expected, ())
 
 
 @pytest.mark.parametrize(

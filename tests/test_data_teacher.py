@@ -124,7 +124,7 @@ def test_a_folder_without_labels_is_labelled_and_detected_only_once(photos, tmp_
 
 def test_classes_without_faces_are_refused(photos):
     bare = teacher.pictures(photos)
-    with pytest.raises(DataError, match="but the teacher detects 'face'"):
+    with pytest.raises(DataError, match="none is called 'face'"):
         teacher.teach(replace(bare, labels=("cat", "dog")), stub()[0])
     assert teacher.teach(replace(bare, labels=("head",)), stub()[0]).samples[0].labels == ("head",)
 

@@ -33,16 +33,17 @@ def mixed(counter: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 class Draws:
-    """The random numbers of B examples of a step; every call gives new ones.
+    """The random numbers of B examples; every call gives new ones.
 
     Args:
-        places: (B,) each; together they name an example. Part of a batch draws what it draws in the whole batch.
+        counters: (B,) or numbers; together they name an example: its step, its place in the batch. Part of a batch
+            draws what it draws in the whole batch.
     """
 
-    def __init__(self, seed: int, step: int, *places: NDArray[np.int64]):
+    def __init__(self, seed: int, *counters: int | NDArray[np.int64]):
         key = mixed(np.array([seed % 2**64], np.uint64))
-        for place in (np.array([step]), *places):
-            key = mixed(key + place.astype(np.uint64))
+        for counter in counters:
+            key = mixed(key + np.asarray(counter).astype(np.uint64))
         self._keys = key
         self._calls = 0
 

@@ -80,17 +80,19 @@ class Batches:
             result.append(int(self._epochs[epoch][at]))
         return result
 
-    def draw(self, step: int) -> DrawnBatch:
-        """The batch of a step as numbers: this process's part of it."""
-        numbers = np.array(self.indices(step)[self.part], np.int64)
-        places = np.arange(self.batch_size)[self.part]
+    def draw(self, step: int, count: int = 1) -> DrawnBatch:
+        """The batches of some steps as numbers, one after the other: this process's part of them."""
+        steps = np.arange(step, step + count)
+        numbers = np.array([self.indices(s)[self.part] for s in steps.tolist()], np.int64).ravel()
+        places = np.tile(np.arange(self.batch_size)[self.part], count)
+        step_of = np.repeat(steps, len(places) // count)
 
         def draws(inputs: NDArray[np.int64], stream: NDArray[np.int64]) -> Draws:
-            return Draws(self.seed, step, places[inputs], stream)
+            return Draws(self.seed, step_of[inputs], places[inputs], stream)
 
         shapes, objects = self.pictures.shapes, self.objects
         if self.recipe is not None:
-            mosaics = self.recipe.has_mosaics(step, self.total_steps)
+            mosaics = self.recipe.has_mosaics(step_of, self.total_steps)
             return self.recipe.draw(shapes, objects, numbers, draws, self.augmentations, self.spec, mosaics)
         examples = whole_pictures(shapes, objects, numbers)
         rows = np.arange(len(numbers))

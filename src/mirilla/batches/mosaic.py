@@ -56,11 +56,11 @@ class InputRecipe:
     aspect: AspectMix | None = None
     effects: PhotoEffects = NO_EFFECTS
 
-    def has_mosaics(self, step: int, total_steps: int | None) -> bool:
-        """Whether a step of so many may show mosaics; with None, each may."""
+    def has_mosaics(self, steps: NDArray[np.int64], total_steps: int | None) -> NDArray[np.bool_]:
+        """Whether steps of so many may show mosaics; with None, all may."""
         if self.mosaic is None:
-            return False
-        return total_steps is None or step < total_steps * (1 - self.mosaic.off_share)
+            return np.zeros(steps.shape, bool)
+        return steps < (np.inf if total_steps is None else total_steps * (1 - self.mosaic.off_share))
 
     def draw(
         self,
@@ -70,7 +70,7 @@ class InputRecipe:
         draws: Callable[..., Draws],
         augmentations: Sequence[Augmentation],
         spec: ModelSpec,
-        mosaics: bool,
+        mosaics: NDArray[np.bool_],
     ) -> DrawnBatch:
         """Draw a batch.
 
@@ -78,12 +78,12 @@ class InputRecipe:
             shapes, objects: of the training set's pictures.
             numbers: (B,) pictures whose turn it is.
             draws: makes the random numbers of tiles from their inputs and which of an input's they are, (T,) each.
-            mosaics: whether there may be any.
+            mosaics: (B,) whether an input may be one.
         """
         count, inputs = len(numbers), np.arange(len(numbers))
         of_inputs = draws(inputs, 0 * inputs)
         input_px = np.array([spec.height_px, spec.width_px])
-        acts = of_inputs.bernoulli(self.mosaic.probability if self.mosaic is not None and mosaics else 0.0)
+        acts = of_inputs.bernoulli(0.0 if self.mosaic is None else self.mosaic.probability) & mosaics
         centre = np.rint(of_inputs.uniform(2, *CENTRE) * input_px).astype(np.int64)
         centre = np.where(acts[:, None], centre, input_px)
         pictures = (of_inputs.fractions(QUARTERS) * len(shapes)).astype(np.int64)

@@ -25,6 +25,7 @@ VERBS = {
     "inspect": "show the layers, shapes and memory of a compiled model or frozen graph",
     "doctor": "check whether a graph, compiled model or pipeline.config runs on the Vision Kit; fix graphs",
     "emulate": "emulate a Vision Bonnet for the kit's client, over TCP",
+    "tf1": "run a script of the guide of 2018 with its old flags (model_main, export_inference_graph, ...)",
     "deploy": "deploy a compiled model to a Vision Kit over SSH; run it there, roll back, remove",
 }
 

@@ -12,7 +12,7 @@ from mirilla.config.fields import Field, Scalar, indexed, is_message, is_repeate
 from mirilla.config.pipeline import Pipeline
 from mirilla.config.rules_fields import no_effect, refused
 from mirilla.config.support import support
-from mirilla.config.support_table import ACTS, REFUSED, Support
+from mirilla.config.support_entry import ACTS, REFUSED, Support
 from mirilla.errors import ConfigError
 from mirilla.findings import ERROR, Finding, by_severity
 from mirilla.protos import text
@@ -119,7 +119,7 @@ def _check_scalar(message: Message, field: Field, entry: Support, path: str) -> 
 
 
 def _scalar(message: Message, field: Field) -> Scalar:
-    """A field's value as it stands in the file: the name of an enum value, the short form of a float."""
+    """A field's value as written in the file: the name of an enum value, the short form of a float."""
     value = getattr(message, field.name)
     if field.enum_type is not None:
         return field.enum_type.values_by_number[value].name

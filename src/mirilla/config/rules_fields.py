@@ -8,7 +8,7 @@ from typing import Final
 from google.protobuf.message import Message
 
 from mirilla.config.support import support
-from mirilla.config.support_table import ACTS
+from mirilla.config.support_entry import ACTS
 from mirilla.findings import ERROR, NOTE, WARNING, Finding
 
 CODE: Final = "config"

@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from functools import cache
 
 from mirilla.config.fields import Field, MessageType
-from mirilla.config.support_table import ACTS, TABLE, Support
+from mirilla.config.support_entry import ACTS, Support
+from mirilla.config.support_table import TABLE
 from mirilla.protos.pipeline_pb2 import TrainEvalPipelineConfig
 
 

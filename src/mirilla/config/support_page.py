@@ -11,7 +11,7 @@ from pathlib import Path
 
 from mirilla.config.fields import value_text
 from mirilla.config.support import fields, support
-from mirilla.config.support_table import ACTS, Support
+from mirilla.config.support_entry import ACTS, Support
 
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from mirilla.data import formats, records, tfrecord
 from mirilla.data.adapt import adapt
 from mirilla.data.dataset import Dataset
-from mirilla.data.examples import Labels, label_ids
 from mirilla.data.output import Output
+from mirilla.data.tf_example import Labels, label_ids
 from mirilla.errors import DataError, UsageError
 from mirilla.files import explaining
 from mirilla.findings import Finding

@@ -40,7 +40,12 @@ def read_dataset(
         if chosen and chosen != split:
             raise UsageError(f"{path} chooses the part '{chosen}', but the part '{split}' is given as well.")
     split = split or chosen
-    source_format, notes = (formats.readable(format), ()) if format else recognise(location)
+    if format is None:
+        source_format, notes = recognise(location)
+    else:
+        source_format, notes = formats.readable(format), ()
+        if format != "tfrecord" and not location.exists():  # TFRecord paths may be patterns
+            raise _missing(location)
     dataset = source_format.load(location, split, advance)
     dataset = replace(dataset, notes=(*notes, *dataset.notes))
     return dataset.part(split) if split else dataset
@@ -79,7 +84,7 @@ def recognise(path: Path) -> tuple[formats.Format, tuple[str, ...]]:
     if not path.exists():
         if any(character in path.name for character in "*?["):
             return tfrecord, ()
-        raise DataError(f"{path}: no such file or folder.", "Check the path.")
+        raise _missing(path)
     for format in formats.FORMATS:
         if format.recognises(path):
             return format, ()
@@ -87,6 +92,10 @@ def recognise(path: Path) -> tuple[formats.Format, tuple[str, ...]]:
         f"{path}: its format is not recognised by its name.",
         f"Give the format with --from: {', '.join(formats.READABLE)}.",
     )
+
+
+def _missing(path: Path) -> DataError:
+    return DataError(f"{path}: no such file or folder.", "Check the path.")
 
 
 def _recognise_folder(path: Path) -> tuple[formats.Format, tuple[str, ...]]:

@@ -127,7 +127,7 @@ def _tightened(
     return own, count
 
 
-def matches(detections: NDArray, own: NDArray) -> NDArray[np.bool_]:
+def matches(detections: NDArray[np.floating], own: NDArray[np.floating]) -> NDArray[np.bool_]:
     """(N, 4), (M, 4) -> (N, M): which detection shows the same face as which box.
 
     Their IoU is at least 0.3, or at least 0.6 of the smaller one is inside the other.

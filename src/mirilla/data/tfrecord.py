@@ -1,6 +1,6 @@
 """TFRecord files of samples: read, written, and loaded as a data set.
 
-The messages are described in `mirilla.data.examples`, the files' framing in `mirilla.data.records`.
+The messages are described in `mirilla.data.tf_example`, the files' framing in `mirilla.data.records`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 from mirilla.data import formats, records
 from mirilla.data.annotations import Advance, source_name
 from mirilla.data.dataset import Dataset, EmptyDatasetError, free_name, parts_to_read
-from mirilla.data.examples import Labels, from_example, label_ids, to_example
 from mirilla.data.output import Output, by_part
 from mirilla.data.sample import Sample
 from mirilla.data.split import part_in_name
+from mirilla.data.tf_example import Labels, from_example, label_ids, to_example
 from mirilla.errors import DataError
 from mirilla.files import explaining, writing
 from mirilla.findings import Finding

@@ -12,9 +12,9 @@ from mirilla.console import progress
 from mirilla.data import combine, records, tfrecord
 from mirilla.data.convert import check_labels, convert
 from mirilla.data.dataset import EVAL, TRAIN
-from mirilla.data.examples import label_ids
 from mirilla.data.read import select
 from mirilla.data.split import part_in_name
+from mirilla.data.tf_example import label_ids
 from mirilla.errors import ConfigError, DataError, UsageError
 from mirilla.findings import WARNING, Finding
 from mirilla.job.datasets import Split, read_sources, split_sources

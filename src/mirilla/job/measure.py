@@ -97,7 +97,7 @@ def measure_checkpoint(pipeline_config: Path, model_dir: str, options: MeasureOp
     if options.label_map is None and reader.label_map_path:
         options = replace(options, label_map=Path(reader.label_map_path))
     if not options.metrics:
-        options = replace(options, metrics=_configured_metrics(pipeline, pipeline_config))
+        options = replace(options, metrics=configured_metrics(pipeline, pipeline_config))
     detector, labels = _load(model_dir, options, pipeline.eval_config.use_moving_averages)
     dataset = combine([read_dataset(path, format="tfrecord") for path in paths])
     if reader.sample_1_of_n_examples > 1:
@@ -105,7 +105,7 @@ def measure_checkpoint(pipeline_config: Path, model_dir: str, options: MeasureOp
     return _measure(detector, labels, dataset, options, model_dir, ", ".join(paths))
 
 
-def _configured_metrics(pipeline: config.Pipeline, source: Path) -> tuple[str, ...]:
+def configured_metrics(pipeline: config.Pipeline, source: Path) -> tuple[str, ...]:
     """The metrics of eval_config.metrics_set."""
     names = list(pipeline.eval_config.metrics_set)
     for name in names:

@@ -6,8 +6,9 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import uuid4
 
 from mirilla.data.records import write_record
@@ -35,9 +36,9 @@ class Log:
         with explaining(model_dir):
             self._remove_after(step)
             self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115
-            self._events = _open_event_file(model_dir)
+        self._events = EventFile(model_dir)
         if step:  # TensorBoard then drops what an earlier run wrote from this step on
-            self._add_event(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
+            self._events.add(Event(step=step, session_log=SessionLog(status=SessionLog.START)))
 
     def write(self, entry: Entry) -> None:
         """Append an entry with "step", and numbers or {"eval": numbers}."""
@@ -46,8 +47,7 @@ class Log:
             self._file.flush()
         figures = {SCALARS[k]: v for k, v in entry.items() if k in SCALARS}
         figures |= {f"eval/{k}": v for k, v in entry.get("eval", {}).items() if isinstance(v, int | float)}
-        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in figures.items()]
-        self._add_event(Event(step=entry["step"], summary=Summary(value=values)))
+        self._events.add_scalars(entry["step"], figures)
 
     def flush(self) -> None:
         self._events.flush()
@@ -55,10 +55,6 @@ class Log:
     def close(self) -> None:
         self._file.close()
         self._events.close()
-
-    def _add_event(self, event: Event) -> None:
-        event.wall_time = time.time()
-        write_record(self._events, event.SerializeToString())
 
     def _remove_after(self, step: int) -> None:
         if not self._path.exists():
@@ -75,13 +71,31 @@ class Log:
         os.replace(temporary, self._path)
 
 
-def _open_event_file(model_dir: Path) -> BinaryIO:
-    """A new event file under a name that TensorBoard looks for; its first record is the format's version."""
-    name = f"events.out.tfevents.{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{uuid4().hex[:8]}"
-    file = open(model_dir / name, "wb")  # noqa: SIM115
-    write_record(file, Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-    file.flush()
-    return file
+class EventFile:
+    """A new event file for TensorBoard in a folder, which is made if missing."""
+
+    def __init__(self, folder: Path):
+        name = f"{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{uuid4().hex[:8]}"
+        with explaining(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(folder / f"events.out.tfevents.{name}", "wb")  # noqa: SIM115
+        self.add(Event(file_version="brain.Event:2"))
+        self.flush()
+
+    def add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        write_record(self._file, event.SerializeToString())
+
+    def add_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Add numbers by their tags."""
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        self.add(Event(step=step, summary=Summary(value=values)))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def read(model_dir: Path) -> list[Entry]:

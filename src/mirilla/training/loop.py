@@ -6,8 +6,9 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mirilla import console
 from mirilla.batches.host_batches import Batches
@@ -21,6 +22,7 @@ from mirilla.weights import checkpoint as checkpoints
 
 CHECKPOINT_EVERY_S = 600.0
 LOG_EVERY_STEPS = 20
+OnCheckpoint = Callable[[Path, bool], object]  # a checkpoint's file; whether it is of the last step
 
 
 class TrainingLoop:
@@ -29,10 +31,18 @@ class TrainingLoop:
     Args:
         device_batches: whether the GPU makes the batches, see `step_runner`.
         tf_checkpoints: write TensorFlow checkpoints too.
+        on_checkpoint: called by rank 0 after each checkpoint; its time does not count as training time.
     """
 
-    def __init__(self, setup: Setup, device_batches: bool | None, tf_checkpoints: bool = False):
+    def __init__(
+        self,
+        setup: Setup,
+        device_batches: bool | None,
+        tf_checkpoints: bool = False,
+        on_checkpoint: OnCheckpoint | None = None,
+    ):
         learner = setup.learner
+        self.on_checkpoint = on_checkpoint
         self.setup, self.learner, self.state, self.last = setup, learner, learner.state, setup.last
         self.batches = make_batches(setup)
         self.log = Log(setup.model_dir, self.state.step) if learner.group.is_main else None
@@ -111,9 +121,13 @@ class TrainingLoop:
         due = self.state.step % every == 0 if every else time.monotonic() - self.saved_s > CHECKPOINT_EVERY_S
         statistics = self.learner.average_statistics(self.batches) if ends else {}  # a collective operation
         if self.log is not None and (due or ends):
-            self.keeper.save(self.learner.checkpoint(self.setup.metadata, statistics))
+            path = self.keeper.save(self.learner.checkpoint(self.setup.metadata, statistics))
             self.log.flush()
             self.saved_s = time.monotonic()
+            if self.on_checkpoint is not None:
+                self.on_checkpoint(path, self._ended())
+                taken_s = time.monotonic() - self.saved_s
+                self.started_s, self.logged_s = self.started_s + taken_s, self.logged_s + taken_s
 
 
 def make_batches(setup: Setup) -> Batches:

@@ -91,7 +91,7 @@ class DeviceSteps:
     def update(self) -> Losses:
         """The step itself, without any work of the host."""
         rate, share = self._factors.index_select(0, (self._step - self._first).view(1))[0].unbind()
-        pixels, objects = self._batches.batch()
+        pixels, objects = self._batches.batch(self._step)
         losses = self._learner.learn(pixels.mul_(INPUT_SCALE).add_(INPUT_OFFSET), objects)
         self._learner.state.update(rate, share)
         self._step.add_(1)

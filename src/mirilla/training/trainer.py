@@ -11,7 +11,7 @@ from mirilla.errors import UsageError
 from mirilla.model import fused
 from mirilla.training import distributed
 from mirilla.training.device import pick_device
-from mirilla.training.loop import TrainingLoop
+from mirilla.training.loop import OnCheckpoint, TrainingLoop
 from mirilla.training.setup import Setup, config_hash, prepare, warn_of_changes
 from mirilla.weights import checkpoint as checkpoints
 
@@ -41,6 +41,7 @@ def train(
     precision: str | None = None,
     device_batches: bool | None = None,
     tf_checkpoints: bool = False,
+    on_checkpoint: OnCheckpoint | None = None,
 ) -> Result:
     """Train as a pipeline.config describes, resuming from the newest checkpoint in `model_dir`.
 
@@ -56,6 +57,7 @@ def train(
         precision: of the network's layers, one of PRECISIONS; None takes the config's.
         device_batches: whether the GPU stores and augments the pictures; None: if it can.
         tf_checkpoints: write every checkpoint as a TensorFlow checkpoint too.
+        on_checkpoint: called by rank 0 after each checkpoint, with its file and whether it is of the last step.
 
     Raises:
         ConfigError, DataError: the config, the label map or the records are wrong.
@@ -78,7 +80,7 @@ def train(
             return Result(step, checkpoints.path_of(model_dir, step), 0.0, 0.0, group.is_main)
         console.echo(_description(setup))
         with fused.threads_for_kernels(torch_device.type == "cpu" and setup.learner.network.use_kernels):
-            loop = TrainingLoop(setup, device_batches, tf_checkpoints)
+            loop = TrainingLoop(setup, device_batches, tf_checkpoints, on_checkpoint)
             stopped = loop.run()
         return _result(loop, stopped)
 

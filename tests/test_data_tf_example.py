@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from helpers_data import picture, rotated, sample
 from mirilla.data import images
-from mirilla.data.examples import from_example, to_example
 from mirilla.data.sample import Sample
+from mirilla.data.tf_example import from_example, to_example
 from mirilla.errors import DataError
 from mirilla.protos import example
 
