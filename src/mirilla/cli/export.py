@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mirilla.cli.original_flags import add_original_flags
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -51,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="fields that replace those of pipeline.config, in its form: 'model { ssd { num_classes: 2 } }'",
     )
+    add_original_flags(parser, "export_inference_graph", {})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mirilla.cli.original_flags import add_original_flags
+
+_EVALUATION_FLAGS = (
+    "eval_training_data",
+    "sample_1_of_n_eval_examples",
+    "sample_1_of_n_eval_on_train_examples",
+    "run_once",
+)
+_NO_EVALUATION = "'mirilla train' does not evaluate; 'mirilla tf1 model_main' does"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -42,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="write every checkpoint as a TensorFlow checkpoint too (model.ckpt-STEP.index, .data-00000-of-00001)",
     )
+    add_original_flags(parser, "model_main", dict.fromkeys(_EVALUATION_FLAGS, _NO_EVALUATION))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -136,14 +136,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
     ),
     "export_inference_graph": (
         _text("input_type", "image_tensor, encoded_image_string_tensor or tf_example", "image_tensor"),
-        Flag(
-            "input_shape",
-            str,
-            None,
-            REFUSED,
-            "the exported graph takes photos of any size and number",
-            "Leave it out; the network's own size is image_resizer in pipeline.config.",
-        ),
+        _text("input_shape", "shape of image_tensor, such as 1,-1,-1,3; -1 or None is any size (default: any)"),
         _PIPELINE,
         _text("trained_checkpoint_prefix", "the checkpoint: MODEL_DIR/model.ckpt-STEP", required=True),
         _text("output_directory", "folder to write", required=True),
@@ -313,7 +306,7 @@ class _Reader:
             value = rest.pop(0)
         if name == "flagfile":
             self._read_words(_words_of_file(Path(value)))
-        self.given[name] = _value(flag, value)
+        self.given[name] = value_of(flag, value)
 
     def _guess(self, name: str) -> str:
         names = [flag.name for flag in (*FLAGS[self.script], *ABSL)]
@@ -327,7 +320,12 @@ def _words_of_file(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith(("#", "//"))]
 
 
-def _value(flag: Flag, text: str) -> Value:
+def value_of(flag: Flag, text: str) -> Value:
+    """The value of a flag that is written as `text`.
+
+    Raises:
+        UsageError: it is of another kind.
+    """
     if flag.kind is int:
         try:
             return int(text)
