@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,8 +153,13 @@ class ShellLink:
         with subprocess.Popen(["sh", "-c", script], env=self.kit.variables, stdin=subprocess.PIPE) as process:
             return process.wait()
 
-    def copy(self, folder: str, remote: str) -> None:
-        shutil.copytree(folder, self.kit.home / remote / Path(folder).name, dirs_exist_ok=True)
+    def copy(self, sources: Sequence[str], remote: str) -> None:
+        for source in map(Path, sources):
+            target = self.kit.home / remote / source.name
+            if source.is_dir():
+                shutil.copytree(source, target, dirs_exist_ok=True)
+            else:
+                shutil.copyfile(source, target)
 
 
 def small_model(folder: Path, name: str = "face", *, threshold: float = 0.5) -> Path:

@@ -102,6 +102,13 @@ def test_files_only_by_scp(server, kit, models):
 
 
 @needs_server
+def test_two_files_into_a_folder_by_scp(server, kit, models):
+    (kit.home / "models").mkdir()
+    assert deploy(server, models[0], server.target, "--files-only", "--to", f"{kit.home}/models/") == 0
+    assert len(list((kit.home / "models").iterdir())) == 2
+
+
+@needs_server
 def test_a_wrong_key(server, kit, capsys, tmp_path):
     config = tmp_path / "other-config"
     config.write_text(server.config.read_text().replace("/mine", "/other"))

@@ -37,10 +37,22 @@ def test_files_only(kit, here, tmp_path, capsys):
     assert not kit.current.exists()
 
 
+def test_files_only_to_a_folder(kit, here, tmp_path, capsys):
+    model = small_model(tmp_path / "m")
+    (kit.home / "models").mkdir()
+    assert main(["deploy", str(model), "pi@board", "--files-only", "--to", "models/"]) == 0
+    assert "face.binaryproto and model.json copied to models/" in capsys.readouterr().out
+    assert (kit.home / "models/face.binaryproto").read_bytes() == model.read_bytes()
+    assert sorted(path.name for path in (kit.home / "models").iterdir()) == ["face.binaryproto", "model.json"]
+    assert not (kit.home / "mirilla").exists()
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["model.binaryproto"],
+        ["model", "host", "--to", "/home/pi/"],
+        ["model", "host", "--files-only", "--to", "$(reboot)"],
         ["a", "b", "c"],
         ["--check"],
         ["--rollback"],

@@ -58,11 +58,11 @@ def started_from(pipeline, tmp_path, monkeypatch):
     """The variables before the first step, and the learner."""
     seen = {}
 
-    def step(self, arrays):
+    def step(self, images, batch):
         if not seen:
             state = self.checkpoint({}).variables | {"step": self.state.step}
             seen.update({name: np.array(value) for name, value in state.items()})  # copies, because training continues
-        return original(self, arrays)
+        return original(self, images, batch)
 
     original = Learner.step
     monkeypatch.setattr(Learner, "step", step)

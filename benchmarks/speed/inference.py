@@ -1,13 +1,13 @@
-"""Detector against YuNet: from a decoded 640x480 picture to boxes, one CPU core, batch 1, in one process by turns.
+"""The detector against YuNet: from a decoded 640x480 picture to boxes, on one CPU core, batch 1.
 
     OMP_NUM_THREADS=1 python -m benchmarks.speed.inference MODEL [--rounds 60] [--pictures 8] [--threshold 0.3]
 
-MODEL is what `Detector.load` takes. YuNet (../shared/peers, 320 px) runs in onnxruntime as peers.py runs it, and in
-OpenCV's FaceDetectorYN; both with their own resize and NMS. Needs onnxruntime and opencv-python-headless; without
-them the numpy engine alone is measured. Figures are milliseconds a picture: for each picture the least of all rounds,
-then the mean over pictures; and the median of everything; and the detector's share of YuNet's time in onnxruntime.
-Then pictures/s with one thread and with all cores: of decoded pictures, and of a folder of JPEGs, decoding included.
-Compiled kernels are in use from the beginning. Results: README.md beside this file.
+MODEL is what `Detector.load` takes. YuNet (../shared/peers, 320 px) runs in onnxruntime, as in peers.py, and in
+OpenCV's FaceDetectorYN, both with their own resize and NMS. This needs onnxruntime and opencv-python-headless; without
+them only the numpy engine is measured. All subjects alternate in one process. Printed are milliseconds per picture:
+the minimum of all rounds, averaged over the pictures; the median of all rounds and pictures; and the detector's share
+of YuNet's time in onnxruntime. Then pictures per second with one thread and with all cores: decoded pictures, and a
+folder of JPEGs including decoding. Compiled kernels are used from the beginning. Results: ../README.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Job = Callable[[int], object]
 
 
 def peers(pictures: list[np.ndarray], threshold: float) -> dict[str, Job]:
-    """YuNet in both of its engines; empty where they are missing."""
+    """YuNet in both engines; empty if they are not installed."""
     try:
         import cv2
 
@@ -54,7 +54,7 @@ def peers(pictures: list[np.ndarray], threshold: float) -> dict[str, Job]:
 
 
 def ours(path: str, pictures: list[np.ndarray], threshold: float) -> dict[str, Job]:
-    """The detector whole, with each engine, and its stages."""
+    """The whole detector with each engine, and its stages."""
     detector = Detector.load(path)
     jobs: dict[str, Job] = {
         f"Detector, {choose()}, scores >= {t:g}": lambda i, t=t: detector(pictures[i], t) for t in (threshold, 0.02)
@@ -92,7 +92,7 @@ def measure(jobs: dict[str, Job], count: int, rounds: int) -> None:
                 wall, cpu = time.perf_counter(), time.process_time()
                 job(i)
                 taken[name][number, i] = time.perf_counter() - wall, time.process_time() - cpu
-    print(f"{'ms a picture':48s} {'CPU least':>10s} {'CPU median':>11s} {'wall least':>11s} {'wall median':>12s}")
+    print(f"{'ms per picture':48s} {'CPU min':>10s} {'CPU median':>11s} {'wall min':>11s} {'wall median':>12s}")
     for name, values in taken.items():
         wall, cpu = values[..., 0] * 1e3, values[..., 1] * 1e3
         print(
@@ -108,7 +108,7 @@ def measure(jobs: dict[str, Job], count: int, rounds: int) -> None:
 
 
 def stream(path: str, pictures: list[np.ndarray], threshold: float) -> None:
-    """Decoded pictures, as `Detector.stream` does them."""
+    """Decoded pictures, as in `Detector.stream`."""
     detector = Detector.load(path)
     many = pictures * (400 // len(pictures))
     for threads in (1, cores()):
@@ -121,7 +121,7 @@ def stream(path: str, pictures: list[np.ndarray], threshold: float) -> None:
 
 
 def folder(path: str, files: list[Path], threshold: float) -> None:
-    """Decode and detect, as `mirilla detect` does with a folder."""
+    """Decode and detect, as `mirilla detect` on a folder."""
     detector = Detector.load(path)
     for threads in (1, cores(), 1, cores()):
         wall, cpu = time.perf_counter(), time.process_time()

@@ -1,6 +1,6 @@
 """What a check reports: `Finding`, and `RuleError` for the findings that are errors.
 
-Every room that checks something (graphs, pipeline files, data sets, the kit) uses this one class.
+All checks use this class: those of graphs, pipeline files, data sets and the kit.
 """
 
 from __future__ import annotations

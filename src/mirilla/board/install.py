@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 from mirilla.board.link import Link, Result
-from mirilla.board.payload import SUMS, Payload
+from mirilla.board.payload import PROGRAM, SUMS, Payload
 from mirilla.errors import BoardError
 
 COPY_S = 600
@@ -68,7 +68,22 @@ def copy_files(link: Link, payload: Payload) -> None:
             (folder / name).write_bytes(content)
         for part in (top, top / "versions", folder):
             part.chmod(0o755)
-        link.copy(str(top), "")
+        link.copy([str(top)], "")
+
+
+def copy_model(link: Link, payload: Payload, remote: str) -> list[str]:
+    """Copy the model and its model.json into an existing folder with scp only. Returns the files' names.
+
+    Raises:
+        BoardError: the kit cannot be reached, or the files cannot be written.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        files = {Path(temporary, name): content for name, content in payload.files.items() if name != PROGRAM}
+        for path, content in files.items():
+            path.write_bytes(content)
+            path.chmod(0o644)
+        link.copy([str(path) for path in files], remote.rstrip("/") + "/")
+        return [path.name for path in files]
 
 
 def rollback(link: Link) -> str:

@@ -49,8 +49,8 @@ class Link(Protocol):
         """Run a script and show its output. Its standard input is closed when this program ends."""
         ...
 
-    def copy(self, folder: str, remote: str) -> None:
-        """Copy a folder with its contents to `remote`, relative to the home folder, using scp only."""
+    def copy(self, sources: Sequence[str], remote: str) -> None:
+        """Copy files and folders into the folder `remote`, relative to the home folder, using scp only."""
         ...
 
 
@@ -94,13 +94,13 @@ class SshLink:
             raise explain(self.target, "Connection closed.")
         return code
 
-    def copy(self, folder: str, remote: str) -> None:
+    def copy(self, sources: Sequence[str], remote: str) -> None:
         host = self.target
         if host.startswith("ssh://"):  # scp has its own form of it
             host = "scp://" + host.removeprefix("ssh://").rstrip("/") + "/" + remote
         else:
             host = f"{host}:{remote}"
-        command = [_program("scp"), "-r", "-q", *_batch(), *_for_scp(self.options), "--", folder, host]
+        command = [_program("scp"), "-r", "-q", *_batch(), *_for_scp(self.options), "--", *sources, host]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
         if done.returncode:
             raise explain(self.target, done.stderr.decode(errors="replace"))

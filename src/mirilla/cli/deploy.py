@@ -43,6 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="only copy the files, with scp; for any model and other boards",
     )
+    parser.add_argument(
+        "--to",
+        metavar="FOLDER",
+        help="with --files-only: copy the model and model.json into this folder of the board, such as /home/pi/",
+    )
     what.add_argument("--bundle", metavar="OUT.zip", help="write a .zip for a kit without network")
     parser.add_argument(
         "--service", action="store_true", help="install a systemd service that starts at power-on, and start it"
@@ -83,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     link = _link(args, host)
     if args.files_only:
-        return _files_only(link, read_payload(model, bonnet=False))
+        return _files_only(link, read_payload(model, bonnet=False), args.to)
     if args.check:
         found = checks.findings(checks.probe(link), need_bytes=read_payload(model).size_bytes if model else 0)
         _show(found)
@@ -101,11 +106,21 @@ def run(args: argparse.Namespace) -> int:
 
 def _items(args: argparse.Namespace) -> tuple[str, str]:
     """The model and the host; an empty string for the one that is not needed."""
+    import re
+
     from mirilla.errors import UsageError
 
     mode = _mode(args)
     if mode and (args.service or args.run):
         raise UsageError(f"{mode} cannot be combined with --service or --run.", "Give one of them at a time.")
+    if args.to is not None and mode != "--files-only":
+        raise UsageError(
+            "--to needs --files-only.", "mirilla deploy MODEL.binaryproto pi@HOST --files-only --to FOLDER"
+        )
+    if args.to is not None and not re.fullmatch(r"[\w./+][\w./+-]*", args.to):
+        raise UsageError(
+            f"--to {args.to}: not a folder's name that scp can copy to.", "Use letters, digits, / . _ and -."
+        )
     if args.options and not (args.service or args.run or args.bundle):
         raise UsageError("--options needs --service, --run or --bundle, which start the program on the kit.")
     items = args.items
@@ -227,11 +242,15 @@ def _agree(target: str, args: argparse.Namespace) -> None:
         )
 
 
-def _files_only(link: Link, payload: Payload) -> int:
-    from mirilla.board.install import copy_files
+def _files_only(link: Link, payload: Payload, folder: str | None) -> int:
+    from mirilla.board.install import copy_files, copy_model
     from mirilla.board.payload import SUMS
     from mirilla.console import echo
 
+    if folder is not None:
+        names = copy_model(link, payload, folder)
+        echo(f"{link.target}: {' and '.join(names)} copied to {folder}; nothing was checked.")
+        return 0
     copy_files(link, payload)
     echo(f"{link.target}: {len(payload.files)} files copied to ~/mirilla/versions/{payload.name}.")
     echo(f"Nothing was checked. To compare the hashes there: sha256sum -c {SUMS}")

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mirilla.cli.original_flags import add_original_flags
+
 if TYPE_CHECKING:
     from mirilla.evaluation.interface import Result
     from mirilla.job.measure import MeasureOptions
@@ -54,10 +56,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="leave out detections with a lower score (default: the model's own, which is very low: AP needs them)",
     )
-    parser.add_argument("--pipeline-config", metavar="FILE", help="evaluate on the data of its eval_input_reader")
+    parser.add_argument(
+        "--pipeline-config",
+        "--pipeline_config_path",
+        metavar="FILE",
+        help="evaluate on the data of its eval_input_reader",
+    )
     parser.add_argument(
         "--model-dir",
         "--checkpoint-dir",
+        "--checkpoint_dir",
         metavar="DIR",
         help="training folder; its newest checkpoint is measured",
     )
@@ -77,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write metrics.json, precision-recall curves, and for widerface the predictions",
     )
     parser.add_argument("--json", action="store_true", help="print only the figures, as JSON")
+    add_original_flags(parser, "eval", {"run_once": "'mirilla eval' always evaluates once"})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mirilla.cli.original_flags import add_original_flags
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="minimum score of detections worth showing, for model.json (default: 0.5)",
     )
     parser.add_argument("--input_type", default="image_tensor", choices=["image_tensor"], help=argparse.SUPPRESS)
+    add_original_flags(parser, "export_inference_graph", {})
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,6 +5,16 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mirilla.cli.original_flags import add_original_flags
+
+_EVALUATION_FLAGS = (
+    "eval_training_data",
+    "sample_1_of_n_eval_examples",
+    "sample_1_of_n_eval_on_train_examples",
+    "run_once",
+)
+_NO_EVALUATION = "'mirilla train' does not evaluate; 'mirilla tf1 model_main' does"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -36,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="arithmetic of matrix products on a GPU: float32, tf32 or bfloat16 (default: mirilla.precision)",
     )
+    add_original_flags(parser, "model_main", dict.fromkeys(_EVALUATION_FLAGS, _NO_EVALUATION))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -119,7 +119,7 @@ def _check_scalar(message: Message, field: Field, entry: Support, path: str) -> 
 
 
 def _scalar(message: Message, field: Field) -> Scalar:
-    """A field's value as it stands in the file: the name of an enum value, the short form of a float."""
+    """A field's value as written in the file: the name of an enum value, the short form of a float."""
     value = getattr(message, field.name)
     if field.enum_type is not None:
         return field.enum_type.values_by_number[value].name

@@ -41,7 +41,7 @@ def shortest(value: float) -> float:
 
 
 def value_text(value: object) -> str:
-    """A value as it stands in a file, strings without quotes: 'true', '0.5', 'RELU_6'."""
+    """A value as written in a file, strings without quotes: 'true', '0.5', 'RELU_6'."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)

@@ -313,7 +313,7 @@ class _Reader:
             value = rest.pop(0)
         if name == "flagfile":
             self._read_words(_words_of_file(Path(value)))
-        self.given[name] = _value(flag, value)
+        self.given[name] = value_of(flag, value)
 
     def _guess(self, name: str) -> str:
         names = [flag.name for flag in (*FLAGS[self.script], *ABSL)]
@@ -327,7 +327,12 @@ def _words_of_file(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip() and not line.strip().startswith(("#", "//"))]
 
 
-def _value(flag: Flag, text: str) -> Value:
+def value_of(flag: Flag, text: str) -> Value:
+    """The value of a flag that is written as `text`.
+
+    Raises:
+        UsageError: it is of another kind.
+    """
     if flag.kind is int:
         try:
             return int(text)
