@@ -147,7 +147,7 @@ class Learner:
         for slot, vector in self.state.vectors().items():
             for name, tensor in self.parameters.split(vector).items():
                 variables[f"{name}/{slot}"] = to_tensorflow(name, tensor)
-        return Checkpoint(self.state.step, variables, metadata)
+        return Checkpoint(self.state.step, variables, metadata, self.state.optimizer.scalars(self.state.step))
 
     @torch.no_grad()
     def restore(self, saved: Checkpoint) -> None:
