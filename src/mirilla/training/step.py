@@ -1,9 +1,9 @@
-"""The steps of a training: on batches of the host, or of the device; there as one captured graph, or op by op.
+"""Training steps on batches made by the host or by the GPU; on the GPU as one captured graph, or op by op.
 
-On a GPU a step of this network is some thousand short kernels, and launching them takes the host longer than running
-them takes the GPU. Captured once, all of them are launched by one call, which needs a step without shapes that depend
-on its data, without a wait for the device and without numbers from the host: learning rates and the drawn batch come
-from tables on the device, which the host fills before the step. The same function runs op by op on any device.
+On a GPU a step of this network is about a thousand short kernels, which take longer to launch than to run. Captured as
+a CUDA graph, they are all launched by one call. A step can be captured if no shape depends on the data, if it never
+waits for the device, and if it reads no numbers from the host: learning rates and the examples' random draws come from
+tables on the device, which the host fills before the step. The same function runs op by op on any device.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from mirilla.training.learner import Learner
 from mirilla.training.losses import Losses, ObjectiveSpec
 from mirilla.training.mining import can_be_static
 
-AHEAD = 256  # steps whose learning rates are sent at once
-WARM_UP = 3  # steps before the capture, which let libraries choose and make what they need
+AHEAD = 256  # steps whose learning rates are sent to the device at once
+WARM_UP = 3  # steps before the capture, in which libraries choose algorithms and allocate memory
 
 
 class StepRunner(Protocol):
-    """Makes a training's steps in order, from the learner's current step on."""
+    """Runs training steps in order, starting at the learner's current step."""
 
     def step(self) -> Losses:
-        """Make an update. The next step overwrites the losses."""
+        """Run one step. The next step overwrites the returned losses."""
         ...
 
     def close(self) -> None: ...
 
 
 class HostSteps:
-    """Steps on batches that the host makes, while the pictures that they need later are decoded."""
+    """Steps on batches made by the host, while the pictures of later batches are decoded."""
 
     def __init__(self, learner: Learner, batches: Batches, pictures: PictureCache, last: int | None):
         self._learner = learner
@@ -61,17 +61,17 @@ class HostSteps:
 
 
 class DeviceSteps:
-    """Steps on batches that the device makes.
+    """Steps on batches made by the device.
 
     Args:
-        captured: whether to replay them as one graph; CUDA only, and only with `static_objective`.
+        captured: whether to replay each step as one graph; CUDA only, and only with `static_objective`.
     """
 
     def __init__(self, learner: Learner, batches: GpuBatches, captured: bool):
         self._learner, self._batches, self._captured = learner, batches, captured
         device = learner.device
         self._step = torch.tensor(learner.state.step, device=device)
-        self._first = torch.zeros_like(self._step)  # step that the table starts at
+        self._first = torch.zeros_like(self._step)  # first step in the table
         self._factors = torch.zeros(AHEAD, 2, device=device)
         self._range = range(0)
         self._warmed, self._graph, self._losses = 0, None, None
@@ -89,7 +89,7 @@ class DeviceSteps:
         self._graph = None
 
     def update(self) -> Losses:
-        """The step itself, without any work of the host."""
+        """The step itself, without any work on the host."""
         rate, share = self._factors.index_select(0, (self._step - self._first).view(1))[0].unbind()
         pixels, objects = self._batches.batch(self._step)
         losses = self._learner.learn(pixels.mul_(INPUT_SCALE).add_(INPUT_OFFSET), objects)
@@ -133,7 +133,7 @@ class DeviceSteps:
 
 
 def static_objective(spec: ObjectiveSpec, anchors: int) -> ObjectiveSpec | None:
-    """The same objective with fixed shapes; None if that is not possible."""
+    """The same objective with fixed shapes; None if there is no such form."""
     if spec.dynamic is None and spec.miner is not None:
         if not can_be_static(spec.miner, anchors):
             return None
@@ -147,8 +147,8 @@ def step_runner(
     """The fastest runner that the device and the config allow.
 
     Args:
-        last: the step to end at.
-        on_device: whether the device makes the batches; None: if it is CUDA. If it cannot, the host makes them.
+        last: the last step of the run.
+        on_device: whether the device makes the batches; None: only on CUDA. If the device cannot, the host makes them.
     """
     set_precision(learner.precision)
     if not (learner.device.type == "cuda" if on_device is None else on_device):
