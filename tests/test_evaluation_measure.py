@@ -1,4 +1,4 @@
-"""Running a detector over samples, what is refused, and what is written."""
+"""Run a detector on samples: figures, refusals, and the files written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mirilla.data.sample import Sample
 from mirilla.detections import Detections
 from mirilla.errors import DataError, UsageError
 from mirilla.evaluation import evaluate_model, save_results
-from mirilla.evaluation.interface import GroundTruth, aligned, ground_truths_of
+from mirilla.evaluation.interface import ground_truths_of, refuse_unknown
 from mirilla.labels import LabelMap
 
 FACE = LabelMap.from_names(["face"])
@@ -103,10 +103,9 @@ def test_display_names_are_names_too(samples):
 
 
 def test_predictions_for_unknown_pictures():
-    truth = GroundTruth("a.jpg", 10, 10, np.zeros((0, 4)), np.zeros(0))
-    assert len(aligned([truth], {})[0]) == 0
+    refuse_unknown([], ["a.jpg"], "the predictions")
     with pytest.raises(DataError, match=r"1 pictures are not in the ground truth: 'b\.jpg'"):
-        aligned([truth], {"b.jpg": Detections.none()})
+        refuse_unknown(["b.jpg"], ["a.jpg"], "the predictions")
 
 
 def test_results_are_written_with_their_protocol(samples, tmp_path):

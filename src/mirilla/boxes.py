@@ -5,6 +5,7 @@ Everything here is numpy and independent of pictures, labels and networks.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +80,8 @@ def nms(boxes_yxyx: Array, scores: Array, iou_threshold: float, max_boxes: int) 
     return kept[:max_boxes].astype(np.int64)
 
 
-_NMS = Compiled("mirilla.kernels.nms", "nms")
+_CompiledNms = Callable[[NDArray[np.float32], NDArray[np.int64], np.float32, int], NDArray[np.int64]]
+_NMS: Compiled[_CompiledNms] = Compiled("mirilla.kernels.nms", "nms")
 NMS_BLOCK = 128  # boxes compared at once: comparing all pairs of a block costs less than a Python loop over boxes
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -28,7 +29,7 @@ BLOCK_ROWS = 64  # output rows computed at once, so that a block stays in the se
 
 Floats = NDArray[np.float32]
 _NORMALISED, _UNCHANGED = np.array([SCALE, OFFSET]), np.array([1, 0], np.float32)  # scale and offset
-_KERNEL = Compiled("mirilla.kernels.resize", "write", KERNEL_FROM)
+_KERNEL: Compiled[Callable[..., None]] = Compiled("mirilla.kernels.resize", "write", KERNEL_FROM)
 
 
 def empty(height: int, width: int, channels: int = 3) -> Floats:

@@ -190,20 +190,6 @@ def require_ground_truth(ground_truths: Sequence[GroundTruth], detections: Seque
         )
 
 
-def aligned(
-    ground_truths: Sequence[GroundTruth],
-    detections: Mapping[str, Detections],
-    source: str = "the predictions",
-) -> list[Detections]:
-    """Detections in the order of the ground truth, from detections by file name; none for a missing name.
-
-    Raises:
-        DataError: detections for a picture that is not in the ground truth.
-    """
-    refuse_unknown(detections, {g.filename for g in ground_truths}, source)
-    return [detections.get(g.filename, Detections.none()) for g in ground_truths]
-
-
 def refuse_unknown(named: Iterable[str], known: Iterable[str], source: str) -> None:
     """Raise DataError if `named` has a picture that is not in `known`."""
     known = set(known)

@@ -10,10 +10,12 @@ import importlib
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Generic, TypeVar
+
+F = TypeVar("F", bound=Callable[..., object])
 
 
-class Compiled:
+class Compiled(Generic[F]):
     """A compiled function that is imported once Numba is loaded, or after a number of requests."""
 
     def __init__(self, module: str, name: str, after: int | None = None):
@@ -24,11 +26,11 @@ class Compiled:
         """
         self._module, self._name, self._after = module, name, after
         self._requests = 0
-        self._function: Callable[..., Any] | None = None
+        self._function: F | None = None
         self._unavailable = False
         self._lock = threading.Lock()
 
-    def get(self) -> Callable[..., Any] | None:
+    def get(self) -> F | None:
         """The function; None if it is not imported yet, or cannot be used on this machine."""
         if self._function is not None or self._unavailable:
             return self._function

@@ -169,10 +169,13 @@ class Tile:
         width: float = 0.05,
     ) -> None:
         """A rectangle with rounded corners."""
-        edges = (*self.at((x0, y0)), *self.at((x1, y1)))
-        self._pen.rounded_rectangle(edges, radius * self.scale, fill, outline, self._px(width) if outline else 0)
+        (left, top), (right, bottom) = self.at((x0, y0)), self.at((x1, y1))
+        edges = (left, top, right, bottom)
+        # Pillow fails on a radius of half the rectangle, when it rounds to a pixel more.
+        radius_px = max(0.0, min(radius * self.scale, (right - left) / 2 - 1, (bottom - top) / 2 - 1))
+        self._pen.rounded_rectangle(edges, radius_px, fill, outline, self._px(width) if outline else 0)
         if len(fill) == 3:
-            self._alpha_pen.rounded_rectangle(edges, radius * self.scale, 255)
+            self._alpha_pen.rounded_rectangle(edges, radius_px, 255)
 
     def _px(self, width: float) -> int:
         return max(1, round(width * self.scale))

@@ -87,7 +87,10 @@ def draw_head(rng: np.random.Generator, half_width_px: float, light: tuple[float
         if side * pose.yaw < 0.4:
             tile.ellipse(side, 0.05, 0.17, 0.3, shade(skin, 0.85))  # ear
     tile.polygon(contour, skin)
-    _darken(tile, light)
+    is_cartoon = rng.random() < 0.25
+    if is_cartoon:
+        tile.line([*contour, contour[0]], shade(skin, 0.35), 0.05)
+    _darken(tile, light, 0.3 if is_cartoon else 0.7)
     _draw_eyes(rng, tile, pose, skin, hair)
     _draw_nose(rng, tile, pose, skin)
     if rng.random() < 0.12:
@@ -102,8 +105,8 @@ def draw_head(rng: np.random.Generator, half_width_px: float, light: tuple[float
         _draw_mask(rng, tile, pose)
     if hat < 0.2:
         _draw_hat(rng, tile, brimmed=hat < 0.1)
-    softness = half_width_px * rng.uniform(0, 0.025)
-    if softness > 0.3:
+    softness = half_width_px * rng.uniform(0.005, 0.025)
+    if softness > 0.3 and not is_cartoon:
         tile.image = tile.image.filter(ImageFilter.GaussianBlur(softness))
     face = Image.new("L", tile.image.size)
     ImageDraw.Draw(face).polygon([tile.at(point) for point in contour], 255)
@@ -119,14 +122,14 @@ def _contour(jaw: float, chin: float) -> list[Point]:
     return list(zip(x.tolist(), y.tolist(), strict=True))
 
 
-def _darken(tile: Tile, light: tuple[float, float, float]) -> None:
-    """Darken the side turned away from the light, as on an egg."""
+def _darken(tile: Tile, light: tuple[float, float, float], depth: float) -> None:
+    """Darken the side turned away from the light, as on an egg, by up to `depth`."""
     y, x = np.mgrid[TOP:BOTTOM:40j, LEFT:RIGHT:40j]
     nx, ny = x / 1.15, (y - 0.1) / 1.5
     nz = np.sqrt(np.clip(1 - nx**2 - ny**2, 0.03, 1))
     lx, ly, strength = light
     towards = (nx * lx + ny * ly) * 0.8 + nz * 0.6
-    level = np.clip(1 - strength * 0.7 * (0.75 - np.clip(towards, -0.3, 1)), 0.12, 1.15) / 1.05
+    level = np.clip(1 - strength * depth * (0.75 - np.clip(towards, -0.3, 1)), 0.12, 1.15) / 1.05
     grey = Image.fromarray((np.clip(level, 0, 1) * 255).astype(np.uint8)).resize(
         tile.image.size, Image.Resampling.BICUBIC
     )

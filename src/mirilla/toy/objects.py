@@ -154,13 +154,9 @@ def _sign(rng: np.random.Generator, pen: Pen, x: float, y: float, r: float) -> N
         pen.rectangle((x - 0.5 * r, y - 0.25 * r + 0.35 * k * r, x + 0.5 * r, y - 0.1 * r + 0.35 * k * r), (30, 30, 34))
 
 
-# Those that are most like a face are listed twice.
 _OBJECTS: tuple[Callable[[np.random.Generator, Pen, float, float, float], None], ...] = (
     _ball,
-    _ball,
     _egg,
-    _egg,
-    _back_of_head,
     _back_of_head,
     _clock,
     _flower,

@@ -55,7 +55,8 @@ class Learner:
         self.network.set_dropout(plan.dropout)
         if group.size > 1:
             self.network.use_sync_batch_norm(group.all_reduce_)
-        self.network.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in stubs
+        self.network.train()
         anchors = anchors_yxyx(spec.anchors, self.network.table.feature_map_shapes, spec.height_px, spec.width_px)
         self.anchors = torch.from_numpy(anchors).to(device)
         self.cells = anchor_cells(self.network.table).to(device)
@@ -146,7 +147,7 @@ class Learner:
         for slot, vector in self.state.vectors().items():
             for name, tensor in self.parameters.split(vector).items():
                 variables[f"{name}/{slot}"] = to_tensorflow(name, tensor)
-        return Checkpoint(self.state.step, variables, metadata)
+        return Checkpoint(self.state.step, variables, metadata, self.state.optimizer.scalars(self.state.step))
 
     @torch.no_grad()
     def restore(self, saved: Checkpoint) -> None:

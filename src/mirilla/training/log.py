@@ -15,7 +15,7 @@ from mirilla.data.records import write_record
 from mirilla.files import explaining
 from mirilla.protos.tensorflow_pb2 import Event, SessionLog, Summary
 
-Entry = dict[str, Any]  # values: numbers, and a dict of numbers for "eval"
+Entry = dict[str, Any]  # parsed JSON: numbers, and a dict of numbers for "eval"
 
 FILE = "log.jsonl"
 SCALARS = {

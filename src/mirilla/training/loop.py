@@ -30,16 +30,23 @@ class TrainingLoop:
 
     Args:
         device_batches: whether the GPU makes the batches, see `step_runner`.
+        tf_checkpoints: write TensorFlow checkpoints too.
         on_checkpoint: called by rank 0 after each checkpoint; its time does not count as training time.
     """
 
-    def __init__(self, setup: Setup, device_batches: bool | None, on_checkpoint: OnCheckpoint | None = None):
+    def __init__(
+        self,
+        setup: Setup,
+        device_batches: bool | None,
+        tf_checkpoints: bool = False,
+        on_checkpoint: OnCheckpoint | None = None,
+    ):
         learner = setup.learner
         self.on_checkpoint = on_checkpoint
         self.setup, self.learner, self.state, self.last = setup, learner, learner.state, setup.last
         self.batches = make_batches(setup)
         self.log = Log(setup.model_dir, self.state.step) if learner.group.is_main else None
-        self.keeper = checkpoints.Keeper(setup.model_dir, learner.plan.keep_every_hours)
+        self.keeper = checkpoints.Keeper(setup.model_dir, learner.plan.keep_every_hours, tensorflow=tf_checkpoints)
         self.runner = step_runner(learner, self.batches, setup.data, setup.last, device_batches)
         self.first_step = self.logged_step = self.state.step
         self.started_s = self.logged_s = self.saved_s = time.monotonic()

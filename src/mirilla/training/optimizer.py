@@ -39,6 +39,9 @@ class RmsProp:
     def rate_at(self, rate: float, step: int) -> float:
         return rate
 
+    def scalars(self, step: int) -> dict[str, float]:
+        return {}
+
     def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: Rate) -> None:
         mean_square, momentum = slots["RMSProp"], slots["RMSProp_1"]
         mean_square.mul_(self.decay).addcmul_(gradient, gradient, value=1 - self.decay)
@@ -58,6 +61,9 @@ class Momentum:
     def rate_at(self, rate: float, step: int) -> float:
         return rate
 
+    def scalars(self, step: int) -> dict[str, float]:
+        return {}
+
     def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: Rate) -> None:
         accumulator = slots["Momentum"].mul_(self.momentum).add_(gradient)
         weights.sub_(accumulator * rate)
@@ -74,6 +80,10 @@ class Adam:
 
     def rate_at(self, rate: float, step: int) -> float:
         return rate * math.sqrt(1 - self.beta2 ** (step + 1)) / (1 - self.beta1 ** (step + 1))
+
+    def scalars(self, step: int) -> dict[str, float]:
+        """The variables without slots that TensorFlow has after `step` steps."""
+        return {"beta1_power": self.beta1 ** (step + 1), "beta2_power": self.beta2 ** (step + 1)}
 
     def update(self, weights: Tensor, gradient: Tensor, slots: Mapping[str, Tensor], rate: Rate) -> None:
         first = slots["Adam"].mul_(self.beta1).add_(gradient, alpha=1 - self.beta1)

@@ -50,7 +50,7 @@ def prepare(
     precision: str,
     config_path: Path | None,
 ) -> Setup:
-    """Build the network, initialise or resume it, and read the records. See `trainer.train` for arguments and errors."""
+    """Build, initialise or resume the network, and read the records; see `trainer.train` for arguments and errors."""
     with group.main_process_first():
         for finding in config.require(pipeline, ("model", "train"), config_path):
             if finding.severity == "warning":

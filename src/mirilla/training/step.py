@@ -1,8 +1,8 @@
-"""Training steps on batches made by the host or by the GPU; on the GPU as one captured graph, or op by op.
+"""Training steps on batches made by the host or by the device; on a GPU as a captured graph if possible.
 
-On a GPU a step of this network is about a thousand short kernels, which take longer to launch than to run. Captured as
-a CUDA graph, they are all launched by one call. A step can be captured if no shape depends on the data, if it never
-waits for the device, and if it reads no numbers from the host: learning rates and the examples' random draws come from
+On a GPU a step of this network is about a thousand short kernels, and launching them takes longer than running them.
+After a capture, a single call launches all of them. This requires a step whose shapes do not depend on the data, that
+does not wait for the device, and that takes no numbers from the host: learning rates and the drawn batch come from
 tables on the device, which the host fills before the step. The same function runs op by op on any device.
 """
 
@@ -27,8 +27,8 @@ from mirilla.training.learner import Learner
 from mirilla.training.losses import Losses, ObjectiveSpec
 from mirilla.training.mining import can_be_static
 
-AHEAD = 256  # steps whose learning rates are sent to the device at once
-WARM_UP = 3  # steps before the capture, in which libraries choose algorithms and allocate memory
+AHEAD = 256  # steps whose learning rates are sent at once
+WARM_UP = 3  # steps before the capture, in which libraries choose algorithms and allocate their workspaces
 
 
 class StepRunner(Protocol):
@@ -42,7 +42,7 @@ class StepRunner(Protocol):
 
 
 class HostSteps:
-    """Steps on batches made by the host, while the pictures of later batches are decoded."""
+    """Steps on batches that the host makes, while a thread decodes the pictures of later steps."""
 
     def __init__(self, learner: Learner, batches: Batches, pictures: PictureCache, last: int | None):
         self._learner = learner
@@ -52,7 +52,7 @@ class HostSteps:
     def step(self) -> Losses:
         self._decoder.check()
         losses = self._learner.step(*next(self._stream))
-        self._decoder.start()  # not before: the first step compiles kernels
+        self._decoder.start()  # not earlier, because the first step compiles kernels
         return losses
 
     def close(self) -> None:
@@ -64,17 +64,19 @@ class DeviceSteps:
     """Steps on batches made by the device.
 
     Args:
-        captured: whether to replay each step as one graph; CUDA only, and only with `static_objective`.
+        captured: whether to replay the step as a captured graph; only on CUDA and with `static_objective`.
     """
 
     def __init__(self, learner: Learner, batches: GpuBatches, captured: bool):
         self._learner, self._batches, self._captured = learner, batches, captured
         device = learner.device
         self._step = torch.tensor(learner.state.step, device=device)
-        self._first = torch.zeros_like(self._step)  # first step in the table
+        self._first = torch.zeros_like(self._step)  # the first step of the table
         self._factors = torch.zeros(AHEAD, 2, device=device)
         self._range = range(0)
-        self._warmed, self._graph, self._losses = 0, None, None
+        self._warmed = 0
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._losses: Losses | None = None
         self._stream = torch.cuda.Stream(device) if captured else None
 
     def step(self) -> Losses:
@@ -109,27 +111,36 @@ class DeviceSteps:
     def _replayed(self) -> Losses:
         if self._warmed < WARM_UP:
             self._warmed += 1
-            current = torch.cuda.current_stream(self._learner.device)
-            self._stream.wait_stream(current)  # type: ignore[union-attr]
-            with torch.cuda.stream(self._stream):
-                losses = self.update()
-            current.wait_stream(self._stream)  # type: ignore[arg-type]
-            return losses
+            return self._warm_up()
         if self._graph is None:
-            graph = torch.cuda.CUDAGraph()
             try:
-                with torch.cuda.graph(graph):  # records the step without running it
-                    self._losses = self.update()
+                self._graph, self._losses = self._capture()
             except RuntimeError as error:
                 console.warn(
                     f"the step cannot be captured as one graph; running it op by op: {str(error).splitlines()[0]}"
                 )
                 self._captured = False
                 return self.update()
-            self._graph = graph
         self._graph.replay()
         assert self._losses is not None
         return self._losses
+
+    def _warm_up(self) -> Losses:
+        """An ordinary step on a stream of its own, as `torch.cuda.graph` requires before a capture."""
+        stream, current = self._stream, torch.cuda.current_stream(self._learner.device)
+        assert stream is not None
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            losses = self.update()
+        current.wait_stream(stream)
+        return losses
+
+    def _capture(self) -> tuple[torch.cuda.CUDAGraph, Losses]:
+        """Record a step without running it. Every replay overwrites the losses."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            losses = self.update()
+        return graph, losses
 
 
 def static_objective(spec: ObjectiveSpec, anchors: int) -> ObjectiveSpec | None:
@@ -163,7 +174,7 @@ def step_runner(
     if room is None or bytes_needed(data.pictures, levels) <= room:
         _decode_all(data.pictures, learner.group)
     try:
-        with console.progress("sending pictures to the device", len(data.pictures), "pictures") as bar:
+        with console.progress("copying pictures to the device", len(data.pictures), "pictures") as bar:
             pictures = upload(data.pictures, learner.device, levels, room, bar.advance)
             bar.note("ready")
     except MirillaError as error:

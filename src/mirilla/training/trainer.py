@@ -40,6 +40,7 @@ def train(
     config_path: Path | None = None,
     precision: str | None = None,
     device_batches: bool | None = None,
+    tf_checkpoints: bool = False,
     on_checkpoint: OnCheckpoint | None = None,
 ) -> Result:
     """Train as a pipeline.config describes, resuming from the newest checkpoint in `model_dir`.
@@ -54,7 +55,8 @@ def train(
         device: 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'; None takes the config's.
         config_path: where the pipeline was read from, for messages.
         precision: precision of the network's layers, one of PRECISIONS; None takes the config's.
-        device_batches: whether the GPU stores and augments the pictures; None: whenever it can.
+        device_batches: whether the GPU stores and augments the pictures; None: if it can.
+        tf_checkpoints: write every checkpoint as a TensorFlow checkpoint too.
         on_checkpoint: called by rank 0 after each checkpoint, with its path and whether it is the last.
 
     Raises:
@@ -78,7 +80,7 @@ def train(
             return Result(step, checkpoints.path_of(model_dir, step), 0.0, 0.0, group.is_main)
         console.echo(_description(setup))
         with fused.threads_for_kernels(torch_device.type == "cpu" and setup.learner.network.use_kernels):
-            loop = TrainingLoop(setup, device_batches, on_checkpoint)
+            loop = TrainingLoop(setup, device_batches, tf_checkpoints, on_checkpoint)
             stopped = loop.run()
         return _result(loop, stopped)
 

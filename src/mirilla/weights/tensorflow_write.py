@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mirilla.data.records import masked_crc32c
 from mirilla.files import explaining, write_bytes, write_text
 from mirilla.protos.graphdef import DTYPES
-from mirilla.protos.tensorflow_pb2 import BundleEntryProto, BundleHeaderProto, TensorShapeProto, VersionDef
+from mirilla.protos.tensorflow_pb2 import BundleEntryProto, BundleHeaderProto, DataType, TensorShapeProto, VersionDef
 from mirilla.weights import sstable
 
 STATE_FILE = "checkpoint"
@@ -76,6 +76,6 @@ def _entry(name: str, array: NDArray, offset: int) -> tuple[BundleEntryProto, by
         raise ValueError(f"variable '{name}' has the type {array.dtype}, which a checkpoint cannot hold")
     content = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
     shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=side) for side in array.shape])
-    entry = BundleEntryProto(dtype=number, shape=shape, offset=offset, size=len(content))
+    entry = BundleEntryProto(dtype=DataType.Name(number), shape=shape, offset=offset, size=len(content))
     entry.crc32c = masked_crc32c(content)
     return entry, content
