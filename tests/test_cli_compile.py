@@ -40,10 +40,26 @@ def test_command_line_of_googles_compiler_works_for_both_programs(shared, tmp_pa
         assert "ReorderBrcdToBdrcMyriad" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("names", ["concat,concat1", "“concat,concat_1”"])
-def test_wrong_names_on_the_command_line_of_googles_compiler(shared, tmp_path, capsys, names):
+@pytest.mark.parametrize(
+    ("names", "notes"),
+    [
+        ("concat,concat1", ["outputs: 'concat,concat1' is read as 'concat,concat_1'"]),
+        ("“concat,concat1”", ["outputs: 'concat,concat1' is read as 'concat,concat_1'"]),
+        ("“concat,concat_1”", []),
+    ],
+)
+def test_the_names_of_the_guide_of_2018(shared, tmp_path, capsys, names, notes):
+    out = tmp_path / "m"
+    args = [f"--frozen_graph_path={shared / PAIR}", f"--output_graph_path={out}", *GOOGLES_OPTIONS]
+    args[2:4] = ["--input_tensor_name=“Preprocessor/sub”", f"--output_tensor_names={names}"]
+    assert command.main(args) == 0
+    assert hashlib.sha256(out.read_bytes()).hexdigest() == PAIR_SHA256
+    assert [line for line in capsys.readouterr().out.splitlines() if "is read as" in line] == notes
+
+
+def test_a_wrong_name_on_the_command_line_of_googles_compiler(shared, tmp_path, capsys):
     args = [f"--frozen_graph_path={shared / PAIR}", f"--output_graph_path={tmp_path / 'm'}", *GOOGLES_OPTIONS]
-    args[3] = f"--output_tensor_names={names}"
+    args[3] = "--output_tensor_names=concat,conct_1"
     assert command.main(args) == 1
     assert "--output-tensors concat,concat_1" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -60,10 +76,10 @@ def test_failures_leave_no_file_and_no_traceback(tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("reason", ["input of 256x256", "another one"])
+@pytest.mark.parametrize("reason", ["input of 256x256", "another model"])
 def test_card_that_does_not_match_is_not_written(tmp_path, capsys, reason):
     graph = graph_with_card(tmp_path, 64 if reason.startswith("input") else 256)
-    if reason == "another one":
+    if reason == "another model":
         write_graph_def(graph, small_network(side=256, seed=1).graph_def)
     assert main(["compile", str(graph), "--out", str(tmp_path / "kit" / "m.binaryproto")]) == 0
     captured = capsys.readouterr()

@@ -109,6 +109,22 @@ def test_the_prefix_of_mirillas_own_checkpoint(odapi, tmp_path, capsys):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / "export" / name).read_bytes()
 
 
+def test_other_input_types_and_an_overridden_pipeline(odapi, tmp_path):
+    command = ["export", "--pipeline_config_path", str(odapi / "pipeline_b24.config")]
+    command += ["--trained_checkpoint_prefix", str(odapi / "export_ckpt_values.npz")]
+    override = "model { ssd { post_processing { batch_non_max_suppression { max_total_detections: 7 } } } }"
+    options = ["--input_type", "tf_example", "--config_override", override]
+    assert main([*command, "--output_directory", str(tmp_path / "a"), *options]) == 0
+    assert main([*command, "--output_directory", str(tmp_path / "b"), "--input_shape", "1,-1,-1,3"]) == 0
+    assert "max_total_detections: 7" in (tmp_path / "a" / "pipeline.config").read_text()
+    assert cards.load(tmp_path / "a" / "model.json").spec.post_processing.max_total_detections == 7
+    nodes = {node.name: node for node in read_graph_def(tmp_path / "b" / "frozen_inference_graph.pb").node}
+    assert [dim.size for dim in nodes["image_tensor"].attr["shape"].shape.dim] == [1, -1, -1, 3]
+    photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    found, expected = Detector.load(tmp_path / "a")(photo), Detector.load(tmp_path / "b")(photo)
+    np.testing.assert_array_equal(found.scores, expected.scores[:7])
+
+
 def test_exporting_again_replaces(odapi, tmp_path):
     out = tmp_path / "export"
     command = [

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from mirilla.errors import ConfigError, ModelError
+from mirilla.errors import ConfigError, ModelError, UsageError
 from mirilla.labels import LabelMap
 from mirilla.model.card import ModelCard
 from mirilla.model.layers import architecture
 from mirilla.model.spec import AnchorSpec, ModelSpec, PostProcessing
+from mirilla.protos.tensorflow_pb2 import Example
 from mirilla.targets import frozen_graph
 from mirilla.targets.foreign import evaluate_anchors
 from mirilla.targets.plain_graph import plain
+from mirilla.targets.preprocessor_graph import ENCODED, EXAMPLE, INPUT_TYPES, PIXELS, input_type
 
 # what TensorFlow 1.4's op registry lists for the ops of the region that other tools read
 ATTRIBUTES_OF_1_4 = {
@@ -309,6 +313,47 @@ def test_unknown_score_converter_is_refused():
         frozen_graph.check(spec)
 
 
+def encoded(image, form):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, form)
+    return file.getvalue()
+
+
+def example(file):
+    message = Example()
+    message.features.feature["image/encoded"].bytes_list.value.append(file)
+    message.features.feature["image/object/class/label"].int64_list.value.extend([1, 2])
+    return message.SerializeToString()
+
+
+@pytest.mark.parametrize("name", INPUT_TYPES)
+def test_our_reader_takes_every_input_type(name):
+    weights = random_weights(SMALL)
+    graph = frozen_graph.build(SMALL, weights, input_type(name))
+    assert [node.name for node in graph.node if node.op == "Placeholder"] == [name]
+    assert {node.op for node in graph.node} <= OPS_OF_1_4 | {"DecodeJpeg", "ParseExample"}
+    images = [np.full((40, 60, 3), 90, np.uint8)]
+    expected = frozen_graph.run(frozen_graph.build(SMALL, weights), images)
+    for output, value in frozen_graph.run(graph, images).items():
+        np.testing.assert_array_equal(value, expected[output])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("jpeg", None, "Unknown input type 'jpeg'"),
+        (EXAMPLE, "1,-1,-1,3", "only image_tensor has a shape"),
+        (PIXELS, "a,b", "not a list of numbers"),
+        (PIXELS, "1,300,300", "not the shape of a batch"),
+        (PIXELS, "1,300,300,4", "not the shape of a batch"),
+        (PIXELS, "0,-1,-1,3", "not the shape of a batch"),
+    ],
+)
+def test_wrong_input_types(name, shape, message):
+    with pytest.raises(UsageError, match=message):
+        input_type(name, shape)
+
+
 class Session:
     """A graph in TensorFlow."""
 
@@ -397,6 +442,32 @@ def test_in_tensorflow_and_numpy_detections_agree(spec, height, width):
         np.testing.assert_array_equal(found.classes, results["detection_classes"][i, :count])
         assert not results["detection_boxes"][i, count:].any()
     assert results["num_detections"].max() > 1
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("name", [ENCODED, EXAMPLE])
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+@pytest.mark.parametrize("spec", [SMALL, WIDE], ids=["squash", "letterbox"])
+def test_in_tensorflow_every_input_type_gives_the_same(name, form, spec):
+    import tensorflow as tf
+
+    weights = random_weights(spec)
+    images = np.random.default_rng(1).integers(0, 256, (3, 50, 90, 3), np.uint8)
+    files = [encoded(image, form) for image in images]
+    pixels = np.stack([tf.io.decode_image(file, channels=3).numpy() for file in files])
+    expected = Session(frozen_graph.build(spec, weights))([*RAW, *FINAL], {"image_tensor": pixels})
+    batch = files if name == ENCODED else [example(file) for file in files]
+    graph = frozen_graph.build(spec, weights, input_type(name))
+    found = Session(graph)([*RAW, *FINAL], {name: np.array(batch, object)})
+    for output, value in expected.items():
+        np.testing.assert_array_equal(found[output], value)
+    assert expected["num_detections"].max() > 1
+
+
+@pytest.mark.tensorflow
+def test_in_tensorflow_an_input_shape_is_that_of_the_placeholder():
+    run = Session(frozen_graph.build(SMALL, random_weights(SMALL), input_type(PIXELS, "1,-1,None,3")))
+    assert run.shape("image_tensor") == [1, None, None, 3]
 
 
 @pytest.mark.tensorflow

@@ -30,6 +30,8 @@ from mirilla.training import log  # noqa: E402
 from mirilla.training.device import pick_device  # noqa: E402
 from mirilla.training.trainer import train  # noqa: E402
 from mirilla.weights import checkpoint  # noqa: E402
+from mirilla.weights.tensorflow import load_checkpoint  # noqa: E402
+from mirilla.weights.tensorflow_write import save_checkpoint  # noqa: E402
 
 
 def picture(rng, size=(64, 80)):
@@ -172,6 +174,55 @@ def test_old_checkpoints_go_and_the_newest_stay(pipeline, tmp_path):
     train(pipeline, tmp_path / "run", num_steps=8)
     steps = [p.name for p in checkpoint.all_checkpoints(tmp_path / "run")]
     assert steps == [f"model.ckpt-{i}.safetensors" for i in range(4, 9)]
+
+
+def test_tensorflow_checkpoints_have_the_originals_variables(pipeline, tmp_path, shared):
+    original = json.loads((shared / "data/odapi/ckpt0_variables.json").read_text())
+    size = pipeline.model.ssd.image_resizer.fixed_shape_resizer
+    size.height = size.width = 256
+    result = train(pipeline, tmp_path / "run", num_steps=1, tf_checkpoints=True)
+    values = load_checkpoint(tmp_path / "run" / "model.ckpt-1")
+    assert [
+        {"name": name, "shape": list(values[name].shape), "dtype": values[name].dtype.name} for name in sorted(values)
+    ] == sorted(original, key=lambda entry: entry["name"])
+    assert values.pop("global_step") == 1
+    saved = checkpoint.load(result.checkpoint)
+    for name, value in values.items():
+        np.testing.assert_array_equal(value, saved.variables[name])
+
+
+def test_tensorflow_checkpoints_of_adam_have_its_powers(pipeline, tmp_path):
+    pipeline.train_config.optimizer.adam_optimizer.learning_rate.constant_learning_rate.learning_rate = 1e-3
+    train(pipeline, tmp_path / "run", num_steps=2, tf_checkpoints=True)
+    values = load_checkpoint(tmp_path / "run" / "model.ckpt-2")
+    assert values["beta1_power"] == np.float32(0.9**3)
+    assert values["beta2_power"] == np.float32(0.999**3)
+    assert {name.rpartition("/")[2] for name in values} >= {"Adam", "Adam_1"}
+
+
+def test_old_tensorflow_checkpoints_go_and_those_of_others_stay(tmp_path):
+    variables = {"a": np.zeros(1, np.float32)}
+    save_checkpoint(tmp_path / "model.ckpt-1", variables)
+    for step in range(1, 8):
+        checkpoint.save(tmp_path, checkpoint.Checkpoint(step, variables, {}), tensorflow=step > 1)
+    assert not (tmp_path / "model.ckpt-1.safetensors").exists()
+    for pattern in ("index", "data-00000-of-00001"):
+        names = {path.name for path in tmp_path.glob(f"*.{pattern}")}
+        assert names == {f"model.ckpt-{step}.{pattern}" for step in (1, 3, 4, 5, 6, 7)}
+    assert (tmp_path / "checkpoint").read_text().splitlines()[:2] == [
+        'model_checkpoint_path: "model.ckpt-7"',
+        'all_model_checkpoint_paths: "model.ckpt-3"',
+    ]
+
+
+@pytest.mark.tensorflow
+def test_todays_tensorflow_restores_a_training(pipeline, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    saved = checkpoint.load(train(pipeline, tmp_path / "run", num_steps=1, tf_checkpoints=True).checkpoint)
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(tmp_path / "run")))
+    assert set(reader.get_variable_to_shape_map()) == {*saved.variables, "global_step"}
+    for name, value in saved.variables.items():
+        np.testing.assert_array_equal(reader.get_tensor(name), value)
 
 
 def test_tensorboard_reads_the_events(pipeline, tmp_path):

@@ -6,7 +6,6 @@ All in float32 of 0..255, rounded where the host's rounds.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 
 import cv2
 import numpy as np
@@ -47,10 +46,10 @@ def _each(values: Tensor) -> Tensor:
 def api_columns(effects: Sequence[Effect]) -> dict[str, NDArray]:
     """The numbers (B,) of effects that the GPU can paint, under names that `paint_api` reads."""
     return {
-        f"effect {i} {field.name}": np.asarray(value, np.float32)
+        f"effect {i} {name}": values.astype(np.float32)
         for i, effect in enumerate(effects)
-        for field in fields(effect)  # type: ignore[arg-type]
-        if isinstance(value := getattr(effect, field.name), np.ndarray)
+        for name, values in vars(effect).items()
+        if isinstance(values, np.ndarray)
     }
 
 

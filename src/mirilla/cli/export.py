@@ -32,7 +32,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="T",
         help="minimum score of detections worth showing, for model.json (default: 0.5)",
     )
-    parser.add_argument("--input_type", default="image_tensor", choices=["image_tensor"], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--input-type",
+        "--input_type",
+        default="image_tensor",
+        metavar="TYPE",
+        help="what the graph takes: image_tensor (pixels), encoded_image_string_tensor (JPEG or PNG files) or "
+        "tf_example (tf.train.Examples with image/encoded) (default: image_tensor)",
+    )
+    parser.add_argument(
+        "--input-shape",
+        "--input_shape",
+        metavar="N,H,W,3",
+        help="shape of image_tensor; -1 is any size (default: -1,-1,-1,3)",
+    )
+    parser.add_argument(
+        "--config-override",
+        "--config_override",
+        default="",
+        metavar="TEXT",
+        help="fields that replace those of pipeline.config, in its form: 'model { ssd { num_classes: 2 } }'",
+    )
     add_original_flags(parser, "export_inference_graph", {})
 
 
@@ -43,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.config.to_spec import model_spec
     from mirilla.errors import UsageError
     from mirilla.labels import load_label_map
+    from mirilla.targets.preprocessor_graph import input_type
     from mirilla.weights import load as weights
     from mirilla.weights.export import export_model
     from mirilla.weights.training_folder import PIPELINE, load_labels
@@ -53,8 +74,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--checkpoint needs --pipeline-config, which describes its network.")
     if not 0 <= args.threshold <= 1:
         raise UsageError(f"--threshold {args.threshold}: it must lie between 0 and 1.")
+    source = input_type(args.input_type, args.input_shape)
     pipeline_path = Path(args.pipeline_config or Path(args.model_dir) / PIPELINE)
     pipeline = config.load(pipeline_path)
+    pipeline.MergeFrom(config.loads(args.config_override, "--config_override"))
     config.require(pipeline)
     spec = model_spec(pipeline)
     averages = pipeline.eval_config.use_moving_averages
@@ -71,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         found.variables,
         labels,
         args.out,
+        source=source,
         step=found.step,
         pipeline=pipeline,
         name=args.name,

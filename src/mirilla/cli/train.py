@@ -46,6 +46,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KIND",
         help="arithmetic of matrix products on a GPU: float32, tf32 or bfloat16 (default: mirilla.precision)",
     )
+    parser.add_argument(
+        "--tf-checkpoints",
+        "--tf_checkpoints",
+        action="store_true",
+        help="write every checkpoint as a TensorFlow checkpoint too (model.ckpt-STEP.index, .data-00000-of-00001)",
+    )
     add_original_flags(parser, "model_main", dict.fromkeys(_EVALUATION_FLAGS, _NO_EVALUATION))
 
 
@@ -66,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         config_path=args.pipeline_config,
         precision=args.precision,
+        tf_checkpoints=args.tf_checkpoints,
     )
     if not result.is_main:
         return 0

@@ -16,9 +16,10 @@ from mirilla.doctor.bypass import bypass
 from mirilla.doctor.region import Nodes
 from mirilla.doctor.rules import finding, in_order, listed, with_rule
 from mirilla.errors import ModelError
-from mirilla.findings import Finding, RuleError
+from mirilla.findings import NOTE, Finding, RuleError
 from mirilla.graph import endpoints, reader
 from mirilla.graph.deploy import DeployGraph
+from mirilla.graph.names import reading, split_names
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
 # Ops that keep their input's shape. Replacing one by its input lets the reader go on behind it.
@@ -133,13 +134,27 @@ def _ends(
         if given == (None, None):
             continue
         try:
-            return reader.ends(graph_def, *given)
+            source, outputs = reader.ends(graph_def, *given)
+            found += _readings(given[0], given[1], source, outputs)
+            return source, outputs
         except RuleError as error:
             keys = {earlier.key for earlier in found}
             found += [new for new in _of_error(error) if new.key not in keys]
         except ModelError:
             continue
     return reader.ends(graph_def)
+
+
+def _readings(
+    input_tensor: str | None, output_tensors: str | tuple[str, ...] | None, source: str, outputs: tuple[str, ...]
+) -> list[Finding]:
+    """Notes on given names that the graph spells otherwise."""
+    pairs = [((input_tensor,), (source,))] if input_tensor else []
+    pairs += [(split_names(output_tensors), outputs)] if output_tensors else []
+    lines = [(meant[0], line) for given, meant in pairs if (line := reading(given, meant))]
+    return [
+        finding("unknown-name", name, f"{line}.", "Use the graph's own names.", severity=NOTE) for name, line in lines
+    ]
 
 
 def _before_postprocessing(

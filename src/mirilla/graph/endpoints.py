@@ -42,7 +42,7 @@ def find_outputs(nodes: Nodes, given: str | Sequence[str] | None, notes: list[st
         ModelError: no outputs can be recognised.
     """
     if given:
-        return _given_outputs(nodes, names.split_names(given))
+        return _given_outputs(nodes, names.split_names(given), notes)
     for candidate in OUTPUTS:
         if all(name in nodes for name in candidate):
             notes.append(f"outputs: {', '.join(candidate)} (usual names, found in the graph)")
@@ -58,11 +58,12 @@ def find_outputs(nodes: Nodes, given: str | Sequence[str] | None, notes: list[st
     )
 
 
-def _given_outputs(nodes: Nodes, given: Sequence[str]) -> tuple[str, ...]:
+def _given_outputs(nodes: Nodes, given: Sequence[str], notes: list[str]) -> tuple[str, ...]:
     found = [names.check(name, nodes.keys(), "output tensor", "--output-tensors", given) for name in given]
     if len(set(found)) != len(found):
         what = f"An output is named twice: {', '.join(found)}."
         raise breach("duplicate-output", found[0], what, "Name each output once.")
+    _note_reading(given, found, "outputs", notes)
     return tuple(found)
 
 
@@ -74,7 +75,9 @@ def find_input(nodes: Nodes, given: str | None, notes: list[str]) -> str:
         ModelError: no input can be recognised.
     """
     if given:
-        return names.check(given, nodes.keys(), "input tensor", "--input-tensor")
+        found = names.check(given, nodes.keys(), "input tensor", "--input-tensor")
+        _note_reading([given], [found], "input", notes)
+        return found
     for name in INPUTS:
         if name in nodes:
             notes.append(f"input: {name} (usual name, found in the graph)")
@@ -87,6 +90,12 @@ def find_input(nodes: Nodes, given: str | None, notes: list[str]) -> str:
         f"The graph's input is not clear: it has {len(placeholders)} Placeholders.",
         "Name it with --input-tensor (an SSD graph has Preprocessor/sub).",
     )
+
+
+def _note_reading(given: Sequence[str], found: Sequence[str], what: str, notes: list[str]) -> None:
+    reading = names.reading(given, found)
+    if reading:
+        notes.append(f"{what}: {reading}")
 
 
 def input_channels(nodes: Nodes, needed: Sequence[str], source: str) -> int:

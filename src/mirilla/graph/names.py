@@ -50,7 +50,10 @@ def nearest(name: str, known: Collection[str], count: int = 3) -> list[str]:
 
 
 def check(name: str, known: Collection[str], role: str, option: str, others: Sequence[str] | None = None) -> str:
-    """The name without a ':0' at its end, if the graph has it.
+    """The name of the node that is meant.
+
+    Quotation marks around it and a ':0' at its end are dropped. If the graph has no such node, but exactly one whose
+    name differs only in underscores and case ('concat1', 'concat_1'), that one is meant.
 
     Args:
         name: as given.
@@ -65,6 +68,11 @@ def check(name: str, known: Collection[str], role: str, option: str, others: Seq
     stripped = name.strip().removesuffix(":0")
     if stripped in known:
         return stripped
+    if clean(name) in known:
+        return clean(name)
+    spelt = [candidate for candidate in known if _plain(candidate) == _plain(clean(name))]
+    if len(spelt) == 1:
+        return spelt[0]
     found = nearest(name, known)
     quoted = " (quotation marks are part of that name)" if clean(name) != stripped else ""
     remedy = "'mirilla inspect GRAPH.pb --nodes' lists the names a graph has."
@@ -73,6 +81,16 @@ def check(name: str, known: Collection[str], role: str, option: str, others: Seq
         remedy = f"Did you mean '{found[0]}'? Give {option} {','.join(corrected)}"
         remedy += "." if len(found) == 1 else f" (similar names: {', '.join(found[1:])})."
     raise breach("unknown-name", name, f"The graph has no {role} '{name}'{quoted}.", remedy)
+
+
+def reading(given: Sequence[str], found: Sequence[str]) -> str | None:
+    """A line that says how names were read; None if they were spelt as in the graph."""
+    cleaned = [clean(name) for name in given]
+    return None if cleaned == list(found) else f"'{','.join(cleaned)}' is read as '{','.join(found)}'"
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
 
 
 def _corrected(name: str, known: Collection[str]) -> str:

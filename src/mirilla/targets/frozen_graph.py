@@ -1,6 +1,6 @@
 """The target `frozen_inference_graph.pb`, as the Object Detection API exports it: check, build and run it.
 
-    image_tensor (N, H, W, 3) uint8 RGB
+    image_tensor (N, H, W, 3) uint8 RGB, or encoded pictures, or tf.Examples
       -> Preprocessor/sub (N, height, width, 3), (2 / 255) x - 1
       -> FeatureExtractor/..., BoxPredictor_i/...
       -> concat (N, A, 1, 4) box codes, concat_1 (N, A, 1 + classes) logits
@@ -24,18 +24,15 @@ from mirilla.errors import ConfigError, ModelError
 from mirilla.graph.reference import Runner
 from mirilla.model.anchors import anchors_yxyx
 from mirilla.model.layers import Architecture, Layer, Predictor, architecture
-from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
+from mirilla.model.spec import ModelSpec
 from mirilla.protos.tensorflow_pb2 import GraphDef
 from mirilla.targets.foreign import card_from_graph, input_size
-from mirilla.targets.graph_builder import FLOAT, INT32, DType, GraphBuilder
+from mirilla.targets.graph_builder import FLOAT, INT32, GraphBuilder
 from mirilla.targets.postprocessing_graph import add_anchors, add_postprocessing
+from mirilla.targets.preprocessor_graph import IMAGE_TENSOR, NORMALISED, InputType, add_preprocessor
 
-INPUT = "image_tensor"
-NORMALISED = "Preprocessor/sub"
 BOX_CODES, CLASS_LOGITS = "concat", "concat_1"
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
-SCALE, OFFSET = INPUT_SCALE, -INPUT_OFFSET  # Preprocessor/mul and Preprocessor/sub
-
 SCORE_CONVERTERS = ("SIGMOID", "SOFTMAX", "IDENTITY")
 
 
@@ -76,19 +73,20 @@ def check(spec: ModelSpec, weights: Mapping[str, NDArray] | None = None) -> Arch
     return table
 
 
-def build(spec: ModelSpec, weights: Mapping[str, NDArray]) -> GraphDef:
+def build(spec: ModelSpec, weights: Mapping[str, NDArray], source: InputType = IMAGE_TENSOR) -> GraphDef:
     """Build the GraphDef of a trained detector.
 
     Args:
         spec: the network.
         weights: TensorFlow variable name -> array, in TensorFlow's layouts; other entries are ignored.
+        source: what the graph takes: pixels, encoded pictures or tf.Examples.
 
     Raises:
         ConfigError, ModelError: see `check`.
     """
     table = check(spec, weights)
     g = GraphBuilder()
-    true_shapes = _add_preprocessor(g, spec)
+    true_shapes = add_preprocessor(g, spec, source)
     tensors = {"": NORMALISED}
     for layer in table.layers:
         tensors[layer.name] = _add_layer(g, layer, tensors[layer.input], weights, spec.batch_norm_epsilon)
@@ -100,69 +98,6 @@ def build(spec: ModelSpec, weights: Mapping[str, NDArray]) -> GraphDef:
     _concat(g, "concat_1", logits)
     add_postprocessing(g, spec, anchors, true_shapes)
     return g.graph_def
-
-
-def _add_preprocessor(g: GraphBuilder, spec: ModelSpec) -> str:
-    """Resize and normalise each picture; returns the tensor (N, 3) of the sizes before padding."""
-    g.placeholder(INPUT, (None, None, None, 3), DType("uint8"))
-    pixels = g.op("Cast", INPUT, SrcT=DType("uint8"), DstT=FLOAT)
-    size = (spec.height_px, spec.width_px, 3)
-    body = _letterboxed if spec.keep_aspect_ratio else _squashed
-    with g.scope("Preprocessor"):
-        images, true_shapes = g.map_over(
-            [(pixels, FLOAT)], lambda elements: body(g, spec, elements[0]), [(FLOAT, size), (INT32, (3,))]
-        )
-        scaled = g.op("Mul", g.const(SCALE, "mul/x"), images, name="mul", T=FLOAT)
-        g.op("Sub", scaled, g.const(OFFSET, "sub/y"), name="sub", T=FLOAT)
-    return true_shapes
-
-
-def _squashed(g: GraphBuilder, spec: ModelSpec, image: str) -> list[str]:
-    with g.scope("ResizeImage"):
-        size = g.const([spec.height_px, spec.width_px], "stack")
-        resized = _resize(g, image, size)
-        return [resized, g.const([spec.height_px, spec.width_px, 3], "stack_1")]
-
-
-def _letterboxed(g: GraphBuilder, spec: ModelSpec, image: str) -> list[str]:
-    """The largest copy that fits, at the top left; the rest is zero (black)."""
-    height, width = spec.height_px, spec.width_px
-    with g.scope("ResizeToRange"):
-        shape = g.op("Shape", image, T=FLOAT, out_type=INT32)
-        sides = g.first_of_shape(shape), g.first_of_shape(shape, 1)
-        taller = g.op(
-            "GreaterEqual",
-            g.op("Mul", sides[0], g.const(width, "width"), T=INT32),
-            g.op("Mul", sides[1], g.const(height, "height"), T=INT32),
-            T=INT32,
-        )
-        rows, columns = (g.op("Cast", side, SrcT=INT32, DstT=FLOAT) for side in sides)
-        by_height = [g.const(float(height), "full_height"), _scaled_side(g, columns, height, rows)]
-        by_width = [_scaled_side(g, rows, width, columns), g.const(float(width), "full_width")]
-        both = [g.op("Pack", *pair, name="stack", N=2, T=FLOAT, axis=0) for pair in (by_height, by_width)]
-        size = g.op("Cast", g.op("Select", taller, *both, T=FLOAT), SrcT=FLOAT, DstT=INT32)
-        resized = _resize(g, image, size)
-        rest = g.op("Sub", g.const([height, width], "input_size"), size, T=INT32)
-        after = g.op("ConcatV2", rest, g.const([0], "no_channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32)
-        paddings = g.op("Pack", g.const([0, 0, 0], "before"), after, name="paddings", N=2, T=INT32, axis=1)
-        padded = g.op("Pad", resized, paddings, T=FLOAT, Tpaddings=INT32)
-        true_shape = g.op("ConcatV2", size, g.const([3], "channels"), g.const(0, "axis"), N=2, T=INT32, Tidx=INT32)
-    return [padded, true_shape]
-
-
-def _scaled_side(g: GraphBuilder, side: str, input_side_px: int, other: str) -> str:
-    """max(1, round(side * input_side / other)), the product first, so that exact halves stay exact."""
-    product = g.op("Mul", side, g.const(float(input_side_px), "input_side"), T=FLOAT)
-    rounded = g.op("Round", g.op("RealDiv", product, other, T=FLOAT), T=FLOAT)
-    return g.op("Maximum", rounded, g.const(1.0, "one"), T=FLOAT)
-
-
-def _resize(g: GraphBuilder, image: str, size: str) -> str:
-    """TensorFlow's legacy bilinear resize, as in `mirilla.resize`."""
-    with g.scope("resize"):
-        batch = g.op("ExpandDims", image, g.const(0, "ExpandDims/dim"), T=FLOAT, Tdim=INT32)
-        resized = g.op("ResizeBilinear", batch, size, T=FLOAT, align_corners=False)
-        return g.op("Squeeze", resized, T=FLOAT, squeeze_dims=[0])
 
 
 def _variable(g: GraphBuilder, name: str, weights: Mapping[str, NDArray]) -> str:

@@ -24,6 +24,7 @@ _DTYPES = {
     "int32": tensorflow_pb2.DT_INT32,
     "int64": tensorflow_pb2.DT_INT64,
     "bool": tensorflow_pb2.DT_BOOL,
+    "string": tensorflow_pb2.DT_STRING,
     "resource": tensorflow_pb2.DT_RESOURCE,
 }
 
@@ -43,10 +44,13 @@ class Shape:
 
 
 FLOAT, INT32, INT64, RESOURCE = DType("float32"), DType("int32"), DType("int64"), DType("resource")
-Attribute = DType | Shape | NDArray | bool | int | float | bytes | list[int]
+UINT8, STRING = DType("uint8"), DType("string")
+Attribute = (
+    DType | Shape | NDArray | TensorProto | bool | int | float | bytes | list[int] | Sequence[DType] | Sequence[Shape]
+)
 Body = Callable[[list[str]], Sequence[str]]
 Input = tuple[str, DType]  # a tensor and its type
-Element = tuple[DType, tuple[int, ...]]  # type and shape of an element of an output
+Element = tuple[DType, tuple[int | None, ...]]  # type and shape of an element of an output
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,13 @@ class GraphBuilder:
             dtype = "int32" if array.dtype.kind == "i" else "float32"
         array = array.astype(dtype or array.dtype)
         return self.op("Const", name=name, dtype=DType(array.dtype.name), value=array)
+
+    def strings(self, value: bytes | Sequence[bytes], name: str) -> str:
+        """Add a constant string, or a list of them."""
+        values = [value] if isinstance(value, bytes) else value
+        tensor = TensorProto(dtype=tensorflow_pb2.DT_STRING, string_val=values)
+        _set_shape(tensor.tensor_shape, () if isinstance(value, bytes) else (len(values),))
+        return self.op("Const", name=name, dtype=STRING, value=tensor)
 
     def placeholder(self, name: str, shape: tuple[int | None, ...], dtype: DType = FLOAT) -> str:
         """Add an input."""
@@ -183,7 +194,7 @@ class GraphBuilder:
             with self.scope("TensorArrayScatter"):
                 return self.op("TensorArrayScatterV3", array, index, tensor, f"{array}:1", T=dtype)
 
-    def _stack(self, array: str, flow: str, dtype: DType, shape: tuple[int, ...]) -> str:
+    def _stack(self, array: str, flow: str, dtype: DType, shape: tuple[int | None, ...]) -> str:
         with self.scope("TensorArrayStack"):
             index = self._range(self.op("TensorArraySizeV3", array, flow))
             return self.op("TensorArrayGatherV3", array, index, flow, dtype=dtype, element_shape=Shape(shape))
@@ -280,6 +291,8 @@ def _set_attribute(attribute: AttrValue, value: Attribute) -> None:
         _set_shape(attribute.shape, value.dims)
     elif isinstance(value, np.ndarray):
         _set_tensor(attribute.tensor, value)
+    elif isinstance(value, TensorProto):
+        attribute.tensor.CopyFrom(value)
     elif isinstance(value, bool):
         attribute.b = value
     elif isinstance(value, int):
@@ -289,8 +302,18 @@ def _set_attribute(attribute: AttrValue, value: Attribute) -> None:
     elif isinstance(value, bytes):
         attribute.s = value
     else:
-        attribute.list.SetInParent()
-        attribute.list.i.extend(value)
+        _set_list(attribute.list, value)
+
+
+def _set_list(values: AttrValue.ListValue, items: Sequence[int] | Sequence[DType] | Sequence[Shape]) -> None:
+    values.SetInParent()
+    for item in items:
+        if isinstance(item, DType):
+            values.type.append(_DTYPES[item.name])
+        elif isinstance(item, Shape):
+            _set_shape(values.shape.add(), item.dims)
+        else:
+            values.i.append(item)
 
 
 def _set_shape(shape: TensorShapeProto, dims: Sequence[int | None]) -> None:

@@ -7,29 +7,25 @@ from pathlib import Path
 from mirilla import config
 from mirilla.config.to_spec import model_spec
 from mirilla.console import echo
-from mirilla.errors import UsageError
+from mirilla.targets.preprocessor_graph import input_type
 from mirilla.tf1.flags import Values
 from mirilla.weights.export import export_model
 from mirilla.weights.load import load_weights
 from mirilla.weights.training_folder import load_labels
-
-_INPUT_TYPES = ("image_tensor",)
 
 
 def export_inference_graph(values: Values) -> int:
     """Run the script.
 
     Raises:
-        UsageError: an unknown input type.
+        UsageError: an unknown input type, or a wrong shape of it.
         MirillaError: see `load_weights` and `export_model`.
     """
-    input_type = values.text("input_type")
-    if input_type not in _INPUT_TYPES:
-        raise UsageError(f"Unknown input type '{input_type}'. Choose from: {', '.join(_INPUT_TYPES)}.")
+    source = input_type(values.text("input_type"), values.text("input_shape") or None)
     path = Path(values.text("pipeline_config_path"))
     pipeline = config.load(path)
     if override := values.text("config_override"):
-        pipeline = config.merge(pipeline, config.loads(override, "--config_override"))
+        pipeline.MergeFrom(config.loads(override, "--config_override"))
     config.require(pipeline)
     spec = model_spec(pipeline)
     weights = load_weights(values.text("trained_checkpoint_prefix"), pipeline.eval_config.use_moving_averages)
@@ -38,6 +34,7 @@ def export_inference_graph(values: Values) -> int:
         weights.variables,
         load_labels(pipeline, path.parent, spec.num_classes),
         values.text("output_directory"),
+        source=source,
         step=weights.step,
         pipeline=pipeline,
         training={"checkpoint": weights.path.name, "steps": weights.step, "averaged": weights.averaged},

@@ -136,14 +136,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
     ),
     "export_inference_graph": (
         _text("input_type", "image_tensor, encoded_image_string_tensor or tf_example", "image_tensor"),
-        Flag(
-            "input_shape",
-            str,
-            None,
-            REFUSED,
-            "the exported graph takes photos of any size and number",
-            "Leave it out; the network's own size is image_resizer in pipeline.config.",
-        ),
+        _text("input_shape", "shape of image_tensor, such as 1,-1,-1,3; -1 or None is any size (default: any)"),
         _PIPELINE,
         _text("trained_checkpoint_prefix", "the checkpoint: MODEL_DIR/model.ckpt-STEP", required=True),
         _text("output_directory", "folder to write", required=True),

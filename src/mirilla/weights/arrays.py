@@ -53,6 +53,17 @@ def load_safetensors(path: Path) -> tuple[dict[str, NDArray], dict[str, str]]:
         ) from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a safetensors file, without its arrays; empty if the file is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+
+
 def load_npz(path: Path) -> dict[str, NDArray]:
     """The arrays of an .npz file.
 

@@ -31,6 +31,7 @@ from mirilla.model.card import DEFAULT_THRESHOLD, ModelCard
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 from mirilla.targets import frozen_graph, saved_model
+from mirilla.targets.preprocessor_graph import IMAGE_TENSOR, InputType
 from mirilla.weights.tensorflow_write import save_checkpoint, save_state
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def export_model(
     labels: LabelMap,
     out_dir: str | os.PathLike[str],
     *,
+    source: InputType = IMAGE_TENSOR,
     step: int | None = None,
     pipeline: Pipeline | None = None,
     metrics: Sequence[Mapping[str, Any]] = (),
@@ -81,6 +83,7 @@ def export_model(
         weights: TensorFlow variable name -> array, in TensorFlow's layouts; the moving averages if there are any.
         labels: of the classes.
         out_dir: created if missing; files of an earlier export are replaced.
+        source: what the frozen graph takes: pixels, encoded pictures or tf.Examples.
         step: of the training, for the checkpoint's global_step; None is written as 0.
         pipeline: written as pipeline.config if given.
         metrics: figures with their protocol, for model.json.
@@ -106,7 +109,7 @@ def export_model(
         training=training or {},
         threshold=threshold,
     )
-    graph = frozen_graph.build(spec, weights)
+    graph = frozen_graph.build(spec, weights, source)
     with _staging(out_dir) as stage:
         write_bytes(stage / FROZEN_GRAPH, graph.SerializeToString(deterministic=True))
         write_bytes(stage / WEIGHTS, weights_file(spec, weights))
