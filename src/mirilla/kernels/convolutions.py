@@ -14,8 +14,8 @@ differences, so other rounding errors give another network.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from mirilla.kernels.compiler import inlined, kernel
 from mirilla.kernels.simd import (
     LANES,
     add,
@@ -34,11 +34,8 @@ from mirilla.kernels.simd import (
 
 BLOCK = 64  # pixels of a 1x1 convolution at a time, a multiple of 8: their channels fit the L1 cache
 
-kernel = njit(nogil=True, cache=True, error_model="numpy")
-inlined = njit(inline="always", error_model="numpy")
 
-
-@kernel
+@kernel()
 def _activate(z, at, scale, shift, count, channels, out, to):
     """h of `count` pixels: z[at:] -> out[to:]."""
     for c in range(0, channels, LANES):
@@ -47,7 +44,7 @@ def _activate(z, at, scale, shift, count, channels, out, to):
             store(out, to + p * channels + c, relu6(fma(load(z, at + p * channels + c), a, b)))
 
 
-@kernel
+@kernel()
 def _differentiate(g, z, at, coefficients, count, channels, out, to):
     """The gradient of z of `count` pixels -> out[to:]. coefficients (4, C): scale, slope, mean, constant."""
     for c in range(0, channels, LANES):
@@ -59,7 +56,7 @@ def _differentiate(g, z, at, coefficients, count, channels, out, to):
             store(out, to + p * channels + c, fma(load(g, i), a, rest))
 
 
-@kernel
+@kernel()
 def _clear(rows, at):
     for i in range(rows.shape[1]):
         for c in range(rows.shape[2]):
@@ -74,14 +71,14 @@ def _add_to(totals, at, step, vectors):
         at += step
 
 
-@kernel
+@kernel()
 def activate(z, scale, shift, low, high, out):
     """z (N, C) -> h in out (N, C)."""
     channels = z.shape[1]
     _activate(z, low * channels, scale, shift, high - low, channels, out, low * channels)
 
 
-@kernel
+@kernel()
 def squares(z, mean, low, high, sums):
     """Add the squared deviations from the mean to sums (C,)."""
     channels = z.shape[1]
@@ -95,7 +92,7 @@ def squares(z, mean, low, high, sums):
             store(sums, c, total)
 
 
-@kernel
+@kernel()
 def gate(gradient, z, scale, shift, mean, low, high, g, sums):
     """The gradient of h (N, C) -> g (N, C). Adds the sums of g and of g * (z - mean) to sums (2, C)."""
     channels = z.shape[1]
@@ -114,7 +111,7 @@ def gate(gradient, z, scale, shift, mean, low, high, g, sums):
             store(sums, channels + c, second)
 
 
-@kernel
+@kernel()
 def pointwise(z_in, scale, shift, weights, low, high, z, sums):
     """1x1 convolution, weights (C_in, C_out): z_in (N, C_in) -> z (N, C_out). Adds the sums of z to sums (C_out,)."""
     inner, outer = weights.shape
@@ -141,7 +138,7 @@ def pointwise(z_in, scale, shift, weights, low, high, z, sums):
             store(sums, c, total)
 
 
-@kernel
+@kernel()
 def pointwise_backward(g, z, coefficients, z_in, scale, shift, mean, transposed, low, high, g_in, sums, gradient):
     """g of the output (N, C_out) -> g_in of the input (N, C_in).
 
@@ -177,7 +174,7 @@ def pointwise_backward(g, z, coefficients, z_in, scale, shift, mean, transposed,
                 _add_to(gradient, k * outer + c, outer, changes)
 
 
-@kernel
+@kernel()
 def depthwise(z_in, scale, shift, weights, stride, top, left, low, high, z, sums):
     """3x3 depthwise convolution, weights (9, C), SAME padding: z_in (B, H, W, C) -> z (B, H', W', C), sums (C,)."""
     _, height, width, channels = z_in.shape
@@ -229,7 +226,7 @@ def depthwise(z_in, scale, shift, weights, stride, top, left, low, high, z, sums
                 store(sums, c, total)
 
 
-@kernel
+@kernel()
 def depthwise_backward(
     g, z, coefficients, z_in, scale, shift, mean, weights, top, left, low, high, g_in, sums, gradient
 ):
@@ -291,7 +288,7 @@ def depthwise_backward(
                 _add_to(gradient, c, channels, (v0, v1, v2, v3, v4, v5, v6, v7, v8))
 
 
-@kernel
+@kernel()
 def depthwise_backward_2(
     g, z, coefficients, z_in, scale, shift, mean, weights, top, left, low, high, g_in, sums, gradient
 ):
@@ -365,7 +362,7 @@ def depthwise_backward_2(
                 _add_to(gradient, other + c, channels, (u0, u1, u2))
 
 
-@kernel
+@kernel()
 def _fill_image_rows(x, n, next_row, last, top, left, span, rows):
     """Copy rows `next_row` to `last` of an image to the ring buffer rows (3, >= span, 3), padding included.
 
@@ -385,7 +382,7 @@ def _fill_image_rows(x, n, next_row, last, top, left, span, rows):
     return next_row
 
 
-@kernel
+@kernel()
 def stem(x, weights, stride, top, left, low, high, z, sums):
     """3x3 convolution of images, weights (27, C), SAME padding: x (B, H, W, 3) -> z (B, H', W', C), sums (C,)."""
     _, out_height, out_width, channels = z.shape
@@ -418,7 +415,7 @@ def stem(x, weights, stride, top, left, low, high, z, sums):
                 store(sums, c, total)
 
 
-@kernel
+@kernel()
 def stem_backward(g, z, coefficients, x, stride, top, left, low, high, gradient):
     """Adds the weights' gradient to gradient (27, C); images need no gradient."""
     _, out_height, out_width, channels = z.shape

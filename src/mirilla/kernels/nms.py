@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
+
+from mirilla.kernels.compiler import kernel
 
 _BOXES = types.Array(types.float32, 2, "C", readonly=True)
 _ORDER = types.Array(types.int64, 1, "C", readonly=True)
 
 
-@njit(
-    types.Array(types.int64, 1, "C")(_BOXES, _ORDER, types.float32, types.int64),
-    nogil=True, cache=True, error_model="numpy",
-)  # fmt: skip
+@kernel(types.Array(types.int64, 1, "C")(_BOXES, _ORDER, types.float32, types.int64))
 def nms(boxes_yxyx, order, iou_threshold, max_boxes):
     """Indices of the kept boxes, best first.
 

@@ -7,23 +7,23 @@ need it. Every product and sum is rounded separately, as in TensorFlow: no fused
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
+from mirilla.kernels.compiler import kernel
 from mirilla.kernels.simd import LANES, add, broadcast, gather_pixels, load, mul, pixel_channel, prefetch, store, sub
 
 PREFETCH_ROWS = 8  # a photo is larger than the cache
-_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy"}
 _FLOATS, _INTEGERS = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
 _PHOTO = types.Array(types.uint8, 2, "C", readonly=True)  # arrays of Pillow's pictures are read-only
 _PLANES = types.Array(types.float32, 3, "A")
 
 
-@njit(**_OPTIONS)
+@kernel()
 def _interpolate(start, end, fraction):
     return add(start, mul(sub(end, start), fraction))
 
 
-@njit(**_OPTIONS)
+@kernel()
 def _along_row(photo, row, left, right, across, padded, out):
     """Interpolate a row of the photo to `out` (channels, columns)."""
     length = photo.shape[1]
@@ -38,10 +38,7 @@ def _along_row(photo, row, left, right, across, padded, out):
             store(out, c * columns + x, _interpolate(pixel_channel(first, c), pixel_channel(second, c), share))
 
 
-@njit(
-    types.void(_PHOTO, _INTEGERS, _INTEGERS, _FLOATS, _INTEGERS, _INTEGERS, _FLOATS, _FLOATS, _PLANES),
-    **_OPTIONS,
-)
+@kernel(types.void(_PHOTO, _INTEGERS, _INTEGERS, _FLOATS, _INTEGERS, _INTEGERS, _FLOATS, _FLOATS, _PLANES))
 def write(photo, top, bottom, down, left, right, across, normal, out):
     """Resize and normalise: scale * pixel - offset.
 

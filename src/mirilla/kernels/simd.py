@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-LANES = 16
+from mirilla.kernels.compiler import inlined
 
-_inlined = njit(inline="always", error_model="numpy")
+LANES = 16
 
 
 def _intrinsic(function: Callable[..., object]) -> Callable[..., object]:
@@ -211,7 +211,7 @@ def prefetch(typing, source, index):
     return types.void(source, types.intp), generate
 
 
-@_inlined
+@inlined
 def inner_products(values, at, step, next_sum, weights, weights_at, weights_step, count):
     """Eight inner products of scalars with vectors of weights, for example 16 output channels of eight pixels.
 
@@ -233,7 +233,7 @@ def inner_products(values, at, step, next_sum, weights, weights_at, weights_step
     return s0, s1, s2, s3, s4, s5, s6, s7
 
 
-@_inlined
+@inlined
 def load_3x3(weights, c, channels):
     """Vectors of a 3x3 depthwise kernel, weights (9, channels): channels c to c + 16."""
     return (

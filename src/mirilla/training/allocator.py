@@ -1,8 +1,8 @@
-"""Settings of glibc's allocator that keep memory which training frees.
+"""Settings of glibc's allocator that keep freed memory in the process for the next training step.
 
 Every step frees and allocates the same large buffers. By default glibc returns the largest of them to the system, and
-they are faulted in again page by page. The settings only help together, because any of them turns off glibc's own
-adjustment to large buffers (benchmarks/README.md has the cost of each).
+they are faulted in again page by page. Use the settings together: any one of them turns off glibc's own adjustment to
+large buffers (benchmarks/README.md has the cost of each).
 """
 
 from __future__ import annotations

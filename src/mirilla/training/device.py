@@ -1,4 +1,4 @@
-"""The torch device to train on, and how it multiplies."""
+"""Choose the torch device to train on, and its float32 precision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mirilla.errors import UsageError
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device of a name; 'auto' takes CUDA, then MPS, then the CPU.
+    """The torch device with a name; 'auto' prefers CUDA, then MPS, then the CPU.
 
     Raises:
         UsageError: this machine has no such device.
@@ -27,6 +27,6 @@ def pick_device(name: str) -> torch.device:
 
 
 def set_precision(precision: str) -> None:
-    """Set how a GPU multiplies float32: by default torch would use TF32 in convolutions."""
+    """Set the precision of a GPU's float32 products: torch's default is TF32 in convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision != "float32"
-    torch.backends.cudnn.benchmark = True  # the shapes never change
+    torch.backends.cudnn.benchmark = True  # all input shapes are constant

@@ -1,6 +1,6 @@
 """Knowledge distillation: YuNet runs on the network's input, and its scores soften the labels.
 
-The teacher gets every example as the network does, after all augmentation ("a good teacher is patient and
+The teacher sees each example as the network does, after all augmentation ("a good teacher is patient and
 consistent", arXiv:2106.05237). The class target of an anchor is the IoU of its box with its object times the object's
 confidence. The teacher sets this confidence (soft targets: arXiv:1503.02531):
 
@@ -44,7 +44,7 @@ class SoftLabels:
     """Soft labels for a class; objects of other classes keep hard labels.
 
     teacher: image (H, W, 3) uint8 RGB -> boxes_yxyx, normalised, and scores.
-    class_number: the class of the teacher's detections, from 0.
+    class_number: index of the class that the teacher detects, from 0.
     """
 
     teacher: Callable[[NDArray[np.uint8]], Found]
@@ -74,7 +74,7 @@ def load(spec: DistillationSpec, labels: LabelMap, model: ModelSpec) -> SoftLabe
     """Open the teacher.
 
     Raises:
-        ConfigError: there are several classes, and none of them is 'face'.
+        ConfigError: there are several classes, none named 'face'.
         ModelError, MissingExtraError: the teacher cannot be opened.
     """
     names = labels.names

@@ -1,7 +1,8 @@
-"""Several processes that train one network together, started by torchrun.
+"""Data-parallel training: several processes, started by torchrun, train one network.
 
-Each makes its shard of every batch. Batch-norm statistics, the losses' normaliser and the gradient are summed over all
-processes, so the losses are those of a single process. Only rank 0, the main process, writes files and prints.
+Each process makes its shard of every batch. Batch-norm statistics, the losses' normaliser and the gradient are summed
+over all processes, so the losses equal those of a single process. Only rank 0, the main process, writes files and
+prints.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from torch import Tensor
 from mirilla.errors import TrainingError, UsageError
 
 TIMEOUT = datetime.timedelta(hours=2)  # the other processes wait while the main process reads the records
-TURNS = 3  # of `Group.main_process_first`
+TURNS = 3  # number of turns in `Group.main_process_first`
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes, as seen by one of them. With a single process no method communicates."""
+    """The process group, as seen by one process. With a single process no method communicates."""
 
     rank: int = 0
     size: int = 1
@@ -54,7 +55,7 @@ class Group:
                     torch.distributed.broadcast(tensor, 0)
 
     def barrier(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have reached this call."""
         if self.size > 1:
             with _explaining_failures():
                 torch.distributed.barrier()
@@ -63,7 +64,7 @@ class Group:
     def main_process_first(self) -> Iterator[None]:
         """Run the block in turns: the main process, the first process of each other machine, the rest.
 
-        The later ones find the files that the earlier ones have written. If an earlier one fails, all end.
+        Later processes find the files that earlier ones have written. If an earlier one fails, all stop.
         """
         turn = 0 if self.is_main else 1 if self.local_rank == 0 else 2
         for _ in range(turn):
@@ -73,7 +74,7 @@ class Group:
             self.barrier()
 
     def shard(self, batch_size: int) -> slice:
-        """The examples of a batch that this process makes.
+        """The range of each batch's examples that this process makes.
 
         Raises:
             UsageError: there are more processes than examples.
@@ -81,7 +82,7 @@ class Group:
         if batch_size < self.size:
             raise UsageError(
                 f"train_config.batch_size is {batch_size}, too few for {self.size} processes.",
-                "Start fewer processes, or raise batch_size: it counts the examples of all of them.",
+                "Start fewer processes, or raise batch_size, which is the total over all processes.",
             )
         return slice(batch_size * self.rank // self.size, batch_size * (self.rank + 1) // self.size)
 
@@ -91,7 +92,7 @@ SINGLE_PROCESS = Group()
 
 @contextmanager
 def process_group(device_name: str) -> Iterator[Group]:
-    """The group that torchrun's environment variables describe; without them a single process.
+    """The group that torchrun's environment variables describe; a single process if they are not set.
 
     Args:
         device_name: the device of this process. CUDA devices communicate through NCCL, others through Gloo.
@@ -145,7 +146,7 @@ def _explaining_failures() -> Iterator[None]:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0].partition(". ")[0].encode("ascii", "ignore").decode()
         raise TrainingError(
-            f"Another process of this training does not answer ({reason}).",
+            f"Another training process does not respond ({reason}).",
             "See its own message for the reason. 'torchrun --max-restarts N' restarts all of them from the last "
             "checkpoint.",
         ) from error

@@ -1,4 +1,4 @@
-"""A network in training on a device: from a batch to the gradient, the update and the checkpoint."""
+"""The network, its losses and its optimiser on a device: computes gradients, applies updates, makes checkpoints."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from mirilla.weights.checkpoint import AVERAGE, Checkpoint
 
 
 class Learner:
-    """A network with its optimiser on a device; `step` makes one update.
+    """A network with its optimiser on a device; `step` applies one update.
 
     Args:
         group: the processes that share every batch.
-        precision: of the layers, one of `mirilla.config.rules.PRECISIONS`. Weights, statistics, losses and optimiser
-            are always float32.
+        precision: precision of the layers, one of `mirilla.config.rules.PRECISIONS`. Weights, statistics, losses and
+            optimiser are always float32.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Learner:
         self.state = TrainState(self.parameters, plan.optimizer, plan.average_decay, plan.average_warmup)
 
     def step(self, images: torch.Tensor, batch: Batch) -> Losses:
-        """Make an update on images (B, H, W, 3) uint8. Returns the losses before it, without regularisation."""
+        """Apply one update for images (B, H, W, 3) uint8. Returns the losses before it, without regularisation."""
         self.seed_step()
         losses = self.learn(self.input(images), batch.to(self.device))
         self.state.apply(self.plan.schedule(self.state.step))
@@ -76,7 +76,7 @@ class Learner:
             torch.manual_seed(self.plan.seed * 1_000_003 + self.state.step + (self.group.rank << 40))
 
     def learn(self, x: torch.Tensor, batch: Batch) -> Losses:
-        """Compute the gradient of a batch into `parameters`, and return its losses; x (B, 3, H, W)."""
+        """Compute a batch's gradient, stored in `parameters`, and return its losses; x (B, 3, H, W)."""
         spec = self.plan.objective
         self.parameters.gradient.zero_()
         with torch.autocast(
@@ -95,7 +95,7 @@ class Learner:
         return losses
 
     def _whole_batch(self, losses: Losses) -> Losses:
-        """The losses of the whole batch from those of this process's shard."""
+        """The losses of the whole batch, summed over the shards of all processes."""
         if self.group.size == 1:
             return losses
         parts = torch.stack([losses.localization, losses.classification, losses.positives.float()])
@@ -110,7 +110,7 @@ class Learner:
         self.state.step = int(step)
 
     def input(self, images: torch.Tensor) -> torch.Tensor:
-        """Images (B, H, W, 3) uint8 -> (B, 3, H, W) the network's input."""
+        """Images (B, H, W, 3) uint8 -> the network's input (B, 3, H, W)."""
         images = images.to(self.device, non_blocking=True)
         return images.permute(0, 3, 1, 2).to(torch.float32).mul_(INPUT_SCALE).add_(INPUT_OFFSET)
 
@@ -131,7 +131,7 @@ class Learner:
         )
 
     def average_statistics(self, batches: Batches) -> dict[str, np.ndarray]:
-        """Batch-norm statistics for the moving averages, if the plan has them measured: name -> array."""
+        """Batch-norm statistics for the averaged weights, name -> array; empty if the plan has no recalibration."""
         count, average = self.plan.recalibration_batches, self.state.average
         if not count or average is None:
             return {}
@@ -142,7 +142,7 @@ class Learner:
     def checkpoint(
         self, metadata: dict[str, str], statistics: Mapping[str, np.ndarray] = MappingProxyType({})
     ) -> Checkpoint:
-        """Everything that is needed to resume; `statistics` are those of the moving averages."""
+        """Everything needed to resume. `statistics`: batch-norm statistics for the averaged weights."""
         variables = {**self.network.get_weights(), **statistics}
         for slot, vector in self.state.vectors().items():
             for name, tensor in self.parameters.split(vector).items():
@@ -154,7 +154,7 @@ class Learner:
         """Resume from a checkpoint of the same configuration.
 
         Raises:
-            ModelError: its variables are those of another network.
+            ModelError: its variables do not match the network.
         """
         self.network.set_weights(saved.variables)
         for slot, vector in self.state.vectors().items():

@@ -1,4 +1,4 @@
-"""The training log: `log.jsonl`, a JSON object per line, and event files for TensorBoard."""
+"""The training log: `log.jsonl`, with one JSON object per line, and event files for TensorBoard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCALARS = {
 
 
 class Log:
-    """Appends to the log of a model directory. Entries after `step`, of a run that got further, are removed."""
+    """Appends to the log in a model directory. Entries after `step`, left by a run that got further, are removed."""
 
     def __init__(self, model_dir: Path, step: int):
         self._path = model_dir / FILE
@@ -65,14 +65,14 @@ class Log:
                 if json.loads(line)["step"] <= step:
                     kept.append(line)
             except (ValueError, KeyError, TypeError):
-                continue  # an incomplete line of a killed run
+                continue  # an incomplete line, left by a killed run
         temporary = self._path.with_suffix(".part")
         temporary.write_text("".join(f"{line}\n" for line in kept))
         os.replace(temporary, self._path)
 
 
 class EventFile:
-    """A new event file for TensorBoard in a folder, which is made if missing."""
+    """Writes a new TensorBoard event file in a folder, which is created if missing."""
 
     def __init__(self, folder: Path):
         name = f"{time.time_ns() // 10**9:010d}.{socket.gethostname()}.{os.getpid()}.{uuid4().hex[:8]}"
@@ -87,7 +87,7 @@ class EventFile:
         write_record(self._file, event.SerializeToString())
 
     def add_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        """Add numbers by their tags."""
+        """Add scalars: tag -> value."""
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         self.add(Event(step=step, summary=Summary(value=values)))
 

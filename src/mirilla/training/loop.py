@@ -1,4 +1,4 @@
-"""The training loop: steps, checks of the loss, log entries and checkpoints, until the last step or a signal."""
+"""The training loop: runs steps, checks the loss, writes the log and checkpoints, until the last step or a signal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mirilla.weights import checkpoint as checkpoints
 
 CHECKPOINT_EVERY_S = 600.0
 LOG_EVERY_STEPS = 20
-OnCheckpoint = Callable[[Path, bool], object]  # a checkpoint's file; whether it is of the last step
+OnCheckpoint = Callable[[Path, bool], object]  # path of the checkpoint; whether it is the run's last
 
 
 class TrainingLoop:
@@ -53,7 +53,7 @@ class TrainingLoop:
 
     @property
     def steps(self) -> int:
-        """How many steps this run has made."""
+        """The number of steps that this run has made."""
         return self.state.step - self.first_step
 
     @property
@@ -61,7 +61,7 @@ class TrainingLoop:
         return time.monotonic() - self.started_s
 
     def run(self) -> bool:
-        """Train to the last step or until a signal. Returns whether a signal has stopped it."""
+        """Train until the last step or a signal. Returns whether a signal stopped it."""
         total = None if self.last is None else self.last - self.state.step
         stopped = False
         with stop_signals() as stop, console.progress("training", total, "steps") as bar:
@@ -69,14 +69,14 @@ class TrainingLoop:
                 while not stopped and not self._ended():
                     rate = self.learner.plan.schedule(self.state.step)
                     losses = self._step()
-                    if self._logs_now() or self.learner.device.type == "cpu":  # on a GPU this waits for it
+                    if self._logs_now() or self.learner.device.type == "cpu":  # on a GPU this waits for the step
                         check_finite(losses, self.state.step, rate)
-                        stopped = self.learner.group.any(stop.is_set(), self.learner.device)  # all at the same step
+                        stopped = self.learner.group.any(stop.is_set(), self.learner.device)  # same step for all
                     bar.advance(1)
                     if self._logs_now():
                         bar.note(self._write_log(losses, rate))
                     self._save(ends=stopped or self._ended())
-                self.learner.group.barrier()  # until the last checkpoint is written
+                self.learner.group.barrier()  # wait until the last checkpoint is written
             finally:
                 self.runner.close()
                 if self.log is not None:
@@ -92,7 +92,7 @@ class TrainingLoop:
     def _step(self) -> Losses:
         try:
             return self.runner.step()
-        except DataError:  # a picture may be broken that is decoded late: keep the steps made so far
+        except DataError:  # a picture decoded only now may be broken: save the steps made so far
             if self.log is not None and self.steps:
                 self.keeper.save(self.learner.checkpoint(self.setup.metadata))
             raise

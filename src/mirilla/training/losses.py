@@ -1,4 +1,4 @@
-"""The losses of the API's SSD per anchor, and their sum, the `Loss/total_loss`."""
+"""The SSD losses of the Object Detection API: per anchor, and summed to `Loss/total_loss`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ClassificationLoss:
             probability = torch.sigmoid(logits)
             predicted = (probability > 0.5).to(logits.dtype) if self.hard else probability
             targets = self.alpha * targets + (1 - self.alpha) * predicted
-            # not the library function, because the gradient also flows through the target
+            # not F.binary_cross_entropy_with_logits, because the gradient also flows through the target
             return (F.softplus(logits) - logits * targets).sum(-1) * weights
         loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
         if self.kind == "quality_focal":
@@ -81,7 +81,7 @@ class LocalizationLoss:
 
 @dataclass(frozen=True)
 class ObjectiveSpec:
-    """The objective: from the network's outputs to the loss that is minimised."""
+    """How the loss is computed from the network's outputs."""
 
     num_classes: int = 1
     matcher: MatcherSpec = field(default_factory=MatcherSpec)
@@ -95,8 +95,8 @@ class ObjectiveSpec:
     normalize_by_matches: bool = True
     normalize_localization_by_code_size: bool = False
     background_as_zeros: bool = False  # targets of unmatched anchors are all 0, without the background class
-    negative_class_weight: float = 1.0  # of unmatched anchors
-    sampled_positive_share: float | None = None  # of randomly sampled anchors; None keeps all anchors
+    negative_class_weight: float = 1.0  # classification weight of unmatched anchors
+    sampled_positive_share: float | None = None  # share of positives among sampled anchors; None keeps all anchors
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Losses:
     total: Tensor
     localization: Tensor
     classification: Tensor
-    positives: Tensor  # matched anchors of the whole batch
+    positives: Tensor  # number of matched anchors in the whole batch
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class AnchorwiseLosses:
 
 
 def match_targets(batch: Batch, anchors_yxyx: Tensor, spec: ObjectiveSpec) -> Targets:
-    """The targets of a batch by the argmax matcher."""
+    """Training targets of a batch from the argmax matcher."""
     targets = assign(
         anchors_yxyx,
         batch.boxes_yxyx,

@@ -24,13 +24,13 @@ class MatcherSpec:
     unmatched_threshold: float = 0.5
     negatives_lower_than_unmatched: bool = True
     force_match_for_each_row: bool = True
-    ignore_thresholds: bool = False  # every anchor takes its best object
-    static: bool = False  # never read a value back from the device, as a captured step requires
+    ignore_thresholds: bool = False  # matches every anchor to its best object
+    static: bool = False  # reads no value back from the device, as graph capture requires
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The targets of the losses, for B images, A anchors, C classes and the background.
+    """Training targets of a batch: B images, A anchors, C classes and the background.
 
     match: (B, A) index of the object, BACKGROUND or IGNORED.
     classes: (B, A, C + 1), column 0 the background. class_weights: (B, A).
@@ -83,7 +83,7 @@ def pairwise_intersection(a_yxyx: Tensor, b_yxyx: Tensor) -> Tensor:
 
 
 def box_area(boxes_yxyx: Tensor) -> Tensor:
-    """(..., 4) -> (...)."""
+    """Areas of boxes: (..., 4) -> (...)."""
     return (boxes_yxyx[..., 2] - boxes_yxyx[..., 0]) * (boxes_yxyx[..., 3] - boxes_yxyx[..., 1])
 
 
@@ -132,13 +132,13 @@ def assign(
     matcher: MatcherSpec,
     coder: BoxCoderSpec,
 ) -> Targets:
-    """Targets of a batch.
+    """Training targets of a batch.
 
     Args:
         anchors_yxyx: (A, 4).
-        boxes_yxyx: (B, G, 4); classes: (B, G) int64 from 0; weights: (B, G) of the loss.
+        boxes_yxyx: (B, G, 4). classes: (B, G) int64 from 0. weights: (B, G) loss weights.
         valid: (B, G) bool, the objects to learn.
-        ignored: (B, G) bool, regions to learn neither as objects nor as background.
+        ignored: (B, G) bool, regions that count neither as objects nor as background.
     """
     similarity = pairwise_iou(boxes_yxyx, anchors_yxyx[None])  # (B, G, A)
     match = argmax_match(similarity, valid, matcher)
@@ -159,11 +159,11 @@ def targets_of_match(
     coder: BoxCoderSpec,
     quality: Tensor | None = None,
 ) -> Targets:
-    """The targets of anchors that have been matched.
+    """Training targets from a match of anchors to objects.
 
     Args:
-        match: (B, A) the object, BACKGROUND or IGNORED. boxes_yxyx, classes, weights: as in `assign`.
-        quality: (B, A) class target of a matched anchor, and 1 - quality that of the background; None: 1.
+        match: (B, A) index of the object, BACKGROUND or IGNORED. boxes_yxyx, classes, weights: as in `assign`.
+        quality: (B, A) class target of matched anchors; the background's is 1 - quality. None: 1.
     """
     matched = match >= 0
     batch, anchors = match.shape
@@ -179,7 +179,7 @@ def targets_of_match(
     class_weights = torch.where(matched, weight, torch.where(match == IGNORED, 0.0, 1.0))
     taken = boxes_yxyx.gather(1, index[..., None].expand(-1, -1, 4))
     codes = torch.where(matched[..., None], encode(taken, anchors_yxyx, coder), 0.0)
-    # not one_hot, which reads the largest class back to the CPU: a captured step must not
+    # not one_hot: it reads the largest class back to the CPU, which graph capture does not allow
     columns = (column[..., None] == torch.arange(num_classes + 1, device=column.device)).to(boxes_yxyx.dtype)
     if quality is not None:
         share = torch.where(matched, quality.clamp(0, 1), 1.0)

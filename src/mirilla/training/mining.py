@@ -4,8 +4,8 @@ Every image keeps the positives that survive the NMS, and the hardest few negati
 threshold of 0.99 the NMS suppresses almost nothing. So instead of all pairs, only the selected anchors are compared
 with the higher-ranked ones that overlap them; the result is the same.
 
-A step that a GPU replays as a captured graph cannot depend on which anchors those are. It compares all anchors, each
-with a fixed number of nearest neighbours.
+In a captured CUDA graph no shape may depend on the selection. There, every anchor is compared with a fixed number of
+nearest neighbours.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class MinerSpec:
     static: bool = False
 
 
-NEIGHBOURS = 16  # on either side, to compare an anchor with in fixed shapes
+NEIGHBOURS = 16  # on either side of an anchor, to compare it with if shapes are fixed
 MIXTURE = (
     1.0,
     0.6180,
     0.7321,
     0.4142,
-)  # weights of a box's four edges; no simple ratios, so that few boxes agree by chance
+)  # weights of a box's four edges; not in simple ratios, so that few boxes get the same sum by chance
 ROUNDS = 8  # maximum length of a suppression chain
 
 
@@ -120,7 +120,7 @@ def _survivors(boxes_yxyx: Tensor, rank: Tensor, threshold: float) -> Tensor:
 
 
 class _Overlaps:
-    """Which anchors the NMS suppresses, computed only as far as the selected ones need it.
+    """Computes which anchors the NMS suppresses, for the selected anchors only.
 
     Anchors have flat indices over the batch, b * A + a.
     """
@@ -128,7 +128,7 @@ class _Overlaps:
     def __init__(self, boxes_yxyx: Tensor, rank: Tensor, threshold: float):
         self.boxes, self.rank, self.threshold = boxes_yxyx, rank, threshold
         self.examined = torch.zeros(rank.numel(), dtype=torch.bool, device=rank.device)
-        self.better: dict[int, list[int]] = {}  # anchor -> higher-ranked ones that overlap it too much
+        self.better: dict[int, list[int]] = {}  # anchor -> higher-ranked anchors that overlap it too much
         self.dropped: dict[int, bool] = {}
 
     def suppressed(self, chosen: Tensor) -> Tensor | None:
@@ -146,7 +146,7 @@ class _Overlaps:
             return None
         flat_rank = self.rank.view(-1)
         for anchor in sorted(self.better, key=lambda a: int(flat_rank[a])):
-            # a higher-ranked anchor without an entry overlaps none that is ranked still higher, so it survives
+            # a higher-ranked anchor without an entry overlaps no anchor ranked above it, so it survives
             self.dropped[anchor] = any(not self.dropped.get(b, False) for b in self.better[anchor])
         gone = [a for a, dropped in self.dropped.items() if dropped and bool(chosen.view(-1)[a])]
         return torch.tensor(gone, device=chosen.device) if gone else None

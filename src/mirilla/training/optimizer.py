@@ -29,7 +29,7 @@ def _add_quotient(target: Tensor, numerator: Tensor, denominator: Tensor, rate: 
 
 @dataclass(frozen=True)
 class RmsProp:
-    """Slots: `RMSProp` (initially 1) and `RMSProp_1` (the momentum, which includes the learning rate)."""
+    """TensorFlow's RMSProp. Slots: `RMSProp` (initially 1) and `RMSProp_1` (momentum, includes the learning rate)."""
 
     decay: float = 0.9
     momentum: float = 0.9
@@ -53,7 +53,7 @@ class RmsProp:
 
 @dataclass(frozen=True)
 class Momentum:
-    """Slot: `Momentum`."""
+    """TensorFlow's momentum optimiser. Slot: `Momentum`."""
 
     momentum: float = 0.9
     slots = {"Momentum": 0.0}  # noqa: RUF012
@@ -71,7 +71,7 @@ class Momentum:
 
 @dataclass(frozen=True)
 class Adam:
-    """Slots: `Adam` and `Adam_1` (arXiv:1412.6980, the form with epsilon-hat)."""
+    """TensorFlow's Adam. Slots: `Adam` and `Adam_1` (arXiv:1412.6980, the form with epsilon-hat)."""
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -95,10 +95,10 @@ Optimizer = RmsProp | Momentum | Adam
 
 
 class FlatParameters:
-    """All trainable tensors of a network as views into one vector, their gradients likewise.
+    """All trainable tensors of a network, and their gradients, as views into one vector each.
 
-    weights, gradient: (P,). l2: (P,) the regulariser's weight of every element. scale: (P,) what its gradient is
-    multiplied with, 0 for what is frozen; None for nothing.
+    weights, gradient: (P,). l2: (P,) L2 weight of each element. scale: (P,) factor of each element's gradient, 0 if
+    frozen; None if all are 1.
     """
 
     def __init__(
@@ -145,13 +145,13 @@ class FlatParameters:
             self.gradient.mul_(self.scale)
 
     def clip_gradient(self, norm: float) -> None:
-        """Scale the whole gradient to at most this norm; 0 does not clip."""
+        """Scale the gradient to at most this global norm; 0 does not clip."""
         if norm > 0:
             self.gradient.mul_((norm / (self.gradient.norm() + 1e-12)).clamp(max=1.0))
 
 
 class TrainState:
-    """The state that changes from step to step besides the network's own tensors: slots, average and step."""
+    """Training state besides the network's tensors: optimiser slots, moving average and step."""
 
     def __init__(
         self,
@@ -167,11 +167,11 @@ class TrainState:
         self.step = 0
 
     def vectors(self) -> dict[str, Tensor]:
-        """The vectors that a checkpoint stores besides the variables: suffix of the variables' names -> (P,)."""
+        """Optimiser slots and moving average, as stored in a checkpoint: suffix of the variables' names -> (P,)."""
         return self.slots if self.average is None else {**self.slots, AVERAGE: self.average}
 
     def factors(self, learning_rate: float, step: int) -> tuple[float, float]:
-        """The factors of a step's update: the optimiser's rate, and the weight of the new values in the average."""
+        """Factors of a step's update: the optimiser's rate, and the weight of the new values in the average."""
         rate, decay = self.optimizer.rate_at(learning_rate, step), self.average_decay or 0.0
         if self.average_warmup:  # so that a short run's average does not contain the initial weights
             decay = min(decay, (1 + step) / (10 + step))
@@ -179,12 +179,12 @@ class TrainState:
 
     @torch.no_grad()
     def update(self, rate: Rate, share: Rate) -> None:
-        """Update the weights by the gradient in `parameters`, and their average; `step` does not change."""
+        """Update the weights with the gradient in `parameters`, and their moving average, but not `step`."""
         self.optimizer.update(self.parameters.weights, self.parameters.gradient, self.slots, rate)
         if self.average is not None:
             self.average.lerp_(self.parameters.weights, share)
 
     def apply(self, learning_rate: float) -> None:
-        """Make an update by the gradient in `parameters`."""
+        """Apply one update with the gradient in `parameters`."""
         self.update(*self.factors(learning_rate, self.step))
         self.step += 1

@@ -1,4 +1,4 @@
-"""How to train: the training part of a pipeline.config as plain dataclasses."""
+"""Training settings: the training part of a pipeline.config as plain dataclasses."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ BASE_L2 = 0.00004
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train.
+    """Training settings.
 
-    num_steps: the step to end at; None trains until stopped. num_epochs: the same in passes over the pictures.
-    average_decay: of the weights' moving averages; None keeps no averages.
+    num_steps: the last step; None trains until stopped. num_epochs: the same limit in passes over the pictures.
+    average_decay: decay of the weights' moving averages; None keeps no averages.
     average_warmup: whether early averages decay faster.
-    freeze_base_batch_norm, freeze_extra_batch_norm: whether the moving statistics do not change.
-    dropout: share of the class predictors' input that a step drops.
-    l2: kernel's variable name -> weight of its L2 loss.
-    gradient_scale: variable's name -> factor of its gradient; 0 freezes the variable, the default is 1.
-    keep_every_hours: the interval between checkpoints that are never deleted.
-    recalibration_batches: number of batches that measure the averages' batch-norm statistics at the end.
+    freeze_base_batch_norm, freeze_extra_batch_norm: whether the moving statistics are kept constant.
+    dropout: dropout rate of the class predictors' input.
+    l2: name of a kernel's variable -> weight of its L2 loss.
+    gradient_scale: variable name -> factor of its gradient; 0 freezes the variable, the default is 1.
+    keep_every_hours: interval between checkpoints that are never deleted.
+    recalibration_batches: number of batches that measure the averaged weights' batch-norm statistics at the end.
     distillation: the teacher for soft labels; None for hard labels.
     """
 
@@ -75,12 +75,12 @@ class Plan:
 
     @property
     def is_random(self) -> bool:
-        """Whether a step draws random numbers, besides those that make the batch."""
+        """Whether a step draws random numbers other than those for the batch."""
         return self.dropout > 0 or self.objective.sampled_positive_share is not None
 
 
 def training_plan(pipeline: Pipeline, spec: ModelSpec) -> Plan:
-    """The plan of a pipeline that has passed `mirilla.config.require`.
+    """The training settings of a pipeline, which must have passed `mirilla.config.require`.
 
     Raises:
         ConfigError: a pattern of freeze_variables or update_trainable_variables matches no variable.
@@ -278,13 +278,13 @@ def _gradient_scale(table: Architecture, train: pb.TrainConfig) -> dict[str, flo
         frozen |= set(names) - updated
     if len(frozen) == len(names):
         raise ConfigError(
-            "train_config.freeze_variables: every variable is frozen.", "Leave some variables to be trained."
+            "train_config.freeze_variables: every variable is frozen.", "Leave at least one variable trainable."
         )
     return scale | dict.fromkeys(frozen, 0.0)
 
 
 def _matching(names: Sequence[str], field: str, patterns: Sequence[str]) -> set[str]:
-    """The variables in whose names a pattern is found."""
+    """The variables whose names contain a match of a pattern."""
     matching: set[str] = set()
     for pattern in patterns:
         matches = {name for name in names if re.search(pattern, name)}

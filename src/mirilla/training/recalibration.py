@@ -1,7 +1,7 @@
 """Batch-norm statistics for the moving averages of the weights.
 
-The network's own moving statistics are those of its newest weights, but averaged weights give other activations.
-Measuring the statistics again with the averaged weights, over some training batches, allows for long averages.
+The network's moving statistics belong to its latest weights, but averaged weights give different activations.
+Measuring the statistics again with the averaged weights, over some training batches, makes long averages possible.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def recalibrated_statistics(
     """The moving statistics of averaged weights, as means over batches.
 
     Args:
-        averages: variable's name -> tensor in torch's layout, for every trained variable.
+        averages: variable name -> tensor in torch's layout, for every trained variable.
         inputs: batches (B, 3, H, W) of the network's input.
 
     Returns:
-        Variable's name -> (channels,); empty if there is no batch. The network is unchanged afterwards.
+        Variable name -> (channels,); empty if there is no batch. The network is unchanged afterwards.
     """
     tensors = network.tensors()
     kept = {name: tensor.clone() for name, tensor in tensors.items()}

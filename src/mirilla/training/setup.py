@@ -1,4 +1,4 @@
-"""What a training run needs before its first step: the network, the records, and the checkpoint to resume from."""
+"""Prepare a training run: the network, the records, and the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from mirilla.weights.restore import DETAILS, restore, restore_options
 
 @dataclass(frozen=True)
 class Setup:
-    """A run that is ready for its first step.
+    """A training run that is ready for its first step.
 
-    last: the step to end at; None trains until stopped.
-    metadata: what its checkpoints record.
+    last: the last step; None trains until stopped.
+    metadata: stored in its checkpoints.
     """
 
     learner: Learner
@@ -50,7 +50,7 @@ def prepare(
     precision: str,
     config_path: Path | None,
 ) -> Setup:
-    """Build the network, start or resume it, and read the records. See `trainer.train` for arguments and errors."""
+    """Build, initialise or resume the network, and read the records; see `trainer.train` for arguments and errors."""
     with group.main_process_first():
         for finding in config.require(pipeline, ("model", "train"), config_path):
             if finding.severity == "warning":
@@ -109,7 +109,7 @@ def _resume(learner: Learner, path: Path, metadata: dict[str, str]) -> None:
 
 
 def _last_step(plan: Plan, pictures: int, num_steps: int | None) -> int | None:
-    """The step to end at: the argument's or the config's, and at most num_epochs."""
+    """The last step: from the argument or the config, limited by num_epochs."""
     last = num_steps if num_steps is not None else plan.num_steps
     if plan.num_epochs is None:
         return last

@@ -27,13 +27,13 @@ from mirilla.training.matching import (
     targets_of_match,
 )
 
-IGNORED_SHARE = 0.5  # of an anchor or its predicted box inside an ignored object, from which the anchor is ignored
-_NEVER = torch.inf  # cost of an anchor that is not selected
+IGNORED_SHARE = 0.5  # an anchor is ignored if this share of it, or of its predicted box, is in an ignored object
+_NEVER = torch.inf  # cost of anchors that are not selected
 
 
 @dataclass(frozen=True)
 class SimOtaSpec:
-    """center_radius: in cells of the anchor's feature map. The others: see `DynamicAssigner` in pipeline.proto."""
+    """center_radius: in cells of the anchor's feature map. Other fields: see `DynamicAssigner` in pipeline.proto."""
 
     center_radius: float = 2.5
     candidates: int = 10
@@ -42,7 +42,7 @@ class SimOtaSpec:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Objects of all images in one list: image (N,), column (N,) in the image, boxes (N, 4), whether real (N,)."""
+    """Objects of all images in one list: image (N,), index in the image (N,), boxes (N, 4), whether real (N,)."""
 
     image: Tensor
     column: Tensor
@@ -71,10 +71,10 @@ def assign_dynamically(
     coder: BoxCoderSpec,
     static: bool = False,
 ) -> Targets:
-    """Targets of a batch from the network's current predictions.
+    """Training targets of a batch from the network's current predictions.
 
     The class target of a matched anchor is the IoU of its predicted box with the object, times the object's confidence.
-    The background's target is 1 minus that.
+    The background's target is 1 minus that value.
 
     Args:
         codes: (B, A, 4). logits: (B, A, num_classes + 1). cells: (A, 2), see `anchor_cells`.
@@ -88,7 +88,7 @@ def assign_dynamically(
     if len(rows.image):
         anchor, cost, iou = _choices(rows, batch.classes, predicted, logits, anchors_yxyx, cells, spec)
         chosen = cost < _NEVER
-        # what is not selected is written behind the last anchor
+        # anchors that are not selected are written past the end, to a last dummy element
         place = torch.where(chosen, rows.image[:, None] * count + anchor, images * count).flatten()
         cheapest = torch.full_like(quality, _NEVER).scatter_reduce_(0, place, cost.flatten(), "amin")
         wins = chosen.flatten() & (cost.flatten() <= cheapest[place])
@@ -106,7 +106,7 @@ def assign_dynamically(
 
 
 def _rows(boxes_yxyx: Tensor, mask: Tensor, static: bool) -> _Rows:
-    """The objects of a mask (B, G); with static shapes all objects, real or not."""
+    """The objects selected by a mask (B, G); with static shapes all objects, padding included."""
     if static:
         images, objects = mask.shape
         image = torch.arange(images, device=mask.device).repeat_interleave(objects)

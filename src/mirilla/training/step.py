@@ -1,4 +1,4 @@
-"""The steps of a training, on batches made by the host or by the device; on a GPU as a captured graph if possible.
+"""Training steps on batches made by the host or by the device; on a GPU as a captured graph if possible.
 
 On a GPU a step of this network is about a thousand short kernels, and launching them takes longer than running them.
 After a capture, a single call launches all of them. This requires a step whose shapes do not depend on the data, that
@@ -32,10 +32,10 @@ WARM_UP = 3  # steps before the capture, in which libraries choose algorithms an
 
 
 class StepRunner(Protocol):
-    """Makes a training's steps in order, from the learner's current step on."""
+    """Runs training steps in order, starting at the learner's current step."""
 
     def step(self) -> Losses:
-        """Make an update. The next step overwrites the losses."""
+        """Run one step. The next step overwrites the returned losses."""
         ...
 
     def close(self) -> None: ...
@@ -61,7 +61,7 @@ class HostSteps:
 
 
 class DeviceSteps:
-    """Steps on batches that the device makes.
+    """Steps on batches made by the device.
 
     Args:
         captured: whether to replay the step as a captured graph; only on CUDA and with `static_objective`.
@@ -91,7 +91,7 @@ class DeviceSteps:
         self._graph = None
 
     def update(self) -> Losses:
-        """The step itself, without any work of the host."""
+        """The step itself, without any work on the host."""
         rate, share = self._factors.index_select(0, (self._step - self._first).view(1))[0].unbind()
         pixels, objects = self._batches.batch(self._step)
         losses = self._learner.learn(pixels.mul_(INPUT_SCALE).add_(INPUT_OFFSET), objects)
@@ -144,7 +144,7 @@ class DeviceSteps:
 
 
 def static_objective(spec: ObjectiveSpec, anchors: int) -> ObjectiveSpec | None:
-    """The same objective with fixed shapes; None if that is not possible."""
+    """The same objective with fixed shapes; None if there is no such form."""
     if spec.dynamic is None and spec.miner is not None:
         if not can_be_static(spec.miner, anchors):
             return None
@@ -158,8 +158,8 @@ def step_runner(
     """The fastest runner that the device and the config allow.
 
     Args:
-        last: the step to end at.
-        on_device: whether the device makes the batches; None: if it is CUDA. If it cannot, the host makes them.
+        last: the last step of the run.
+        on_device: whether the device makes the batches; None: only on CUDA. If the device cannot, the host makes them.
     """
     set_precision(learner.precision)
     if not (learner.device.type == "cuda" if on_device is None else on_device):

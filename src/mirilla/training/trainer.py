@@ -18,10 +18,10 @@ from mirilla.weights import checkpoint as checkpoints
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a run.
+    """The outcome of a run.
 
-    images_per_s: the mean of this run; 0 if there was nothing left to do.
-    is_main: whether this process is rank 0, the one that writes files and prints.
+    images_per_s: mean of this run; 0 if there was nothing left to do.
+    is_main: whether this process is rank 0, which writes files and prints.
     """
 
     step: int
@@ -51,13 +51,13 @@ def train(
     started several processes, each makes its shard of every batch; only rank 0 writes files.
 
     Args:
-        num_steps: the step to end at; None takes `train_config.num_steps`.
+        num_steps: the last step; None takes `train_config.num_steps`.
         device: 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'; None takes the config's.
         config_path: where the pipeline was read from, for messages.
-        precision: of the network's layers, one of PRECISIONS; None takes the config's.
+        precision: precision of the network's layers, one of PRECISIONS; None takes the config's.
         device_batches: whether the GPU stores and augments the pictures; None: if it can.
         tf_checkpoints: write every checkpoint as a TensorFlow checkpoint too.
-        on_checkpoint: called by rank 0 after each checkpoint, with its file and whether it is of the last step.
+        on_checkpoint: called by rank 0 after each checkpoint, with its path and whether it is the last.
 
     Raises:
         ConfigError, DataError: the config, the label map or the records are wrong.
@@ -86,7 +86,7 @@ def train(
 
 
 def _finished(pipeline: config.Pipeline, model_dir: Path, num_steps: int | None) -> Result | None:
-    """The result of a run that has already reached its last step; only its checkpoint is read for that."""
+    """The result of a run that has already reached its last step, read from its checkpoint alone; otherwise None."""
     last = num_steps if num_steps is not None else pipeline.train_config.num_steps or None
     path = checkpoints.newest(model_dir)
     if last is None or path is None:
