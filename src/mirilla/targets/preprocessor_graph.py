@@ -5,9 +5,9 @@
     tf_example (N,)                      serialised tf.train.Examples with a file in 'image/encoded'
       -> Preprocessor/sub (N, height, width, 3), (2 / 255) x - 1
 
-Placeholders have the names of the API's exporter. `image_tensor` is the batch of pixels in every graph. The pictures of a
-batch must have one size after decoding. DecodeJpeg decodes PNG too; unlike DecodeImage, it is an op that TensorFlow 1.4
-knew.
+Placeholders have the names of the API's exporter. `image_tensor` is the batch of pixels in every graph. The pictures of
+a batch must have one size after decoding. DecodeJpeg decodes PNG too; unlike DecodeImage, it is an op that TensorFlow
+1.4 knew.
 """
 
 from __future__ import annotations
