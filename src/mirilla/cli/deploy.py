@@ -106,23 +106,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _items(args: argparse.Namespace) -> tuple[str, str]:
     """The model and the host; an empty string for the one that is not needed."""
-    import re
-
     from mirilla.errors import UsageError
 
     mode = _mode(args)
-    if mode and (args.service or args.run):
-        raise UsageError(f"{mode} cannot be combined with --service or --run.", "Give one of them at a time.")
-    if args.to is not None and mode != "--files-only":
-        raise UsageError(
-            "--to needs --files-only.", "mirilla deploy MODEL.binaryproto pi@HOST --files-only --to FOLDER"
-        )
-    if args.to is not None and not re.fullmatch(r"[\w./+][\w./+-]*", args.to):
-        raise UsageError(
-            f"--to {args.to}: not a folder's name that scp can copy to.", "Use letters, digits, / . _ and -."
-        )
-    if args.options and not (args.service or args.run or args.bundle):
-        raise UsageError("--options needs --service, --run or --bundle, which start the program on the kit.")
+    _check_combination(args, mode)
     items = args.items
     if mode == "--bundle":
         if len(items) != 1:
@@ -135,6 +122,26 @@ def _items(args: argparse.Namespace) -> tuple[str, str]:
     if len(items) != 2:
         raise UsageError("Give a model and a host.", "mirilla deploy MODEL.binaryproto pi@HOST")
     return items[0], items[1]
+
+
+def _check_combination(args: argparse.Namespace, mode: str) -> None:
+    """Raise UsageError if options are given that do not fit together."""
+    import re
+
+    from mirilla.errors import UsageError
+
+    if mode and (args.service or args.run):
+        raise UsageError(f"{mode} cannot be combined with --service or --run.", "Give one of them at a time.")
+    if args.to is not None and mode != "--files-only":
+        raise UsageError(
+            "--to needs --files-only.", "mirilla deploy MODEL.binaryproto pi@HOST --files-only --to FOLDER"
+        )
+    if args.to is not None and not re.fullmatch(r"[\w./+][\w./+-]*", args.to):
+        raise UsageError(
+            f"--to {args.to}: not a folder's name that scp can copy to.", "Use letters, digits, / . _ and -."
+        )
+    if args.options and not (args.service or args.run or args.bundle):
+        raise UsageError("--options needs --service, --run or --bundle, which start the program on the kit.")
 
 
 def _mode(args: argparse.Namespace) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
-from mirilla.tf1.flags import ABSL, ACTS, FLAGS, IGNORED, Flag
+from mirilla.tf1.flags import ABSL, ACTS, FLAGS, IGNORED, NEW, Flag
 
 _NOT_HERE = ("help", "helpshort", "helpfull", "helpxml")
 
@@ -19,7 +19,7 @@ def add_original_flags(parser: argparse.ArgumentParser, script: str, ignored: Ma
     """
     options = {option for action in parser._actions for option in action.option_strings}
     for flag in (*FLAGS[script], *ABSL):
-        if f"--{flag.name}" in options or flag.name in _NOT_HERE:
+        if flag.status == NEW or f"--{flag.name}" in options or flag.name in _NOT_HERE:
             continue
         names = [f"--{flag.name}", *([f"--no{flag.name}"] if flag.kind is bool else [])]
         parser.add_argument(

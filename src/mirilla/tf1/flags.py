@@ -82,6 +82,7 @@ _CLUSTER = "TensorFlow's clusters are not supported"
 _TORCHRUN = "Start several processes with torchrun: docs/training.md describes it."
 _SIDE_INPUTS = "Mirilla's networks have no side inputs"
 _THREE_FILES = "with the two other files instead of pipeline_config_path"
+_TF_CHECKPOINTS = Flag("tf_checkpoints", bool, False, NEW, "write TensorFlow checkpoints too, for old tools")
 _PIPELINE = _text("pipeline_config_path", "the pipeline.config", required=True)
 
 FLAGS: dict[str, tuple[Flag, ...]] = {
@@ -132,7 +133,8 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
             "hyperparameters are fields of pipeline.config",
             "Set them there; docs/config.md lists all fields.",
         ),
-        Flag("max_eval_retries", int, 0, IGNORED, "evaluation does not fail and need another try"),
+        Flag("max_eval_retries", int, 0, IGNORED, "an evaluation that fails ends the program with the reason"),
+        _TF_CHECKPOINTS,
     ),
     "export_inference_graph": (
         _text("input_type", "image_tensor, encoded_image_string_tensor or tf_example", "image_tensor"),
@@ -169,6 +171,7 @@ FLAGS: dict[str, tuple[Flag, ...]] = {
         _text("input_config_path", f"an InputReader, {_THREE_FILES}", ""),
         _text("model_config_path", f"a DetectionModel, {_THREE_FILES}", ""),
         _switch("clone_on_cpu", "train on the CPU"),
+        _TF_CHECKPOINTS,
         Flag("num_clones", int, 1, REFUSED, "one process trains on one GPU", _TORCHRUN),
         Flag("worker_replicas", int, 1, REFUSED, _CLUSTER, _TORCHRUN),
         Flag("ps_tasks", int, 0, REFUSED, _CLUSTER, _TORCHRUN),

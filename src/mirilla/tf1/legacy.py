@@ -29,7 +29,8 @@ def train(values: Values) -> int:
     from mirilla.training.trainer import train as run
 
     device = "cpu" if values.switch("clone_on_cpu") else None
-    run(pipeline, Path(values.text("train_dir")), device=device, config_path=path)
+    tf_checkpoints = values.switch("tf_checkpoints")
+    run(pipeline, Path(values.text("train_dir")), device=device, config_path=path, tf_checkpoints=tf_checkpoints)
     return 0
 
 

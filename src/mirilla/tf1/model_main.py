@@ -47,6 +47,7 @@ def _train(values: Values, pipeline: config.Pipeline, path: Path, model_dir: Pat
         model_dir,
         num_steps=steps,
         config_path=path,
+        tf_checkpoints=values.switch("tf_checkpoints"),
         on_checkpoint=Throttle(evaluation.run),
     )
     echo(f"note: {model_dir / 'export/Servo'} is not written: 'mirilla tf1 export_inference_graph' exports.")
