@@ -14,7 +14,7 @@ class Watchdog:
     """Notifies systemd that the main loop is running, and ends the program when it stalls.
 
     A call into the bonnet's driver may never return, and no exception can interrupt it: `stall_s` seconds after the
-    last notification the program ends with code 70, so that systemd or the caller can start it again.
+    last call of `alive` the program ends with code 70, so that systemd or the caller can start it again.
 
     Args:
         stall_s: 0 never ends the program.
