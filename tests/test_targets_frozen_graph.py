@@ -331,6 +331,7 @@ def test_our_reader_takes_every_input_type(name):
     weights = random_weights(SMALL)
     graph = frozen_graph.build(SMALL, weights, input_type(name))
     assert [node.name for node in graph.node if node.op == "Placeholder"] == [name]
+    assert PIXELS in {node.name for node in graph.node}
     assert {node.op for node in graph.node} <= OPS_OF_1_4 | {"DecodeJpeg", "ParseExample"}
     images = [np.full((40, 60, 3), 90, np.uint8)]
     expected = frozen_graph.run(frozen_graph.build(SMALL, weights), images)

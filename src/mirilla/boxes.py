@@ -94,7 +94,7 @@ def _overlapping(a_yxyx: Array, b_yxyx: Array, iou_threshold: float) -> NDArray[
 
 @dataclass(frozen=True)
 class Letterbox:
-    """The place of a picture in a network's input, from the top left: x_input = x_picture * scale_x (normalised).
+    """Where a picture is placed in a network's input, from the top left: x_input = x_picture * scale_x (normalised).
 
     A squashed picture fills the input, so both scales are 1. A letterboxed picture keeps its aspect ratio and is at
     the top left, as with the API's keep_aspect_ratio_resizer with pad_to_max_dimension.

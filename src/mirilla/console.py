@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """Receives how far the work has come."""
+    """Receives progress updates."""
 
     def advance(self, count: int = 1) -> None: ...
 
@@ -26,7 +26,7 @@ _muted = False
 
 @contextlib.contextmanager
 def muted(active: bool = True) -> Iterator[None]:
-    """Print nothing inside the block, if `active`: of several processes that work together, only one prints."""
+    """Suppress all output inside the block if `active`: of several parallel processes, only one prints."""
     global _muted
     before, _muted = _muted, _muted or active
     try:

@@ -32,5 +32,5 @@ class Detections:
 
     @classmethod
     def none(cls) -> Detections:
-        """No detection."""
+        """An empty result."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))

@@ -1,6 +1,6 @@
-"""What a check reports: `Finding`, and `RuleError` for the findings that are errors.
+"""The results of checks: `Finding`, and `RuleError` for findings that are errors.
 
-All checks use this class: those of graphs, pipeline files, data sets and the kit.
+The checks of graphs, pipeline files, data sets and the kit all use these classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Certainty = Literal["proven", "inferred"]
 
 ERROR: Final = "error"  # refused: it does not work, or cannot be used
 WARNING: Final = "warning"  # accepted, but probably wrong
-NOTE: Final = "note"  # good to know
+NOTE: Final = "note"  # informational
 SEVERITIES: tuple[Severity, ...] = (ERROR, WARNING, NOTE)
 
 PROVEN: Final = "proven"
@@ -29,7 +29,7 @@ class Finding:
 
     Attributes:
         severity: ERROR, WARNING or NOTE.
-        code: a short stable name of the kind: 'unknown-op', 'missing-picture'.
+        code: a short, stable identifier of the kind of finding: 'unknown-op', 'missing-picture'.
         where: the place: file and line, record, node, layer, tensor or field.
         what: what is wrong there, in one or two sentences.
         remedy: what to do about it; empty if there is nothing to do.
@@ -39,7 +39,7 @@ class Finding:
         rule: the broken rule, in one sentence.
         op: the type of the op concerned.
         fixable: whether `mirilla doctor --fix` removes the finding.
-        alive: for memory: (tensor, bytes) of everything held at the same time.
+        alive: for findings on memory: (tensor, bytes) of everything that is live at the same time.
     """
 
     severity: Severity
@@ -56,7 +56,7 @@ class Finding:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What makes two findings the same: code and place."""
+        """Code and place: findings with the same key are the same finding."""
         return self.code, self.where
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ def by_severity(findings: Iterable[Finding]) -> list[Finding]:
 
 
 class RuleError(ModelError):
-    """A graph or model breaks rules; `findings` holds all that were found before stopping."""
+    """A graph or model breaks rules; `findings` holds all findings up to the point where the check stopped."""
 
     shown = 6
 

@@ -19,7 +19,7 @@ from mirilla.protos.pipeline_pb2 import StringIntLabelMap
 
 @dataclass(frozen=True)
 class Label:
-    """A class; `display_name` is the name for people, the name itself if empty."""
+    """A class; `display_name` is the name shown to users; `name` if it is empty."""
 
     id: int
     name: str
@@ -107,7 +107,7 @@ class LabelMap:
         raise ConfigError(f"The label map has no class number {number}.", f"Its ids go up to {self.max_id}.")
 
     def shown(self, number: int) -> str:
-        """The name for people of a class id: display name, else name, else the id itself."""
+        """The name to show for a class id: display name, else name, else the id itself."""
         return next((item.shown for item in self.items if item.id == number), str(number))
 
 

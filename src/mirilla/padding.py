@@ -1,4 +1,4 @@
-"""TensorFlow's arithmetic of windows (convolutions and pools) along one side of a map."""
+"""TensorFlow's output size and padding of a window op (convolution or pool) along one side of a map."""
 
 from __future__ import annotations
 

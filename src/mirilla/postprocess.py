@@ -1,8 +1,8 @@
-"""From a network's two outputs to detections, in numpy: the counterpart of the frozen graph's last part.
+"""Convert a network's two outputs to detections, in numpy, as the last part of a frozen graph does.
 
 Decode boxes, convert scores, run NMS for each class and sort by score; then clip to the picture and drop boxes
-without area. Clipping comes after NMS, as in the Object Detection API. Of equal scores the lower anchor comes
-first; TensorFlow does not define its order of ties.
+without area. Clipping comes after NMS, as in the Object Detection API. Among equal scores the lower anchor comes
+first; TensorFlow does not define the order of ties.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def scores(logits: Floats, converter: str) -> Floats:
         converter: SIGMOID, SOFTMAX or IDENTITY.
     """
     if converter == "SIGMOID":
-        with np.errstate(over="ignore"):  # exp(-x) may overflow to infinity; the score is then 0, which is right
+        with np.errstate(over="ignore"):  # exp(-x) may overflow to infinity; the score is then 0, which is correct
             return (1 / (1 + np.exp(-logits))).astype(logits.dtype)
     if converter == "SOFTMAX":
         powers = np.exp(logits - logits.max(-1, keepdims=True))
@@ -50,7 +50,7 @@ def detections(
         codes: (A, 4) box codes.
         logits: (A, 1 + C); column 0 is the background.
         anchors_yxyx: (A, 4).
-        spec: the box coder's scales and the post-processing's numbers.
+        spec: the box coder's scales and the post-processing parameters.
         letterbox: the picture's place in the network's input; all of it by default.
         threshold: drop scores that are not greater; the spec's own threshold by default.
 

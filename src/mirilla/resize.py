@@ -1,11 +1,11 @@
-"""From a photo to a network's input: TensorFlow's legacy bilinear resize, bit for bit.
+"""Resize photos to a network's input like TensorFlow's legacy bilinear resize, bit for bit.
 
 Output pixel i samples the photo at i * input side / output side, without half-pixel centres and without averaging
 when a photo shrinks (ResizeBilinear with align_corners and half_pixel_centers false). Other resizers give other
 scores.
 
-numpy does the work. Where Numba is installed, a compiled kernel (`mirilla.kernels.resize`) takes over from a
-process's KERNEL_FROM-th photo on, with the same bits.
+The implementation is numpy. If Numba is installed, a compiled kernel (`mirilla.kernels.resize`) replaces it from a
+process's KERNEL_FROM-th photo on; the results are identical.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mirilla.kernels.lazy import Compiled
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
 
 SCALE, OFFSET = np.float32(INPUT_SCALE), np.float32(-INPUT_OFFSET)  # normalised = SCALE * pixel - OFFSET
-KERNEL_FROM = 64  # photos; from here on the time to import Numba is small beside the work
+KERNEL_FROM = 64  # photos; from here on, the time to import Numba is small compared with the work
 MAX_RESAMPLERS = 8  # sizes of photos whose resampler a thread keeps
 BLOCK_ROWS = 64  # output rows computed at once, so that a block stays in the second-level cache
 
@@ -99,7 +99,7 @@ def _write(image: NDArray, out: Floats, *, normalise: bool) -> None:
 
 
 class _Resampler:
-    """Resizes photos of one size: the indices of the pixels to read, and memory to work in.
+    """Resizes photos of one size: holds the indices of the pixels to read, and working memory.
 
     TensorFlow interpolates along rows first, in float32. If no fraction has more than 8 bits, as for every photo
     that is resized to 256, 128 or 64 pixels, nothing is ever rounded (a pixel's 8 bits and two fractions fit

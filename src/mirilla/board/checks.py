@@ -1,6 +1,6 @@
 """Checks of a kit before anything is changed there; each finding has its remedy.
 
-One script collects facts and prints `key=value` lines. What the facts mean is decided here, so it can be tested
+One script collects facts and prints `key=value` lines. The facts are interpreted here, so that this can be tested
 without a kit.
 """
 
@@ -47,7 +47,7 @@ def probe_script() -> str:
 
 
 def findings(facts: Mapping[str, str], *, need_bytes: int = 0) -> list[Finding]:
-    """What the facts mean for running a model on the kit. An error prevents it; a note is a check that passed.
+    """Findings from the facts. An error prevents running a model on the kit; a note is a check that passed.
 
     Args:
         need_bytes: size of the files to copy.

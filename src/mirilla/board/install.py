@@ -6,8 +6,9 @@
         previous            the version that ran before this one, to which a rollback returns
 
 A version is copied into `versions/.incoming-...`, checked against its hashes there, flushed to the card and renamed;
-then the link is replaced with a single rename. So `current` always points to a complete version, whatever is
-interrupted. The next installation removes the folders of an interrupted copy; a lock keeps two from running at once.
+then the link is replaced with a single rename. So `current` always points to a complete version, even if an
+installation is interrupted. The next installation removes the folders of an interrupted copy; a lock prevents two at
+once.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ rmdir "$home" 2>/dev/null || ls -A "$home"
     ]
 )
 
-# What `fail` in a script means: message and remedy.
+# Message and remedy for each argument of `fail` in a script.
 _REASONS = {
     "locked": ("another deployment to this kit is running.", "Wait until it has finished, then try again."),
     "folder": (
@@ -238,6 +239,6 @@ def _explain(link: Link, result: Result) -> None:
             f"{link.target}: its card is read-only.", "Reboot the kit. A card that stays read-only is worn out."
         )
     if reason:
-        lines = lines[:-1] or lines  # the line before the reason says more
+        lines = lines[:-1] or lines  # the line before the reason has more detail
     last = lines[-1][:200] if lines else f"exit status {result.code}"
     raise BoardError(f"{link.target}: the copy failed ({last}).{_UNCHANGED}", f"mirilla deploy --check {link.target}")

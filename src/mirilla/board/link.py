@@ -1,7 +1,7 @@
 """The connection to a kit: shell scripts and files over the system's OpenSSH.
 
 `ssh` uses the user's own configuration, agent, known hosts and keys. It runs in batch mode, so it never asks for a
-password, and none is handled here. Tests replace it with another implementation of `Link`.
+password, and this module handles none. Tests replace it with another implementation of `Link`.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class SshLink:
 
     def copy(self, sources: Sequence[str], remote: str) -> None:
         host = self.target
-        if host.startswith("ssh://"):  # scp has its own form of it
+        if host.startswith("ssh://"):  # scp has its own scheme
             host = "scp://" + host.removeprefix("ssh://").rstrip("/") + "/" + remote
         else:
             host = f"{host}:{remote}"

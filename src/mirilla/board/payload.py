@@ -1,4 +1,4 @@
-"""What is deployed as one version: a model, its model.json and the program for the kit."""
+"""The files that are deployed as one version: a model, its model.json and the program for the kit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mirilla.files import explaining
 PROGRAM = "mirilla_kit.py"
 CARD = "model.json"
 SUMS = "SHA256SUMS"
-ARCHIVE_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a .zip can store; the same files give the same bytes
+ARCHIVE_TIME = (1980, 1, 1, 0, 0, 0)  # the earliest that a .zip can store; a fixed time gives fixed bytes
 
 # mirilla_kit.py is a zip archive, which Python runs whatever its name: versions deployed before the program had several
 # modules hold one script of this name, and a systemd unit starts both.
@@ -34,8 +34,8 @@ _MAIN = f"import sys\n\nfrom {_PACKAGE}.__main__ import main\n\nsys.exit(main())
 class Payload:
     """The files of a version.
 
-    name: the version's, and its folder's: when it was made, and a hash of all files.
-    model: the model's name, for people.
+    name: of the version and of its folder: the time it was made, and a hash of all files.
+    model: the model's display name.
     files: contents by file name.
     """
 

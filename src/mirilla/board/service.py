@@ -17,8 +17,8 @@ from mirilla.board.payload import PROGRAM
 from mirilla.errors import BoardError, UsageError
 
 UNIT = "mirilla.service"
-WATCHDOG_S = 120  # systemd restarts the program after this time without a sign of life
-START_S = 90  # to wait for the start, which takes some twenty seconds on a Pi Zero
+WATCHDOG_S = 120  # systemd restarts the program after this time without a watchdog notification
+START_S = 90  # to wait for the start, which takes about twenty seconds on a Pi Zero
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def parse_options(text: str) -> tuple[str, ...]:
     for option in options:
         _quoted(option)
     if any(option == "--dir" or option.startswith("--dir=") for option in options):
-        raise UsageError("--options must not contain --dir: the folder is always the deployed version's.")
+        raise UsageError("--options must not contain --dir: the program always uses the deployed version's folder.")
     return options
 
 
@@ -243,7 +243,7 @@ fi
 exit 0
 """.strip()
 
-# What `fail` in a script means: message and remedy.
+# Message and remedy for each argument of `fail` in a script.
 _REASONS = {
     "systemd": ("systemd is missing.", "Start the program with your system's own service manager."),
     "name": (
@@ -294,7 +294,7 @@ def _explain(link: Link, result: Result) -> None:
     lines = result.err.strip().splitlines()
     if reason and reason[1] in _REASONS:
         what, remedy = _REASONS[reason[1]]
-        detail = f" ({lines[-2][:200]})" if len(lines) > 1 else ""  # the line before the reason says more
+        detail = f" ({lines[-2][:200]})" if len(lines) > 1 else ""  # the line before the reason has more detail
         raise BoardError(f"{link.target}: {what}{detail}", remedy)
     last = lines[-1][:200] if lines else f"exit status {result.code}"
     raise BoardError(f"{link.target}: a command failed ({last}).", f"mirilla deploy --check {link.target}")

@@ -38,7 +38,7 @@ class BuildReport:
         arena_bytes: size of the arena.
         constant_order: the table used, or 'graph'.
         losses: loss of the fp16 conversion by constant, largest first.
-        warnings: what no known file shows.
+        warnings: variants that no known file contains.
         notes: how input, outputs and size were found.
     """
 
@@ -194,7 +194,7 @@ def compile_file(
 
 
 def _card(graph_path: str | os.PathLike[str], report: BuildReport) -> tuple[cards.ModelCard | None, list[Finding]]:
-    """The graph's card, or None if it has none; a warning if its card does not match the graph or the input size."""
+    """The graph's card (None if it has none), and a warning if the card does not match the graph or the input size."""
     path = cards.find(graph_path)
     if path is None:
         return None, []

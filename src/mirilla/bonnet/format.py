@@ -1,7 +1,7 @@
 # ruff: noqa: RUF009 (wire.optional declares a field, as dataclasses.field does)
 """The compiled model of the Vision Bonnet (`.binaryproto`): its messages, and how to read and write them.
 
-docs/bonnet-format.md describes the layout. Every field of a file has its place here, so a file that is read and
+docs/bonnet-format.md describes the layout. Every field of a file is declared here, so a file that is read and
 written again keeps the same bytes.
 
 Terms: brcd = batch, row, column, depth (interleaved, depth fastest); bdrc = batch, depth, row, column (planar,

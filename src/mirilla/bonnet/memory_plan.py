@@ -267,7 +267,7 @@ def _last_uses(model: Model) -> dict[str, int]:
     last_use = {name: index for index, op in enumerate(model.ops) for name in op.inputs}
     last_use.update(dict.fromkeys(model.outputs, len(model.ops) - 1))
     for index, op in enumerate(model.ops):
-        if op.plan is not None and op.plan.in_place:  # from here on the memory belongs to the output
+        if op.plan is not None and op.plan.in_place:  # from here on, the output owns the memory
             last_use[op.inputs[0]] = index - 1
     return last_use
 

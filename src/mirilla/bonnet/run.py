@@ -31,7 +31,7 @@ MAX_PROGRAMS = 4  # number of input sizes whose programs are cached
 
 @dataclass(frozen=True)
 class Limits:
-    """What a model may demand of this computer. The defaults stop only damaged or malicious files.
+    """Limits on the resources that a model may use. The defaults refuse only damaged or malicious files.
 
     Attributes:
         tensor_elements: of one activation.

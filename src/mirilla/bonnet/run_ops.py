@@ -40,7 +40,7 @@ def prepare(op: Op, inputs: Sequence[Shape], constants: Sequence[Floats]) -> Pre
         constants: its weights and bias, in the file's layouts.
 
     Raises:
-        ValueError: the op is unknown, or its shapes and attributes do not fit together; the text says what is wrong.
+        ValueError: the op is unknown, or its shapes and attributes do not fit together; the message has the details.
     """
     kind = op.kind or ""
     if kind == "Concat":

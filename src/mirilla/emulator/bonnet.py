@@ -52,7 +52,7 @@ class EmulatedBonnet:
     """A Vision Bonnet in software. Safe to use from several threads.
 
     Args:
-        frames: what the camera sees; None for no camera.
+        frames: the camera's pictures; None for no camera.
         fps: the camera's frames per second; with 0 each request gets the next frame immediately.
         fp16_activations: see `CompiledModel`.
         preloaded: {name: model} loaded at the start and again after a reset.

@@ -1,4 +1,4 @@
-"""The emulated camera: it shows the pictures of a folder or the frames of a video in a loop."""
+"""The emulated camera: delivers the pictures of a folder or the frames of a video in a loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REMEDY = "Give a folder of pictures or a video."
 
 
 class Frames(Protocol):
-    """Pictures by number, from 0; numbers beyond their count begin again.
+    """Pictures by number, from 0; after the last picture they repeat.
 
     Attributes:
         size: (height, width) of the first.
@@ -118,7 +118,7 @@ def read_picture(path: Path) -> Picture:
 
 
 class Clock:
-    """Which frame a camera shows now. With 0 frames per second, each call gets the next frame immediately.
+    """Selects the frame that a camera shows now. With 0 frames per second, each call gets the next frame immediately.
 
     Like a camera, it drops frames that are not read in time and never shows a frame twice.
     """

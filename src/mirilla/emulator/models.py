@@ -15,7 +15,7 @@ from mirilla.emulator.camera import Picture
 from mirilla.protos.kit_pb2 import FloatTensor, InferenceResult, LoadModel, Rectangle, SparseConfig, TensorShape, Tuple
 from mirilla.resize import bilinear
 
-BUILT_IN = ("FaceDetection", "DishDetection")  # names for which the firmware runs models of its own
+BUILT_IN = ("FaceDetection", "DishDetection")  # names of the firmware's built-in models
 MAX_NAME = 256
 MAX_MODEL_BYTES = 24 << 20  # the largest of the kit's own models has some 11 MB
 MAX_SIDE_PX = 2048
@@ -87,7 +87,7 @@ def check_name(name: str) -> None:
 
 
 def check_not_built_in(name: str) -> None:
-    """Raise RequestError for the names of the firmware's own models."""
+    """Raise RequestError for the names of the firmware's built-in models."""
     if name in BUILT_IN:
         raise RequestError(
             f"The firmware has a built-in model named '{name}' and ignores the graph that is sent under this name. "

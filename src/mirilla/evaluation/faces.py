@@ -1,6 +1,6 @@
 """Average precision on faces: over all faces, and over faces of a minimum size.
 
-The first figure of `mirilla run`. docs/evaluation.md describes the rule and how it was checked.
+The first figure that `mirilla run` reports. docs/evaluation.md describes the rule and how it was checked.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Result:
     curves: tuple[Curve, ...] = field(default=(), repr=False)
 
     def __getitem__(self, name: str) -> float:
-        """The value of a figure (KeyError if there is none of this name)."""
+        """The value of a figure (KeyError if there is no figure of this name)."""
         for figure in self.figures:
             if figure.name == name:
                 return figure.value

@@ -94,7 +94,7 @@ def detect_all(detector: Detector, samples: Sequence[Sample], *, progress: Progr
 def prepare(
     samples: Sequence[Sample], labels: LabelMap, metrics: Sequence[str], *, one_class: bool = False
 ) -> list[tuple[Evaluator, list[GroundTruth]]]:
-    """The evaluator and ground truth of each metric; finds errors before the long part begins.
+    """The evaluator and ground truth of each metric; called first, so that errors are found before detecting.
 
     Raises:
         DataError, UsageError: as for `evaluate_model`.

@@ -90,7 +90,7 @@ class WiderFace:
 
         Args:
             predictions: "EVENT/PICTURE" -> (N, 5) [xmin, ymin, width, height, score] in the picture's pixels, with
-                scores of any range. A picture that is not named has no detections.
+                scores of any range. A picture that is missing has no detections.
             source: names the predictions in messages.
 
         Raises:
@@ -204,7 +204,7 @@ def _load_mat(path: Path, fields: Sequence[str]) -> dict[str, NDArray]:
         )
     try:
         content = loadmat(path, variable_names=fields)
-    except Exception as error:  # scipy raises many kinds for a broken file
+    except Exception as error:  # scipy raises many kinds of exceptions for a broken file
         raise DataError(f"{path}: this MATLAB file cannot be read: {error}.", "Download it again.") from error
     if missing := [f for f in fields if f not in content]:
         raise DataError(f"{path}: the file has no variable '{missing[0]}'.", "Use the benchmark's own file.")

@@ -1,4 +1,4 @@
-"""What a frozen graph computes from constants alone: shapes, batch norm's separate ops, anchors.
+"""Evaluate the parts of a frozen graph that depend only on constants: shapes, unfused batch norm, anchors.
 
 Everything is computed in the types TensorFlow uses, one rounding per operation, so that batch norm written out
 as Rsqrt, Mul and Sub gives the same float32 numbers as the fused node (docs/bonnet-format.md, weights).
@@ -98,7 +98,7 @@ def _tile(node: NodeDef, args: Arrays) -> NDArray:
     return np.tile(args[0], multiples)
 
 
-# What the reader of a network evaluates; it reports other ops between the input and the outputs.
+# Ops that are evaluated when a network is read; other ops between input and outputs are reported.
 _FOLDED: dict[str, Op] = {
     "Add": _binary(np.add),
     "AddV2": _binary(np.add),
@@ -125,7 +125,7 @@ _FOLDED: dict[str, Op] = {
     "Transpose": lambda node, args: np.transpose(args[0], [int(axis) for axis in args[1]]),
 }
 FOLDED_OPS = frozenset(_FOLDED)
-# What generators of anchors also use.
+# Further ops that anchor generators use.
 _EVALUATED: dict[str, Op] = _FOLDED | {
     "Identity": lambda node, args: args[0],
     "OnesLike": lambda node, args: np.ones_like(args[0]),
@@ -172,7 +172,7 @@ def constant_value(nodes: Mapping[str, NodeDef], name: str) -> NDArray:
         nodes: the graph's nodes by name.
 
     Raises:
-        ModelError: an op that is not evaluated here, or one that does not fit its inputs.
+        ModelError: an op that is not evaluated here, or that does not fit its inputs.
         KeyError: an input is missing, or the node has no such output.
         ValueError: a loop, or too many nodes.
     """

@@ -139,7 +139,7 @@ class Softmax(Layer):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What the frozen graph does to pixels (0 to 255) before the input tensor: scale * x - offset."""
+    """How the frozen graph normalises pixels (0 to 255) before the input tensor: scale * x - offset."""
 
     scale: float
     offset: float
@@ -156,7 +156,7 @@ class DeployGraph:
         outputs: names of the output tensors, in the requested order.
         output_shapes: their shapes for one image, as TensorFlow gives them.
         preprocessing: of the pixels before the input; None if it is not recognised.
-        notes: for people: how input, outputs and size were found.
+        notes: for users: how input, outputs and size were found.
     """
 
     input: str

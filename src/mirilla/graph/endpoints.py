@@ -1,4 +1,4 @@
-"""Where a network begins and ends in a frozen graph: input, outputs, the input's size and its preprocessing."""
+"""Find where a network starts and ends in a frozen graph: input, outputs, the input's size and its preprocessing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OUTPUTS = (
     ("MobilenetV1/Predictions/Reshape_1",),
 )
 MAX_SIDE = 4096
-_MAX_OUTPUTS = 4  # of a graph whose outputs are found as the nodes that no other reads
+_MAX_OUTPUTS = 4  # limit when outputs are recognised as the nodes that no other node reads
 _MAX_IDENTITIES = 16
 _NOT_OUTPUTS = ("Const", "NoOp", "Placeholder", "Assert")
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
@@ -50,7 +50,7 @@ def find_outputs(nodes: Nodes, given: str | Sequence[str] | None, notes: list[st
     read = {node_name(reference) for node in nodes.values() for reference in node.input}
     unread = tuple(name for name, node in nodes.items() if name not in read and node.op not in _NOT_OUTPUTS)
     if 1 <= len(unread) <= _MAX_OUTPUTS:
-        notes.append(f"outputs: {', '.join(unread)} (nothing reads them)")
+        notes.append(f"outputs: {', '.join(unread)} (no node reads them)")
         return unread
     raise ModelError(
         f"The graph's outputs are not clear: no other node reads {len(unread)} of its nodes.",
@@ -99,7 +99,7 @@ def _note_reading(given: Sequence[str], found: Sequence[str], what: str, notes: 
 
 
 def input_channels(nodes: Nodes, needed: Sequence[str], source: str) -> int:
-    """Channels of the input: of the first convolution's weights, or of the Placeholder; 3 if neither tells."""
+    """Channels of the input: of the first convolution's weights, or of the Placeholder; 3 if neither is known."""
     for name in needed:
         weights = _weights_on(nodes, nodes[name], source)
         if weights is not None:
@@ -165,7 +165,7 @@ def _resized_to(nodes: Nodes, node: NodeDef) -> tuple[int, int] | None:
 
 
 def preprocessing(nodes: Nodes, source: str) -> Preprocessing | None:
-    """What the node `source` does if it is the API's Preprocessor/sub: scale * x - offset."""
+    """The preprocessing of the node `source` if it is the API's Preprocessor/sub: scale * x - offset."""
     sub = nodes[source]
     if sub.op != "Sub" or len(sub.input) < 2:
         return None

@@ -1,4 +1,4 @@
-"""From TensorFlow nodes to layers, node by node; `ops` has the rule of each op, and `passes` fuses the layers."""
+"""Convert TensorFlow nodes to layers, node by node; `ops` has the rule for each op, and `passes` fuses the layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of nodes and tensors: references between nodes, and names that people give, checked."""
+"""Names of nodes and tensors: references between nodes, and checks of names that users give."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def _output(name: str, value: Value, source: str) -> Tensor:
 def ends(
     graph_def: GraphDef, input_tensor: str | None = None, output_tensors: str | Sequence[str] | None = None
 ) -> tuple[str, tuple[str, ...]]:
-    """Names of a frozen graph's input and outputs, as `read` finds them; the same errors."""
+    """Names of a frozen graph's input and outputs, as `read` finds them; raises the same errors."""
     nodes = {node.name: node for node in graph_def.node}
     outputs = endpoints.find_outputs(nodes, output_tensors, [])
     return endpoints.find_input(nodes, input_tensor, []), outputs
@@ -97,7 +97,7 @@ def _prune(nodes: Nodes, source: str, outputs: Sequence[str]) -> list[str]:
 
     Raises:
         RuleError: a loop, or the outputs do not depend on the input.
-        ModelError: a node reads one that is not in the graph.
+        ModelError: a node reads a node that is not in the graph.
     """
     search = _Search(nodes, source)
     for output in outputs:
@@ -116,7 +116,7 @@ class _Search:
     """A depth-first search from outputs back to the input.
 
     order: the nodes that are complete, each after its inputs.
-    reached: whether the search has come to the input.
+    reached: whether the search has reached the input.
     """
 
     def __init__(self, nodes: Nodes, source: str):
@@ -146,13 +146,13 @@ class _Search:
             raise ModelError(what, "The graph is damaged: export it again.")
         node = self.nodes[name]
         if name in self._path:
-            what = f"The network runs through a loop at '{name}' ({node.op}); the rule is layers in sequence."
+            what = f"The network contains a loop at '{name}' ({node.op}); the rule is layers in sequence."
             raise breach("loop", name, what, _loop_remedy(name), op=node.op)
         self._path[name] = map(node_name, data_inputs(node))
 
 
 def _loop_remedy(name: str) -> str:
-    """While loops belong to pre- or postprocessing; the scope often shows to which."""
+    """While loops belong to pre- or postprocessing; the scope often shows which."""
     before = "Name an input after it (--input-tensor Preprocessor/sub in SSD graphs)."
     after = "Name outputs before it (--output-tensors concat,concat_1 in SSD graphs)."
     if name.startswith("Postprocessor"):

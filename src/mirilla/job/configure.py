@@ -30,10 +30,10 @@ _SHOWN_SCALES = (1.0, 0.5)
 
 @dataclass(frozen=True)
 class TrainingIdentity:
-    """What a model's checkpoints belong to: with other data or options, training cannot continue.
+    """The data and options that checkpoints depend on; training cannot continue with others.
 
     fingerprint: of the training pictures, the classes and `options`.
-    options: name for messages -> value.
+    options: name used in messages -> value.
     """
 
     fingerprint: str
@@ -60,7 +60,7 @@ def require_available(options: JobOptions) -> None:
     """Check that the files and the model that the options name exist, before any data is read.
 
     Raises:
-        UsageError, ModelError: an unknown model, or no such file for --start or --teacher.
+        UsageError, ModelError: an unknown model, or a missing file for --start or --teacher.
     """
     zoo.find(options.model)
     if options.start not in ("shipped", "scratch"):
@@ -72,10 +72,10 @@ def require_available(options: JobOptions) -> None:
 def make_pipeline(
     workspace: Workspace, options: JobOptions, inputs: Inputs, records: Records, steps: int
 ) -> config.Pipeline:
-    """The pipeline.config of a training of so many steps.
+    """The pipeline.config for a training of `steps` steps.
 
     Raises:
-        ConfigError, UsageError: the options ask for something that does not exist or does not fit together.
+        ConfigError, UsageError: the options name something that does not exist, or do not fit together.
     """
     out = workspace.out.resolve()
     pipeline = config.sample(
@@ -129,7 +129,7 @@ def write_pipeline(
 
 
 def describe_recipe(options: JobOptions, steps: int) -> str:
-    """One line on the schedule."""
+    """The schedule, on one line."""
     return recipe.for_steps(steps, options.batch_size, options.recipe).describe()
 
 

@@ -36,7 +36,7 @@ class Source:
         return not self.is_part and EVAL in self.dataset.parts.values()
 
     def for_training(self) -> Dataset | None:
-        """The train part, or the pictures that are in no part; all of a set without a split. None if that is empty."""
+        """The train part, else the pictures in no part; the whole set if it has no split. None if there are none."""
         parts = self.dataset.parts
         if self.is_part or not parts:
             return self.dataset
@@ -145,12 +145,12 @@ def assign_parts(sources: Sequence[Source], split_file: Path) -> tuple[list[Sour
 
 
 def findings_of(sources: Iterable[Source]) -> tuple[Finding, ...]:
-    """What the readers found, without repetitions."""
+    """The readers' findings, without duplicates."""
     return tuple(dict.fromkeys(finding for source in sources for finding in source.dataset.problems))
 
 
 def notes_of(sources: Iterable[Source]) -> tuple[str, ...]:
-    """The readers' notes, without repetitions."""
+    """The readers' notes, without duplicates."""
     return tuple(dict.fromkeys(note for source in sources for note in source.dataset.notes))
 
 

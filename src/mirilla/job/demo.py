@@ -1,4 +1,4 @@
-"""The demo: the main job on a drawn data set."""
+"""The demo: the main job on a synthetic data set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mirilla.job.workspace import Done, NoFacts, Workspace, fingerprint
 from mirilla.report import pictures
 from mirilla.toy import dataset as toy
 
-SIZE_PX = 128  # a step costs a third of one at 256 px
+SIZE_PX = 128  # a step takes a third of the time of one at 256 px
 EVAL_PICTURES = 80
-_DRAWING_VERSION = 4  # of the drawing code; a new version draws the pictures again
+_DRAWING_VERSION = 4  # of the drawing code; increase it to have the pictures drawn again
 
 
 def run_demo(options: DemoOptions) -> Outcome:

@@ -37,7 +37,7 @@ _MAX_CURVE_POINTS = 200
 class Measured:
     """Facts of the stage "evaluate".
 
-    threshold: the score from which detections are worth showing.
+    threshold: the lowest score of detections worth showing.
     results: one per metric.
     """
 

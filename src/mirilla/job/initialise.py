@@ -1,4 +1,4 @@
-"""Write a pipeline.config for a data set, with its label map and, if asked, the TFRecord files: `mirilla init`."""
+"""Write a pipeline.config for a data set, with its label map and, optionally, the TFRecord files: `mirilla init`."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from mirilla.labels import LabelMap, load_label_map, save_label_map
 
 @dataclass(frozen=True)
 class Initialised:
-    """What `initialise` did.
+    """The result of `initialise`.
 
     split: the pictures that the configuration is for.
     are_records: all of them are in TFRecord files already.
     label_map: the label map that was given or written.
     made: files and folders written.
-    warnings: what the configuration's checks found.
+    warnings: the findings of the configuration's checks.
     """
 
     split: Split
@@ -84,7 +84,7 @@ def initialise(options: InitOptions) -> Initialised:
 
 
 def next_commands(options: InitOptions, initialised: Initialised) -> list[str]:
-    """The commands that make the records, if they are missing, and train."""
+    """The commands that write the records, if they are missing, and train."""
     commands = []
     if not initialised.are_records and not options.convert:
         commands.append(_convert_command(options, initialised.split))
@@ -126,7 +126,7 @@ def _labels(given: Path | None, split: Split) -> LabelMap:
 
 
 def _record_files(options: InitOptions, are_records: bool) -> tuple[list[Path], list[Path]]:
-    """The TFRecord files for training and for evaluation: those given, or those that a conversion makes."""
+    """The TFRecord files for training and for evaluation: those given, or those that a conversion writes."""
     if not are_records:
         return [options.records_folder / "train.tfrecord"], [options.records_folder / "eval.tfrecord"]
     return (
@@ -158,7 +158,7 @@ def _convert(split: Split, folder: Path, labels: LabelMap, force: bool) -> None:
 
 
 def _convert_command(options: InitOptions, split: Split) -> str:
-    """The command that makes the TFRecord files: `mirilla data convert` if one call does it, else init --convert."""
+    """The command that makes the TFRecord files: `mirilla data convert` if one call is enough, else init --convert."""
     shared: list[str] = []
     for flag, value in (("--from", options.from_format), ("--label-map", options.label_map)):
         shared += [flag, str(value)] if value is not None else []

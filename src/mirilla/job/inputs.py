@@ -1,4 +1,4 @@
-"""What the job trains and evaluates on: both sets of pictures, their classes, and what was found about them."""
+"""The job's inputs: pictures for training and for evaluation, their classes, and the findings about them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Inputs:
 
     train, evaluation: data sets (several are joined to one).
     labels: the classes, by number.
-    findings: what the readers found; notes: choices that were made.
-    sources: one line per data set, for people.
+    findings: the readers' findings; notes: choices that were made.
+    sources: a description of each data set, a line each.
     """
 
     train: Dataset

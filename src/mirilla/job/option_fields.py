@@ -25,7 +25,7 @@ _KEY = "option"
 
 @dataclass(frozen=True)
 class Rule:
-    """The values that an option takes: `text` completes the sentence "It must ..."."""
+    """The values that an option accepts: `text` completes the sentence "It must ..."."""
 
     text: str
     holds: Callable[[Any], bool]
@@ -41,7 +41,7 @@ class Option:
     """One option of the command line.
 
     Attributes:
-        help: what it sets, without the default: the help text appends that.
+        help: what it sets, without the default, which the help text appends.
         flag: "--size", or "" for a positional argument; None: the field's name with dashes.
         metavar: placeholder of the value in the help text.
         choices: the only values; a metavar keeps them out of the usage line.
@@ -90,7 +90,7 @@ def field_named(options: type[DataclassInstance], name: str) -> Field[Any]:
 
 
 def option_of(item: Field[Any]) -> Option:
-    """What a field declares; its flag is filled in."""
+    """The declaration of a field, with its flag filled in."""
     declared: Option = item.metadata[_KEY]
     if declared.flag is None:
         return replace(declared, flag="--" + item.name.replace("_", "-"))

@@ -42,7 +42,7 @@ class JobOptions:
     )
     minutes: float | None = option(
         None,
-        "train for about this many minutes: as many steps as this machine does in that time",
+        "train for about this many minutes: as many steps as this machine can run in that time",
         metavar="M",
         rule=MORE_THAN_0,
         group="length",

@@ -133,7 +133,7 @@ def convert(workspace: Workspace, inputs: Inputs) -> Records:
 
 
 def _with_teacher_labels(workspace: Workspace, inputs: Inputs, teacher: Path) -> Inputs:
-    """Add the faces that the teacher finds in the training pictures and the labels miss."""
+    """Add the faces that the teacher detects in the training pictures and that the labels miss."""
     from mirilla.data.teacher import teach
 
     with progress("running the teacher", len(inputs.train), "pictures") as bar:

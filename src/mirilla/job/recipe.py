@@ -1,13 +1,13 @@
 """The training recipes, fitted to a number of steps.
 
-`tf1` is the sample configuration's training, shortened: its own schedule is for weeks of training, and in a run of some
-thousand steps a moving average with decay 0.9999 without warm-up, and batch norm with decay 0.9997, keep mostly their
-initial values. So both averages span a share of the run, and the learning rate falls to zero along a cosine. Network,
-matching, losses, augmentation and optimiser are the sample's.
+`tf1` is a shortened form of the sample configuration's training. The sample's schedule is meant for weeks of training:
+in a run of a few thousand steps, a moving average with decay 0.9999 without warm-up, and batch norm with decay 0.9997,
+would keep mostly their initial values. So both averages span a share of the run, and the learning rate falls to zero
+along a cosine. Network, matching, losses, augmentation and optimiser are the sample's.
 
 `mirilla`, the default, keeps the network and the code on the device, and changes the training: the targets are assigned
 by the predictions (`training.simota`), with quality focal and GIoU losses, Adam, mosaics and other augmentation, and
-batch-norm statistics that are measured for the averaged weights. benchmarks/accuracy.md has the gain of each.
+batch-norm statistics that are measured for the averaged weights. benchmarks/accuracy.md lists the gain from each.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from mirilla.job.options import JobOptions
 
 WARMUP_SHARE, MAX_WARMUP_STEPS = 0.05, 500
 # tf1. The sample's rate is 0.004 with batches of 24. With its epsilon of 1.0, RMSProp behaves like SGD with momentum,
-# so a short run gains from a higher peak; the cosine lowers it again.
+# so a short run benefits from a higher peak; the cosine lowers it again.
 TF1_PEAK_RATE = 0.04
 # The moving average and the batch-norm statistics span a few hundredths of the run. A longer average does not fit the
 # newest statistics: with a tenth of the run, a checkpoint from its middle detected nothing.
 TF1_AVERAGE_SHARE, STATISTICS_SHARE = 0.03, 0.02
 # mirilla. Adam changes every weight by about the rate, whatever the size of its gradient; those of box codes are small.
-# 0.002 is far too low for a run of some thousand steps (benchmarks/accuracy.md).
+# 0.002 is far too low for a run of a few thousand steps (benchmarks/accuracy.md).
 PEAK_RATE = 0.01
 AVERAGE_SHARE = 0.05  # can be longer, since the statistics are measured for it at the end
 RECALIBRATION_BATCHES = 50

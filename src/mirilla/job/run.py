@@ -22,7 +22,7 @@ from mirilla.report.page import ResultJson
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job made: its files with sizes in bytes, the figures, and the threshold for showing boxes."""
+    """The result of a job: its files with sizes in bytes, the figures, and the score threshold for showing boxes."""
 
     out: Path
     files: tuple[tuple[str, int], ...]
@@ -31,7 +31,7 @@ class Outcome:
 
 
 def run_job(options: JobOptions) -> Outcome:
-    """Run the job, or the stages of it that are not up to date.
+    """Run those stages of the job that are not up to date.
 
     Raises:
         MirillaError: one of its subclasses, for everything that the user can fix.

@@ -1,4 +1,4 @@
-"""The end of the main job: report.html, and what the command line prints about the files and the next steps."""
+"""The last stage of the main job: report.html, and the list of files and next steps that the command line prints."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def write_report(
 
 
 def next_commands(out: Path) -> list[tuple[str, str]]:
-    """(purpose, command): what one can do with the result."""
+    """(purpose, command) of every suggested next step."""
     model, config_path = shlex.quote(str(out / "export")), shlex.quote(str(out / "pipeline.config"))
     train = shlex.quote(str(out / "train"))
     return [
@@ -85,18 +85,18 @@ def next_commands(out: Path) -> list[tuple[str, str]]:
 
 
 def all_files(workspace: Workspace) -> list[tuple[str, int]]:
-    """(name, size in bytes) of every file of the stages, the most interesting files first."""
+    """(name, size in bytes) of every file of the stages, the most important files first."""
     others = [stage for stage in workspace.stages if stage not in _STAGES_FIRST]
     return [file for stage in (*_STAGES_FIRST, *others) for file in workspace.outputs(stage).items()]
 
 
 def print_summary(out: Path, files: Sequence[tuple[str, int]]) -> None:
-    """Print the files made and the next steps."""
+    """Print the files and the next steps."""
     console.echo()
     rows = [(str(out / name), size, what) for name, size, what in tables.file_rows(files)]
-    console.print_table("Files made", ("file", "size", "content"), rows)
+    console.print_table("Files", ("file", "size", "content"), rows)
     console.echo()
-    console.echo("What to do next")
+    console.echo("Next steps")
     for what, command in (("Open the report in a browser:", str(out / _REPORT)), *next_commands(out)):
         console.echo(f"  {what}\n      {command}")
 

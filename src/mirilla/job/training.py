@@ -1,4 +1,4 @@
-"""The stage that trains, and the only calls of the trainer: tests replace these functions with a stand-in."""
+"""The training stage. Only this module calls the trainer; tests replace its functions with stubs."""
 
 from __future__ import annotations
 

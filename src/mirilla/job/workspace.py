@@ -1,6 +1,6 @@
-"""The folder that a job works in, and its record of the stages: which are done, from what, and what they made.
+"""A job's output folder, and its record of the finished stages: their inputs, files and facts.
 
-`run.json` in the folder holds, for every finished stage, a fingerprint of its inputs, the files that it made, and its
+`run.json` in the folder holds, for every finished stage, a fingerprint of its inputs, the files that it wrote, and its
 facts. A stage is skipped if its fingerprint and its files are unchanged. The file is replaced atomically after each
 stage, so a job that is killed resumes with the stage that was interrupted.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 STATE, LOCK = "run.json", ".run.lock"
 _FORMAT = "mirilla-run"
-# All that a job may make in its folder; --restart removes these and nothing else.
+# Everything that a job may write to its folder; --restart removes only these.
 OWN = (
     STATE,
     "data",
@@ -50,12 +50,12 @@ Facts = TypeVar("Facts", bound="DataclassInstance")
 
 @dataclass(frozen=True)
 class NoFacts:
-    """The facts of a stage that leaves only files."""
+    """The facts of a stage whose only results are files."""
 
 
 @dataclass(frozen=True)
 class Done(Generic[Facts]):
-    """What a stage leaves: the files that it made, and facts for later stages and the report.
+    """The result of a stage: the files that it wrote, and facts for later stages and the report.
 
     facts: a dataclass of plain values (numbers, strings, lists, mappings), since it is stored as JSON.
     """
@@ -72,7 +72,7 @@ class _StageState(TypedDict):
 
 
 class TrainingState(TypedDict):
-    """What the checkpoints in `train` belong to."""
+    """The data and options with which the checkpoints in `train` were trained."""
 
     lasting: str  # fingerprint of the data and of `options`
     options: dict[str, object]
@@ -89,7 +89,7 @@ class _State(TypedDict):
 
 
 class Workspace:
-    """A job's folder. Make one with `Workspace.open`."""
+    """A job's folder; create it with `Workspace.open`."""
 
     def __init__(self, out: Path, state: _State, log: Callable[[str], None]):
         self.out = out
@@ -99,11 +99,11 @@ class Workspace:
     @classmethod
     @contextlib.contextmanager
     def open(cls, out: Path, log: Callable[[str], None], *, restart: bool = False) -> Iterator[Workspace]:
-        """Make the folder, or open that of an earlier run; only one process at a time may have it open.
+        """Create the folder, or open that of an earlier run; only one process at a time may have it open.
 
         Args:
             log: prints a line.
-            restart: remove what an earlier run made.
+            restart: remove what an earlier run wrote.
 
         Raises:
             UsageError: the folder was not made by a run, or another process has it open.
@@ -118,7 +118,7 @@ class Workspace:
                 with explaining(out / name):
                     _remove(out / name)
             workspace = cls(out, _load(out / STATE), log)
-            workspace.save()  # finds out early whether the folder can be written
+            workspace.save()  # fails early if the folder cannot be written
             yield workspace
 
     @property
@@ -160,12 +160,12 @@ class Workspace:
         return facts(**stored)
 
     def seconds(self, name: str) -> float:
-        """How long a stage took; 0 if it never ran."""
+        """The duration of a stage; 0 if it never ran."""
         state = self.state["stages"].get(name)
         return state["seconds"] if state else 0.0
 
     def outputs(self, name: str) -> Mapping[str, int]:
-        """The files that a stage made: name -> size in bytes."""
+        """The files that a stage wrote: name -> size in bytes."""
         state = self.state["stages"].get(name)
         return state["outputs"] if state else {}
 
@@ -218,8 +218,8 @@ def _require_own_folder(out: Path) -> None:
     others = sorted(name for name in names if name != LOCK and not name.endswith(".part"))
     if others and STATE not in names:
         raise UsageError(
-            f"--out {out}: the folder holds other files ({', '.join(others[:4])}) and no {STATE}; an earlier run did "
-            "not make it.",
+            f"--out {out}: the folder contains other files ({', '.join(others[:4])}) but no {STATE}, so it is not "
+            "that of an earlier run.",
             "Name a new or empty folder.",
         )
 
@@ -235,7 +235,7 @@ def _load(path: Path) -> _State:
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         raise MirillaError(
-            f"{path}: not a run.json of Mirilla, or damaged.",
+            f"{path}: not a run.json written by Mirilla, or damaged.",
             "Use another --out, or start from the beginning in this folder with --restart.",
         ) from error
     return state

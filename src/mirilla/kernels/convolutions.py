@@ -1,14 +1,14 @@
-"""Training's CPU kernels, compiled by Numba: MobileNet's convolutions fused with batch norm and ReLU6.
+"""CPU training kernels, compiled by Numba: MobileNet's convolutions fused with batch norm and ReLU6.
 
 Feature maps are float32, channels-last: (B, H, W, C), or (N, C) where the position does not matter. C is a multiple
 of 16. A layer's output is stored as the convolution's raw result z. The next layer reads h = relu6(scale * z + shift),
 which is computed while reading and never stored. The backward pass does the same: `g` is the gradient of h where ReLU6
 passes it, and the gradient of z, scale * g + slope * (z - mean) + constant, is computed while reading.
 
-Every kernel works on images `low` to `high` of the batch and releases the GIL. It adds its sums to arrays that no other
-thread writes. Convolutions and batch-norm sums run in the order of the values, in float32, as TensorFlow's and
-PyTorch's do, and match those to the last bit. Do not replace them by more accurate sums: the network amplifies
-differences, so other rounding errors give another network.
+Every kernel processes images `low` to `high` of a batch and releases the GIL. It adds its sums to arrays that no other
+thread writes. Convolutions and batch-norm sums add up float32 values in order, as TensorFlow and PyTorch do, with
+bit-identical results. Do not replace them by more accurate sums: training amplifies differences in rounding into a
+different network.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from mirilla.kernels.simd import (
     zeros,
 )
 
-BLOCK = 64  # pixels of a 1x1 convolution at a time, a multiple of 8: their channels fit the L1 cache
+BLOCK = 64  # pixels that a 1x1 convolution processes at a time, a multiple of 8; their channels fit the L1 cache
 
 
 @kernel()
@@ -185,7 +185,7 @@ def depthwise(z_in, scale, shift, weights, stride, top, left, low, high, z, sums
     step = stride * channels
     count = min(width, span - left)
     for n in range(low, high):
-        next_row = 0  # counted with the padding
+        next_row = 0  # row index, padding included
         for y in range(out_height):
             while next_row <= y * stride + 2:
                 at, row = next_row % 3, next_row - top

@@ -1,7 +1,7 @@
 """Functions compiled by Numba, imported only where that saves time.
 
-Importing Numba takes as long as detecting in some hundred photos. So callers have a slower function with the same
-results, and use it until Numba is loaded anyway or the calls are many.
+Importing Numba takes as long as running the detector on about a hundred photos. So callers have a slower function with
+the same results, which they use until Numba is loaded anyway or the number of calls makes it worthwhile.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 class Compiled(Generic[F]):
-    """A compiled function that is imported once Numba is loaded, or after a number of requests."""
+    """A compiled function, imported once Numba is loaded or after a number of requests."""
 
     def __init__(self, module: str, name: str, after: int | None = None):
         """
         Args:
-            module, name: where the function is; importing the module imports Numba.
-            after: import it at this request; None: only if Numba is already loaded.
+            module, name: the function's module, whose import loads Numba, and its name.
+            after: number of requests after which it is imported; None: only if Numba is already loaded.
         """
         self._module, self._name, self._after = module, name, after
         self._requests = 0
@@ -34,7 +34,7 @@ class Compiled(Generic[F]):
         """The function; None if it is not imported yet, or cannot be used on this machine."""
         if self._function is not None or self._unavailable:
             return self._function
-        self._requests += 1  # not exact with several threads, which does not matter
+        self._requests += 1  # approximate if several threads call this, which does no harm
         enough = self._after is not None and self._requests >= self._after
         if not enough and "numba" not in sys.modules:
             return None

@@ -13,11 +13,11 @@ _ORDER = types.Array(types.int64, 1, "C", readonly=True)
 
 @kernel(types.Array(types.int64, 1, "C")(_BOXES, _ORDER, types.float32, types.int64))
 def nms(boxes_yxyx, order, iou_threshold, max_boxes):
-    """Indices of the kept boxes, best first.
+    """Run NMS and return the indices of the kept boxes, best first.
 
     Args:
         boxes_yxyx: (N, 4).
-        order: all indices, the best box first.
+        order: (N,) indices of all boxes, best first.
     """
     zero = np.float32(0)
     room = min(order.size, max_boxes)

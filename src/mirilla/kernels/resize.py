@@ -1,6 +1,6 @@
 """TensorFlow's legacy bilinear resize of uint8 RGB, compiled by Numba: same bits as `mirilla.resize`, but faster.
 
-Each row of the photo is interpolated along itself once, sixteen output pixels at a time, and kept while output rows
+Each row of the photo is interpolated horizontally once, sixteen output pixels at a time, and kept while output rows
 need it. Every product and sum is rounded separately, as in TensorFlow: no fused multiply-add.
 """
 
@@ -12,7 +12,7 @@ from numba import types
 from mirilla.kernels.compiler import kernel
 from mirilla.kernels.simd import LANES, add, broadcast, gather_pixels, load, mul, pixel_channel, prefetch, store, sub
 
-PREFETCH_ROWS = 8  # a photo is larger than the cache
+PREFETCH_ROWS = 8  # photos do not fit in the cache
 _FLOATS, _INTEGERS = types.Array(types.float32, 1, "C"), types.Array(types.int64, 1, "C")
 _PHOTO = types.Array(types.uint8, 2, "C", readonly=True)  # arrays of Pillow's pictures are read-only
 _PLANES = types.Array(types.float32, 3, "A")
@@ -25,7 +25,7 @@ def _interpolate(start, end, fraction):
 
 @kernel()
 def _along_row(photo, row, left, right, across, padded, out):
-    """Interpolate a row of the photo to `out` (channels, columns)."""
+    """Interpolate a row of the photo horizontally into `out` (channels, columns)."""
     length = photo.shape[1]
     for i in range(0, length, 64):
         prefetch(photo, (row + PREFETCH_ROWS) * length + i)
@@ -44,9 +44,9 @@ def write(photo, top, bottom, down, left, right, across, normal, out):
 
     Args:
         photo: (H, W * 3).
-        top, bottom, down: for each output row, the photo's rows above and below, and the fraction of the way between.
+        top, bottom, down: for each output row, the photo's rows above and below, and the fraction between them.
         left, right, across: the same for each output column.
-        normal: scale and offset.
+        normal: (scale, offset) of the normalisation.
         out: (3, height, width); the pixels of a row are contiguous.
     """
     width = left.size
@@ -60,7 +60,7 @@ def write(photo, top, bottom, down, left, right, across, normal, out):
     tail = np.empty(LANES, np.float32)
     plane, line = out.strides[0] // 4, out.strides[1] // 4
     scale, offset = broadcast(normal, 0), broadcast(normal, 1)
-    upper, below = 0, -1  # index in `rows` of the upper row; the photo's row that the other one holds
+    upper, below = 0, -1  # index in `rows` of the upper row; number of the photo's row in the other
     for y in range(top.size):
         if top[y] == below:
             upper = 1 - upper

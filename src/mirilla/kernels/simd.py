@@ -1,8 +1,8 @@
 """SIMD for kernels compiled by Numba: vectors of 16 float32, with loads, stores and arithmetic.
 
-LLVM maps a vector to what the processor has: one AVX-512 register, two AVX2 registers or four NEON registers. With
-explicit vectors a kernel keeps its sums in registers. Without them the compiler checks before every short loop whether
-arrays overlap.
+LLVM maps a vector to the processor's registers: one AVX-512 register, two AVX2 registers or four NEON registers. With
+explicit vectors, kernels keep their sums in registers; without them, the compiler would check before every short loop
+whether arrays overlap.
 
 Indices count float32 values from the start of an array, whatever its shape, and are not checked.
 """
@@ -71,7 +71,7 @@ def _broadcast(builder, scalar):
 
 @_intrinsic
 def load(typing, array, index):
-    """Load 16 values from `index` on."""
+    """Load 16 values, starting at `index`."""
 
     def generate(context, builder, signature, args):
         value = builder.load(_pointer(context, builder, signature.args[0], args[0], args[1], _VECTOR))
@@ -83,7 +83,7 @@ def load(typing, array, index):
 
 @_intrinsic
 def store(typing, array, index, value):
-    """Write 16 values from `index` on."""
+    """Store 16 values, starting at `index`."""
 
     def generate(context, builder, signature, args):
         at = _pointer(context, builder, signature.args[0], args[0], args[1], _VECTOR)
@@ -165,7 +165,7 @@ def relu6_gate(typing, a, gradient):
 
 @_intrinsic
 def gather_pixels(typing, source, offsets, index):
-    """16 pixels: four bytes of `source` (uint8) from each of offsets[index:index + 16] (int32) on."""
+    """16 pixels: four bytes of `source` (uint8) at each of offsets[index:index + 16] (int32)."""
 
     def generate(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -215,8 +215,8 @@ def prefetch(typing, source, index):
 def inner_products(values, at, step, next_sum, weights, weights_at, weights_step, count):
     """Eight inner products of scalars with vectors of weights, for example 16 output channels of eight pixels.
 
-    Sum i is that of values[at + k * step + i * next_sum] * weights[weights_at + k * weights_step] over k < count, added
-    up in this order.
+    Sum i adds up values[at + k * step + i * next_sum] * weights[weights_at + k * weights_step] over k < count, in
+    this order.
     """
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = zeros()
     for k in range(count):

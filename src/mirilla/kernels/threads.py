@@ -1,7 +1,7 @@
 """A thread pool that runs compiled kernels on chunks of a batch; the kernels release the GIL.
 
-PyTorch's own thread pool splits single operations, most of which are too small for that, and its threads wait for each
-other by spinning, which takes the cores from the thread that makes the batches.
+PyTorch's own thread pool splits single operations, most of which are too small, and its threads wait for each other by
+spinning, which takes CPU time from the thread that makes the batches.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from queue import SimpleQueue
 
-CHUNKS_PER_THREAD = 2  # so that the other threads can take work from one that is held up
+CHUNKS_PER_THREAD = 2  # so that other threads can take over work from a delayed one
 
 Task = Callable[[int], object]
 
 
 def chunks(count: int, threads: int) -> list[tuple[int, int]]:
-    """[low, high) ranges of `count` images. They, and so the order of sums, depend only on the number of threads."""
+    """Split `count` images into [low, high) ranges. These, and so the order of sums, depend only on `threads`."""
     number = 1 if threads == 1 else min(count, threads * CHUNKS_PER_THREAD)
     return [(i * count // number, (i + 1) * count // number) for i in range(number)]
 
 
 class ThreadPool:
-    """`threads` threads, the caller's included."""
+    """A pool of `threads` threads, including the caller's."""
 
     def __init__(self, threads: int):
         self.threads = threads
@@ -34,7 +34,7 @@ class ThreadPool:
             threading.Thread(target=self._serve, name=f"kernels-{i + 1}", daemon=True).start()
 
     def run(self, task: Task, count: int) -> None:
-        """Call task(0) to task(count - 1), in any order. When all have ended, raise the first error, if any."""
+        """Call task(0) to task(count - 1), in any order. When all have finished, raises the first error, if any."""
         if self.threads == 1 or count == 1:
             for i in range(count):
                 task(i)

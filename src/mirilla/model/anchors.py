@@ -1,4 +1,4 @@
-"""Anchors of the API's `ssd_anchor_generator` and `multiscale_anchor_generator`, or with explicit sizes, in numpy.
+"""Anchors in numpy: the API's `ssd_anchor_generator` and `multiscale_anchor_generator`, or explicit sizes.
 
 Order: feature map, row, column, anchor of the location. Boxes are not clipped, so they may extend beyond the image.
 Source: SSD (arXiv:1512.02325) §2.2, and the API's generator for the lowest map and the interpolated scale.
@@ -21,7 +21,7 @@ def anchors_per_location(spec: AnchorSpec) -> tuple[int, ...]:
     """The number of anchors per location of each feature map.
 
     Raises:
-        ConfigError: explicit sizes that are not positive, or sizes or scales for another number of feature maps.
+        ConfigError: a size is not positive, or sizes or scales are given for another number of feature maps.
     """
     return tuple(len(boxes) for boxes in (_explicit_sizes(spec) if spec.boxes else box_specs(spec)))
 
@@ -42,7 +42,7 @@ def _explicit_sizes(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], 
 
 
 def box_specs(spec: AnchorSpec) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """(scale, aspect ratio = width / height) of a location's anchors, for each feature map of a generator."""
+    """(scale, aspect ratio = width / height) of the anchors at a location, for each feature map."""
     if spec.min_level:
         octave = [2 ** (i / spec.scales_per_octave) for i in range(spec.scales_per_octave)]
         boxes = tuple((scale, ratio) for ratio in spec.aspect_ratios for scale in octave)
@@ -78,8 +78,8 @@ def anchors_yxyx(
 
     Args:
         feature_map_shapes: (height, width) of each map, finest first.
-        height_px, width_px: the network's input. They matter if it is not square (anchors are square in pixels) or
-            if strides or offsets are given in pixels.
+        height_px, width_px: size of the network's input. They matter if it is not square (anchors are square in
+            pixels), or if strides or offsets are given in pixels.
     """
     result = []
     sizes = sizes_of_maps(spec, height_px, width_px)
@@ -113,7 +113,7 @@ def cell_centres(
 def sizes_of_maps(
     spec: AnchorSpec, height_px: int, width_px: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Heights (K,) and widths (K,) of a location's anchors, normalised, for each feature map."""
+    """Heights (K,) and widths (K,) of the anchors at a location, normalised, for each feature map."""
     if spec.boxes:
         for boxes in _explicit_sizes(spec):
             heights, widths = np.array(boxes, np.float32).T
@@ -132,7 +132,7 @@ def sizes_of_maps(
 
 
 def _level_grid(stride_px: int, side_px: int) -> tuple[float, float]:
-    """(stride, offset) of a level's centres, normalised. The offset is half a stride if strides fit, else 0."""
+    """(stride, offset) of a level's centres, normalised. Offset: half a stride if strides divide the side, else 0."""
     offset_px = 0.0 if side_px % stride_px else stride_px / 2
     return stride_px / side_px, offset_px / side_px
 

@@ -1,7 +1,7 @@
 """The model card: `model.json` beside a model's file, with what the file itself does not contain.
 
-It has labels, the network's input and outputs, anchors, box-coder scales, thresholds, licence, metrics and the hash
-of the model's file, so that a program that decodes the outputs needs no built-in knowledge of the model.
+It contains labels, the network's input and outputs, anchors, box-coder scales, thresholds, licence, metrics and the
+hash of the model's file, so that a program can decode the outputs without built-in knowledge of the model.
 docs/models.md describes every key.
 """
 
@@ -39,15 +39,15 @@ DEFAULT_THRESHOLD = 0.5
 class ModelCard:
     """The content of a model.json.
 
-    spec: the network, its anchors' generator, box coder and post-processing.
-    labels: of the classes; the ids are those of detection_classes.
+    spec: the network, its anchor generator, box coder and post-processing.
+    labels: the label map; its ids are the values of detection_classes.
     anchors_yxyx: (A, 4) float32; generated from the spec if not given.
-    name: of the model, to be shown to people.
-    file, file_sha256: name of the model's file, without its folder, and its hash; empty until the card is saved.
+    name: display name of the model.
+    file, file_sha256: the model file's name without its folder, and its hash; empty until the card is saved.
     target: the kind of the file, one of TARGETS.
-    threshold: the lowest score that is worth showing.
-    licence: of the weights, an SPDX name if there is one; None if unknown.
-    metrics: a mapping for each figure: name, value, data set, protocol.
+    threshold: recommended minimum score for display.
+    licence: licence of the weights, as an SPDX name if possible; None if unknown.
+    metrics: a mapping per metric: name, value, data set, protocol.
     training: how the weights were made: steps, data sets, and so on.
     made_by: program and version.
     """
@@ -122,7 +122,7 @@ def save(
 
     Args:
         model_path: the file whose name and hash the card records.
-        path: of the card; by default model.json beside the file.
+        path: the card's path; by default model.json beside the file.
 
     Returns:
         The card as written.
@@ -155,8 +155,8 @@ def load(path: str | os.PathLike[str], model_path: str | os.PathLike[str] | None
         model_path: the model's file; if given, its hash is compared with the card's.
 
     Raises:
-        ModelError: the file is not JSON, has another format or version, or a key is missing or of the wrong type; or
-            the hash is that of another file.
+        ModelError: the file is not JSON, has another format or version, a key is missing or of the wrong type, or the
+            hash does not match the model's file.
         MirillaError: a file cannot be read.
     """
     with explaining(path):
@@ -205,7 +205,7 @@ def find(model_path: str | os.PathLike[str]) -> Path | None:
     try:
         name = json.loads(shared.read_bytes())["file"]["name"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return shared  # it is broken, and loading it will report why
+        return shared  # broken; loading it will report why
     other = name != model_path.name and isinstance(name, str) and shared.with_name(name or ".").is_file()
     return None if other else shared
 
@@ -222,7 +222,7 @@ def _shortest_decimals(boxes: NDArray[np.float32]) -> list[list[float]]:
 
 
 def _json_value(value: object) -> object:
-    """The value in JSON's types: numpy's numbers become Python's, NaN and infinities null, other types strings."""
+    """Convert to JSON types: numpy numbers to Python's, NaN and infinities to null, other types to strings."""
     if isinstance(value, Mapping):
         return {str(key): _json_value(element) for key, element in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The two kinds of modules that the network consists of, in PyTorch."""
+"""The network's two building blocks in PyTorch: a convolution with batch norm and ReLU6, and a predictor."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ConvBatchNormRelu6(nn.Module):
         self.stride, self.epsilon = layer.stride, epsilon
         self.groups = layer.in_channels if depthwise else 1
         self.momentum = 0.0003  # 1 - decay; set by `SsdNetwork.set_batch_norm_decay`
-        self.frozen = False  # whether training also normalises by the moving statistics
-        self.all_reduce: AllReduce | None = None  # set if several processes share a batch
+        self.frozen = False  # whether training, too, normalises by the moving statistics
+        self.all_reduce: AllReduce | None = None  # sums over processes; set if several processes share a batch
         self.weight = nn.Parameter(
             torch.empty(layer.out_channels, 1 if depthwise else layer.in_channels, layer.kernel, layer.kernel)
         )
@@ -55,12 +55,12 @@ class ConvBatchNormRelu6(nn.Module):
 
 
 class BoxAndClassPredictor(nn.Module):
-    """A `Predictor`: two 1x1 convolutions with bias. In training, dropout precedes the one for classes."""
+    """A `Predictor`: two 1x1 convolutions with bias. In training, dropout precedes the class convolution."""
 
     def __init__(self, predictor: Predictor):
         super().__init__()
         self.columns = predictor.num_classes + 1
-        self.dropout = 0.0  # share of the input's values that is dropped; set by `SsdNetwork.set_dropout`
+        self.dropout = 0.0  # dropout rate of the input; set by `SsdNetwork.set_dropout`
         self.box = nn.Conv2d(predictor.in_channels, predictor.box_channels, 1)
         self.classes = nn.Conv2d(predictor.in_channels, predictor.class_channels, 1)
 

@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 
 
 def supports(x: Tensor) -> bool:
-    """Whether `run` can take this input of a network: float32 on the CPU in training, and Numba is installed."""
+    """Whether `run` supports a network's input: float32 on the CPU in training, with Numba installed."""
     return (
         torch.is_grad_enabled()
         and x.device.type == "cpu"
@@ -38,14 +38,14 @@ def supports(x: Tensor) -> bool:
 
 
 def run(layers: Sequence[ConvBatchNormRelu6], x: Tensor) -> Tensor:
-    """Apply the layers to x (B, C, H, W) in order: consecutive ones that have kernels together, others in PyTorch."""
+    """Apply the layers to x (B, C, H, W) in order, fusing consecutive layers that have kernels."""
     for group in _groups(layers):
         x = run_together(group, x) if len(group) > 1 else group[0](x)
     return x
 
 
 def run_together(layers: Sequence[ConvBatchNormRelu6], x: Tensor) -> Tensor:
-    """Apply layers that all have kernels to x (B, C, H, W); only the first of them may take images."""
+    """Apply layers that all have kernels to x (B, C, H, W); only the first may take images."""
     parameters = [p for layer in layers for p in (layer.weight, layer.gamma, layer.beta)]
     result: Tensor = _FusedLayers.apply(tuple(layers), x, *parameters)
     return result
@@ -77,14 +77,14 @@ def _kernels():
     return convolutions
 
 
-_kernel_threads: int | None = None  # threads of the kernels; None: as many as PyTorch's
+_kernel_threads: int | None = None  # number of kernel threads; None: as many as PyTorch's
 
 
 @contextmanager
 def threads_for_kernels(enabled: bool = True) -> Iterator[None]:
-    """Within this context the kernels have PyTorch's threads, and PyTorch's own operations one thread.
+    """Context in which the kernels use PyTorch's number of threads, and PyTorch's own operations use one.
 
-    What remains for PyTorch is small. On several threads it would wait, spinning, for threads that are busy elsewhere.
+    PyTorch's share of the work is small. With several threads it would spin while it waits for busy threads.
     """
     global _kernel_threads
     before = torch.get_num_threads()
@@ -116,19 +116,20 @@ class _FeatureMap:
 
     @property
     def pixels(self) -> int:
-        """Of an image."""
+        """Number of pixels per image."""
         return self.z.shape[1] * self.z.shape[2]
 
     def gradient_coefficients(self, sums: Floats) -> Floats:
-        """(4, C) for the gradient of z: the factors of g and of z - mean, the mean, and a constant."""
+        """Coefficients (4, C) of the gradient of z: factors of g and of z - mean, the mean, and a constant."""
         count = np.float32(self.z.size // self.channels)
         slope = -self.scale * self.inverse_stddev * self.inverse_stddev * sums[1] / count
         return np.stack([self.scale, slope, self.mean, -self.scale * sums[0] / count])
 
 
 class _LayerKernels(ABC):
-    """The kernels of a layer, and its weights as the matrix that they take. `low` and `high` are images of the batch.
+    """The kernels of a layer, and its weights as the matrix that they take.
 
+    low, high: range of images in the batch.
     x: the layer's input. y: its output. g, g_in: (B, H, W, C) the gradients of y and x where ReLU6 passes them.
     """
 
@@ -160,7 +161,7 @@ class _LayerKernels(ABC):
         sums: Floats,
         gradient: Floats,
     ) -> None:
-        """Write g_in; add the sums of g_in and g_in * (z - mean) to sums (2, C_in), the matrix's to gradient."""
+        """Write g_in; add sums of g_in and g_in * (z - mean) to sums (2, C_in), the matrix's gradient to gradient."""
 
 
 class _Stem(_LayerKernels):
@@ -216,7 +217,7 @@ class _Pointwise(_LayerKernels):
 
 
 def kernel_class(layer: ConvBatchNormRelu6) -> type[_LayerKernels] | None:
-    """The class of the layer's kernels; None if there are none for it."""
+    """The class of the layer's kernels; None if no kernels support it."""
     outer, inner, height, width = layer.weight.shape
     if outer % LANES or layer.frozen:
         return None
@@ -229,7 +230,7 @@ def kernel_class(layer: ConvBatchNormRelu6) -> type[_LayerKernels] | None:
 
 
 class _Context(FunctionCtx):
-    """What the forward pass keeps for the backward pass."""
+    """Values that the forward pass saves for the backward pass."""
 
     pool: ThreadPool
     kernels: list[_LayerKernels]
@@ -263,7 +264,7 @@ class _FusedLayers(torch.autograd.Function):
         maps = ctx.maps
         y = maps.pop()
         g, sums = _gate(ctx.pool, y, _channels_last(gradient))
-        results: list[Tensor | None] = []  # of beta, gamma and weight, from the last layer to the first
+        results: list[Tensor | None] = []  # gradients of beta, gamma and weight, from the last layer to the first
         for kernels in reversed(ctx.kernels):
             x = maps.pop()
             g_in, sums_in, of_weight = _backward(ctx.pool, kernels, x, y, g, sums)
@@ -325,7 +326,7 @@ def _gate(pool: ThreadPool, y: _FeatureMap, gradient: Floats) -> tuple[Floats, F
 def _backward(
     pool: ThreadPool, kernels: _LayerKernels, x: _FeatureMap, y: _FeatureMap, g: Floats, sums: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """g of a layer's input and its sums (2, C_in), both empty or 0 for images, and the gradient of its weights."""
+    """g of a layer's input, its sums (2, C_in), and its weights' gradient; for images the first two are empty or 0."""
     coefficients, inner = y.gradient_coefficients(sums), x.channels
     g_in: Floats = np.empty_like(x.z[:0] if isinstance(kernels, _Stem) else x.z)
 
@@ -352,7 +353,7 @@ def _sum_over_batch(
 
 
 def _input_map(x: Tensor) -> _FeatureMap:
-    """x as it is: relu6(1 * x + 0). It is either the output of a ReLU6, or images, which the stem does not clip."""
+    """x unchanged, as relu6(1 * x + 0): it is the output of a ReLU6, or images, which the stem does not clip."""
     z = _channels_last(x)
     ones, zeros = np.ones(z.shape[-1], np.float32), np.zeros(z.shape[-1], np.float32)
     return _FeatureMap(z, ones, zeros, zeros, ones)

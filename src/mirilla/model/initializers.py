@@ -15,7 +15,7 @@ from mirilla.model.network import SsdNetwork, bias_of
 class Initializer:
     """The distribution of initial kernels.
 
-    kind: 'truncated_normal' (at two standard deviations; stddev is that before the truncation), 'normal', or
+    kind: 'truncated_normal' (at two standard deviations; stddev is the value before truncation), 'normal', or
         'variance_scaling' (arXiv:1502.01852, as in TensorFlow's contrib layers), whose deviation depends on the fan.
     """
 
@@ -55,7 +55,7 @@ def initialise(
 ) -> None:
     """Draw the kernels of the base network, the extra layers and the predictors.
 
-    gamma is 1 and beta 0. Biases are 0, except those of the class logits: `class_bias`, and for the background's (the
+    gamma is 1 and beta 0. Biases are 0, except for the class logits: `class_bias`, and for the background (the
     first column) `background_bias` if given.
     """
     with torch.no_grad():

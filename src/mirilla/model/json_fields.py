@@ -1,4 +1,4 @@
-"""Typed reading of parsed JSON; every error names the key."""
+"""Read typed values from parsed JSON; every error names the key."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class JsonFields:
     """Reads values of a parsed JSON file.
 
     Args:
-        where: the file, for messages.
-        remedy: of every error.
+        where: the file's name, for messages.
+        remedy: remedy in every error.
     """
 
     def __init__(self, where: str, remedy: str):
@@ -43,7 +43,7 @@ class JsonFields:
         return self.plain(kind, value[key], prefix + key)
 
     def plain(self, kind: type[T], value: object, key: str) -> T:
-        """The value, if it is of this type; JSON's true and false are not numbers."""
+        """Check that a value has this type, and return it; true and false are not numbers."""
         if isinstance(value, bool) is not (kind is bool) or not isinstance(value, kind):
             raise self.error(key, f"must be {_NAMES.get(kind, kind.__name__)}")
         return value
@@ -54,7 +54,7 @@ class JsonFields:
         return float(value)
 
     def dataclass(self, kind: type[T], value: Mapping[str, object], path: str) -> T:
-        """A frozen dataclass of numbers, strings, tuples and dataclasses. The keys are its fields.
+        """Build a frozen dataclass from an object with a key per field: numbers, strings, tuples or dataclasses.
 
         Fields with the metadata `mirilla.model.spec.OPTIONAL` may be missing.
         """
@@ -72,7 +72,7 @@ class JsonFields:
         return kind(**{name: self._typed(hints[name], value[name], f"{path}.{name}") for name in names})
 
     def _typed(self, hint: object, value: object, key: str) -> object:
-        """A value of the type that a dataclass's field has."""
+        """Check a value against the type of a dataclass field."""
         if typing.get_origin(hint) is tuple:
             return self._tuple(typing.get_args(hint), value, key)
         if isinstance(hint, types.UnionType):
@@ -84,7 +84,7 @@ class JsonFields:
         return self.number(value, key) if hint is float else self.plain(hint, value, key)
 
     def _tuple(self, kinds: Sequence[object], value: object, key: str) -> tuple[object, ...]:
-        """kinds: of the elements, or one kind and an ellipsis."""
+        """kinds: types of the elements, or one type and an ellipsis."""
         if not isinstance(value, list | tuple):
             raise self.error(key, "must be a list")
         if kinds[-1] is not ... and len(value) != len(kinds):

@@ -1,4 +1,4 @@
-"""The layer table of the SSD networks on MobileNet v1: the single source of their numbers and names.
+"""The layer table of the SSD networks on MobileNet v1: the only source of their sizes and names.
 
 The torch network, the frozen graph and the checkpoints are all built from this table.
 Sources: MobileNets (arXiv:1704.04861), table 1; SSD (arXiv:1512.02325); the Object Detection API's names.
@@ -52,9 +52,9 @@ BASE_OP_SCOPE = "FeatureExtractor/MobilenetV1/MobilenetV1"  # the API repeats th
 class Layer:
     """A convolution with batch norm and ReLU6, SAME padding.
 
-    kind: 'conv' or 'depthwise'. kernel, stride: in both directions.
-    scope: of its variables. op_scope: of its nodes in the graph (different for base layers only).
-    input: name of the previous layer, '' for the network's input. height, width: of its output.
+    kind: 'conv' or 'depthwise'. kernel, stride: same in both directions.
+    scope: scope of its variables. op_scope: scope of its graph nodes (differs for base layers only).
+    input: name of the previous layer, '' for the network's input. height, width: size of its output.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Layer:
 
     @property
     def weights_shape(self) -> tuple[int, int, int, int]:
-        """In TensorFlow's layout: HWIO, or HWC1 for a depthwise kernel."""
+        """The kernel's shape in TensorFlow's layout: HWIO, or HWC1 if depthwise."""
         if self.kind == "depthwise":
             return (self.kernel, self.kernel, self.in_channels, 1)
         return (self.kernel, self.kernel, self.in_channels, self.out_channels)
@@ -140,7 +140,7 @@ class Architecture:
 
     @property
     def multiplications(self) -> int:
-        """Multiply-accumulates of the convolutions for an image."""
+        """Multiply-accumulate operations of the convolutions per image."""
         layers = (math.prod(e.weights_shape) * e.height * e.width for e in self.layers)
         heads = (p.in_channels * (p.box_channels + p.class_channels) * p.height * p.width for p in self.predictors)
         return sum(layers) + sum(heads)
@@ -166,8 +166,8 @@ def architecture(spec: ModelSpec) -> Architecture:
     """The layer table of a spec.
 
     Raises:
-        ConfigError: an unknown feature extractor, an input too small for its feature maps, feature maps that are not
-            base layers or not in their order, or anchors for another number of feature maps.
+        ConfigError: the feature extractor is unknown, the input is too small, feature maps are unknown or out of
+            order, or the anchors are for another number of feature maps.
     """
     if spec.feature_extractor not in EXTRA_MAPS:
         raise ConfigError(
@@ -200,10 +200,10 @@ def architecture(spec: ModelSpec) -> Architecture:
 
 
 def first_maps(names: Sequence[str]) -> tuple[str, ...]:
-    """The base layers that get predictors: those named, or FIRST_MAPS.
+    """The base layers that get predictors: `names`, or FIRST_MAPS if empty.
 
     Raises:
-        ConfigError: an unknown name, or a wrong order.
+        ConfigError: a name is unknown, or the order is wrong.
     """
     for name in names:
         if name not in MAP_LAYERS:
@@ -221,7 +221,7 @@ def first_maps(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def map_stride(name: str) -> int:
-    """Pixels of the input per pixel of the output of a layer of MAP_LAYERS."""
+    """Output stride of a layer of MAP_LAYERS, in pixels of the network's input."""
     return math.prod(stride for _, stride in BASE_BLOCKS[: MAP_LAYERS.index(name)]) * 2
 
 

@@ -1,7 +1,7 @@
-"""The SSD network in PyTorch, built from the layer table of `mirilla.model.layers`; it has no numbers of its own.
+"""The SSD network in PyTorch, built from the layer table of `mirilla.model.layers`.
 
-Weights are exchanged as arrays under the original's variable names, in TensorFlow's layouts, so that checkpoints,
-frozen graphs and old TensorFlow 1 files all have the same tensors.
+Weights are exchanged as arrays in TensorFlow's layouts under the original variable names, so that checkpoints, frozen
+graphs and old TensorFlow 1 files all contain the same tensors.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class ModuleList(nn.ModuleList, Generic[M]):
 
 
 class SsdNetwork(nn.Module):
-    """Images to box codes and class logits, anchors in the order of `mirilla.model.anchors`.
+    """Computes box codes and class logits of images, anchors in the order of `mirilla.model.anchors`.
 
-    Input: (B, 3, H, W) float, 2/255 * pixel - 1. Outputs: codes (B, A, 4), logits (B, A, num_classes + 1), the
-    background first.
+    Input: (B, 3, H, W) float, 2/255 * pixel - 1. Outputs: codes (B, A, 4), logits (B, A, num_classes + 1), background
+    first.
     """
 
     def __init__(self, spec: ModelSpec):
@@ -46,7 +46,7 @@ class SsdNetwork(nn.Module):
             ConvBatchNormRelu6(e, *sizes[e.input], spec.batch_norm_epsilon) for e in self.table.layers
         )
         self.predictors = ModuleList[BoxAndClassPredictor](BoxAndClassPredictor(p) for p in self.table.predictors)
-        self.use_kernels = True  # train on Mirilla's own CPU kernels if Numba is installed
+        self.use_kernels = True  # train with Mirilla's own CPU kernels if Numba is installed
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # (B, 3, H, W) -> (B, A, 4), (B, A, num_classes + 1)
         size = self.spec.height_px, self.spec.width_px
@@ -72,7 +72,7 @@ class SsdNetwork(nn.Module):
                 layers = []
 
     def tensors(self) -> dict[str, Tensor]:
-        """Name in the original -> parameter or moving statistic, in torch's layout; not copies."""
+        """Original variable name -> parameter or moving statistic in torch's layout (not a copy)."""
         result: dict[str, Tensor] = {}
         for entry, layer in zip(self.table.layers, self.layers, strict=True):
             result[entry.weights] = layer.weight
@@ -130,14 +130,14 @@ class SsdNetwork(nn.Module):
     def use_sync_batch_norm(self, all_reduce: AllReduce) -> None:
         """Normalise by the statistics of all processes that share a batch.
 
-        The layers then run one by one in PyTorch.
+        The layers then run one by one in PyTorch, without fused kernels.
         """
         self.use_kernels = False
         for layer in self.layers:
             layer.all_reduce = all_reduce
 
     def set_dropout(self, share: float) -> None:
-        """Set the share of the class predictors' input that training drops."""
+        """Set the dropout rate of the class predictors' input."""
         for predictor in self.predictors:
             predictor.dropout = share
 

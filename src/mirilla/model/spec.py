@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-INPUT_SCALE, INPUT_OFFSET = 2.0 / 255.0, -1.0  # the network's input is INPUT_SCALE * pixel + INPUT_OFFSET
+INPUT_SCALE, INPUT_OFFSET = 2.0 / 255.0, -1.0  # network input = INPUT_SCALE * pixel + INPUT_OFFSET
 
-OPTIONAL = {"optional": True}  # metadata of fields that model.json leaves out if they have their defaults
+OPTIONAL = {"optional": True}  # metadata of fields that model.json omits at their defaults
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class AnchorSpec:
     max_scale: float = 0.95
     scales: tuple[float, ...] = ()  # if given, used instead of min_scale .. max_scale
     aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5, 3.0, 0.3333)
-    interpolated_scale_aspect_ratio: float = 1.0  # of the additional anchor between two scales; 0 for none
+    interpolated_scale_aspect_ratio: float = 1.0  # aspect ratio of the additional anchor between two scales; 0 for none
     reduce_boxes_in_lowest_layer: bool = True  # the first feature map gets only 3 anchors
     base_anchor_height: float = 1.0
     base_anchor_width: float = 1.0
-    height_stride: tuple[int, ...] = ()  # pixels; empty: the input's side over the map's
+    height_stride: tuple[int, ...] = ()  # pixels; empty: input size / map size
     width_stride: tuple[int, ...] = ()
     height_offset: tuple[int, ...] = ()  # pixels; empty: half a stride
     width_offset: tuple[int, ...] = ()
-    min_level: int = field(default=0, metadata=OPTIONAL)  # of the first map; 0: ssd_anchor_generator
+    min_level: int = field(default=0, metadata=OPTIONAL)  # level of the first map; 0: ssd_anchor_generator
     anchor_scale: float = field(default=4.0, metadata=OPTIONAL)
     scales_per_octave: int = field(default=2, metadata=OPTIONAL)
     boxes: tuple[tuple[tuple[float, float], ...], ...] = field(default=(), metadata=OPTIONAL)
@@ -55,7 +55,7 @@ class BoxCoderSpec:
 
 @dataclass(frozen=True)
 class PostProcessing:
-    """From scores to detections: NMS per class, then the best detections of all classes."""
+    """How scores become detections: NMS per class, then the best detections over all classes."""
 
     score_threshold: float = 1e-8
     iou_threshold: float = 0.6
@@ -70,12 +70,12 @@ class ModelSpec:
 
     feature_extractor: 'embedded_ssd_mobilenet_v1' or 'ssd_mobilenet_v1'.
     depth_multiplier, min_depth: channels of a layer are max(int(depth * depth_multiplier), min_depth).
-    height_px, width_px: the network's input.
-    num_classes: not counting the background, which is column 0 of the logits.
+    height_px, width_px: size of the network's input.
+    num_classes: number of classes without the background, which is column 0 of the logits.
     keep_aspect_ratio: False squashes a photo to the input (fixed_shape_resizer); True letterboxes it at the top
         left (keep_aspect_ratio_resizer with pad_to_max_dimension).
-    batch_norm_epsilon: of base and extra layers.
-    feature_maps: base layers whose outputs get predictors, finest first; empty: those of
+    batch_norm_epsilon: epsilon in base and extra layers.
+    feature_maps: base layers whose outputs get predictors, finest first; empty: the default,
         `mirilla.model.layers.FIRST_MAPS`. The extra feature maps follow.
     """
 

@@ -1,6 +1,6 @@
-"""Synchronised batch norm: the statistics are those of a batch that several processes share.
+"""Synchronised batch norm: statistics of a batch that is split over several processes.
 
-It computes what `torch.nn.SyncBatchNorm` does, but on any device and with any function for the all-reduce.
+Computes the same as `torch.nn.SyncBatchNorm`, but on any device and with any all-reduce function.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def sync_batch_norm(
 
 
 class _Context(FunctionCtx):
-    """What the forward pass keeps for the backward pass."""
+    """Values that the forward pass saves for the backward pass."""
 
     all_reduce: AllReduce
     saved_tensors: tuple[Tensor, ...]

@@ -15,8 +15,8 @@ from mirilla.detections import Detections
 
 Colour = tuple[int, int, int]
 
-# Distinct for people with red-green colour blindness, on dark and light photos (after Okabe and Ito's palette).
-FOUND: Colour = (0, 190, 130)  # a detection that is right
+# Distinguishable with red-green colour blindness, on dark and light photos (after Okabe and Ito's palette).
+FOUND: Colour = (0, 190, 130)  # a correct detection
 FALSE_ALARM: Colour = (230, 90, 0)  # a detection without an object
 MISSED: Colour = (245, 215, 40)  # an object without a detection
 IGNORED: Colour = (150, 150, 160)  # an object that does not count
@@ -39,7 +39,7 @@ class Shown:
         image: (H, W, 3) uint8 RGB, upright.
         detections: those to show, with scores above the threshold.
         boxes_yxyx: (N, 4) ground truth; None to show the detections only.
-        ignore: (N,) bool, ground truth that counts neither way.
+        ignore: (N,) bool, ground truth that counts neither as found nor as missed.
         labels: N class names of the ground truth; empty if there is only one class.
         title: a line under the photo.
     """
@@ -158,7 +158,7 @@ def contact_sheet(
     iou_threshold: float = 0.5,
     heading: str = "",
 ) -> Image.Image:
-    """Many photos on one picture, with the boxes that are right, wrong and missed, and a legend.
+    """Many photos in one picture, with their right, wrong and missed boxes, and a legend.
 
     The photos are arranged in rows of `columns`; a row is as high as its highest photo.
     """

@@ -5,8 +5,9 @@
     tf_example (N,)                      serialised tf.train.Examples with a file in 'image/encoded'
       -> Preprocessor/sub (N, height, width, 3), (2 / 255) x - 1
 
-Placeholders have the names of the API's exporter. The pictures of a batch must have one size after decoding. DecodeJpeg
-decodes PNG too; unlike DecodeImage, it is an op that TensorFlow 1.4 knew.
+Placeholders have the names of the API's exporter. `image_tensor` is the batch of pixels in every graph. The pictures of
+a batch must have one size after decoding. DecodeJpeg decodes PNG too; unlike DecodeImage, it is an op that TensorFlow
+1.4 knew.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ def _add_source(g: GraphBuilder, source: InputType) -> str:
         lambda elements: [g.op("DecodeJpeg", elements[0], channels=3)],
         [(UINT8, (None, None, 3))],
     )
-    return pictures
+    return g.op("Identity", pictures, name=PIXELS, T=UINT8)
 
 
 def _encoded_images(g: GraphBuilder, examples: str) -> str:

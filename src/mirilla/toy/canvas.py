@@ -76,7 +76,7 @@ _HAIR_SHARES = np.array([4, 4, 4, 3, 2, 2, 1.5, 1.5, 1, 0.4, 0.4]) / 23.8
 
 
 def muted_colour(rng: np.random.Generator) -> Colour:
-    """A colour for walls and things."""
+    """A colour for walls and objects."""
     return vary(rng, _MUTED[rng.integers(len(_MUTED))], 25)
 
 
@@ -86,7 +86,7 @@ def cloth(rng: np.random.Generator) -> Colour:
 
 
 def skin_tone(rng: np.random.Generator) -> Colour:
-    """A skin tone between two neighbours of the scale."""
+    """A skin tone, interpolated between two neighbours in the table."""
     at = rng.uniform(0, len(_SKIN) - 1.001)
     low = int(at)
     mixed = _SKIN[low] * (1 - (at - low)) + _SKIN[low + 1] * (at - low)
@@ -94,17 +94,17 @@ def skin_tone(rng: np.random.Generator) -> Colour:
 
 
 def hair_colour(rng: np.random.Generator) -> Colour:
-    """A colour for hair, dark ones more often."""
+    """A hair colour; dark ones are more frequent."""
     return vary(rng, _HAIR[rng.choice(len(_HAIR), p=_HAIR_SHARES)], 8)
 
 
 def vary(rng: np.random.Generator, colour: Colour, by: float) -> Colour:
-    """A similar colour: a little lighter or darker, and of another hue."""
+    """A similar colour, slightly different in brightness and hue."""
     return _rgb(np.asarray(colour, float) + rng.normal(0, by * 0.6) + rng.normal(0, by * 0.4, 3))
 
 
 def shade(colour: Colour, factor: float) -> Colour:
-    """Darker (factor < 1) or lighter (towards white, factor > 1)."""
+    """A darker (factor < 1) or lighter (towards white, factor > 1) colour."""
     c = np.asarray(colour, float)
     return _rgb(c * factor if factor <= 1 else c + (255 - c) * (factor - 1))
 
@@ -131,7 +131,7 @@ class Tile:
         self._pen = ImageDraw.Draw(self.image, "RGBA")
 
     def at(self, point: Point) -> Point:
-        """The tile's pixels of a point."""
+        """A point in the tile's pixels."""
         return (point[0] - LEFT) * self.scale, (point[1] - TOP) * self.scale
 
     def ellipse(

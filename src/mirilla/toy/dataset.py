@@ -1,4 +1,4 @@
-"""A drawn data set in WIDER FACE's layout, to try all of Mirilla without a network or a photo."""
+"""A drawn data set in WIDER FACE's layout, to try Mirilla without downloading anything."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def write(
     """Write the data set.
 
     Args:
-        folder: made if missing; gets `wider_face_split/wider_face_{train,val}_bbx_gt.txt` and
+        folder: created if missing; receives `wider_face_split/wider_face_{train,val}_bbx_gt.txt` and
             `WIDER_{train,val}/images/<event>/<name>.jpg`.
         train, val: numbers of pictures.
-        seed: everything follows from it; picture i of a split is the same for any number of pictures.
+        seed: determines all pictures; picture i of a split does not depend on the number of pictures.
         drawn: called with 1 after each picture.
 
     Returns:

@@ -1,7 +1,7 @@
 """Drawn heads of many tones, with hair, glasses, masks, hats and beards.
 
-A head is drawn upright on a tile of its own, in units of half its width: (0, 0) is the middle of the face, x runs from
--1 to 1 across it and y from about -1.25 (hairline and above) to 1.3 (chin).
+A head is drawn upright on its own tile, in units of half the face's width: (0, 0) is the centre of the face, x runs
+from -1 to 1 across it, and y from about -1.25 (hairline and above) to 1.3 (chin).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mirilla.toy.canvas import (
     vary,
 )
 
-# The face's ellipse, which a box is drawn around: forehead to chin.
+# The face's ellipse, from forehead to chin; its bounding box is the label.
 FACE_CENTRE_Y, FACE_HALF_HEIGHT = 0.1, 1.2
 _HAIR_STYLES = ("short", "long", "curly", "bald")
 _HAIR_SHARES = (0.43, 0.32, 0.17, 0.08)
@@ -41,11 +41,11 @@ class Head:
 
     Attributes:
         tile: RGBA, spanning LEFT..RIGHT and TOP..BOTTOM.
-        face: 'L' mask of the face itself on the tile (255 inside).
-        skin: its tone, for neck and hands.
-        covered: a mask or dark glasses hide part of it.
-        exaggerated: its mouth is wide open.
-        turned: it looks far to the side.
+        face: 'L' mask of the face on the tile (255 inside).
+        skin: skin tone, for neck and hands.
+        covered: whether a mask or dark glasses hide part of the face.
+        exaggerated: whether the mouth is wide open.
+        turned: whether the head looks far to the side.
     """
 
     tile: Image.Image
@@ -58,7 +58,7 @@ class Head:
 
 @dataclass(frozen=True)
 class _Pose:
-    """Where the head looks: features move with `yaw` and `pitch` (-1 to 1)."""
+    """The direction of the head: features shift with `yaw` and `pitch` (-1 to 1)."""
 
     yaw: float
     pitch: float
@@ -74,8 +74,8 @@ def draw_head(rng: np.random.Generator, half_width_px: float, light: tuple[float
     """Draw a head.
 
     Args:
-        half_width_px: pixels of the tile per unit, that is half the face's width.
-        light: direction it comes from (x to the right, y down) and its strength in [0, 1].
+        half_width_px: half the face's width, in pixels of the tile.
+        light: direction that it comes from (x to the right, y down), and strength in [0, 1].
     """
     skin, hair = skin_tone(rng), hair_colour(rng)
     pose = _Pose(*np.clip(rng.normal(0, 0.35, 2), -0.9, 0.9).tolist())

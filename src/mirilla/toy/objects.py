@@ -24,7 +24,7 @@ def _disc(
 
 
 def _shaded(rng: np.random.Generator, pen: Pen, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
-    """An egg lit from one side, without features."""
+    """An ellipsoid lit from one side, without features."""
     lx, ly = rng.uniform(-0.35, 0.35), rng.uniform(-0.4, 0.1)
     for k in range(7):
         f = 1 - k / 7

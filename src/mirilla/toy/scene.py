@@ -1,4 +1,4 @@
-"""Drawn scenes: faces of many sizes, lights and tones among things that are not faces."""
+"""Drawn scenes: faces of many sizes, skin tones and lightings among other objects."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FRAMES_PX = (
     (448, 336),
 )
 _Box = tuple[float, float, float, float]
-# Kinds of scene: share, numbers of faces from .. to (exclusive), their heights in px if the longer side is 256 px.
+# Kinds of scene: share, range of the number of faces (end excluded), range of heights in px at a longer side of 256.
 _CROWDS = (
     (0.07, (0, 1), (1.0, 2.0)),
     (0.5, (1, 2), (44.0, 215.0)),  # a face of 215 px fills the picture
@@ -33,13 +33,13 @@ _CROWDS = (
     (0.07, (3, 6), (24.0, 70.0)),
     (0.03, (6, 12), (6.0, 36.0)),  # some are too small to count
 )
-_OVERSAMPLING = 2  # scenes are drawn at this many times their size, then averaged down: smooth edges
+_OVERSAMPLING = 2  # scenes are drawn at this many times their size and averaged down, for smooth edges
 _HALF = [0] * 128 + [255] * 128
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face's line in WIDER FACE's ground truth: a box in pixels and six flags."""
+    """A face in WIDER FACE's ground truth: a box in pixels and six flags."""
 
     left_px: int
     top_px: int
@@ -55,7 +55,7 @@ class Face:
 
 @dataclass(frozen=True)
 class Scene:
-    """A drawn photo: RGB picture, its faces, and the kind of its background."""
+    """A drawn photo: the RGB picture, its faces, and the kind of background."""
 
     picture: Image.Image
     faces: tuple[Face, ...]
@@ -80,7 +80,7 @@ def draw_scene(seed: int, split: str, index: int) -> Scene:
 
 
 def _face_heights(rng: np.random.Generator, longer_px: int) -> list[float]:
-    """Heights of a scene's faces in its pixels, the smallest (farthest) first."""
+    """Heights of a scene's faces in pixels, smallest (farthest) first."""
     _, counts, (smallest, largest) = _CROWDS[rng.choice(len(_CROWDS), p=[share for share, *_ in _CROWDS])]
     sizes = np.exp(rng.uniform(math.log(smallest), math.log(largest), int(rng.integers(*counts))))
     return sorted((sizes * longer_px / 256).tolist())
@@ -88,7 +88,7 @@ def _face_heights(rng: np.random.Generator, longer_px: int) -> list[float]:
 
 @dataclass(frozen=True)
 class _PlacedFace:
-    """A face on the stage: box [x0, y0, x1, y1] and area of its mask in the scene's pixels; roll in degrees."""
+    """A face in the scene: box [x0, y0, x1, y1] and area of its mask in the scene's pixels; roll in degrees."""
 
     box: _Box
     area: float
@@ -139,8 +139,8 @@ class Stage:
         place = self._free_place(half_width, half_height)
         if place is None:
             return
-        x, y = place  # middle of the face's box
-        head_x, head_y = x - unit * FACE_CENTRE_Y * sin, y - unit * FACE_CENTRE_Y * cos  # middle of the tile
+        x, y = place  # centre of the face's box
+        head_x, head_y = x - unit * FACE_CENTRE_Y * sin, y - unit * FACE_CENTRE_Y * cos  # centre of the tile
         head = draw_head(rng, float(np.clip(2 * unit, 14, 80)), self.light)
         if rng.random() < 0.88:
             self._add_body(head_x, head_y, unit, head.skin, roll)
@@ -148,12 +148,12 @@ class Stage:
         self.faces.append(
             _PlacedFace((x - half_width, y - half_height, x + half_width, y + half_height), area, head, roll)
         )
-        if rng.random() < 0.1:  # something in front of it
+        if rng.random() < 0.1:  # an object in front of it
             radius = unit * rng.uniform(0.35, 0.8)
             self.add_object(x + rng.uniform(-1, 1) * unit, y + rng.uniform(0.2, 1.2) * unit, radius)
 
     def _paste(self, head: Head, x: float, y: float, unit: float, roll: float) -> float:
-        """Paste a turned head; returns the number of the face's pixels."""
+        """Paste a rotated head; returns the number of the face's pixels."""
         scale = unit * _OVERSAMPLING
         size = (round((RIGHT - LEFT) * scale), round((BOTTOM - TOP) * scale))
         corner = (round(x * _OVERSAMPLING - size[0] / 2), round(y * _OVERSAMPLING - size[1] / 2))
@@ -164,14 +164,14 @@ class Stage:
         return self._mark(head.face.rotate(roll).resize(size), corner, len(self.faces) + 1)
 
     def _mark(self, mask: Image.Image, corner: tuple[int, int], number: int) -> float:
-        """Note what is seen where the mask (at the canvas's scale) is over half; returns how many pixels that are."""
+        """Set `visible` to `number` where a mask (at the canvas's scale) is over half; returns the pixel count."""
         size = (max(1, round(mask.width / _OVERSAMPLING)), max(1, round(mask.height / _OVERSAMPLING)))
         small = mask.resize(size, Image.Resampling.BOX).point(_HALF)
         self.visible.paste(number, (round(corner[0] / _OVERSAMPLING), round(corner[1] / _OVERSAMPLING)), small)
         return small.histogram()[255]
 
     def _free_place(self, half_width: float, half_height: float) -> Point | None:
-        """A middle where the box overlaps earlier ones little; usually the box is inside the picture."""
+        """A centre at which the box overlaps earlier faces little; usually the box is inside the picture."""
         rng = self.rng
         for _ in range(25):
             inside = 0.55 if rng.random() < 0.06 else 1.0
@@ -216,7 +216,7 @@ class Stage:
             hider.polygon(placed, 0)
 
     def visible_faces(self, photo: _Photo) -> list[Face]:
-        """The faces that can be seen, with their flags."""
+        """The visible faces with their flags."""
         seen = np.bincount(np.asarray(self.visible).ravel(), minlength=256)
         faces = []
         for number, placed in enumerate(self.faces, 1):
@@ -246,7 +246,7 @@ class Stage:
 
 
 def _overlap(box: _Box, x: float, y: float, half_width: float, half_height: float) -> float:
-    """The part of the smaller box that it shares with the other."""
+    """Intersection of two boxes as a share of the smaller one."""
     x0, y0, x1, y1 = box
     width = min(x1, x + half_width) - max(x0, x - half_width)
     height = min(y1, y + half_height) - max(y0, y - half_height)
@@ -262,7 +262,7 @@ class _Photo:
 
 
 def _develop(rng: np.random.Generator, picture: Image.Image, extreme_light: bool) -> _Photo:
-    """Light, colours, blur and noise as cameras have them."""
+    """Apply lighting, colour changes, blur and noise, as in a camera's pictures."""
     gain = rng.uniform(0.85, 1.2)
     if rng.random() < 0.09:
         gain, extreme_light = rng.uniform(0.4, 0.7), True
@@ -284,7 +284,7 @@ def _develop(rng: np.random.Generator, picture: Image.Image, extreme_light: bool
 
 
 def _fall_off(rng: np.random.Generator, picture: Image.Image) -> Image.Image:
-    """Light that falls off across the picture."""
+    """Darken the picture with the distance from a point, as light falls off."""
     y, x = np.mgrid[0:1:16j, 0:1:16j]
     cx, cy = rng.uniform(-0.3, 1.3, 2)
     level = np.clip(1.15 - rng.uniform(0.1, 0.6) * np.hypot(x - cx, y - cy), 0.15, 1)

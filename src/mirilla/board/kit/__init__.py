@@ -5,7 +5,7 @@
     program     the main loop
     model       model.json and the compiled model
     bonnet      the connection to the bonnet, through Google's aiy.vision
-    result      an answer of the bonnet -> detections
+    result      the bonnet's response -> detections
     decode      box decoding and NMS in plain Python
     camera      the camera as a source of frames
     pictures    picture files as a source of frames
@@ -21,5 +21,5 @@
 These modules run on the kit: Python 3.5 or later, the standard library, and what the kit's image has (aiy.vision,
 picamera, Pillow, gpiozero). They import nothing else of Mirilla, which copies them to the kit as one zip archive,
 mirilla_kit.py. On any machine other than a Raspberry Pi, aiy.vision connects to VISION_BONNET_HOST and
-VISION_BONNET_PORT, where `mirilla emulate` can answer. docs/kit-program.md describes the program.
+VISION_BONNET_PORT, where `mirilla emulate` can respond. docs/kit-program.md describes the program.
 """

@@ -27,7 +27,7 @@ def main(arguments: "list[str] | None" = None) -> int:
         sys.stderr.write("mirilla_kit: error: %s\n" % error)
         return 1
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone: no error at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader is gone: no second error at exit
         return 0
     except Exception:
         traceback.print_exc()

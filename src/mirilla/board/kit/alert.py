@@ -71,7 +71,7 @@ class Actions:
             self._log("alert: earlier actions are still running; this one is skipped")
 
     def finish(self, within_s: float) -> None:
-        """Wait for the queued events, but not longer than this."""
+        """Wait for the queued events, at most this long."""
         end_s = time.monotonic() + within_s
         while self._queue.unfinished_tasks and time.monotonic() < end_s:
             time.sleep(0.05)
@@ -128,6 +128,6 @@ class Actions:
             error.close()
             return "HTTP status %d" % error.code
         except Exception as error:
-            reason = getattr(error, "reason", None)  # urllib wraps the error that tells more
+            reason = getattr(error, "reason", None)  # urllib wraps the more informative error
             return explain(reason if isinstance(reason, Exception) else error)
         return None

@@ -53,7 +53,7 @@ class Bonnet:
         self._camera_runs = False
 
     def open(self) -> None:
-        """Connect, end what an earlier program left running, and load the model."""
+        """Connect, stop what an earlier program left running, and load the model."""
         self.close()
         self._connect("no connection to the bonnet")
         state = self._call(self._client.get_inference_state)

@@ -9,9 +9,9 @@ from .errors import Fault, KitError, explain
 
 
 class Camera:
-    """The camera, which must be open while the bonnet uses it; it also gives live JPEG pictures.
+    """The camera, which must be open while the bonnet uses it; it also provides live JPEG pictures.
 
-    Without picamera (when an emulator answers) it opens nothing and gives no pictures.
+    Without picamera (when an emulator answers) it opens nothing and provides no pictures.
     """
 
     SENSOR_MODE, SIZE_PX, LIVE_PX = 4, (1640, 1232), (640, 480)  # the mode that the bonnet's firmware expects
@@ -69,7 +69,7 @@ class Camera:
         try:
             self._camera.capture(buffer, format="jpeg", use_video_port=True, resize=self.LIVE_PX, quality=80)
         except Exception as error:
-            raise Fault("the camera gives no picture: %s" % explain(error))
+            raise Fault("the camera delivers no picture: %s" % explain(error))
         return buffer.getvalue()
 
     def _stream_to(self, sink: "Callable[[bytes], None] | None") -> None:

@@ -2,7 +2,7 @@
 
 
 class KitError(Exception):
-    """An error that retrying does not fix. Its text says what is wrong and what to do."""
+    """An error that retrying does not fix. Its text states the problem and the remedy."""
 
 
 class Fault(Exception):
@@ -18,7 +18,7 @@ class Stop(BaseException):
 
 
 def explain(error: BaseException) -> str:
-    """One line about an exception; those of Google's client carry little text themselves."""
+    """One line about an exception; exceptions of Google's client contain little text."""
     name, text = type(error).__name__, " ".join(str(error).split())
     if name == "SpicommTimeoutError":
         return "the bonnet did not answer within %g s" % getattr(error, "timeout", 0)

@@ -10,7 +10,7 @@ COLOURS = {"running": (0, 255, 0), "alert": (255, 0, 0), "fault": (255, 160, 0)}
 
 
 class Indicators:
-    """The outputs that were requested. One that cannot be opened is logged and left out."""
+    """The requested outputs. An output that cannot be opened is logged and left out."""
 
     def __init__(self, led: bool, buzzer: bool, pin: "int | None", log: "Callable[[str], None]"):
         self._log = log

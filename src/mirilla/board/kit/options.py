@@ -110,7 +110,7 @@ def _add_faults(group: "argparse._ActionsContainer") -> None:
         type=_SECONDS,
         default=90.0,
         metavar="S",
-        help="exit with code 70, to be restarted, if nothing moves for S seconds; 0: never (default: 90)",
+        help="exit with code 70, to be restarted, if the program stalls for S seconds; 0: never (default: 90)",
     )
 
 

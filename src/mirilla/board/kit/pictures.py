@@ -23,7 +23,7 @@ Picture = collections.namedtuple("Picture", "content scale_yx size_px")
 
 
 class Pictures:
-    """The pictures of a file or folder, by name, again and again unless `once`."""
+    """The pictures of a file or folder, by name, repeatedly unless `once`."""
 
     def __init__(self, source: str, model: Model, once: bool, log: "Callable[[str], None]"):
         self._source, self._model, self._once, self._log = source, model, once, log
@@ -121,7 +121,7 @@ def read_picture(path: str, letterbox: bool, height: int, width: int) -> Picture
         if max(size) > MAX_SIDE_PX:
             bilinear = Image.BILINEAR  # pyright: ignore[reportAttributeAccessIssue]: the kit's Pillow has this name only
             image.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX), bilinear)
-    except Exception as error:  # Pillow raises many kinds on broken files
+    except Exception as error:  # Pillow raises many kinds of exceptions for broken files
         raise ValueError("cannot be read as a picture (%s)" % error)
     scale_yx = (1.0, 1.0)
     if letterbox:

@@ -40,11 +40,11 @@ class Backoff:
         return self._connected_s is not None
 
     def connect(self) -> None:
-        """Note that the connection was made."""
+        """Record that the connection was made."""
         self._connected_s = time.monotonic()
 
     def fault(self) -> float:
-        """Note a fault. Returns the time to wait, in seconds."""
+        """Record a fault. Returns the time to wait, in seconds."""
         if self._connected_s is not None and time.monotonic() - self._connected_s > self.GOOD_S:
             self.tries, self._wait_s = 0, self.FIRST_S
         self._connected_s = None
@@ -164,7 +164,7 @@ class Program:
         self._sleep(wait_s)
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep, giving signs of life."""
+        """Sleep, and keep notifying the watchdog."""
         end_s = time.monotonic() + seconds
         while True:
             self.watchdog.alive()

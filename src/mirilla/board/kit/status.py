@@ -1,4 +1,4 @@
-"""What the web page shows, shared between the main loop and the page's threads."""
+"""The state that the web page shows; the main loop and the page's threads share it."""
 
 import threading
 import time
@@ -59,6 +59,6 @@ class Status:
             return self._number, self._jpeg
 
     def add_viewers(self, count: int) -> None:
-        """Count viewers that come (1) or leave (-1)."""
+        """Count viewers that connect (1) or disconnect (-1)."""
         with self._changed:
             self.viewers += count

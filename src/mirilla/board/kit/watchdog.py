@@ -1,4 +1,4 @@
-"""Messages to systemd, and the end of a program that no longer moves."""
+"""Messages to systemd, and ending the program if it stalls."""
 
 import os
 import socket
@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 
 STALLED_CODE = 70  # exit code
-DEFAULT_NOTIFY_S = 10.0  # between two signs of life, if systemd names no time
+DEFAULT_NOTIFY_S = 10.0  # between two notifications, if systemd sets no time
 
 
 class Watchdog:
-    """Tells systemd that the main loop is alive, and ends the program when it is not.
+    """Notifies systemd that the main loop is running, and ends the program when it stalls.
 
     A call into the bonnet's driver may never return, and no exception can interrupt it: `stall_s` seconds after the
-    last sign of life the program ends with code 70, so that systemd or the caller can start it again.
+    last call of `alive` the program ends with code 70, so that systemd or the caller can start it again.
 
     Args:
         stall_s: 0 never ends the program.
@@ -37,7 +37,7 @@ class Watchdog:
         self._stopped.set()
 
     def alive(self) -> None:
-        """Give a sign of life."""
+        """Record that the main loop is running, and notify systemd."""
         self._alive_s = now_s = time.monotonic()
         if now_s - self._last_sent_s >= self._notify_every_s:
             self._last_sent_s = now_s

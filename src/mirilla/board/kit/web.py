@@ -105,7 +105,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _stream(self, page: Page, status: Status) -> None:
-        """Send live pictures until none comes for a while, or the browser leaves."""
+        """Send live pictures until none arrives for a while, or the browser disconnects."""
         if status.viewers >= page.MAX_VIEWERS:
             self._answer(503, TEXT, b"Too many viewers.\n")
             return
