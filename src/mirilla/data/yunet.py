@@ -1,4 +1,4 @@
-"""YuNet, a face detector, run in onnxruntime: the teacher that labels pictures and that small networks learn from.
+"""YuNet, a face detector, run in onnxruntime: the teacher for labelling pictures and for distillation.
 
     yunet = YuNet.load("yunet_n_dynamic.onnx")
     boxes_yxyx, scores = yunet(picture)
@@ -40,7 +40,7 @@ class YuNet:
     Attributes:
         session: onnxruntime's session of a YuNet with an input of any size.
         digest: SHA-256 of its file.
-        sizes_px: a picture is scaled so that its longer side has each of these sizes, and detected in each.
+        sizes_px: lengths of the longer side at which each picture is scaled and run.
         min_score: detections with a lower score are dropped.
     """
 
