@@ -235,6 +235,12 @@ def test_tensorboard_reads_the_events(pipeline, tmp_path):
     assert [e.step for e in events.Scalars("learning_rate")] == [6]
 
 
+def test_a_call_after_each_checkpoint(pipeline, tmp_path):
+    calls = []
+    train(pipeline, tmp_path / "run", num_steps=5, on_checkpoint=lambda path, ends: calls.append((path.name, ends)))
+    assert calls == [("model.ckpt-3.safetensors", False), ("model.ckpt-5.safetensors", True)]
+
+
 def test_a_loss_of_nan_stops_the_run(pipeline, tmp_path):
     pipeline.train_config.optimizer.rms_prop_optimizer.learning_rate.constant_learning_rate.learning_rate = 1e30
     with pytest.raises(TrainingError, match=r"Step \d+.*\n.*learning rate"):

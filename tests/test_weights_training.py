@@ -103,9 +103,10 @@ def test_averages_on_request(pipeline, tmp_path, monkeypatch):
         np.testing.assert_array_equal(start[name], values[f"{name}/{AVERAGE}"])
 
 
-def test_ours_as_the_start(pipeline, tmp_path, monkeypatch):
+@pytest.mark.parametrize("suffix", [".safetensors", ""], ids=["file", "prefix"])
+def test_ours_as_the_start(pipeline, tmp_path, monkeypatch, suffix):
     first = train(pipeline, tmp_path / "first")
-    pipeline.train_config.fine_tune_checkpoint = str(first.checkpoint)
+    pipeline.train_config.fine_tune_checkpoint = str(first.checkpoint.with_suffix(suffix))
     pipeline.train_config.from_detection_checkpoint = True
     start = started_from(pipeline, tmp_path, monkeypatch)
     np.testing.assert_array_equal(start[NAME], checkpoint.load(first.checkpoint).variables[NAME])

@@ -144,11 +144,11 @@ _EVALUATION = under(
         **each(acts(), "", "metrics_set"),
         "use_moving_averages": acts("for evaluation, detection and export from checkpoints, as in the API"),
         "num_examples": no_effect("the whole evaluation set is used, as in the API's model_main.py"),
-        "max_evals": no_effect("deprecated; 'mirilla eval' evaluates once"),
+        "max_evals": no_effect("deprecated; only 'mirilla tf1 eval' uses it"),
+        "eval_interval_secs": no_effect("only 'mirilla tf1 eval' uses it"),
         "batch_size": no_effect(_SPEED),
         **each(
             no_effect(_LEGACY),
-            "eval_interval_secs",
             "save_graph",
             "visualization_export_dir",
             "eval_master",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -37,6 +38,7 @@ from mirilla.tf1.own_files import OwnFiles
 DATA = Path("data")
 PARTS = {"train": TRAIN, "val": EVAL}  # word in the tutorial's names -> part of a data set
 SPLIT = "wider_face_split"
+FOLDERS = ("WIDER_train", "WIDER_val", SPLIT)
 LABEL_MAP = "face_label.pbtxt"
 LABEL = widerface.LABEL
 _EVAL_SHARE = 0.2  # of --from photos that have no split
@@ -81,14 +83,16 @@ def _download(archives: Path | None) -> None:
 
 def _take_folders(source: Path, *, copy: bool) -> None:
     """Link or copy the folders of a data set in WIDER FACE's layout."""
-    for name in ("WIDER_train", "WIDER_val", SPLIT):
+    for name in FOLDERS:
         target = DATA / name
         if target.exists():
             echo(f"{target}: already there.")
         elif (source / name).is_dir():
             with explaining(target):
                 if copy:
-                    shutil.copytree(source / name, target)
+                    part = _new_part(name)
+                    shutil.copytree(source / name, part)
+                    os.replace(part, target)
                 else:
                     target.symlink_to((source / name).resolve(), target_is_directory=True)
             echo(f"{target}: {'copied' if copy else 'linked'} from {source}.")
@@ -96,9 +100,8 @@ def _take_folders(source: Path, *, copy: bool) -> None:
 
 def _convert(source: Path) -> None:
     """Copy a data set of any format that Mirilla reads into WIDER FACE's layout."""
-    targets = [DATA / name for name in ("WIDER_train", "WIDER_val", SPLIT)]
-    if existing := [target for target in targets if target.exists()]:
-        echo(f"{existing[0]}: already there; {source} is not read.")
+    if (DATA / SPLIT).exists():
+        echo(f"{DATA / SPLIT}: already there; {source} is not read.")
         return
     dataset = read_dataset(source)
     _warn(dataset)
@@ -106,9 +109,21 @@ def _convert(source: Path) -> None:
         dataset = with_eval_share(dataset, _EVAL_SHARE)
         echo(f"{source}: no split of its own; a share of {_EVAL_SHARE:g} is for evaluation.")
     dataset, _ = adapt(dataset, formats.BY_NAME["widerface"])
+    part = _new_part("from")
     with explaining(DATA):
-        widerface.save(Output(DATA), dataset, {LABEL: 1})
+        widerface.save(Output(part), dataset, {LABEL: 1})
+        for name in FOLDERS:  # the annotations last, so that an interrupted run is not taken for a finished one
+            if (part / name).exists():
+                os.replace(part / name, DATA / name)
+        part.rmdir()
     echo(f"{source}: {len(dataset)} pictures copied to {DATA}.")
+
+
+def _new_part(name: str) -> Path:
+    """A temporary folder in data/; what an interrupted run left in it is removed."""
+    part = DATA / f".{name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    return part
 
 
 def data_to_pascal_xml(values: Values) -> int:
