@@ -1,7 +1,7 @@
-"""Examine a frozen graph by all rules.
+"""Examine a frozen graph against all rules.
 
-A broken rule can hide others. Then the rest is examined on a copy of the graph without the nodes that break it, so that
-one run reports everything.
+A violation can hide others. The rest is then examined on a copy of the graph without the offending nodes, so that one
+run reports everything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.names import reading, split_names
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
-# Ops that keep their input's shape. Replacing one by its input lets the reader go on behind it.
+# Ops that keep their input's shape. Replacing such an op by its input lets the reader continue after it.
 _SHAPE_KEEPING = frozenset(
     {"Abs", "Elu", "Exp", "L2Normalize", "LRN", "LeakyRelu", "Selu", "Softplus", "Softsign", "Square", "Tanh"}
 )
@@ -39,7 +39,7 @@ _POSTPROCESSING = frozenset(
     }
 )
 
-# Code of the reader's rule -> codes of the node rules that report the same cause more exactly.
+# Code of a reader's rule -> codes of node rules that report the same cause more precisely.
 _MORE_EXACT = {
     "unknown-op": frozenset(
         {"refused-op", "quantised", "batch-norm-not-constant", "not-frozen", "dropout", "training-switch", "unknown-op"}
@@ -62,8 +62,8 @@ class GraphExamination:
     """The result for a frozen graph.
 
     Attributes:
-        findings: the most severe first.
-        source, outputs: input and outputs of the network, as given or, if that is not possible, as they should be;
+        findings: most severe first.
+        source, outputs: input and outputs of the network, as given or, if those cannot be used, as suggested;
             source is None and outputs are empty if they are unknown.
         network: its layers; None if they cannot be read.
         as_given: whether the graph can be read without changes.

@@ -25,7 +25,7 @@ class ModelExamination:
     """The result for a compiled model.
 
     Attributes:
-        findings: the most severe first.
+        findings: most severe first.
         maps: the shape of every tensor, by name; empty if the shapes cannot be determined.
     """
 

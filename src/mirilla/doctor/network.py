@@ -1,4 +1,4 @@
-"""Rules about a network that could be read: shapes, layers, the range of fp16, and memory."""
+"""Rules about a network that the reader accepts: shapes, layers, the range of fp16, and memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mirilla.findings import Finding, RuleError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
 
-MAX_OPS = 4  # listed in a message
+MAX_OPS = 4  # maximum number of ops listed in a message
 
 
 def examine(graph: DeployGraph) -> list[Finding]:
@@ -36,7 +36,7 @@ def examine(graph: DeployGraph) -> list[Finding]:
 
 
 def _legal_with_relu6(graph: DeployGraph) -> Legal | None:
-    """The network with Relu6 as every activation, so that its memory can be examined; None if it is still illegal."""
+    """The network with all activations replaced by Relu6, to examine its memory; None if it is still illegal."""
     layers = [
         replace(layer, activation=deploy.RELU6) if isinstance(layer, deploy.Linear) and layer.activation else layer
         for layer in graph.layers
