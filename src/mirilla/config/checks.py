@@ -36,14 +36,14 @@ def check(pipeline: Pipeline, parts: Iterable[str] = ALL) -> list[Finding]:
     """
     parts = tuple(parts)
     checked = {name for part in parts for name in PARTS[part]}
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for field in pipeline.DESCRIPTOR.fields:
         if field.name in checked and pipeline.HasField(field.name):
-            found += _check_support(getattr(pipeline, field.name), field.name, field.name)
-    errors = {finding.where for finding in found if finding.severity == ERROR}
+            findings += _check_support(getattr(pipeline, field.name), field.name, field.name)
+    errors = {finding.where for finding in findings if finding.severity == ERROR}
     # A second finding about a refused field would repeat the first.
-    found += [finding for finding in rules.findings(pipeline, parts) if finding.where not in errors]
-    return by_severity(found)
+    findings += [finding for finding in rules.findings(pipeline, parts) if finding.where not in errors]
+    return by_severity(findings)
 
 
 def require(
@@ -58,10 +58,10 @@ def require(
     Raises:
         ConfigError: the pipeline has errors; the message lists every field with the reason.
     """
-    found = check(pipeline, parts)
-    errors = [finding for finding in found if finding.severity == ERROR]
+    findings = check(pipeline, parts)
+    errors = [finding for finding in findings if finding.severity == ERROR]
     if not errors:
-        return found
+        return findings
     name, lines = "pipeline.config", {}
     if path is not None:
         name = os.fspath(path)

@@ -21,18 +21,22 @@ MAX_OPS = 4  # maximum number of ops listed in a message
 
 def examine(graph: DeployGraph) -> list[Finding]:
     """All findings about a network."""
-    found = [*input_size(graph.input, graph.input_shape[0], graph.input_shape[1]), *_depths(graph), *_flattened(graph)]
+    findings = [
+        *input_size(graph.input, graph.input_shape[0], graph.input_shape[1]),
+        *_depths(graph),
+        *_flattened(graph),
+    ]
     legal = None
     try:
         legal = legalise(graph)
     except RuleError as error:
-        found += [with_rule(broken) for broken in error.findings]
+        findings += [with_rule(broken) for broken in error.findings]
         legal = _legal_with_relu6(graph)
     if legal is not None:
-        found += [with_rule(warning) for warning in legal.warnings]
-        found += _constants(legal)
-        found += _memory(graph, legal)
-    return found
+        findings += [with_rule(warning) for warning in legal.warnings]
+        findings += _constants(legal)
+        findings += _memory(graph, legal)
+    return findings
 
 
 def _legal_with_relu6(graph: DeployGraph) -> Legal | None:
