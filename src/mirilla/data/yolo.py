@@ -62,13 +62,13 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     Raises:
         DataError: there are no such files, or the data.yaml cannot be read.
     """
-    found = find(path) if path.is_dir() else [path]
-    if not found:
+    paths = find(path) if path.is_dir() else [path]
+    if not paths:
         raise DataError(
             f"{path}: no data.yaml whose folders exist, and no images/ with labels/*.txt, in this folder.",
             "Give the folder that holds data.yaml; its 'train' and 'val' must name folders.",
         )
-    source = _folder_source(found[0]) if found[0].is_dir() else _yaml_source(found[0])
+    source = _folder_source(paths[0]) if paths[0].is_dir() else _yaml_source(paths[0])
     entries: list[Entry] = []
     problems = list(source.problems)
     with_prefix = len({part for _, part in source.places}) > 1

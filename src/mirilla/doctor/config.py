@@ -49,10 +49,10 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
         ConfigError: the file cannot be read or is malformed.
     """
     pipeline = config.load(path)
-    found = [_of_config(broken) for broken in config.check(pipeline, ("model",)) if broken.severity != NOTE]
-    found += _labels(pipeline, Path(path))
+    findings = [_of_config(broken) for broken in config.check(pipeline, ("model",)) if broken.severity != NOTE]
+    findings += _labels(pipeline, Path(path))
     if pipeline.model.ssd.image_resizer.HasField("keep_aspect_ratio_resizer"):
-        found.append(
+        findings.append(
             finding(
                 "letterbox",
                 "model.ssd.image_resizer",
@@ -64,21 +64,21 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
         spec = model_spec(pipeline)
         graph_def = frozen_graph.build(spec, random_weights(spec))
     except (MirillaError, ValueError, ZeroDivisionError) as error:
-        if not any(broken.severity == ERROR for broken in found):
-            found.append(_cannot_build(error))
-        return ConfigExamination(in_order(found))
+        if not any(broken.severity == ERROR for broken in findings):
+            findings.append(_cannot_build(error))
+        return ConfigExamination(in_order(findings))
     size = (spec.height_px, spec.width_px)
     graph = doctor_graph.examine(
         graph_def, frozen_graph.NORMALISED, (frozen_graph.BOX_CODES, frozen_graph.CLASS_LOGITS), size
     )
     for broken in doctor_fix.mark_fixable(graph.findings, doctor_fix.fix(graph_def, graph)):
         if broken.code == "arena-overflow":
-            found.append(_with_smaller_networks(broken, spec))
+            findings.append(_with_smaller_networks(broken, spec))
         elif broken.code != "preprocessing-before":
-            found.append(_fixable_later(broken) if broken.fixable else broken)
+            findings.append(_fixable_later(broken) if broken.fixable else broken)
     network = graph.network
     outputs = None if network is None else Outputs.of(network.outputs, network.output_shapes)
-    return ConfigExamination(in_order(found), spec, outputs)
+    return ConfigExamination(in_order(findings), spec, outputs)
 
 
 def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
