@@ -15,7 +15,7 @@ def test_convert_and_stats_and_check(tmp_path, capsys):
     source, out = str(wider_folder(tmp_path / "src")), str(tmp_path / "out")
     assert main(["data", "convert", source, out, "--to", "tfrecord", "--shards", "1", "--filter", "tutorial"]) == 0
     text = capsys.readouterr().out
-    assert "Filter 'tutorial': 2 of 4 boxes stay" in text
+    assert "Filter 'tutorial': 2 of 4 boxes kept" in text
     assert "Wrote 3 pictures with 2 boxes (face) as tfrecord" in text
     assert "Next: mirilla data stats" in text
     assert main(["data", "convert", source, out, "--to", "tfrecord"]) == 1

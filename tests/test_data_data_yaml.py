@@ -52,12 +52,12 @@ def test_data_yaml(tmp_path, text, names):
         ("train: a\n\tnames: b", 2, "not YAML: "),
         ("train: a\nnames: [a, \x00]", 2, "special characters are not allowed"),
         ("- a\n- b", 1, "the file must be 'key: value' lines, but it is a list"),
-        ("train: {a: b}", 1, "a value of 'train' must be a text, but it is a mapping"),
-        ("path: [a]\ntrain: b", 1, "a value of 'path' must be a text, but it is a list"),
-        ("train: b\nnames:\n  - a\n  - [b]", 4, "a value of 'names' must be a text, but it is a list"),
+        ("train: {a: b}", 1, "a value of 'train' must be a string, but it is a mapping"),
+        ("path: [a]\ntrain: b", 1, "a value of 'path' must be a string, but it is a list"),
+        ("train: b\nnames:\n  - a\n  - [b]", 4, "a value of 'names' must be a string, but it is a list"),
         ("names:\n  0: a\n  one: b", 3, "a key of 'names' must be a class number (0, 1, 2, ...), but it is 'one'"),
         ("names:\n  ? [a]\n  : b", 2, "a key of 'names' must be a class number"),
-        ("names: &n [*n]", 1, "a value of 'names' must be a text, but it is a list"),
+        ("names: &n [*n]", 1, "a value of 'names' must be a string, but it is a list"),
         ("a: b\n---\nc: d", 2, "not YAML: "),
     ],
 )
@@ -81,7 +81,7 @@ def test_data_yaml_that_is_hostile(tmp_path):
         data_yaml.read(path)
     laughs = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9) if i else 'ha'}]\n" for i in range(30))
     path.write_text(laughs + "names: *l29\n")
-    with pytest.raises(DataError, match="must be a text"):
+    with pytest.raises(DataError, match="must be a string"):
         data_yaml.read(path)
 
 

@@ -188,7 +188,7 @@ def test_every_mirrors_reason_is_reported(server, content, tmp_path):
     text = str(caught.value)
     assert "none/set.zip: the server answered 404" in text
     assert "bad/set.zip: its MD5 sum is" in text
-    assert "asked for bytes from 100, the server sends them from 1" in text
+    assert "requested bytes from 100, but the server sends them from 1" in text
     assert "--mirror" in text
     assert not (tmp_path / "set").exists()
 

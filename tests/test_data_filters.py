@@ -13,7 +13,7 @@ def test_tutorial_filter_by_hand(tmp_path):
     found = filters.tutorial(read_dataset(wider_folder(tmp_path)))
     # of a.jpg only the first face is valid, sharp and at least 50 px; c.jpg's is 60 px high
     assert [len(s) for s in found.samples] == [1, 0, 1]
-    assert "2 of 4 boxes stay; removed: 1 invalid, 1 blurred, 0 with the longer side under 50 px" in found.notes[-1]
+    assert "2 of 4 boxes kept; removed: 1 invalid, 1 blurred, 0 with the longer side under 50 px" in found.notes[-1]
 
 
 def test_rename_joins_classes():

@@ -126,7 +126,7 @@ def test_text_wins_over_label_and_the_map_names_numbers():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image/encoded": []}, "no image/encoded"),
+        ({"image/encoded": []}, r"no picture \(image/encoded\)"),
         ({"image/encoded": [b"zzz"]}, "not a picture"),
         ({"image/object/bbox/xmax": []}, "must have the same length"),
         ({"image/object/class/text": [b"a", b"b"]}, "1 boxes but 2 labels"),

@@ -14,7 +14,9 @@ import pytest
 from conftest import SHARED
 from mirilla import config
 from mirilla.bonnet import format as binary
+from mirilla.data.images import decode_rgb
 from mirilla.data.records import read_records
+from mirilla.detect.detector import Detector
 from mirilla.protos.tensorflow_pb2 import Event
 from mirilla.tf1 import flags_page
 from mirilla.toy import dataset as toy
@@ -131,6 +133,8 @@ def test_the_whole_guide(tmp_path):
     assert any("PascalBoxes" in v.tag for event in events(tmp_path / "legacy_evaluation") for v in event.summary.value)
     compiled = (tmp_path / "export/frozen_inference_graph.binaryproto").read_bytes()
     binary.parse(compiled, "the compiled model")
+    photo = decode_rgb(next((tmp_path / "photos/WIDER_val/images").rglob("*.jpg")))
+    assert len(Detector.load(tmp_path / "export/frozen_inference_graph.binaryproto")(photo)) > 0
     kit = tmp_path / "kit/home/pi"
     assert (kit / "frozen_inference_graph.binaryproto").read_bytes() == compiled
     assert (kit / "model.json").is_file()

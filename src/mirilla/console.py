@@ -1,4 +1,4 @@
-"""What the command line prints: lines, tables and progress; rich on a terminal, plain text elsewhere."""
+"""Output of the command line: lines, tables and progress; rich on a terminal, plain text elsewhere."""
 
 from __future__ import annotations
 

@@ -204,14 +204,14 @@ _REASONS = {
     "locked": ("another deployment to this kit is running.", "Wait until it has finished, then try again."),
     "folder": (
         "~/mirilla cannot be created, or is not a folder.",
-        "Move the file of that name away, or check the home folder's permissions.",
+        "Rename the file with that name, or check the home folder's permissions.",
     ),
     "cut": ("the copy is incomplete.", "Try again."),
     "hash": (
         "the SHA-256 of the copied files differs.",
         "Try again. If it happens again, the card is probably failing: use another one.",
     ),
-    "exists": ("a version of that name exists.", "Try again in a second."),
+    "exists": ("a version with that name exists.", "Try again in a second."),
     "none": ("Mirilla is not installed there.", "mirilla deploy MODEL.binaryproto HOST"),
     "first": ("there is no previous version.", "Deploy the model you want instead."),
     "broken": ("the previous version is damaged or missing.", "Deploy the model you want instead."),

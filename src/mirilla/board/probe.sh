@@ -48,7 +48,7 @@ case " $joy $service " in *" active "*|*" activating "*) busy=yes ;; *) busy=no 
 if has sudo && sudo -n true >/dev/null 2>&1; then fact sudo yes; else fact sudo no; fi
 fact current "$(readlink "$HOME/mirilla/current" 2>/dev/null)"
 
-# Importing takes some seconds on a Pi Zero; the limit also ends the wait for a bonnet that does not answer.
+# Importing takes several seconds on a Pi Zero; the limit also ends the wait for a bonnet that does not answer.
 has python3 && limit 60 python3 -u -c '
 import sys
 print("python=%d.%d.%d" % sys.version_info[:3])

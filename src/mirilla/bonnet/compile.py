@@ -208,7 +208,7 @@ def _card(graph_path: str | os.PathLike[str], report: BuildReport) -> tuple[card
         if (height, width) == (rows, cols):
             return card, []
         what = (
-            f"No model.json is written: {os.fspath(path)} is for an input of {height}x{width}, but the model was "
+            f"No model.json is written: {os.fspath(path)} describes an input of {height}x{width}, but the model was "
             f"compiled for {rows}x{cols}."
         )
         remedy = "Train and export for the input size that you compile for."

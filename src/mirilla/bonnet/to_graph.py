@@ -1,7 +1,7 @@
 """Convert a compiled model back to a frozen graph that TensorFlow runs, with weights in the file's precision.
 
-Names are chosen so that compiling the graph gives the same file again: weights keep their constants' names, biases
-get the name of the node that added them, and the nodes are in an order that gives the same order of ops.
+Names are chosen so that compiling the graph produces the same file again: weights keep their constants' names, biases
+get the name of the node that added them, and the nodes are in an order that leads to the same order of ops.
 """
 
 from __future__ import annotations

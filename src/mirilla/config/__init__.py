@@ -1,4 +1,4 @@
-"""pipeline.config: read, write, change and check it; the sample; and the network that it describes.
+"""Read, write, change and check a pipeline.config, make the sample, and derive the network's specification.
 
     >>> from mirilla import config
     >>> pipeline = config.load("pipeline.config")            # doctest: +SKIP

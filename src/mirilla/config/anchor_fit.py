@@ -24,20 +24,20 @@ from mirilla.model.spec import ModelSpec
 Floats = NDArray[np.float64]
 Boxes = tuple[tuple[tuple[float, float], ...], ...]  # for each map: (height, width) of the anchors of a location
 
-MIN_IOU = 0.5  # from which an object counts as covered
-PLACEMENTS = 16  # per object
-MAX_OBJECTS = 20_000  # of a larger data set, as many are used, evenly chosen by size
+MIN_IOU = 0.5  # minimum IoU for an object to count as covered
+PLACEMENTS = 16  # random placements per object
+MAX_OBJECTS = 20_000  # larger data sets are subsampled to this number, evenly by size
 EDGES_PX = (0, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 
-# A map gets the objects whose side sqrt(h w) is between these multiples of its stride; the ranges overlap.
+# A map is assigned the objects whose side sqrt(h w) is between these multiples of its stride; the ranges overlap.
 MIN_CELLS, MAX_CELLS = 1.0, 3.0
-MIN_CELLS_FINEST = 0.75  # smaller objects are hardly visible to the finest map
-MAX_RANGE_START = 0.5  # share of the input at which the ranges of the coarsest maps start at the latest
+MIN_CELLS_FINEST = 0.75  # objects below this are hardly visible to the finest map
+MAX_RANGE_START = 0.5  # maximum start of a coarse map's range, as a share of the input
 MIN_OBJECTS_PER_ANCHOR = 20  # with fewer objects in a map's range, its anchors are spread evenly
 
 
 class LabelledImage(Protocol):
-    """What is used of a `mirilla.data.sample.Sample`; boxes_yxyx is normalised, (N, 4), flags are (N,)."""
+    """The part of `mirilla.data.sample.Sample` that is used here; boxes_yxyx (N, 4) is normalised, flags are (N,)."""
 
     @property
     def height_px(self) -> int: ...
@@ -55,10 +55,10 @@ class LabelledImage(Protocol):
 
 @dataclass(frozen=True)
 class Row:
-    """How well the anchors fit a group of objects; means over objects and placements.
+    """Fit of the anchors to a group of objects; means over objects and placements.
 
     Attributes:
-        share_of_objects: of all objects, the share in this group.
+        share_of_objects: share of all objects that are in this group.
         reached: share of the group whose best anchor has an IoU of at least MIN_IOU.
         mean_iou: IoU with the best anchor.
     """
@@ -72,10 +72,10 @@ class Row:
 
 @dataclass(frozen=True)
 class FitReport:
-    """How well anchors fit: for all objects, by size, and by map.
+    """Fit of the anchors: for all objects, by size, and by map.
 
     Attributes:
-        by_map: for each map, the objects whose best anchor is there (a number rounded from placements).
+        by_map: for each map, the objects whose best anchor is on it (their number is rounded from placements).
         boxes: the anchors.
         strides_px: vertical strides of the maps.
     """
@@ -99,12 +99,12 @@ def object_sizes(samples: Iterable[LabelledImage], spec: ModelSpec) -> Floats:
 
     Ignored boxes, groups and boxes without an area are left out.
     """
-    found = [np.zeros((0, 2))]
+    sides_of_samples = [np.zeros((0, 2))]
     for sample in samples:
         keep = ~(sample.ignore | sample.group_of | sample.is_crowd)
         sides = sample.boxes_yxyx[keep, 2:] - sample.boxes_yxyx[keep, :2]
-        found.append(sides * shown_share(sample.height_px, sample.width_px, spec))
-    sizes = np.concatenate(found)
+        sides_of_samples.append(sides * shown_share(sample.height_px, sample.width_px, spec))
+    sizes = np.concatenate(sides_of_samples)
     return sizes[np.isfinite(sizes).all(1) & (sizes > 0).all(1)]
 
 
@@ -122,7 +122,7 @@ def training_sizes(samples: Iterable[LabelledImage], pipeline: Pipeline) -> Floa
 
 
 def shown_share(height_px: int, width_px: int, spec: ModelSpec) -> Floats:
-    """(2,) the shares of the input's height and width that an image of this size covers."""
+    """(2,) shares of the input's height and width that an image of this size covers after resizing."""
     if not spec.keep_aspect_ratio:
         return np.ones(2)
     sides, room = np.array([height_px, width_px]), np.array([spec.height_px, spec.width_px])
@@ -172,7 +172,7 @@ def _overlap(distance: Floats, a: Floats, b: float) -> Floats:
 
 
 def report(sizes: Floats, spec: ModelSpec) -> FitReport:
-    """How well a network's anchors fit objects.
+    """Measure how well a network's anchors fit objects.
 
     Args:
         sizes: (N, 2) from `object_sizes` or `training_sizes`.

@@ -1,4 +1,4 @@
-"""Check a pipeline: fields that are refused, missing, out of range, or that contradict each other."""
+"""Check a pipeline for fields that are refused, missing, out of range or contradictory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mirilla.errors import ConfigError
 from mirilla.findings import ERROR, Finding, by_severity
 from mirilla.protos import text
 
-# Part of a pipeline that a command needs -> the messages that are checked.
+# Part of a pipeline that a command needs -> the messages to check.
 PARTS = {
     "model": ("model", "graph_rewriter", "mirilla"),
     "train": ("train_config", "train_input_reader"),
@@ -36,14 +36,14 @@ def check(pipeline: Pipeline, parts: Iterable[str] = ALL) -> list[Finding]:
     """
     parts = tuple(parts)
     checked = {name for part in parts for name in PARTS[part]}
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for field in pipeline.DESCRIPTOR.fields:
         if field.name in checked and pipeline.HasField(field.name):
-            found += _check_support(getattr(pipeline, field.name), field.name, field.name)
-    errors = {finding.where for finding in found if finding.severity == ERROR}
+            findings += _check_support(getattr(pipeline, field.name), field.name, field.name)
+    errors = {finding.where for finding in findings if finding.severity == ERROR}
     # A second finding about a refused field would repeat the first.
-    found += [finding for finding in rules.findings(pipeline, parts) if finding.where not in errors]
-    return by_severity(found)
+    findings += [finding for finding in rules.findings(pipeline, parts) if finding.where not in errors]
+    return by_severity(findings)
 
 
 def require(
@@ -56,12 +56,12 @@ def require(
         path: the file that the pipeline was read from, for line numbers in the message.
 
     Raises:
-        ConfigError: names every field that is refused, missing or out of range, and the reason.
+        ConfigError: the pipeline has errors; the message lists every field with the reason.
     """
-    found = check(pipeline, parts)
-    errors = [finding for finding in found if finding.severity == ERROR]
+    findings = check(pipeline, parts)
+    errors = [finding for finding in findings if finding.severity == ERROR]
     if not errors:
-        return found
+        return findings
     name, lines = "pipeline.config", {}
     if path is not None:
         name = os.fspath(path)
@@ -74,7 +74,7 @@ def require(
 
 
 def _line(path: str, lines: dict[str, int]) -> str:
-    """':12' for a field in line 12, or for the nearest message around it that the file has."""
+    """':12' for a field in line 12; if the field is not in the file, the line of the nearest enclosing message."""
     while path:
         if path in lines:
             return f":{lines[path]}"

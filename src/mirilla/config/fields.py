@@ -36,7 +36,7 @@ def indexed(path: str, index: int) -> str:
 
 
 def shortest(value: float) -> float:
-    """The shortest decimal for the value of a float32 field: 0.001, not 0.0010000000474974513."""
+    """The shortest decimal that represents a float32 field's value: 0.001, not 0.0010000000474974513."""
     return float(f"{value:.7g}")
 
 

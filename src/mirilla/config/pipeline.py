@@ -39,7 +39,7 @@ def loads(content: str, name: str = "<text>") -> Pipeline:
 def dump(message: Message) -> str:
     """Text form of a pipeline or a part of it, as the API writes it.
 
-    The message `mirilla`, which the API does not know, is left out if nothing in it is set.
+    The message `mirilla`, which the API does not know, is omitted if empty.
     """
     if isinstance(message, Pipeline) and message.HasField("mirilla") and not message.mirilla.ListFields():
         copy = Pipeline()
@@ -53,7 +53,7 @@ def save(path: str | os.PathLike[str], message: Message, header: str = "") -> No
     """Write the text form atomically; `header` becomes comment lines at the top.
 
     Raises:
-        MirillaError: the file cannot be written; nothing is left behind.
+        MirillaError: the file cannot be written; no partial file remains.
     """
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     write_text(path, comment + dump(message))
@@ -63,7 +63,7 @@ def merge(pipeline: Pipeline, overlay: Pipeline | str) -> Pipeline:
     """A copy of `pipeline` in which the fields that `overlay` sets are replaced.
 
     Single values are replaced, messages are merged, and a list in `overlay` replaces the whole list. Setting another
-    member of a oneof (another optimizer, say) removes the first.
+    member of a oneof (for example, another optimizer) removes the previous one.
     """
     if isinstance(overlay, str):
         overlay = loads(overlay, "<overlay>")

@@ -1,4 +1,4 @@
-"""Rules about the values of a pipeline: what must be set, ranges, and values that must agree.
+"""Rules about the values of a pipeline: required fields, ranges, and consistency.
 
 This module has the rules for the input readers, for evaluation and for `mirilla { ... }`, and calls the others.
 """
@@ -21,12 +21,12 @@ METRICS = (
     "pascal_voc_detection_metrics",
     "weighted_pascal_voc_detection_metrics",
 )
-PRECISIONS = ("float32", "tf32", "bfloat16")  # tf32: float32, in whose products a GPU rounds factors to 10 bits
+PRECISIONS = ("float32", "tf32", "bfloat16")  # tf32: float32, but GPU products round their factors to 10 bits
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 
 def findings(pipeline: Pipeline, parts: Iterable[str]) -> Iterator[Finding]:
-    """The broken rules of the given parts ('model', 'train', 'eval') and of `mirilla`."""
+    """Violations of the rules for the given parts ('model', 'train', 'eval') and for `mirilla`."""
     parts = tuple(parts)
     if "model" in parts:
         yield from rules_model.findings(pipeline)

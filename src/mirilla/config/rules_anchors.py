@@ -12,11 +12,11 @@ from mirilla.findings import Finding
 from mirilla.model import layers
 from mirilla.protos.pipeline_pb2 import AnchorBox, AnchorMap, Ssd
 
-MAX_ANCHOR_SIDE = 2  # of the input; a longer one is probably in pixels
+MAX_ANCHOR_SIDE = 2  # share of the input; longer sides are probably in pixels
 
 
 def findings(pipeline: Pipeline) -> Iterator[Finding]:
-    """The broken rules of feature maps and anchors."""
+    """Violations of the rules about feature maps and anchors."""
     ssd, path = pipeline.model.ssd, "model.ssd.anchor_generator"
     maps: tuple[str, ...] = ()  # empty if they are unknown
     try:

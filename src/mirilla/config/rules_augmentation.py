@@ -26,7 +26,7 @@ class _Range(NamedTuple):
 
     low: str
     high: str
-    limit: float | None = None  # of `high`
+    limit: float | None = None  # maximum of `high`
     may_be_empty: bool = True  # low == high
     may_be_zero: bool = True  # high == 0
 
@@ -68,7 +68,7 @@ _POSITIVE = (
     "target_width",
 )
 
-# Lists of any step with a fixed number of values.
+# List fields of any step that have a fixed number of values.
 _LISTS = {
     "max_padded_size_ratio": (2, "two: height and width"),
     "min_padded_size_ratio": (2, "two: height and width"),
@@ -78,10 +78,10 @@ _PADDED_SIZES = ("max_padded_size_ratio", "min_padded_size_ratio")
 
 
 def findings(steps: Iterable[PreprocessingStep], num_classes: int, path: str) -> Iterator[Finding]:
-    """The broken rules of the API's steps.
+    """Violations of the rules about the API's steps.
 
     Args:
-        num_classes: of the model; labels in steps must be from 1 to this number.
+        num_classes: the model's number of classes; labels in steps must be from 1 to this number.
     """
     for index, step in enumerate(steps):
         here = indexed(path, index)
@@ -107,7 +107,7 @@ def _operations(message: Message, path: str) -> Iterator[Finding]:
 
 
 def _values(message: Message, path: str) -> Iterator[Finding]:
-    """Rules that hold for a field of a name in any step."""
+    """Rules that apply to a field of this name in any step."""
     names = message.DESCRIPTOR.fields_by_name
     for name in _SHARES:
         if name in names:
@@ -134,7 +134,7 @@ def _range(ends: _Range, low: float, high: float, path: str) -> Iterator[Finding
 
 
 def _step(step: PreprocessingStep, kind: str, num_classes: int, path: str) -> Iterator[Finding]:
-    """Rules of single steps."""
+    """Rules about particular steps."""
     if kind == "random_pad_image":
         yield from _pad_image(step.random_pad_image, path)
     elif kind == "random_absolute_pad_image":
@@ -181,7 +181,7 @@ def _label(label: int, num_classes: int, path: str) -> Iterator[Finding]:
 
 # ---- mirilla.augmentation
 
-# Step -> {field: its range}, beside the shares.
+# Step -> {field: range}, for fields that are not shares.
 _OWN_RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
     "zoom_out": {"most": (1, 16)},
     "blur": {"most_sigma_px": (0.3, 16)},
@@ -193,7 +193,7 @@ _OWN_SHARES = ("probability", "letterbox_probability", "off_share")
 
 
 def own_findings(augmentations: Iterable[Augmentation], path: str) -> Iterator[Finding]:
-    """The broken rules of Mirilla's own steps."""
+    """Violations of the rules about Mirilla's own steps."""
     seen: set[str] = set()
     for index, augmentation in enumerate(augmentations):
         here = indexed(path, index)

@@ -21,7 +21,7 @@ def refused(path: str, what: str, remedy: str = "") -> Finding:
 
 
 def suspect(path: str, what: str, remedy: str = "") -> Finding:
-    """A warning about a value that does not do what it seems to."""
+    """A warning about a value that may not have the intended effect."""
     return Finding(WARNING, CODE, path, what, remedy)
 
 
@@ -31,7 +31,7 @@ def no_effect(path: str, what: str) -> Finding:
 
 
 def chosen(message: Message, path: str, oneof: str) -> Iterator[Finding]:
-    """A member of a oneof must be set."""
+    """Check that a member of a oneof is set."""
     if message.WhichOneof(oneof) is None:
         names = [field.name for field in message.DESCRIPTOR.oneofs_by_name[oneof].fields]
         accepted = [name for name in names if (entry := support(f"{path}.{name}")) and entry.status == ACTS]
@@ -39,13 +39,13 @@ def chosen(message: Message, path: str, oneof: str) -> Iterator[Finding]:
 
 
 def at_least(message: Message, path: str, name: str, minimum: float) -> Iterator[Finding]:
-    """A number must be at least `minimum`."""
+    """Check that a number is at least `minimum`."""
     if not getattr(message, name) >= minimum:
         yield refused(f"{path}.{name}", f"{_value(message, name)} must be {minimum:g} or more.")
 
 
 def above(message: Message, path: str, name: str, limit: float) -> Iterator[Finding]:
-    """A number must be above `limit`."""
+    """Check that a number is above `limit`."""
     if not getattr(message, name) > limit:
         yield refused(f"{path}.{name}", f"{_value(message, name)} must be above {limit:g}.")
 
@@ -53,7 +53,7 @@ def above(message: Message, path: str, name: str, limit: float) -> Iterator[Find
 def between(
     message: Message, path: str, name: str, low: float, high: float, upper_open: bool = False
 ) -> Iterator[Finding]:
-    """A number must be from `low` to `high`; `upper_open`: and below `high`."""
+    """Check that a number is from `low` to `high`; with `upper_open`, below `high`."""
     value = getattr(message, name)
     if not (low <= value < high if upper_open else low <= value <= high):
         bound = f"at least {low:g} and below {high:g}" if upper_open else f"from {low:g} to {high:g}"

@@ -1,4 +1,4 @@
-"""Rules about `model`: what must be set, ranges, and values that must agree."""
+"""Rules about `model`: required fields, ranges, and consistency."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CONVERTERS = {
 
 
 def findings(pipeline: Pipeline) -> Iterator[Finding]:
-    """The broken rules of `model`."""
+    """Violations of the rules about `model`."""
     if not pipeline.model.HasField("ssd"):
         # Another family of models is refused by the support table.
         if pipeline.model.WhichOneof("model") is None:

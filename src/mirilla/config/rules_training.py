@@ -16,11 +16,11 @@ from mirilla.protos.pipeline_pb2 import CosineDecayLearningRate, LearningRate, M
 
 PLACEHOLDER = "PATH_TO_BE_CONFIGURED"  # in the API's sample files
 CHECKPOINT_TYPES = ("detection", "classification")
-MAX_INITIAL_SHARE = 0.05  # of initial values in an average at the end of a run
+MAX_INITIAL_SHARE = 0.05  # maximum share of initial values in an average at the end of a run
 
 
 def findings(pipeline: Pipeline) -> Iterator[Finding]:
-    """The broken rules of `train_config`."""
+    """Violations of the rules about `train_config`."""
     config, path = pipeline.train_config, "train_config"
     if not pipeline.HasField("train_config"):
         yield refused(path, "is missing.", INIT)
@@ -139,7 +139,7 @@ def _cosine_decay(schedule: CosineDecayLearningRate, path: str) -> Iterator[Find
 
 
 def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
-    """In a run that is too short for its averages, the exported network is still close to its initial state."""
+    """Check that a run is long enough for its averages; if not, the exported network is close to its initial state."""
     steps = pipeline.train_config.num_steps
     if not steps:
         return
@@ -168,5 +168,5 @@ def _short_run(pipeline: Pipeline) -> Iterator[Finding]:
 
 
 def _initial_share(decay: float, steps: int) -> float:
-    """Weight of the initial value in an average; a decay out of range has a finding of its own."""
+    """Weight of the initial value in an average; a decay out of range is reported separately."""
     return min(max(decay, 0.0), 1.0) ** steps

@@ -132,19 +132,19 @@ def sample(
     """The sample pipeline for a data set.
 
     Args:
-        num_classes: without the background.
+        num_classes: number of classes, without the background.
         train_records, eval_records: one or several TFRecord files or globs.
         label_map_path: file of the label map.
         steps: number of training steps; None leaves it to `mirilla train --num-train-steps`.
         batch_size: images per step.
         depth_multiplier: width of the network.
         height, width: input size in pixels.
-        num_eval_examples: number of images in the evaluation set, for people who read the file.
+        num_eval_examples: number of images in the evaluation set, for information only.
         keep_aspect_ratio: letterbox images (pad at the bottom and right) instead of squashing them; needs
             height = width.
 
     Raises:
-        ConfigError: keep_aspect_ratio with different height and width.
+        ConfigError: keep_aspect_ratio is set, but height and width differ.
     """
     pipeline = text_format.Parse(_REST, Pipeline())
     ssd = pipeline.model.ssd

@@ -1,7 +1,6 @@
-"""What Mirilla does with each field of pipeline.config: uses it, refuses it, or ignores it with reason.
+"""How Mirilla treats each field of pipeline.config: supported, refused, or ignored for a reason.
 
-`support_table.TABLE` has the entries; `support` looks one up. The checks and the table in docs/config.md follow from
-them.
+`support_table.TABLE` has the entries; `support` looks up an entry. The checks and the table in docs/config.md use them.
 """
 
 from __future__ import annotations

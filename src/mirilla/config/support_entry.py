@@ -1,4 +1,4 @@
-"""An entry of the support table: what Mirilla does with a field of pipeline.config."""
+"""An entry of the support table: how Mirilla treats a field of pipeline.config."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ NO_EFFECT: Final = "no effect"
 
 @dataclass(frozen=True)
 class Support:
-    """What a field does.
+    """How a field is treated.
 
     Attributes:
         status: ACTS; REFUSED (any value but the default is an error; for a message, its presence is); NO_EFFECT
-            (nothing depends on it, neither here nor in the API's result).
+            (it does not affect the result, neither in Mirilla nor in the API).
         reason: why it is refused or has no effect, or how it acts.
-        only: the accepted values, if not all are. An unset field is judged by its default.
+        only: the accepted values; empty if all are. For an unset field, its default counts.
     """
 
     status: Status
@@ -56,7 +56,7 @@ def no_effect(reason: str) -> Support:
 
 
 def under(prefix: str, entries: Mapping[str, Support]) -> tuple[tuple[str, Support], ...]:
-    """Entries of the fields of a message; the empty name stands for the message itself."""
+    """Entries for the fields of a message; the empty name means the message itself."""
     return tuple((f"{prefix}.{name}" if name else prefix, entry) for name, entry in entries.items())
 
 

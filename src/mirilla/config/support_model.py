@@ -68,8 +68,8 @@ MODEL = (
             "use_explicit_padding": refused("the network and its exported graphs use SAME padding"),
             "use_depthwise": refused(_FULL),
             "override_base_feature_extractor_hyperparams": acts(
-                "applies conv_hyperparams to the base network too; false leaves it its own values (decay 0.9997, "
-                "epsilon 0.001, stddev 0.09, L2 4e-05), of which mirilla.base_batch_norm_decay changes the decay"
+                "applies conv_hyperparams to the base network too; with false it has its own: decay 0.9997 "
+                "(see mirilla.base_batch_norm_decay), epsilon 0.001, stddev 0.09, L2 4e-05"
             ),
             "fpn": refused("feature pyramids (FPN) are not supported"),
             "bifpn": refused("feature pyramids (BiFPN) are not supported"),

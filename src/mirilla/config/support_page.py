@@ -1,6 +1,6 @@
 """The table of docs/config.md, made from `support_table.TABLE`.
 
-Write it again after a change of the table:
+After a change of the table, update the page with
 `python -c "from mirilla.config import support_page; support_page.write_page('docs/config.md')"`.
 """
 
@@ -17,7 +17,7 @@ BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 
 
 def markdown() -> str:
-    """The table: a row for every field, and for every message that does not act as a whole."""
+    """The table: a row for every field, and for every message that is refused or has no effect."""
     lines = ["| field | here | note |", "| --- | --- | --- |"]
     for path, field in fields():
         entry = support(path)
@@ -38,7 +38,7 @@ def with_table(page: str) -> str:
 
 
 def write_page(path: str | os.PathLike[str]) -> None:
-    """Replace the table in a page that has the two marks."""
+    """Replace the table between the two marks of a page."""
     file = Path(path)
     file.write_text(with_table(file.read_text("utf-8")), "utf-8")
 

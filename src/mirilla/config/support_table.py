@@ -1,9 +1,9 @@
-"""The table of what each field of pipeline.config does: used as in the API, refused, or without effect.
+"""The table of pipeline.config's fields: each acts as in the API, is refused, or has no effect.
 
-A path names a field from the top, without the indices of lists. In a pattern '*' stands for a name or part of one, and
-'**' for one or several names; the first pattern that matches counts. An entry for a message that is refused or has no
-effect covers all its fields; in a message that acts, each field has an entry of its own (a test walks the schema and
-fails where one is missing).
+A path names a field from the top, without the indices of lists. In a pattern '*' matches a name or part of one, and
+'**' one or several names; the first matching pattern counts. An entry for a message that is refused or has no
+effect covers all its fields; in a message that acts, each field has its own entry (a test walks the schema and fails
+if an entry is missing).
 """
 
 from __future__ import annotations

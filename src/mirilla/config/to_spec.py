@@ -1,4 +1,4 @@
-"""From the `model` of a pipeline.config to a `ModelSpec`, and anchors back into the pipeline."""
+"""Convert the `model` of a pipeline.config to a `ModelSpec`, and write anchors back into the pipeline."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def write_anchors(pipeline: Pipeline, boxes: Sequence[Sequence[tuple[float, floa
 
 
 def _anchors(generator: pipeline_pb2.AnchorGenerator, maps: Sequence[pipeline_pb2.AnchorMap]) -> AnchorSpec:
-    if maps:  # only the grid of the generator is used
+    if maps:  # explicit sizes; only the generator's grid is used
         boxes = tuple(tuple((shortest(box.height), shortest(box.width)) for box in item.box) for item in maps)
         return _with_grid(AnchorSpec(num_layers=len(maps), boxes=boxes), generator.ssd_anchor_generator)
     if generator.WhichOneof("anchor_generator_oneof") == "multiscale_anchor_generator":

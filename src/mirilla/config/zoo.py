@@ -26,7 +26,7 @@ class ZooModel:
 
     Attributes:
         feature_maps: maps of the base network that get predictors, finest first.
-        first_anchors: anchors per location of each of these; the extra maps have EXTRA_MAP_ANCHORS.
+        first_anchors: anchors per location of each of these maps; the extra maps have EXTRA_MAP_ANCHORS.
     """
 
     name: str
@@ -59,8 +59,8 @@ _MODELS = (
 )
 MODELS: Mapping[str, ZooModel] = {model.name: model for model in _MODELS}
 
-# name -> {column: AP} on ilc2021, letterboxed, compiled for the bonnet; all trained in the same short way (on 28,800
-# images): benchmarks/accuracy.md, "The zoo"
+# name -> {column: AP} on ilc2021, letterboxed, compiled for the bonnet; all trained with the same short schedule
+# (28,800 images): benchmarks/accuracy.md, "The zoo"
 ACCURACY: dict[str, dict[str, float]] = {
     "kit": {"AP all": 0.435, "AP >= 16 px": 0.66, "AP >= 24 px": 0.757},
     "kit-s8": {"AP all": 0.434, "AP >= 16 px": 0.635, "AP >= 24 px": 0.719},
@@ -91,10 +91,10 @@ def find(name: str) -> ZooModel:
 
 
 def apply(name: str, pipeline: Pipeline) -> None:
-    """Turn a pipeline (from `mirilla.config.sample`) into that of a named model.
+    """Change a pipeline (from `mirilla.config.sample`) in place to that of a named model.
 
-    A model with the sample's feature maps keeps the sample's anchor generator. Others get `spread` anchors, to be
-    fitted to the data afterwards.
+    A model with the sample's feature maps keeps the sample's anchor generator. Others get `spread` anchors, which
+    should be fitted to the data afterwards.
 
     Raises:
         UsageError: the name is unknown.

@@ -1,4 +1,4 @@
-"""Changes to a data set that a format makes necessary; each is reported as a finding."""
+"""Adapt a data set to a format; each change is reported as a finding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mirilla.findings import Finding
 
 
 def adapt(dataset: Dataset, format: Format) -> tuple[Dataset, list[Finding]]:
-    """The data set as `format` can hold it, and what was changed or will be lost.
+    """The data set in a form that `format` can store, and findings about changes and losses.
 
     Raises:
         DataError: the format has a single class, but the boxes have several.
@@ -44,7 +44,7 @@ def _lost_label(samples: Sequence[Sample], format: Format, dataset: Dataset) -> 
     if len(used) > 1:
         raise DataError(
             f"{dataset.source}: {format.title} has one class, but the boxes have {len(used)}: {', '.join(used)}.",
-            f"Join them: --rename OLD={format.label} for each.",
+            f"Merge them: --rename OLD={format.label} for each.",
         )
     if used in ([], [format.label]):
         return []
@@ -67,9 +67,9 @@ def _lost_values(samples: Sequence[Sample], format: Format, dataset: Dataset) ->
 
 
 def _with_unique_stems(samples: Sequence[Sample], parts: dict[str, str]) -> tuple[list[Sample], list[Finding]]:
-    """Rename pictures that differ by their suffix only (a.jpg, a.png): their annotations would have the same name.
+    """Rename pictures whose names differ only by suffix (a.jpg, a.png): their annotations would have the same name.
 
-    `parts` is changed along.
+    Updates the keys of `parts` in place.
     """
     stems: dict[str, set[str]] = {}  # by part
     renamed: list[Sample] = []

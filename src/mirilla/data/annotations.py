@@ -1,6 +1,6 @@
-"""From annotation files to samples: the stage that all formats but TFRecord share.
+"""Make samples from annotations; shared by all formats except TFRecord.
 
-A format's reader collects an `Entry` per picture with the content of the annotation files.
+A format's reader makes an `Entry` per picture from the annotation files.
 `build` applies a split file, opens the pictures' headers, and makes the samples.
 """
 
@@ -51,11 +51,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a reader found in the annotation files.
+    """The content of a data set's annotation files.
 
     Attributes:
-        labels: class names in order; empty if the format has no list of its own.
-        split_folder: where split.csv is looked for; by default the source, or the folder of a source that is a file.
+        labels: class names in order; empty if the format does not list them.
+        split_folder: folder that may have a split.csv; by default the source, or its folder if it is a file.
     """
 
     format: str
@@ -68,25 +68,25 @@ class Annotations:
 
 
 def source_name(path: Path) -> str:
-    """The name of a data set that was read from this path."""
+    """The name for a data set that is read from this path."""
     path = Path(os.path.abspath(path))
     return (path.stem if path.suffix and not path.is_dir() else path.name) or "dataset"
 
 
 def read_text(path: Path) -> str:
-    """The text of an annotation file, a byte-order mark removed and bytes that are not UTF-8 replaced."""
+    """Read an annotation file; removes a byte-order mark and replaces bytes that are not UTF-8."""
     return path.read_bytes().decode("utf-8-sig", "replace")
 
 
 def bad_annotation(where: str, what: str, remedy: str = "Correct the file.") -> Finding:
-    """The finding for a picture that is left out because its annotation cannot be read whole."""
+    """A finding about a picture that is left out because its annotation is malformed."""
     return Finding("error", "bad-annotation", where, what, remedy)
 
 
 def build(
     annotations: Annotations, split: str | None = None, advance: Advance | None = None, threads: int = 8
 ) -> Dataset:
-    """Open every picture's header and make samples; a picture that cannot be opened becomes a problem.
+    """Open every picture's header and make samples; a picture that cannot be opened becomes a finding.
 
     Args:
         split: read only this part, if the entries have parts.
@@ -142,7 +142,7 @@ def _listed_twice(entry: Entry, first: Sample) -> Finding:
         "listed-twice",
         entry.where,
         f"{entry.filename} is listed a second time (first at {first.where}); the second entry is left out.",
-        "Join the two entries, or remove one.",
+        "Merge the two entries, or remove one.",
     )
 
 
@@ -232,7 +232,7 @@ def _unusable_picture(entry: Entry, error: OSError | DataError) -> Finding:
 def _boxes_in_frame(entry: Entry, header: images.Header) -> tuple[NDArray[np.float64], list[Finding]]:
     """Boxes [xmin, ymin, xmax, ymax] normalised to the upright picture, and a finding if the annotation's size differs.
 
-    Boxes drawn on the picture as it is stored, before its EXIF rotation, are turned with it.
+    Boxes that were drawn on the stored picture, before its EXIF rotation, are rotated with it.
     """
     boxes = np.asarray(entry.boxes_xyxy, np.float64).reshape(-1, 4)
     if entry.normalised:
@@ -243,7 +243,7 @@ def _boxes_in_frame(entry: Entry, header: images.Header) -> tuple[NDArray[np.flo
     boxes = _relative(boxes, declared)
     if declared == header.stored_px:
         turned = images.to_upright(boxes[:, [1, 0, 3, 2]], header.orientation)[:, [1, 0, 3, 2]]
-        what = f"{entry.filename} has an EXIF rotation but was labelled without it; its boxes are turned."
+        what = f"{entry.filename} has an EXIF rotation but was labelled without it; its boxes are rotated."
         return turned, [Finding("note", "turned-photo", entry.where, what)]
     finding = Finding(
         "warning",

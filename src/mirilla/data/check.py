@@ -1,4 +1,4 @@
-"""`check`: list everything that is wrong with a data set; nothing is changed."""
+"""`check`: list all problems of a data set, without changing it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def check(
     """All findings, errors first.
 
     Args:
-        labels: the names of a label map; a label that is not among them is an error.
-        decode: decode every picture, to find those cut short; False reads headers only.
+        labels: the class names of a label map; any other label is an error.
+        decode: decode every picture, to find truncated ones; False reads headers only.
         advance: called with 1 for every picture.
-        threads: the number of cores by default.
+        threads: number of threads; the number of cores by default.
 
     Returns:
         The problems found while reading, then those of boxes, labels, pictures, and duplicates by content.
@@ -61,7 +61,7 @@ def check(
 
 
 def check_boxes(sample: Sample) -> list[Finding]:
-    """Boxes that are empty, inverted, outside the picture, reach out of it, or occur twice."""
+    """Findings about boxes that are empty, inverted, outside the picture, partly outside it, or duplicates."""
     findings: list[Finding] = []
     seen: dict[tuple[object, ...], int] = {}
     for i, box in enumerate(sample.boxes_px_xyxy.tolist()):
@@ -79,7 +79,7 @@ def check_boxes(sample: Sample) -> list[Finding]:
 
 
 def _box_problem(sample: Sample, i: int, box: Sequence[float]) -> tuple[Severity, str, str, str] | None:
-    """Severity, code, text and remedy of what is wrong with box `i`, [xmin, ymin, xmax, ymax] in pixels."""
+    """Severity, code, text and remedy of a problem with box `i`, [xmin, ymin, xmax, ymax] in pixels."""
     if not all(map(math.isfinite, box)):
         return "error", "box-not-finite", "is not finite.", "Correct or remove it."
     x0, y0, x1, y1 = box
@@ -95,7 +95,7 @@ def _box_problem(sample: Sample, i: int, box: Sequence[float]) -> tuple[Severity
         return severity, "box-outside", text, "Remove it, or draw it again."
     beyond = max(-x0, -y0, x1 - width, y1 - height)
     if beyond > 1e-3:
-        text = f"reaches {beyond:.2f} px out of the picture ({width}x{height})."
+        text = f"extends {beyond:.2f} px beyond the picture ({width}x{height})."
         remedy = "It will be clipped to the picture for training."
         return "warning" if beyond >= 1 else "note", "box-reaches-out", text, remedy
     return None
@@ -116,7 +116,7 @@ def _unknown_labels(sample: Sample, known: set[str] | None) -> list[Finding]:
 
 
 def _similar_labels(dataset: Dataset) -> list[Finding]:
-    """Names that differ only by case, spaces, '-' or '_' are probably one class."""
+    """Findings about labels that differ only by case, spaces, '-' or '_', and are probably one class."""
     groups: dict[str, set[str]] = {}
     for label in {label for sample in dataset.samples for label in sample.labels}:
         key = label.lower()
@@ -135,7 +135,7 @@ def _similar_labels(dataset: Dataset) -> list[Finding]:
 
 
 def _check_picture(sample: Sample, decode: bool) -> tuple[str, Finding | None]:
-    """SHA-256 of a sample's picture ("" if it cannot be read), and what is wrong with it."""
+    """SHA-256 of a sample's picture ("" if it cannot be read), and a finding if the picture is broken."""
     where = sample.where or sample.filename
     try:
         content = sample.encoded()
@@ -175,7 +175,7 @@ def _duplicates(groups: Iterable[list[Sample]], dataset: Dataset) -> list[Findin
 
 
 def _unlisted(dataset: Dataset) -> list[Finding]:
-    """Picture files beside those of the data set that are in no annotation."""
+    """Findings about picture files in the data set's folders that no annotation lists."""
     listed = {Path(sample.image).resolve() for sample in dataset.samples if not isinstance(sample.image, bytes)}
     if not listed or not dataset.source.is_dir():
         return []
@@ -185,7 +185,7 @@ def _unlisted(dataset: Dataset) -> list[Finding]:
             "note",
             "picture-without-annotation",
             str(path),
-            "no annotation has this picture; it is not used.",
+            "no annotation lists this picture; it is not used.",
             "Label it, or move it away.",
         )
         for folder in sorted({path.parent for path in listed})

@@ -51,7 +51,7 @@ def _is_coco(path: Path) -> bool:
 
 
 def part_of(path: Path) -> str | None:
-    """The part by the file's name (instances_val2017.json) or its folder's (valid/_annotations.coco.json)."""
+    """The part named by the file (instances_val2017.json) or its folder (valid/_annotations.coco.json)."""
     if path.name == _ROBOFLOW:
         return part_name(path.parent.name)
     words = path.stem.lower().replace("-", "_").split("_")
@@ -62,13 +62,13 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     """Read the annotation files of a folder (only those of `split`, if they have parts), or a single file.
 
     Raises:
-        DataError: no such file, not JSON, or not of COCO's form.
+        DataError: no such file, not JSON, or not in COCO's format.
     """
     files = find(path) if path.is_dir() else [path]
     if not files:
         raise DataError(
             f"{path}: no COCO file (instances_*.json, {_ROBOFLOW}) in this folder.",
-            "Name the .json file itself.",
+            "Give the .json file itself.",
         )
     read = parts_to_read([part_of(file) for file in files], split, path)
     entries: list[Entry] = []
@@ -94,14 +94,14 @@ def _content(file: Path) -> dict[str, Json]:
     try:
         content = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: not JSON: {error}.", "Fetch or write the file again: it may be cut short.") from error
+        raise DataError(f"{file}: not JSON: {error}.", "Fetch or write the file again: it may be truncated.") from error
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise DataError(f"{file}: not of COCO's form: it has no list 'images'.", "Check the path, and --from.")
+        raise DataError(f"{file}: not in COCO's format: it has no list 'images'.", "Check the path, and --from.")
     return content
 
 
 def _objects(content: Mapping[str, Json], key: str) -> list[dict[str, Json]]:
-    """The objects of a list; what is not an object is skipped."""
+    """The objects in a list; other values are skipped."""
     items = content.get(key)
     return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
@@ -182,7 +182,7 @@ def parse(
 
 
 def _id(item: Mapping[str, Json], key: str = "id") -> _Id:
-    """An id; as text if it is neither a number nor a text.
+    """An item's id, converted to a string if it is neither a number nor a string.
 
     Raises:
         KeyError: the item has no such key.
@@ -218,7 +218,7 @@ def _collect(
     boxes: Mapping[_Id, _Boxes],
     problems: list[Finding],
 ) -> None:
-    """Give every annotation to its picture; what cannot be read becomes a finding."""
+    """Assign the annotations to their pictures; one that cannot be read becomes a finding."""
     items = content.get("annotations")
     for item in items if isinstance(items, list) else []:
         if not isinstance(item, dict):
@@ -277,7 +277,7 @@ def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:
 
 
 def content_of(samples: Sequence[Sample], ids: Mapping[str, int]) -> dict[str, list[dict[str, Json]] | dict[str, str]]:
-    """Samples as COCO's object; coordinates have up to 2 decimals. `ids` maps class names to category ids."""
+    """Samples as a COCO JSON object; coordinates have up to 2 decimals. `ids` maps class names to category ids."""
     images: list[dict[str, Json]] = []
     annotations: list[dict[str, Json]] = []
     for number, sample in enumerate(samples, 1):

@@ -1,4 +1,4 @@
-"""`convert`: write a data set in another format, as a whole or not at all."""
+"""`convert`: write a data set in another format, completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ MARKER = "mirilla-data.json"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written.
+    """The result of a conversion.
 
     Attributes:
         destination: the folder, or the name of the TFRecord file.
-        files: every file but pictures and annotations of single pictures.
-        changes: what the format could not hold unchanged.
+        files: files written, except pictures and annotations of single pictures.
+        changes: findings about what the format could not store unchanged.
     """
 
     destination: Path
@@ -54,7 +54,7 @@ def convert(
 ) -> Conversion:
     """Write a data set.
 
-    The pictures' bytes are copied. The destination appears when everything is written; on any error nothing is left.
+    The pictures' bytes are copied. The destination appears once everything is written; on an error nothing remains.
     A data set with parts (train, eval, test) keeps them.
 
     Args:
@@ -111,7 +111,7 @@ def check_labels(dataset: Dataset, ids: Mapping[str, int]) -> None:
     """Check that every label has a number.
 
     Raises:
-        DataError: names the labels that have none, how often they occur, and where first.
+        DataError: some labels have none; the message has their counts and first occurrences.
     """
     counts: dict[str, int] = {}
     first: dict[str, str] = {}
@@ -130,10 +130,10 @@ def check_labels(dataset: Dataset, ids: Mapping[str, int]) -> None:
 
 
 def check_destination(destination: Path, to: str, *, force: bool = False, shards: int = 1) -> None:
-    """Check that a conversion may be written there; `convert` does so too, but only once the data set is read.
+    """Check that a conversion may be written to a destination, as `convert` does after reading the data set.
 
     Raises:
-        DataError: something exists there that must not be replaced.
+        DataError: the destination exists and must not be replaced.
     """
     if _is_single_file(destination, to):
         existing = [path for path in records.shard_paths(destination, shards) if path.exists()]
@@ -143,7 +143,7 @@ def check_destination(destination: Path, to: str, *, force: bool = False, shards
     if not destination.exists() and not destination.is_symlink():
         return
     if not destination.is_dir():
-        raise DataError(f"{destination} is a file, but a folder is to be written.", "Choose another name.")
+        raise DataError(f"{destination} is a file, but the format needs a folder.", "Choose another name.")
     with explaining(destination):
         if not any(destination.iterdir()):
             return
@@ -163,7 +163,7 @@ def check_destination(destination: Path, to: str, *, force: bool = False, shards
 
 @contextmanager
 def _new_folder(destination: Path) -> Iterator[Path]:
-    """A temporary folder beside the destination; on success it takes its place, on any error it is removed."""
+    """A temporary folder beside the destination; on success it replaces the destination, on an error it is removed."""
     with explaining(destination):
         destination.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{destination.name[:80]}.", suffix=".part", dir=destination.parent))
@@ -177,7 +177,7 @@ def _new_folder(destination: Path) -> Iterator[Path]:
 
 
 def _move(work: Path, destination: Path) -> None:
-    """Put `work` in the destination's place; a folder that is there already is removed afterwards."""
+    """Move `work` to the destination; an existing folder is removed afterwards."""
     if not destination.exists():
         os.replace(work, destination)
         return

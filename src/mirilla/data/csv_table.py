@@ -1,4 +1,4 @@
-"""CSV tables: filename,width,height,class,xmin,ymin,xmax,ymax, in pixels, a row per box.
+"""CSV tables: filename,width,height,class,xmin,ymin,xmax,ymax, in pixels, one row per box.
 
 Other names of these columns are read too (file, label, x1, y1, x2, y2). A row with empty coordinates is a picture
 without objects. Mirilla's own columns, written only if needed: ignore, difficult, group_of, is_crowd, weight.
@@ -41,7 +41,7 @@ _PREFERRED = ("annotations.csv", "labels.csv", "_annotations.csv")
 
 
 def find(folder: Path) -> list[Path]:
-    """The tables of a folder whose header has a picture and a box."""
+    """The tables in a folder whose header has the columns of a picture and a box."""
     preferred = [folder / name for name in _PREFERRED if (folder / name).is_file()]
     others = sorted(path for path in folder.glob("*.csv") if path not in preferred and path.name != "split.csv")
     return [path for path in (*preferred, *others) if _has_columns(path)]
@@ -57,14 +57,14 @@ def _has_columns(path: Path) -> bool:
 
 
 def _columns(header: Sequence[str]) -> dict[str, int]:
-    """Column -> its index, by any of its names."""
+    """Column -> index in the header, where it may have any of its aliases."""
     header = [cell.strip().lower() for cell in header]
-    found: dict[str, int] = {}
+    indices: dict[str, int] = {}
     for column, names in _ALIASES.items():
         name = next((name for name in names if name in header), None)
         if name is not None:
-            found[column] = header.index(name)
-    return found | {column: header.index(column) for column in _OPTIONAL if column in header}
+            indices[column] = header.index(name)
+    return indices | {column: header.index(column) for column in _OPTIONAL if column in header}
 
 
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
@@ -180,11 +180,11 @@ class _Picture:
             return
         size = int(float(height)), int(float(width))
         if self._size not in (None, size):
-            raise ValueError("its size of the picture differs from the lines before")
+            raise ValueError("the picture's size differs from that in earlier lines")
         self._size = size
 
     def entry(self, path: Path, part: str | None) -> Entry:
-        """The picture as an entry."""
+        """The picture's entry."""
         return Entry(
             path,
             self.filename,

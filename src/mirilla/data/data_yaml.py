@@ -43,11 +43,11 @@ class DataYaml:
 def read(path: Path) -> DataYaml:
     """Read a data.yaml.
 
-    Every scalar is taken as text as it is written, so that a class may be called 'yes' or '007'. YAML's tags have no
-    meaning, so no file can create other objects.
+    Every scalar is read as the string in the file, so that a class may be called 'yes' or '007'. YAML tags are
+    ignored, so a file cannot create other objects.
 
     Raises:
-        DataError: not YAML, too large, or a value of another type than its key needs; names the line.
+        DataError: the file is too large, not YAML, or has a value of the wrong type; the message has the line.
     """
     entries = _entries(path, _document(path))
     places = tuple(
@@ -103,7 +103,7 @@ def _names(path: Path, node: yaml.Node) -> dict[int, str]:
 
 
 def _texts(path: Path, key: str, node: yaml.Node) -> Sequence[str]:
-    """The texts of a list, or of a single scalar; null counts as an empty list."""
+    """The strings in a list, or a single string; null counts as an empty list."""
     if isinstance(node, yaml.SequenceNode):
         return [_scalar(path, key, item) or "" for item in node.value]
     text = _scalar(path, key, node)
@@ -111,9 +111,9 @@ def _texts(path: Path, key: str, node: yaml.Node) -> Sequence[str]:
 
 
 def _scalar(path: Path, key: str, node: yaml.Node) -> str | None:
-    """The text of a scalar; None for null."""
+    """The string of a scalar; None for null."""
     if not isinstance(node, yaml.ScalarNode):
-        raise _wrong_type(path, node, f"a value of '{key}'", "a text")
+        raise _wrong_type(path, node, f"a value of '{key}'", "a string")
     return None if node.style is None and node.value in _NULL else node.value
 
 

@@ -1,4 +1,4 @@
-"""`Dataset`: labelled pictures of one source, and what was found wrong with them."""
+"""`Dataset`: the labelled pictures of one source, and the problems found while reading them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Dataset:
     """Labelled pictures of one source.
 
     Attributes:
-        name: the source's own name, for files made from it.
+        name: name of the source, for the names of files made from it.
         format: the format it was read from.
         samples: one per usable picture, in the source's order.
-        problems: what was found while reading; every picture left out of `samples` is listed here.
+        problems: findings from reading; every picture left out of `samples` is listed here.
         source: the path that was read.
         labels: class names, in the source's own order if it has one, otherwise sorted.
-        notes: choices made while reading, in sentences.
+        notes: messages about choices made while reading.
         parts: filename -> "train", "eval" or "test", if the source has a split of its own.
     """
 
@@ -75,7 +75,7 @@ class Dataset:
 
 
 class EmptyDatasetError(DataError):
-    """A data set without one usable picture; `problems` has the reasons, picture by picture."""
+    """The data set has no usable picture; `problems` has the reason for each picture."""
 
     def __init__(self, source: Path, problems: Sequence[Finding] = ()):
         self.problems = tuple(problems)
@@ -114,7 +114,7 @@ def parts_to_read(parts: Sequence[str | None], split: str | None, source: Path) 
 
 
 def combine(datasets: Iterable[Dataset], name: str = "combined") -> Dataset:
-    """Several data sets as one; a file name that occurs twice is prefixed with its data set's name."""
+    """Combine data sets; a file name that occurs twice is prefixed with its data set's name."""
     datasets = list(datasets)
     if len(datasets) == 1:
         return datasets[0]

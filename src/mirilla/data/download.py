@@ -1,4 +1,4 @@
-"""Download a published file: resumed, retried over mirrors, and checked."""
+"""Download a published file, with resuming, retries, mirrors and checks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mirilla.files import explaining
 
 CHUNK_BYTES = 1 << 18
 _TIMEOUT_S = 30
-_RETRIED_STATUS = (408, 425, 429)  # and all from 500 on
+_RETRIED_STATUS = (408, 425, 429)  # and all codes from 500 on
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ ProgressMaker = Callable[[str, int | None, str], AbstractContextManager[Bar]]
 
 @dataclass(frozen=True)
 class Downloader:
-    """How archives are downloaded.
+    """Downloads archives.
 
     Attributes:
         mirrors: addresses to which an archive's name is added, tried in order.
@@ -81,7 +81,7 @@ class Downloader:
     def download(self, archive: Archive, path: Path) -> None:
         """Download an archive to `path`.
 
-        Until it is whole, it is called `path` + '.part'; a later call resumes from there.
+        Until it is complete, the file is called `path` + '.part'; a later call resumes from there.
 
         Raises:
             DownloadError: no mirror has the whole file; lists the reason for each.
@@ -130,30 +130,30 @@ class Downloader:
 
 
 def defect(path: Path, archive: Archive, checksum: bool = True) -> str | None:
-    """What distinguishes a file from the published archive, in words; None if nothing does."""
+    """How a file differs from the published archive, as part of a message; None if it does not."""
     size = path.stat().st_size
     if checksum and archive.size_bytes is not None and size != archive.size_bytes:
         return f"it has {size:,} bytes, but the published file has {archive.size_bytes:,}"
     if checksum and archive.md5:
         with explaining(path), open(path, "rb") as file:
-            found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if found not in archive.md5:
-            return f"its MD5 sum is {found}, but the published file's is {' or '.join(archive.md5)}"
+            md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        if md5 not in archive.md5:
+            return f"its MD5 sum is {md5}, but the published file's is {' or '.join(archive.md5)}"
     if not zipfile.is_zipfile(path):
         return "it is not a whole zip file (its directory at the end is missing)"
     return None
 
 
 class _RefusedError(Exception):
-    """This mirror does not give the file: try the next."""
+    """This mirror does not provide the file: try the next."""
 
 
 class _BrokenError(Exception):
-    """The connection broke: try again, from where it stopped."""
+    """The connection broke: try again and resume."""
 
 
 def _transfer(url: str, part: Path, archive: Archive, progress: ProgressMaker) -> None:
-    """Send one request and append the answer to `part`; returns when the file is whole by the server's count."""
+    """Send one request and append the answer to `part`; returns when the file has the size that the server states."""
     have = part.stat().st_size if part.exists() else 0
     if archive.size_bytes is not None and have > archive.size_bytes:
         part.unlink()
@@ -181,7 +181,7 @@ def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | N
         return 0, length
     start, total = _content_range(response.headers.get("Content-Range"))
     if start != have:
-        raise _RefusedError(f"asked for bytes from {have}, the server sends them from {start}")
+        raise _RefusedError(f"requested bytes from {have}, but the server sends them from {start}")
     return have, total or (have + length if length else None)
 
 
@@ -208,7 +208,7 @@ def _open(url: str, have: int, part: Path) -> http.client.HTTPResponse | None:
 
 
 def _chunks(response: http.client.HTTPResponse, have: int) -> Iterator[bytes]:
-    """The body in pieces, also what arrives before the connection breaks."""
+    """The body in chunks, including what arrives before the connection breaks."""
     while True:
         try:
             chunk = response.read(CHUNK_BYTES)

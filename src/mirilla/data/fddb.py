@@ -37,7 +37,7 @@ def ellipse_box(major: float, minor: float, angle: float, centre_x: float, centr
 
 
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
-    """Read the ellipse lists of a folder, or a single list; FDDB has no training and evaluation parts of its own.
+    """Read the ellipse lists of a folder, or a single list; FDDB has no train and eval parts.
 
     Raises:
         DataError: there is no ellipse list.
@@ -63,7 +63,7 @@ def _picture_folder(file: Path) -> Path:
 
 
 def _parse(lines: list[str], name: str, folder: Path) -> tuple[list[Entry], list[Finding]]:
-    """The entries of a list, up to the first picture whose lines are wrong."""
+    """The entries of a list, up to the first picture with malformed lines."""
     entries: list[Entry] = []
     at = 0
     while at < len(lines):

@@ -1,7 +1,6 @@
 """Fetch WIDER FACE: download its archives, check them, and unpack them safely.
 
-Sizes and MD5 sums are those that public loaders of the data set have recorded for years. Research use only: the
-photos' rights belong to their owners.
+Sizes and MD5 sums are those in public loaders of the data set. For research only: the photos belong to their owners.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def fetch_widerface(
 ) -> dict[str, str]:
     """Fetch WIDER FACE into `folder`: WIDER_train/, WIDER_val/, wider_face_split/.
 
-    What is already there is not fetched again; an interrupted download is resumed.
+    Existing files are not fetched again; an interrupted download is resumed.
 
     Args:
         mirrors: addresses to which the archives' names are added, tried in order.

@@ -37,8 +37,7 @@ def tutorial(dataset: Dataset) -> Dataset:
     """The filter of the old Vision Kit tutorial: large and sharp faces only.
 
     Removes boxes that are invalid (ignored), blurred in any degree (attribute `blur` other than 0), or whose longer
-    side is under 50 px of the photo. All pictures stay, also those left without a box: what is removed counts as
-    background.
+    side is under 50 px of the photo. All pictures are kept, even without a box: removed faces count as background.
     """
     counts = {"invalid": 0, "blurred": 0, "small": 0}
     samples = []
@@ -54,7 +53,7 @@ def tutorial(dataset: Dataset) -> Dataset:
     left = sum(len(s) for s in samples)
     bare = sum(not len(s) for s in samples)
     note = (
-        f"Filter 'tutorial': {left} of {dataset.boxes} boxes stay; removed: {counts['invalid']} invalid, "
+        f"Filter 'tutorial': {left} of {dataset.boxes} boxes kept; removed: {counts['invalid']} invalid, "
         f"{counts['blurred']} blurred, {counts['small']} with the longer side under {TUTORIAL_MIN_PX} px. "
         f"{bare} of {len(samples)} pictures have no box now."
     )
@@ -106,18 +105,19 @@ def clip_to_picture(sample: Sample) -> tuple[Sample, list[Finding]]:
     boxes = np.clip(sample.boxes_yxyx, 0, 1)
     empty = (boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])
     outside = (np.abs(boxes - sample.boxes_yxyx) > 1e-9).any(1) & ~empty
-    found = []
+    findings = []
     for i in np.flatnonzero(empty | outside):
         x0, y0, x1, y1 = sample.boxes_px_xyxy[i]
         what = f"box {i + 1} ({sample.labels[i]}, x {x0:.1f} to {x1:.1f}, y {y0:.1f} to {y1:.1f} px)"
         where = sample.where or sample.filename
         if empty[i]:
-            found.append(
+            findings.append(
                 Finding("warning", "box-left-out", where, f"{what} has no area inside the picture; it is left out.")
             )
         else:
-            found.append(Finding("note", "box-clipped", where, f"{what} reaches out of the picture; it is clipped."))
-    return keep(replace(sample, boxes_yxyx=boxes), ~empty) if found else sample, found
+            what += " extends beyond the picture; it is clipped."
+            findings.append(Finding("note", "box-clipped", where, what))
+    return keep(replace(sample, boxes_yxyx=boxes), ~empty) if findings else sample, findings
 
 
 def without_ignored(sample: Sample) -> tuple[Sample, list[Finding]]:

@@ -6,7 +6,7 @@ Each format has a module in this folder with
     load(path, split=None, advance=None) -> Dataset   read a folder or an annotation file
     save(output, dataset, ids)                        write a data set, if the format is writable
 
-The modules are imported when first used, so the table itself costs nothing.
+The modules are imported when first used, so importing the table is fast.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Format:
         name: its name on the command line.
         title: its name in messages.
         module: the module in this folder that reads and writes it.
-        layout: what a folder must hold to be recognised, for messages.
+        layout: what a folder must contain to be recognised, for messages.
         files: patterns of the lower-case names of its annotation files.
         writable: whether Mirilla writes it.
-        lacks: what a box cannot have: "ignore", "difficult", "group_of", "is_crowd", "weight".
-        label: the only label that the format knows, if it stores none.
+        lacks: box properties that it cannot store: "ignore", "difficult", "group_of", "is_crowd", "weight".
+        label: the label of every box, if the format stores none.
         clips: whether boxes must lie inside the picture.
         named_by_stem: whether an annotation is found by the picture's name without its suffix.
     """
@@ -55,7 +55,7 @@ class Format:
     named_by_stem: bool = False
 
     def recognises(self, file: Path) -> bool:
-        """Whether a file is of this format, by its name."""
+        """Whether a file's name belongs to this format."""
         return any(fnmatch(file.name.lower(), pattern) for pattern in self.files)
 
     def find(self, folder: Path) -> list[Path]:
@@ -82,7 +82,7 @@ class Format:
         return importlib.import_module(f"mirilla.data.{self.module}")
 
 
-# In the order in which a folder is tried.
+# In the order in which formats are tried on a folder.
 FORMATS = (
     Format(
         "widerface",

@@ -1,4 +1,4 @@
-"""Pictures: their size from the header, and their pixels upright (with their EXIF rotation)."""
+"""Read pictures: the size from the header, and the pixels upright (EXIF rotation applied)."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def decode_rgb(picture: str | os.PathLike[str] | bytes) -> NDArray[np.uint8]:
         (H, W, 3) uint8, after the EXIF rotation.
 
     Raises:
-        DataError: missing, truncated, broken, or not a picture.
+        DataError: the file is missing, truncated, broken, or not a picture.
     """
     with _loaded(picture) as (image, header):
         rgb = _rgb(image, picture)
@@ -178,13 +178,13 @@ def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         size = len(picture) if isinstance(picture, bytes) else os.path.getsize(picture)
         raise DataError(
-            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes are of no known format.",
+            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes match no known format.",
             "Replace the file, or remove it from the data set.",
         ) from error
     except (Image.DecompressionBombError, ValueError, SyntaxError, struct.error, IndexError) as error:
         raise DataError(
             f"{_name(picture)}: the picture's header cannot be used ({error}).",
-            "Replace the file by a smaller or intact one.",
+            "Replace the file with a smaller or intact one.",
         ) from error
     except OSError as error:
         if error.errno is not None:
@@ -247,7 +247,7 @@ def _rgb(image: Image.Image, picture: object) -> Image.Image:
         return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8), "L").convert("RGB")
     if image.mode == "F":
         raise DataError(
-            f"{_name(picture)}: pictures of floating-point numbers are not supported.",
+            f"{_name(picture)}: floating-point pictures are not supported.",
             "Save it as an 8-bit JPEG or PNG.",
         )
     if image.mode == "P" and "transparency" in image.info:

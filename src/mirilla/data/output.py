@@ -20,7 +20,7 @@ class Output:
         folder: the folder.
         shards: number of TFRecord files of each part.
         advance: called with 1 after every picture.
-        files: what was written but pictures and annotations of single pictures, relative to the folder.
+        files: files written, except pictures and annotations of single pictures, relative to the folder.
     """
 
     def __init__(self, folder: Path, shards: int = 1, advance: Callable[[int], object] | None = None):
@@ -62,7 +62,7 @@ class Output:
 
 
 def safe_name(name: str, picture_format: str = "jpeg") -> str:
-    """A picture's name that can be written below a folder: no drive, no leading '/', no '..', a picture's suffix."""
+    """A file name that is safe below a folder: no drive, no leading '/', no '..', and a picture's suffix."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     safe = "/".join(part for part in parts if not part.endswith(":")).replace("\0", "") or "picture"
     if os.path.splitext(safe)[1].lower() not in images.EXTENSIONS:
@@ -85,5 +85,5 @@ def by_part(dataset: Dataset) -> dict[str, list[Sample]]:
 
 
 def part_word(part: str) -> str:
-    """The word for a part in names of folders and files: 'train', 'val' or 'test'."""
+    """The name of a part in folder and file names: 'train', 'val' or 'test'."""
     return "val" if part == EVAL else part

@@ -24,13 +24,13 @@ def read_dataset(
 
     Args:
         path: may end in '@train', '@eval' or '@test', which chooses a part as `split` does (unless a file or folder
-            of the whole name exists).
-        format: a name in `formats.READABLE`; recognised if None.
+            with the full name exists).
+        format: a name in `formats.READABLE`; None: recognise it.
         split: "train", "eval" or "test": only that part of the data set's own split; None: all parts.
         advance: called with 1 for every picture whose header was read.
 
     Raises:
-        DataError: nothing at the path, no known format, an empty data set, or no such part. A single picture that
+        DataError: the path does not exist, has no known format, is empty, or has no such part. A single picture that
             cannot be used is not an error: it is listed in `problems`.
         UsageError: an unknown format or part.
     """
@@ -59,7 +59,7 @@ def _part(word: str) -> str:
 
 
 def select(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """'PATH@train' -> (PATH, "train"); a path that exists under its whole name is not split."""
+    """'PATH@train' -> (PATH, "train"); a path that exists with its full name is not split."""
     text = os.fspath(path)
     before, at, after = text.rpartition("@")
     if at and before and not os.path.exists(text) and (part := part_name(after)):
@@ -80,7 +80,7 @@ def recognise(path: Path) -> tuple[formats.Format, tuple[str, ...]]:
         raise DataError(f"{path}: the folder may not be read.", "Change its permissions.") from error
     tfrecord = formats.BY_NAME["tfrecord"]
     if tfrecord.recognises(path):
-        return tfrecord, ()  # may be a pattern or the common name of shards: no file needs this very name
+        return tfrecord, ()  # may be a pattern or the common name of shards, so it need not exist
     if not path.exists():
         if any(character in path.name for character in "*?["):
             return tfrecord, ()

@@ -95,16 +95,16 @@ def read_records(path: str | os.PathLike[str], digest: Digest | None = None) -> 
 
 
 def offsets(path: str | os.PathLike[str]) -> NDArray[np.int64]:
-    """The offsets of a file's records, found by their lengths only; a record that is cut short is left out.
+    """The offsets of a file's records, from their lengths only; a truncated record is left out.
 
     Returns:
-        (N, 3): the first byte of each content, its length, and its checksum as the file has it.
+        (N, 3): the first byte of each content, its length, and the checksum in the file.
 
     Raises:
         MirillaError: the file cannot be opened.
     """
     path = Path(path)
-    found: list[tuple[int, int, int]] = []
+    rows: list[tuple[int, int, int]] = []
     with explaining(path), open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         start, head = _HEAD, file.read(_HEAD)
@@ -114,9 +114,9 @@ def offsets(path: str | os.PathLike[str]) -> NDArray[np.int64]:
                 break
             file.seek(start + length)
             tail = file.read(_TAIL + _HEAD)
-            found.append((start, length, *struct.unpack("<I", tail[:_TAIL])))
+            rows.append((start, length, *struct.unpack("<I", tail[:_TAIL])))
             start, head = start + length + _TAIL + _HEAD, tail[_TAIL:]
-    return np.array(found, np.int64).reshape(-1, 3)
+    return np.array(rows, np.int64).reshape(-1, 3)
 
 
 def read_content(path: str | os.PathLike[str], start: int, length: int, crc: int) -> bytes | None:
@@ -132,7 +132,7 @@ def read_content(path: str | os.PathLike[str], start: int, length: int, crc: int
 
 
 def shard_paths(path: str | os.PathLike[str], shards: int) -> list[Path]:
-    """`train.tfrecord` in 10 shards: `train-00000-of-00010.tfrecord` and so on; in 1: the path itself."""
+    """`train.tfrecord` in 10 shards: `train-00000-of-00010.tfrecord` and so on; with 1 shard, the path itself."""
     path = Path(path)
     if shards < 1:
         raise DataError(f"{path}: {shards} shards, but at least 1 is needed.")
@@ -142,7 +142,7 @@ def shard_paths(path: str | os.PathLike[str], shards: int) -> list[Path]:
 
 
 def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """Paths, globs and shard names as a sorted list of files; a set of shards must be whole.
+    """Paths, globs and shard names as a sorted list of files; a set of shards must be complete.
 
     A `train.tfrecord` that does not exist means `train-*-of-*.tfrecord`, and so does `train@10.tfrecord`.
 
@@ -151,7 +151,7 @@ def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> 
     """
     if isinstance(paths, str | os.PathLike):
         paths = [paths]
-    found: dict[Path, None] = {}
+    unique: dict[Path, None] = {}
     for given in paths:
         path = Path(given)
         if path.exists():
@@ -163,8 +163,8 @@ def expand(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> 
                 hits = sorted(glob.glob(str(pattern)))
         if not hits:
             raise DataError(f"{given}: no TFRecord file of this name or pattern exists.", "Check the path.")
-        found.update(dict.fromkeys(map(Path, hits)))
-    files = list(found)
+        unique.update(dict.fromkeys(map(Path, hits)))
+    files = list(unique)
     if isinstance(paths, Sequence) and all(Path(p).is_file() for p in paths):
         return files  # the caller chose the files, so a set need not be complete
     _check_shards(files)

@@ -21,18 +21,18 @@ def _no_weights() -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with its boxes, as its source has them: boxes are not clipped, dropped or corrected.
+    """One picture with its boxes, exactly as in its source: boxes are not clipped, dropped or corrected.
 
-    Flags and weights that are left out are false and 1.
+    Flags default to false, weights to 1.
 
     Attributes:
         image: the picture's file, or its encoded bytes (JPEG, PNG, ...) as a TFRecord holds them.
         filename: its name inside the data set, with '/' between folders; unique there.
         height_px, width_px: size of the picture upright, after its EXIF rotation.
-        boxes_yxyx: (N, 4) float64, normalised to that size; may lie outside [0, 1] or be inverted if they are so in
-            the source.
+        boxes_yxyx: (N, 4) float64, normalised to that size; may be outside [0, 1] or inverted, as in the
+            source.
         labels: N class names.
-        ignore: (N,) bool: in training neither an object nor background, in evaluation neither right nor wrong
+        ignore: (N,) bool: neither object nor background in training, neither right nor wrong in evaluation
             (WIDER FACE's `invalid`).
         difficult, group_of, is_crowd: (N,) bool, the Object Detection API's flags.
         weight: (N,) float64, loss weight of each box.
@@ -74,5 +74,5 @@ class Sample:
         return self.boxes_yxyx[:, [1, 0, 3, 2]] * np.array([self.width_px, self.height_px] * 2, np.float64)
 
     def encoded(self) -> bytes:
-        """The picture's encoded bytes, read from its file if it is one."""
+        """The picture's encoded bytes, read from its file if necessary."""
         return self.image if isinstance(self.image, bytes) else self.image.read_bytes()

@@ -39,7 +39,7 @@ def read_split(path: Path) -> dict[str, str]:
     """File name -> part, from a split file: rows `file,part[,anything]`; part is train, eval (or val) or test.
 
     Raises:
-        DataError: a row has another form, or a file has two parts; names the line.
+        DataError: a row is malformed, or a file has two parts; the message has the line.
     """
     with explaining(path):
         text = path.read_bytes().decode("utf-8-sig", "replace")
@@ -72,7 +72,7 @@ def share_of(filename: str, seed: int = 0) -> float:
 def split_share(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset, Dataset]:
     """Split a data set into (train, eval), with about `share` of the pictures in eval.
 
-    Each picture's part depends on its own file name only: adding pictures moves no other picture.
+    A picture's part depends only on its file name, so adding pictures does not move others.
 
     Raises:
         DataError: the share is not between 0 and 1, or a part would be empty.
@@ -86,7 +86,7 @@ def split_share(dataset: Dataset, share: float, seed: int = 0) -> tuple[Dataset,
             "Use a larger data set, another share, or a separate data set for evaluation.",
         )
     ordered = sorted(shares, key=lambda filename: shares[filename])
-    # In a very small set, the picture nearest to the border changes sides, so that neither part is empty.
+    # In a very small set, the picture nearest to the threshold changes its part, so that neither part is empty.
     count = sum(value < share for value in shares.values())
     evaluated = set(ordered[: min(max(count, 1), len(ordered) - 1)])
     return _chosen(dataset, shares.keys() - evaluated, TRAIN), _chosen(dataset, evaluated, EVAL)
@@ -98,7 +98,7 @@ def _chosen(dataset: Dataset, filenames: set[str], part: str) -> Dataset:
 
 
 def with_eval_share(dataset: Dataset, share: float) -> Dataset:
-    """The whole data set, with a split of its own by `share`.
+    """The whole data set, with parts assigned by `share`.
 
     Raises:
         DataError: as `split_share`.

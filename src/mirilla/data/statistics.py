@@ -1,4 +1,4 @@
-"""`statistics`: what is in a data set, in numbers."""
+"""`statistics`: counts and distributions of a data set."""
 
 from __future__ import annotations
 
@@ -140,5 +140,5 @@ def _count(samples: Sequence[Sample], flag: str) -> int:
 def _quantiles(values: Sequence[float] | NDArray[np.float64]) -> dict[str, float]:
     if not len(values):
         return {}
-    found = np.percentile(np.asarray(values, np.float64), list(_QUANTILES)).tolist()
-    return {name: round(value, 3) for name, value in zip(_QUANTILES.values(), found, strict=True)}
+    quantiles = np.percentile(np.asarray(values, np.float64), list(_QUANTILES)).tolist()
+    return {name: round(value, 3) for name, value in zip(_QUANTILES.values(), quantiles, strict=True)}

@@ -27,7 +27,7 @@ from mirilla.data.sample import Sample
 from mirilla.data.yunet import MIN_SCORE, Found, YuNet
 from mirilla.errors import DataError
 
-CONFIDENT, DOUBTFUL = 0.7, MIN_SCORE  # scores from which on a detection becomes a label, or an ignored box
+CONFIDENT, DOUBTFUL = 0.7, MIN_SCORE  # minimum scores for a label, and for an ignored box
 FACE = "face"
 _MATCH_IOU, _MATCH_SHARE = 0.3, 0.6
 
@@ -44,14 +44,14 @@ def teach(
     """Add the faces that a data set's labels miss.
 
     A detection that matches no box of the picture, ignored boxes included, becomes a label if its score is at least
-    `confident`, with the score as its weight; otherwise it becomes an ignored box. The picture's own boxes stay.
+    `confident`, with the score as its weight; otherwise it becomes an ignored box. The picture's own boxes are kept.
 
     Args:
         teacher: a YuNet, or its ONNX file.
         confident: minimum score of a face.
         tighten: replace a labelled face's box by a confident detection that matches it (loosely drawn labels reduce
             accuracy).
-        cache: file that keeps the detections of each picture, so that each is run only once.
+        cache: file that stores the detections of each picture, so that each is processed only once.
         advance: called with 1 for every picture.
 
     Returns:
@@ -85,7 +85,7 @@ def teach(
 def add(
     sample: Sample, found: Found, label: str = FACE, confident: float = CONFIDENT, tighten: bool = False
 ) -> tuple[Sample, tuple[int, int, int]]:
-    """A sample with the detections that match none of its boxes.
+    """Add the detections that match none of a sample's boxes.
 
     Returns:
         The sample, and the numbers of added labels, added ignored boxes and tightened boxes.
@@ -128,7 +128,7 @@ def _tightened(
 
 
 def matches(detections: NDArray[np.floating], own: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """(N, 4), (M, 4) -> (N, M): which detection shows the same face as which box.
+    """(N, 4), (M, 4) -> (N, M): whether a detection and a box show the same face.
 
     Their IoU is at least 0.3, or at least 0.6 of the smaller one is inside the other.
     """
@@ -138,21 +138,21 @@ def matches(detections: NDArray[np.floating], own: NDArray[np.floating]) -> NDAr
 
 
 def pictures(folder: str | os.PathLike[str]) -> Dataset:
-    """A folder of pictures without labels and its subfolders as a data set for `teach`.
+    """A folder of unlabelled pictures, subfolders included, as a data set for `teach`.
 
     Raises:
         DataError: there is no such folder, or no picture in it that can be opened.
     """
     folder = Path(folder)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.EXTENSIONS and path.is_file())
-    if not found:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.EXTENSIONS and path.is_file())
+    if not paths:
         raise DataError(f"{folder}: no picture in this folder.", "Give a data set, or a folder of photos.")
-    entries = (Entry(path, path.relative_to(folder).as_posix(), np.zeros((0, 4)), (), str(path)) for path in found)
+    entries = (Entry(path, path.relative_to(folder).as_posix(), np.zeros((0, 4)), (), str(path)) for path in paths)
     return build(Annotations("pictures", folder, tuple(entries)))
 
 
 class _CachedTeacher:
-    """A teacher with a cache file: a JSON line per picture. The file of another teacher is started again."""
+    """A teacher with a cache file: one JSON line per picture. A file from another teacher is started again."""
 
     def __init__(self, teacher: YuNet, path: str | os.PathLike[str] | None):
         self._teacher = teacher
@@ -183,7 +183,7 @@ class _CachedTeacher:
             for line in lines[1:]:
                 entry = json.loads(line)
                 self._known[entry["picture"]] = entry["faces"]
-        except (ValueError, KeyError, TypeError):  # a line that was cut short: keep the lines before it
+        except (ValueError, KeyError, TypeError):  # a truncated line: keep the lines before it
             return
 
     def _detect(self, sample: Sample) -> Found:
@@ -191,8 +191,8 @@ class _CachedTeacher:
             content = sample.encoded()
         key = hashlib.sha256(content).hexdigest()
         if key not in self._known:
-            found, scores = self._teacher(images.decode_rgb(content))
-            self._known[key] = np.column_stack([found, scores]).round(6).tolist()
+            boxes_yxyx, scores = self._teacher(images.decode_rgb(content))
+            self._known[key] = np.column_stack([boxes_yxyx, scores]).round(6).tolist()
             if self._file is not None:
                 self._file.write(json.dumps({"picture": key, "faces": self._known[key]}) + "\n")
         rows = np.array(self._known[key], np.float64).reshape(-1, 5)

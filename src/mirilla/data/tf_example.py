@@ -6,7 +6,7 @@ image/object/{difficult,group_of,is_crowd,weight} and Mirilla's own image/object
 weight 0, so that the API's training, which does not know that feature, learns nothing from it.
 
 A photo with EXIF rotation: its bytes are copied, and TensorFlow's decoders do not turn it. So height, width and boxes
-in the record are those of the stored picture, and TensorFlow finds boxes and pixels in agreement; Mirilla's own
+in the record are those of the stored picture, so boxes and pixels agree in TensorFlow; Mirilla's own
 image/orientation marks such a record. Mirilla's reader turns the boxes back.
 """
 
@@ -33,7 +33,7 @@ T = TypeVar("T", bytes, int)
 Labels = LabelMap | Mapping[str, int] | Iterable[str]
 _COPIED_FORMATS = ("jpeg", "png")  # what the API's own scripts store; others are stored as PNG, without loss
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
-_WRONG_WRITER = "The program that wrote the record is wrong: write it again."
+_WRONG_WRITER = "Fix the program that wrote the record, and write it again."
 
 
 def label_ids(labels: Labels) -> dict[str, int]:
@@ -107,7 +107,7 @@ def from_example(
     names: Mapping[int, str] | None = None,
     findings: list[Finding] | None = None,
 ) -> Sample:
-    """A sample from the bytes of an Example; image/object/class/text wins over class/label.
+    """A sample from the bytes of an Example; image/object/class/text takes precedence over class/label.
 
     Args:
         where: file and record number, for messages.
@@ -121,7 +121,7 @@ def from_example(
     encoded = features.single("image/encoded", b"")
     if not encoded:
         raise DataError(
-            f"{where}: the record has no image/encoded, so no picture.",
+            f"{where}: the record has no picture (image/encoded).",
             "Check which program wrote the file: Mirilla reads the Object Detection API's features.",
         )
     try:

@@ -38,7 +38,7 @@ def find(folder: Path) -> list[Path]:
 
 
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
-    """Read a folder, a file, a pattern or a set of shards; records that cannot be used become problems.
+    """Read a folder, a file, a pattern or a set of shards; records that cannot be used become findings.
 
     Records with numbers only take their class names from a label map beside the files.
 
@@ -46,11 +46,11 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         DataError: there is no such file, a shard is missing, or no record can be used.
     """
     if path.is_dir():
-        found = find(path)
-        if not found:
+        paths = find(path)
+        if not paths:
             suffixes = ", ".join(pattern for pattern in formats.BY_NAME["tfrecord"].files if pattern[1] == ".")
             raise DataError(f"{path}: no TFRecord file in this folder.", f"Their names are of the form {suffixes}.")
-        files = records.expand([str(file) for file in found])
+        files = records.expand([str(file) for file in paths])
     else:
         files = records.expand(path)
     folder = path if path.is_dir() else files[0].parent
@@ -82,7 +82,7 @@ class _Loader:
         self.problems: list[Finding] = []
 
     def read(self, path: Path, part: str | None) -> None:
-        """Read a file, up to a broken record: what follows it cannot be found."""
+        """Read a file, up to a broken record, after which no record can be located."""
         try:
             for index, content in enumerate(records.read_records(path)):
                 if self.advance is not None:
@@ -119,7 +119,7 @@ class _Loader:
         return replace(sample, filename=name)
 
     def dataset(self, source: Path) -> Dataset:
-        """All that was read.
+        """The data set of all records read.
 
         Raises:
             EmptyDatasetError: there is no usable record.

@@ -39,8 +39,8 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0, 
 
 def find(folder: Path) -> list[Path]:
     """The folders of XML files of a data set (one, or one per part or year)."""
-    found = (_annotation_folder(base) for base in _bases(folder))
-    return [place for place in found if place is not None]
+    places = (_annotation_folder(base) for base in _bases(folder))
+    return [place for place in places if place is not None]
 
 
 def _bases(folder: Path) -> list[Path]:
@@ -91,13 +91,13 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     Raises:
         DataError: there is no XML file.
     """
-    found = find(path) if path.is_dir() else [path]
-    if not found:
+    folders = find(path) if path.is_dir() else [path]
+    if not folders:
         raise DataError(f"{path}: no Annotations/*.xml in this folder.", "Give the folder that holds Annotations.")
     entries: list[Entry] = []
     problems: list[Finding] = []
-    for place in map(_Place.of, found):
-        place_entries, place_problems = _read_place(place, with_prefix=len(found) > 1)
+    for place in map(_Place.of, folders):
+        place_entries, place_problems = _read_place(place, with_prefix=len(folders) > 1)
         entries += place_entries
         problems += place_problems
     return build(Annotations("voc", path, tuple(entries), tuple(problems)), split, advance)
@@ -157,7 +157,7 @@ def _image_sets(base: Path) -> tuple[dict[str, str], list[Finding]]:
 
 @dataclass
 class _Objects:
-    """The columns of a file's objects."""
+    """The objects of a file, by column."""
 
     boxes: list[list[float]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -182,7 +182,7 @@ class _Objects:
 
 
 def parse(content: bytes, name: str, folder: Path, key: str) -> Entry:
-    """An XML file.
+    """Parse an XML file.
 
     Args:
         name: the file's name, for messages.
@@ -222,7 +222,7 @@ def _declared_size(root: ElementTree.Element) -> tuple[int, int] | None:
 
 
 def _picture(folder: Path, given: str, key: str) -> str:
-    """The picture's name relative to `folder`: as <filename> gives it, or else a picture called like the XML file."""
+    """The picture's name relative to `folder`: as <filename> gives it, or else a picture with the XML file's name."""
     beside = (Path(key).parent / Path(given).name).as_posix()  # the folders in <filename> are often the author's own
     candidates = [given, beside] if given else []
     for candidate in candidates:

@@ -1,8 +1,8 @@
 """WIDER FACE: wider_face_split/*_bbx_gt.txt or .mat, and WIDER_{train,val}/images.
 
 The text form, per picture: its name; the number of faces; a line 'x1 y1 w h blur expression illumination invalid
-occlusion pose' per face, in pixels. A picture with 0 faces is followed by a line of zeros all the same; the .mat form
-and some editions of the text have a face of zeros there. `invalid` faces become ignored boxes.
+occlusion pose' per face, in pixels. A picture with 0 faces is still followed by a line of zeros; the .mat form and
+some editions of the text have one face of zeros instead. `invalid` faces become ignored boxes.
 
 A small set may have bbx_gt_ignore.txt or bbx_gt.txt in this form beside images/ instead.
 """
@@ -66,10 +66,10 @@ def plain_files(folder: Path) -> list[Path]:
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
     """Read a folder in WIDER FACE's layout, or a single annotation file.
 
-    The pictures are looked for beside each annotation file and in WIDER_train, WIDER_val.
+    Pictures are searched for beside each annotation file and in WIDER_train, WIDER_val.
 
     Raises:
-        DataError: there are no annotation files, or a .mat file is of another form.
+        DataError: there are no annotation files, or a .mat file is malformed.
         MissingExtraError: scipy is needed for a .mat file but not installed.
     """
     files = find(path) if path.is_dir() else [path]

@@ -26,7 +26,7 @@ from mirilla.findings import Finding
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the pictures are and what the classes are called.
+    """The locations of the pictures and the names of the classes.
 
     places: (folder, or file that lists pictures; part).
     """
@@ -62,13 +62,13 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     Raises:
         DataError: there are no such files, or the data.yaml cannot be read.
     """
-    found = find(path) if path.is_dir() else [path]
-    if not found:
+    paths = find(path) if path.is_dir() else [path]
+    if not paths:
         raise DataError(
             f"{path}: no data.yaml whose folders exist, and no images/ with labels/*.txt, in this folder.",
             "Give the folder that holds data.yaml; its 'train' and 'val' must name folders.",
         )
-    source = _folder_source(found[0]) if found[0].is_dir() else _yaml_source(found[0])
+    source = _folder_source(paths[0]) if paths[0].is_dir() else _yaml_source(paths[0])
     entries: list[Entry] = []
     problems = list(source.problems)
     with_prefix = len({part for _, part in source.places}) > 1
@@ -98,7 +98,7 @@ def _yaml_source(path: Path) -> _Source:
     notes: list[str] = []
     for place, part in places:
         if place in part_of:
-            # A folder of two parts belongs to the part that is its own name, or else to the first.
+            # A folder of two parts belongs to the part with its name, or else to the first.
             named = part_name(place.name)
             part_of[place] = named if named in (part, part_of[place]) else part_of[place]
             notes.append(f"{path}: several parts are in {place.name}; it is read as '{part_of[place]}'.")
@@ -119,7 +119,7 @@ def _yaml_source(path: Path) -> _Source:
 
 
 def _places(content: data_yaml.DataYaml) -> list[tuple[Path, str]]:
-    """(folder or list file, part); a '../' that leads nowhere is tried without, as some exporters write it."""
+    """(folder or list file, part); a wrong leading '../', which some exporters write, is dropped."""
     root = content.path.parent / content.root
     if not root.exists():
         root = content.path.parent
@@ -170,7 +170,7 @@ def _entry(picture: Path, filename: str, label: Path, part: str | None, names: M
 
 
 def label_path(picture: Path) -> Path:
-    """The label file of a picture: the last folder 'images' in its path becomes 'labels'; else it is beside."""
+    """The label file of a picture: its path with the last folder 'images' as 'labels', otherwise beside the picture."""
     parts = list(picture.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == "images":

@@ -1,4 +1,4 @@
-"""YuNet, a face detector, run in onnxruntime: the teacher that labels pictures and that small networks learn from.
+"""YuNet, a face detector, run in onnxruntime: the teacher for labelling pictures and for distillation.
 
     yunet = YuNet.load("yunet_n_dynamic.onnx")
     boxes_yxyx, scores = yunet(picture)
@@ -40,7 +40,7 @@ class YuNet:
     Attributes:
         session: onnxruntime's session of a YuNet with an input of any size.
         digest: SHA-256 of its file.
-        sizes_px: a picture is scaled so that its longer side has each of these sizes, and detected in each.
+        sizes_px: lengths of the longer side at which each picture is scaled and run.
         min_score: detections with a lower score are dropped.
     """
 
@@ -98,9 +98,9 @@ class YuNet:
     def __call__(self, image: NDArray[np.uint8]) -> Found:
         """Faces in a picture (H, W, 3) uint8 RGB, best first: boxes_yxyx, normalised and clipped, and scores."""
         parts = [self._detect(image, size) for size in self.sizes_px]
-        found, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        kept = boxes.nms(found, scores, _NMS_IOU, len(scores))
-        return boxes.clip(found[kept]), scores[kept]
+        boxes_yxyx, scores = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        kept = boxes.nms(boxes_yxyx, scores, _NMS_IOU, len(scores))
+        return boxes.clip(boxes_yxyx[kept]), scores[kept]
 
     def _detect(self, image: NDArray[np.uint8], size_px: int) -> Found:
         height, width = image.shape[:2]
@@ -113,8 +113,10 @@ class YuNet:
         inputs = {self.session.get_inputs()[0].name: np.ascontiguousarray(canvas.transpose(2, 0, 1)[None])}
         results = map(np.asarray, self.session.run(outputs, inputs))
         out = dict(zip(outputs, results, strict=True))
-        found, scores = zip(*(_decoded(out, s, canvas.shape[1] // s, self.min_score) for s in _STRIDES), strict=True)
-        return np.concatenate(found) / [rows, columns, rows, columns], np.concatenate(scores)
+        boxes_yxyx, scores = zip(
+            *(_decoded(out, s, canvas.shape[1] // s, self.min_score) for s in _STRIDES), strict=True
+        )
+        return np.concatenate(boxes_yxyx) / [rows, columns, rows, columns], np.concatenate(scores)
 
 
 def _decoded(out: Mapping[str, NDArray[np.float32]], stride: int, across: int, min_score: float) -> Found:

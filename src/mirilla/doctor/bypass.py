@@ -1,4 +1,4 @@
-"""Remove nodes that pass their input on at inference: identities, defaults, fixed switches, and dropout."""
+"""Remove nodes that only forward their input at inference: identities, defaults, fixed switches, and dropout."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from mirilla.graph.names import data_inputs, node_name
 from mirilla.protos.graphdef import constant_array
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
-_MAX_DROPOUT_STEPS = 6  # from a dropout's mask back to its random numbers
+_MAX_DROPOUT_STEPS = 6  # maximum number of nodes between a dropout's mask and its random numbers
 _DEFAULTS = frozenset({"PlaceholderWithDefault"})
 _WEIGHTED = frozenset({"Conv2D", "DepthwiseConv2dNative", "MatMul"})
 
 
 def bypass(graph_def: GraphDef, source: str, outputs: Sequence[str]) -> list[str]:
-    """Remove the nodes in place, and everything that the outputs do not need afterwards.
+    """Remove these nodes in place, and all nodes that the outputs no longer need.
 
     Returns:
         A phrase for each kind of change.
     """
-    replacements: dict[str, str] = {}  # tensor -> the tensor that takes its place
+    replacements: dict[str, str] = {}  # tensor -> its replacement
     counts: dict[str, int] = {}
     nodes = index(graph_def)
     for name in between(nodes, source, outputs):
-        found = None if name in outputs else _passed_on(nodes, nodes[name])
-        if found is not None:
-            kind, tensor = found
+        forwarded = None if name in outputs else _passed_on(nodes, nodes[name])
+        if forwarded is not None:
+            kind, tensor = forwarded
             counts[kind] = counts.get(kind, 0) + 1
             replacements[name] = tensor
             if nodes[name].op == "Switch":
@@ -42,14 +42,14 @@ def bypass(graph_def: GraphDef, source: str, outputs: Sequence[str]) -> list[str
 
 
 def live_input(nodes: Nodes, merge: NodeDef) -> str | None:
-    """The only input of a Merge that is ever computed; None if the graph does not fix which."""
+    """The only input of a Merge that is ever computed; None if the graph does not determine it."""
     inputs = data_inputs(merge)
     alive = [reference for reference in inputs if not _is_dead(nodes, reference)]
     return alive[0] if len(alive) == 1 and len(inputs) > 1 else None
 
 
 def switch_side(nodes: Nodes, switch: NodeDef) -> bool | None:
-    """The output that a Switch always passes its input to; None if the graph does not fix it."""
+    """The output to which a Switch always forwards its input; None if the graph does not determine it."""
     if len(switch.input) < 2:
         return None
     reference, is_negated = switch.input[1], False
@@ -71,7 +71,7 @@ def switch_side(nodes: Nodes, switch: NodeDef) -> bool | None:
 
 
 def is_fixed(nodes: Nodes, node: NodeDef) -> bool:
-    """Whether the graph fixes which side a Switch or Merge takes."""
+    """Whether the graph determines which side a Switch or Merge takes."""
     if node.op == "Switch":
         return switch_side(nodes, node) is not None
     return live_input(nodes, node) is not None
@@ -93,7 +93,7 @@ def is_random(nodes: Nodes, reference: str) -> bool:
 
 
 def _passed_on(nodes: Nodes, node: NodeDef) -> tuple[str, str] | None:
-    """(the kind of node, the tensor that it passes on at inference); None if it computes something."""
+    """(the kind of node, the tensor that it forwards at inference); None if it computes something."""
     if node.op in IDENTITIES and node.input:
         return "identities", node.input[0]
     if node.op in _DEFAULTS and node.input:
@@ -107,7 +107,7 @@ def _passed_on(nodes: Nodes, node: NodeDef) -> tuple[str, str] | None:
 
 
 def _replace(graph_def: GraphDef, replacements: dict[str, str]) -> None:
-    """Let every node read the replacement of a tensor in place of the tensor."""
+    """Replace tensors in the inputs of all nodes."""
 
     def resolve(reference: str) -> str:
         for _ in range(len(replacements) + 1):

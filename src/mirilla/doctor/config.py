@@ -1,4 +1,4 @@
-"""Examine a pipeline.config: its network is built with random weights and examined as a graph."""
+"""Examine a pipeline.config: build its network with random weights and examine the graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 from mirilla.targets import frozen_graph
 
-# Sizes that are suggested if the memory does not suffice.
+# Sizes to suggest if the memory is too small.
 SMALLER_SIDES = (256, 224, 192, 160, 128)
 MIN_DEPTH_MULTIPLIER = 0.125
 
@@ -33,8 +33,8 @@ class ConfigExamination:
     """The result for a pipeline.config.
 
     Attributes:
-        findings: the most severe first.
-        spec, outputs: of the network; None if it cannot be built.
+        findings: most severe first.
+        spec, outputs: the network's; None if it cannot be built.
     """
 
     findings: tuple[Finding, ...]
@@ -49,10 +49,10 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
         ConfigError: the file cannot be read or is malformed.
     """
     pipeline = config.load(path)
-    found = [_of_config(broken) for broken in config.check(pipeline, ("model",)) if broken.severity != NOTE]
-    found += _labels(pipeline, Path(path))
+    findings = [_of_config(broken) for broken in config.check(pipeline, ("model",)) if broken.severity != NOTE]
+    findings += _labels(pipeline, Path(path))
     if pipeline.model.ssd.image_resizer.HasField("keep_aspect_ratio_resizer"):
-        found.append(
+        findings.append(
             finding(
                 "letterbox",
                 "model.ssd.image_resizer",
@@ -64,25 +64,25 @@ def examine(path: str | os.PathLike[str]) -> ConfigExamination:
         spec = model_spec(pipeline)
         graph_def = frozen_graph.build(spec, random_weights(spec))
     except (MirillaError, ValueError, ZeroDivisionError) as error:
-        if not any(broken.severity == ERROR for broken in found):
-            found.append(_cannot_build(error))
-        return ConfigExamination(in_order(found))
+        if not any(broken.severity == ERROR for broken in findings):
+            findings.append(_cannot_build(error))
+        return ConfigExamination(in_order(findings))
     size = (spec.height_px, spec.width_px)
     graph = doctor_graph.examine(
         graph_def, frozen_graph.NORMALISED, (frozen_graph.BOX_CODES, frozen_graph.CLASS_LOGITS), size
     )
     for broken in doctor_fix.mark_fixable(graph.findings, doctor_fix.fix(graph_def, graph)):
         if broken.code == "arena-overflow":
-            found.append(_with_smaller_networks(broken, spec))
+            findings.append(_with_smaller_networks(broken, spec))
         elif broken.code != "preprocessing-before":
-            found.append(_fixable_later(broken) if broken.fixable else broken)
+            findings.append(_fixable_later(broken) if broken.fixable else broken)
     network = graph.network
     outputs = None if network is None else Outputs.of(network.outputs, network.output_shapes)
-    return ConfigExamination(in_order(found), spec, outputs)
+    return ConfigExamination(in_order(findings), spec, outputs)
 
 
 def random_weights(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
-    """Weights of an untrained network: small random kernels, and batch norm that changes nothing."""
+    """Weights of an untrained network: small random kernels, and identity batch norm."""
     random = np.random.default_rng(seed)
     weights = {}
     for name, shape, _ in architecture(spec).variables():
@@ -122,7 +122,7 @@ def _labels(pipeline: Pipeline, path: Path) -> Iterator[Finding]:
             try:
                 highest = load_label_map(candidate).max_id
             except MirillaError:
-                continue  # 'mirilla train' reports what is wrong with it
+                continue  # 'mirilla train' reports the error
             if highest != classes:
                 yield finding(
                     "classes",
@@ -140,7 +140,7 @@ def _fixable_later(found: Finding) -> Finding:
 
 
 def _with_smaller_networks(found: Finding, spec: ModelSpec) -> Finding:
-    """The finding, with an input size and a depth multiplier that fit in its remedy."""
+    """Add to the finding's remedy an input size and a depth multiplier that fit."""
     fitting = []
     side = min(spec.height_px, spec.width_px)
     for smaller in SMALLER_SIDES:

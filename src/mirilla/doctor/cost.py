@@ -1,4 +1,4 @@
-"""The cost of a network on the bonnet before training: it is built with random weights and compiled."""
+"""The cost of a network on the bonnet before training, from compiling it with random weights."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Cost:
 
     Attributes:
         parameters: number of weights.
-        multiplications: multiply-accumulates of the convolutions for an image.
+        multiplications: multiply-accumulate operations of the convolutions per image.
         anchors: number of anchors.
-        peak_bytes, peak_op: the peak use of the arena, and the op that runs then; None if it cannot be compiled.
+        peak_bytes, peak_op: peak use of the arena, and the op at the peak; None if it cannot be compiled.
         file_bytes: size of the compiled model; None if it cannot be compiled.
-        findings: the doctor's, without notes.
+        findings: the doctor's findings, without notes.
     """
 
     parameters: int

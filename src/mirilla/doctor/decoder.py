@@ -23,9 +23,9 @@ class Outputs:
     """The numbers of classes and anchors that a network's outputs have.
 
     Attributes:
-        classes: without the background.
-        anchors: None for classifiers.
-        name: of the output with the classes.
+        classes: number of classes without the background.
+        anchors: number of anchors; None for classifiers.
+        name: name of the output with the classes.
     """
 
     classes: int
@@ -34,7 +34,7 @@ class Outputs:
 
     @classmethod
     def of(cls, names: Sequence[str], shapes: Sequence[tuple[int, ...]]) -> Outputs | None:
-        """From the outputs' names and shapes (without batch); None if they are not a detector's or classifier's."""
+        """Recognise outputs by names and shapes (without batch); None if they are not a detector's or classifier's."""
         sizes = [math.prod(shape) for shape in shapes]
         if len(sizes) == 2:
             for boxes, logits in ((0, 1), (1, 0)):

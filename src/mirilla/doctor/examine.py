@@ -1,4 +1,4 @@
-"""The doctor: checks whether a graph, a compiled model or a pipeline can run on the kit, and why not.
+"""The doctor: check whether a graph, a compiled model or a pipeline can run on the kit, and if not, why.
 
 diagnosis = examine("frozen_inference_graph.pb")
 for finding in diagnosis.findings:
@@ -39,7 +39,8 @@ class Options:
     """How a file is examined.
 
     Attributes:
-        input_tensor, output_tensors, input_size: of a graph whose own are not found; see `mirilla.graph.reader.read`.
+        input_tensor, output_tensors, input_size: for graphs in which they cannot be found automatically; see
+            `mirilla.graph.reader.read`.
         classes: the number of classes that the decoder expects.
         name: the name under which the model will be loaded.
     """
@@ -52,7 +53,7 @@ class Options:
 
 
 class Facts(TypedDict):
-    """Sizes of a network: ops and bytes of the arena."""
+    """Numbers of a network: ops by kind, and bytes of the arena."""
 
     ops: int
     ops_by_type: dict[str, int]
@@ -68,9 +69,9 @@ class Diagnosis:
     Attributes:
         path: the file.
         kind: GRAPH, BONNET or CONFIG.
-        findings: the most severe first.
-        facts: of a network whose memory could be planned, else None.
-        fixed: of a graph: its fixed form, if it could be fixed.
+        findings: most severe first.
+        facts: numbers of the network if its memory could be planned, else None.
+        fixed: the fixed form of a graph, if it could be fixed.
     """
 
     path: str
@@ -163,7 +164,7 @@ def save(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path | None:
         return None
     out = Path(path)
     beside = out.with_name(cards.FILE_NAME)
-    if beside.exists() and cards.find(out) != beside:  # model.json of another graph
+    if beside.exists() and cards.find(out) != beside:  # it belongs to another graph
         beside = out.with_name(f"{out.stem}.{cards.FILE_NAME}")
     cards.save(card, out, path=beside)
     return beside

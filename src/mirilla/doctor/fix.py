@@ -1,4 +1,4 @@
-"""Fix a frozen graph: make all changes that keep its outputs, and compare the outputs before and after.
+"""Fix a frozen graph: make all changes that preserve its outputs, and compare the outputs before and after.
 
 The fixed graph starts with a Placeholder of normalised images and ends with the network's raw outputs. Its ops and
 attributes are those of TensorFlow 1.4.
@@ -23,7 +23,7 @@ from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.reference import Runner
 from mirilla.protos.tensorflow_pb2 import GraphDef
 
-TEST_IMAGES = 2  # of random numbers, on which the graphs are compared
+TEST_IMAGES = 2  # random images on which the graphs are compared
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class FixedGraph:
         changes: a phrase for each change.
         difference: the largest difference of any output between the original and the fixed graph, on random images in
             numpy; None if the original graph cannot be run.
-        examination: of the fixed graph.
+        examination: the examination of the fixed graph.
     """
 
     graph_def: GraphDef
@@ -75,7 +75,7 @@ def fix(graph_def: GraphDef, examination: GraphExamination) -> FixedGraph | None
 
 
 def mark_fixable(findings: Sequence[Finding], fixed: FixedGraph | None) -> tuple[Finding, ...]:
-    """The findings about a graph and about its fixed form; those that the fixed form does not have are fixable."""
+    """Findings about a graph and its fixed form; those that the fixed form no longer has are marked as fixable."""
     if fixed is None:
         return tuple(findings)
     left = {found.key for found in fixed.examination.findings}

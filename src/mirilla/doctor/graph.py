@@ -1,7 +1,7 @@
-"""Examine a frozen graph by all rules.
+"""Examine a frozen graph against all rules.
 
-A broken rule can hide others. Then the rest is examined on a copy of the graph without the nodes that break it, so that
-one run reports everything.
+A violation can hide others. The rest is then examined on a copy of the graph without the offending nodes, so that one
+run reports everything.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.names import reading, split_names
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
-# Ops that keep their input's shape. Replacing one by its input lets the reader go on behind it.
+# Ops that keep their input's shape. Replacing such an op by its input lets the reader continue after it.
 _SHAPE_KEEPING = frozenset(
     {"Abs", "Elu", "Exp", "L2Normalize", "LRN", "LeakyRelu", "Selu", "Softplus", "Softsign", "Square", "Tanh"}
 )
@@ -39,7 +39,7 @@ _POSTPROCESSING = frozenset(
     }
 )
 
-# Code of the reader's rule -> codes of the node rules that report the same cause more exactly.
+# Code of a reader's rule -> codes of node rules that report the same cause more precisely.
 _MORE_EXACT = {
     "unknown-op": frozenset(
         {"refused-op", "quantised", "batch-norm-not-constant", "not-frozen", "dropout", "training-switch", "unknown-op"}
@@ -62,8 +62,8 @@ class GraphExamination:
     """The result for a frozen graph.
 
     Attributes:
-        findings: the most severe first.
-        source, outputs: input and outputs of the network, as given or, if that is not possible, as they should be;
+        findings: most severe first.
+        source, outputs: input and outputs of the network, as given or, if those cannot be used, as suggested;
             source is None and outputs are empty if they are unknown.
         network: its layers; None if they cannot be read.
         as_given: whether the graph can be read without changes.
@@ -87,26 +87,26 @@ def examine(
     Raises:
         ModelError: a constant is damaged. All other errors become findings.
     """
-    found: list[Finding] = []
+    findings: list[Finding] = []
     graph_def = doctor_region.copied(graph_def)
     try:
-        source, outputs = _ends(graph_def, input_tensor, output_tensors, found)
+        source, outputs = _ends(graph_def, input_tensor, output_tensors, findings)
     except ModelError as error:
-        return GraphExamination(in_order([*found, *_of_error(error)]))
+        return GraphExamination(in_order([*findings, *_of_error(error)]))
     nodes = doctor_region.index(graph_def)
-    outputs = _before_postprocessing(nodes, source, outputs, found)
-    source = _after_preprocessing(nodes, source, outputs, found)
-    found += node_rules.findings([nodes[name] for name in doctor_region.between(nodes, source, outputs)], nodes)
+    outputs = _before_postprocessing(nodes, source, outputs, findings)
+    source = _after_preprocessing(nodes, source, outputs, findings)
+    findings += node_rules.findings([nodes[name] for name in doctor_region.between(nodes, source, outputs)], nodes)
     network, as_given = None, True
     try:
         network = reader.read(graph_def, source, outputs, input_size)
     except ModelError as error:
         as_given = False
-        found += _only_new(_of_error(error), {earlier.code for earlier in found})
-        network = _read_without(graph_def, source, outputs, input_size, found)
+        findings += _only_new(_of_error(error), {earlier.code for earlier in findings})
+        network = _read_without(graph_def, source, outputs, input_size, findings)
     if network is not None:
-        found += doctor_network.examine(network)
-    return GraphExamination(in_order(found), source, outputs, network, as_given)
+        findings += doctor_network.examine(network)
+    return GraphExamination(in_order(findings), source, outputs, network, as_given)
 
 
 def _of_error(error: ModelError) -> list[Finding]:
@@ -126,7 +126,7 @@ def _only_new(findings: Iterable[Finding], codes: Set[str]) -> list[Finding]:
 
 
 def _ends(
-    graph_def: GraphDef, input_tensor: str | None, output_tensors: str | Sequence[str] | None, found: list[Finding]
+    graph_def: GraphDef, input_tensor: str | None, output_tensors: str | Sequence[str] | None, findings: list[Finding]
 ) -> tuple[str, tuple[str, ...]]:
     """Input and outputs. Names that do not exist become findings, and the usual names are tried instead."""
     names = output_tensors if output_tensors is None or isinstance(output_tensors, str) else tuple(output_tensors)
@@ -135,11 +135,11 @@ def _ends(
             continue
         try:
             source, outputs = reader.ends(graph_def, *given)
-            found += _readings(given[0], given[1], source, outputs)
+            findings += _readings(given[0], given[1], source, outputs)
             return source, outputs
         except RuleError as error:
-            keys = {earlier.key for earlier in found}
-            found += [new for new in _of_error(error) if new.key not in keys]
+            keys = {earlier.key for earlier in findings}
+            findings += [new for new in _of_error(error) if new.key not in keys]
         except ModelError:
             continue
     return reader.ends(graph_def)
@@ -158,7 +158,7 @@ def _readings(
 
 
 def _before_postprocessing(
-    nodes: Nodes, source: str, outputs: tuple[str, ...], found: list[Finding]
+    nodes: Nodes, source: str, outputs: tuple[str, ...], findings: list[Finding]
 ) -> tuple[str, ...]:
     """The outputs, or the usual ones if the outputs come after postprocessing, which becomes a finding."""
     region = [nodes[name] for name in doctor_region.between(nodes, source, outputs)]
@@ -166,7 +166,7 @@ def _before_postprocessing(
     usual = next((names for names in endpoints.OUTPUTS if all(name in nodes for name in names)), None)
     if postprocessing is None or usual is None or usual == outputs:
         return outputs
-    found.append(
+    findings.append(
         finding(
             "postprocessing-inside",
             postprocessing.name,
@@ -177,7 +177,7 @@ def _before_postprocessing(
     return usual
 
 
-def _after_preprocessing(nodes: Nodes, source: str, outputs: tuple[str, ...], found: list[Finding]) -> str:
+def _after_preprocessing(nodes: Nodes, source: str, outputs: tuple[str, ...], findings: list[Finding]) -> str:
     """The input, or the one behind preprocessing, which becomes a finding."""
     region = [nodes[name] for name in doctor_region.between(nodes, source, outputs)]
     preprocessing = next((node for node in region if doctor_region.is_preprocessing(node)), None)
@@ -190,7 +190,7 @@ def _after_preprocessing(nodes: Nodes, source: str, outputs: tuple[str, ...], fo
         ]
         if skipped:
             example = preprocessing or skipped[0]
-            found.append(
+            findings.append(
                 finding(
                     "preprocessing-inside",
                     source,
@@ -202,7 +202,7 @@ def _after_preprocessing(nodes: Nodes, source: str, outputs: tuple[str, ...], fo
             return start
     elif preprocessing is not None or doctor_region.takes_bytes(nodes[source]):
         example = preprocessing or nodes[source]
-        found.append(
+        findings.append(
             finding(
                 "preprocessing-inside",
                 example.name,
@@ -212,14 +212,14 @@ def _after_preprocessing(nodes: Nodes, source: str, outputs: tuple[str, ...], fo
             )
         )
         return source
-    _report_nodes_before(nodes, source, found)
+    _report_nodes_before(nodes, source, findings)
     return source
 
 
-def _report_nodes_before(nodes: Nodes, source: str, found: list[Finding]) -> None:
+def _report_nodes_before(nodes: Nodes, source: str, findings: list[Finding]) -> None:
     before = doctor_region.before(nodes, source)
     if before:
-        found.append(
+        findings.append(
             finding(
                 "preprocessing-before",
                 source,
@@ -234,9 +234,9 @@ def _read_without(
     source: str,
     outputs: tuple[str, ...],
     input_size: int | tuple[int, int] | None,
-    found: list[Finding],
+    findings: list[Finding],
 ) -> DeployGraph | None:
-    """Read the network without the nodes that `found` is about; adds the reader's findings about the rest."""
+    """Read the network without the nodes that `findings` is about; adds the reader's findings about the rest."""
     copy = doctor_region.copied(graph_def)
     bypass(copy, source, outputs)
     for node in copy.node:
@@ -248,8 +248,8 @@ def _read_without(
     try:
         return reader.read(copy, source, outputs, input_size)
     except ModelError as error:
-        codes = {earlier.code for earlier in found}
-        found += [new for new in _of_error(error) if not _MORE_EXACT.get(new.code, frozenset({new.code})) & codes]
+        codes = {earlier.code for earlier in findings}
+        findings += [new for new in _of_error(error) if not _MORE_EXACT.get(new.code, frozenset({new.code})) & codes]
         return None
 
 

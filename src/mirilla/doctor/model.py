@@ -25,7 +25,7 @@ class ModelExamination:
     """The result for a compiled model.
 
     Attributes:
-        findings: the most severe first.
+        findings: most severe first.
         maps: the shape of every tensor, by name; empty if the shapes cannot be determined.
     """
 
@@ -35,23 +35,23 @@ class ModelExamination:
 
 def examine(model: Model, size: tuple[int, int] | None = None) -> ModelExamination:
     """Examine a compiled model; `size`: (rows, columns) of its input, if the file does not imply them."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     for constant in model.constants:
-        found += constant_range(constant.name or "", constant.values.astype(np.float32))
-    found += _arena(model)
-    found += _missing_plans(model)
+        findings += constant_range(constant.name or "", constant.values.astype(np.float32))
+    findings += _arena(model)
+    findings += _missing_plans(model)
     try:
         source = shapes.input_map(model, size)
         maps = shapes.infer(model.ops, shapes.constant_dims(model), model.input or "", source)
     except RuleError as error:
-        found += map(with_rule, error.findings)
-        return ModelExamination(in_order(found), {})
-    found += input_size(model.input or "", source.rows, source.cols)
-    found += _first(model, source)
-    found += _kernels(model, maps)
-    found += _depths(model, maps)
-    found += _plan(model, size)
-    return ModelExamination(in_order(found), maps)
+        findings += map(with_rule, error.findings)
+        return ModelExamination(in_order(findings), {})
+    findings += input_size(model.input or "", source.rows, source.cols)
+    findings += _first(model, source)
+    findings += _kernels(model, maps)
+    findings += _depths(model, maps)
+    findings += _plan(model, size)
+    return ModelExamination(in_order(findings), maps)
 
 
 def _arena(model: Model) -> Iterator[Finding]:

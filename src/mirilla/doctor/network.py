@@ -1,4 +1,4 @@
-"""Rules about a network that could be read: shapes, layers, the range of fp16, and memory."""
+"""Rules about a network that the reader accepts: shapes, layers, the range of fp16, and memory."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from mirilla.findings import Finding, RuleError
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
 
-MAX_OPS = 4  # listed in a message
+MAX_OPS = 4  # maximum number of ops listed in a message
 
 
 def examine(graph: DeployGraph) -> list[Finding]:
     """All findings about a network."""
-    found = [*input_size(graph.input, graph.input_shape[0], graph.input_shape[1]), *_depths(graph), *_flattened(graph)]
+    findings = [
+        *input_size(graph.input, graph.input_shape[0], graph.input_shape[1]),
+        *_depths(graph),
+        *_flattened(graph),
+    ]
     legal = None
     try:
         legal = legalise(graph)
     except RuleError as error:
-        found += [with_rule(broken) for broken in error.findings]
+        findings += [with_rule(broken) for broken in error.findings]
         legal = _legal_with_relu6(graph)
     if legal is not None:
-        found += [with_rule(warning) for warning in legal.warnings]
-        found += _constants(legal)
-        found += _memory(graph, legal)
-    return found
+        findings += [with_rule(warning) for warning in legal.warnings]
+        findings += _constants(legal)
+        findings += _memory(graph, legal)
+    return findings
 
 
 def _legal_with_relu6(graph: DeployGraph) -> Legal | None:
-    """The network with Relu6 as every activation, so that its memory can be examined; None if it is still illegal."""
+    """The network with all activations replaced by Relu6, to examine its memory; None if it is still illegal."""
     layers = [
         replace(layer, activation=deploy.RELU6) if isinstance(layer, deploy.Linear) and layer.activation else layer
         for layer in graph.layers

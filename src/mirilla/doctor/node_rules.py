@@ -27,10 +27,10 @@ _EXPORT = (
 
 
 def findings(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Finding]:
-    """The broken rules of the nodes between a graph's input and outputs.
+    """Violations of the rules about the nodes between a graph's input and outputs.
 
     Args:
-        region: these nodes.
+        region: the nodes between input and outputs.
         nodes: all nodes of the graph by name.
     """
     yield from _batch_norms(region, nodes)
@@ -54,7 +54,7 @@ def is_quantised(node: NodeDef) -> bool:
 
 
 def _by_op(nodes: Sequence[NodeDef], code: str, remedy: str, what: str = "{op}") -> Iterator[Finding]:
-    """A finding for each op among the nodes; '{op}' in `what` stands for the op."""
+    """A finding for each op among the nodes; '{op}' in `what` is replaced by the op."""
     ops: dict[str, list[str]] = {}
     for node in nodes:
         ops.setdefault(node.op, []).append(node.name)
@@ -192,7 +192,7 @@ def _unknown_ops(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Finding]:
 
 
 def _has_other_rule(node: NodeDef, nodes: Nodes) -> bool:
-    """Whether another rule reports the node, so that its op need not be known."""
+    """Whether another rule reports the node, so that its op may be unknown."""
     return (
         node.op in _SWITCHES | VARIABLES
         or node.op.startswith(("Placeholder", "Random"))

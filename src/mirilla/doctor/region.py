@@ -1,4 +1,4 @@
-"""Walks over a frozen graph: the nodes between input and outputs, and the node where the network starts."""
+"""Search a frozen graph for the nodes between input and outputs, and for the node where the network starts."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ PIXELS = frozenset(
     }
 )
 _PASSED_OVER = IDENTITIES | {"Pad", "PadV2", "PlaceholderWithDefault"}
-MAX_STEPS = 16  # of a walk along single inputs, in case of a loop
+MAX_STEPS = 16  # maximum length of a walk along single inputs, in case of a loop
 
 
 def copied(graph_def: GraphDef) -> GraphDef:
-    """A copy whose attributes can be read freely: reading a missing attribute of a node adds an empty one."""
+    """A copy, because reading a missing attribute of a node adds an empty attribute to it."""
     copy = GraphDef()
     copy.CopyFrom(graph_def)
     return copy
@@ -58,7 +58,7 @@ def between(nodes: Nodes, source: str, outputs: Sequence[str]) -> list[str]:
 
 
 def before(nodes: Nodes, source: str) -> list[str]:
-    """Names of the nodes that `source` is computed from."""
+    """Names of the nodes from which `source` is computed."""
     return between(nodes, "", [node_name(reference) for reference in nodes[source].input])
 
 
@@ -83,7 +83,7 @@ def takes_bytes(node: NodeDef) -> bool:
 
 
 def network_input(nodes: Nodes, source: str, outputs: Sequence[str]) -> str | None:
-    """The tensor that the first convolution reads; None if the outputs need more than what is computed from it."""
+    """The tensor that the first convolution reads; None if the outputs also depend on other tensors."""
     region = set(between(nodes, source, outputs))
     starts = {
         _skip_identities(nodes, node.input[0], source)

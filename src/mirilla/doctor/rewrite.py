@@ -1,4 +1,4 @@
-"""Changes to a frozen graph that keep its outputs. Each works in place and returns a phrase for each change."""
+"""Changes to a frozen graph that preserve its outputs. Each function works in place and returns a phrase per change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRODUCER = 24  # TensorFlow 1.4's number in GraphDef.versions
 
 
 def is_newer(name: str, node: NodeDef) -> bool:
-    """Whether an attribute is newer than TensorFlow 1.4 and has a value that changes nothing."""
+    """Whether an attribute is newer than TensorFlow 1.4 and has a value without effect."""
     value = node.attr[name]
     if name == "dilations":
         return all(rate == 1 for rate in value.list.i)
@@ -74,7 +74,7 @@ def old_ops(graph_def: GraphDef) -> list[str]:
 
 
 def crop_kernels(graph_def: GraphDef, graph: DeployGraph) -> list[str]:
-    """Crop SAME kernels that are larger than their input maps to the part that does not only read padding."""
+    """Crop SAME kernels that are larger than their input maps, removing the taps that only read padding."""
     nodes = index(graph_def)
     changes = []
     for layer in graph.layers:
@@ -117,7 +117,7 @@ def _used_taps(side: int, kernel: int, stride: int) -> slice | None:
 
 
 def three_channels(graph_def: GraphDef, graph: DeployGraph) -> list[str]:
-    """Let a network for grey images read RGB: its first convolution reads the luma of the three channels."""
+    """Make a network for grey images read RGB: its first convolution reads the luma of the three channels."""
     if graph.input_shape[2] != 1:
         return []
     nodes = index(graph_def)

@@ -1,8 +1,8 @@
 """The rules of the Vision Kit, each with its severity, its certainty and its evidence.
 
-A rule is proven if files made by Google's compiler show it, if its makers or users report it (the numbers are issues
-of google/aiyprojects-raspbian on GitHub), or if the checked file contradicts itself. It is inferred if no known file
-breaks it, or if it was derived from known cases.
+A rule is proven if files made by Google's compiler show it, if the compiler's makers or users report it (the numbers
+are issues of google/aiyprojects-raspbian on GitHub), or if the checked file contradicts itself. It is inferred if no
+known file breaks it, or if it was derived from known cases.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class Rule:
 
     Attributes:
         text: the rule in a sentence.
-        severity: of a finding about it.
+        severity: severity of its findings.
         certainty: PROVEN or INFERRED.
-        evidence: what shows it, or what it is inferred from.
+        evidence: the evidence for it, or the observations from which it is inferred.
     """
 
     text: str
@@ -264,7 +264,7 @@ def finding(
 
 
 def with_rule(found: Finding) -> Finding:
-    """A finding of the reader, the compiler or the planner, with the text and evidence of its rule."""
+    """Add the text and evidence of its rule to a finding of the reader, the compiler or the planner."""
     rule = RULES.get(found.code)
     if rule is not None:
         return replace(found, rule=rule.text, certainty=rule.certainty, evidence=rule.evidence)

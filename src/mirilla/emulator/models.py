@@ -17,7 +17,7 @@ from mirilla.resize import bilinear
 
 BUILT_IN = ("FaceDetection", "DishDetection")  # names of the firmware's built-in models
 MAX_NAME = 256
-MAX_MODEL_BYTES = 24 << 20  # the largest of the kit's own models has some 11 MB
+MAX_MODEL_BYTES = 24 << 20  # the largest of the kit's own models has about 11 MB
 MAX_SIDE_PX = 2048
 # A tensor must fit into the Bonnet's memory. As the meaning of the second size in every file (twice the arena) is
 # unknown, a tensor may have twice the elements that fit into the arena.

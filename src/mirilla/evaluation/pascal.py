@@ -22,7 +22,7 @@ class Pascal:
     Each detection, highest score first, is compared with the box of its class that it overlaps most. If the IoU is at
     least `iou`, the first detection of a box is right, and further ones are wrong; a detection of a `difficult` or
     ignored box is neither. A detection that is not right and lies in a `group_of` box (intersection over the
-    detection's area at least `iou`) is neither, too. Boxes of these kinds are not positives.
+    detection's area at least `iou`) is also neither. Boxes of these kinds are not positives.
 
     Source: Everingham et al., "The Pascal Visual Object Classes Challenge", 2010 and 2015; group_of: Open
     Images challenge's evaluation rules.

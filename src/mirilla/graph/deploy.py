@@ -1,7 +1,7 @@
 """The deploy graph: the layers of a frozen graph after simplification, ready for any target.
 
 Tensors are NHWC and float32. A shape is that of one image, without the batch: (rows, columns, channels) for
-maps, (anchors, values) and the like after a Reshape. Batch norm is folded; every layer keeps the names and
+maps, (anchors, values) for example after a Reshape. Batch norm is folded; every layer keeps the names and
 positions of the nodes it came from, because the bonnet's file contains them.
 """
 

@@ -85,7 +85,7 @@ def weights_fingerprint(trained: Trained) -> str:
 def best_threshold(samples: Sequence[Sample], found: Sequence[Detections], labels: Mapping[int, str]) -> float:
     """The score threshold with the best F1 (harmonic mean of precision and recall) at IoU 0.5.
 
-    Ignored objects count neither way. DEFAULT_THRESHOLD if no detection is right.
+    Ignored objects are not counted. DEFAULT_THRESHOLD if no detection is right.
     """
     scores, right, objects = [], [], 0
     for sample, detections in zip(samples, found, strict=True):

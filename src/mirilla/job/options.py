@@ -21,7 +21,7 @@ class JobOptions:
     """Options of the main job. None selects the default described in an option's help."""
 
     datasets: tuple[str, ...] = required(
-        "folder or annotation file of any known format; DATASET@train takes one part only", flag="", metavar="DATASET"
+        "folder or annotation file of any known format; DATASET@train selects one part", flag="", metavar="DATASET"
     )
     out: Path = required("folder for all files that the run writes", metavar="DIR")
     eval_dataset: str | None = option(
@@ -105,7 +105,7 @@ class JobOptions:
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Options of `mirilla demo`. The defaults take some minutes on two cores."""
+    """Options of `mirilla demo`. The defaults take a few minutes on two cores."""
 
     out: Path = same(JobOptions, "out", default=Path("mirilla-demo"))
     steps: int = same(JobOptions, "steps", default=3000, help="training steps", group="")

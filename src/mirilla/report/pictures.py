@@ -54,7 +54,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which detections are right and which objects are found, at one IoU.
+    """The result of matching detections with objects, at one IoU.
 
     Attributes:
         detection: D of 'found', 'false', 'ignored'.

@@ -1,4 +1,4 @@
-"""From logits and box codes to detections, in plain Python: scores, box decoding, NMS."""
+"""Convert logits and box codes to detections, in plain Python: scores, box decoding, NMS."""
 
 import collections
 import math

@@ -1,4 +1,4 @@
-"""What the program prints: frames and events on standard output, the log on standard error."""
+"""The program's output: frames and events on standard output, the log on standard error."""
 
 import collections
 import json
