@@ -109,7 +109,7 @@ def write_v1(path: Path, values: dict[str, np.ndarray], sliced: str | None = Non
             tensor = field(5 if value.itemsize == 4 else 6, flat.tobytes())
         else:
             number = {1: 11, 4: 7, 8: 10}[value.itemsize]
-            tensor = field(number, b"".join(varint(int(one)) for one in flat))
+            tensor = field(number, b"".join(varint(int(value)) for value in flat))
         saved = field(1, name.encode()) + field(2, cut) + field(3, tensor)
         entries.append((b"\0\x01" + name.encode() + b"\0\x01", field(2, saved)))
     path.write_bytes(table([(b"", field(1, described)), *entries]))

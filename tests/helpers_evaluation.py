@@ -17,8 +17,8 @@ def golden_pairs(shared):
     for number, boxes in enumerate(content["groundtruth_ymin_xmin_ymax_xmax_px"]):
         boxes = np.array(boxes, np.float64).reshape(-1, 4) / 256
         truths.append(GroundTruth(f"{number}.jpg", 256, 256, boxes, np.ones(len(boxes))))
-    for one in content["detections"]:
-        scores = np.array(one["scores"], np.float32)
-        boxes = np.array(one["boxes"], np.float64).reshape(-1, 4) / 256
+    for detection in content["detections"]:
+        scores = np.array(detection["scores"], np.float32)
+        boxes = np.array(detection["boxes"], np.float64).reshape(-1, 4) / 256
         found.append(Detections(boxes, scores, np.ones(len(scores), np.int64)))  # type: ignore[arg-type]
     return truths, found, content["metrics"]

@@ -116,7 +116,7 @@ def test_seeds_are_compared_with_the_base_of_the_same_seed(part):
         line("tf1 with x", 0, 0.2, 0.3),
         line("x", 2, 0.9, 0.9, cpu_s=40),
     ]
-    found = {one["variant"]: one for one in part("accuracy.seeds").summary(lines)}
+    found = {row["variant"]: row for row in part("accuracy.seeds").summary(lines)}
     assert found["base"]["difference"] is None
     assert found["x"]["difference"] == pytest.approx((-0.1 - 0.09) / 2)  # seed 2 has no partner
     # all that is left: +-.0025 of each run, one degree of freedom, so .005 * 12.706
@@ -141,7 +141,7 @@ def test_intervals_have_the_size_that_was_drawn(part):
     found = part("accuracy.seeds").summary(runs)[1:]
     half = found[0]["high"] - found[0]["difference"]
     assert half == pytest.approx(2.02 * 0.004 * (2 / 3) ** 0.5, rel=0.25)
-    hits = sum(one["low"] <= 0.01 * v <= one["high"] for v, one in enumerate(found, 1))
+    hits = sum(row["low"] <= 0.01 * v <= row["high"] for v, row in enumerate(found, 1))
     assert hits >= 16
 
 
@@ -240,10 +240,10 @@ def test_variants_take_and_add_one_ingredient(part):
 
 def test_an_ablation_line_is_found_again_wherever_its_files_lie(part):
     ablation, variants = part("accuracy.ablation"), part("accuracy.variants")
-    one = variants.Variant("base", fitted=False)
-    keys = {ablation.key_of(variants.pipeline(one, Path(p), 100, 24, 0)) for p in ("a/t.tfrecord", "b/t.tfrecord")}
+    row = variants.Variant("base", fitted=False)
+    keys = {ablation.key_of(variants.pipeline(row, Path(p), 100, 24, 0)) for p in ("a/t.tfrecord", "b/t.tfrecord")}
     assert len(keys) == 1
-    assert keys != {ablation.key_of(variants.pipeline(one, Path("a/t.tfrecord"), 100, 24, 1))}
+    assert keys != {ablation.key_of(variants.pipeline(row, Path("a/t.tfrecord"), 100, 24, 1))}
 
 
 @pytest.mark.parametrize("path", sorted(BENCHMARKS.rglob("*.py")), ids=lambda path: path.stem)

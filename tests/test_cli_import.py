@@ -66,8 +66,8 @@ def test_an_old_graph_to_ours_and_back(shared, odapi, tmp_path, graph, capsys):
     # not the graph that the import exported, but one made of its checkpoint
     assert main(["export", "--model-dir", str(tmp_path / "face"), "--out", str(tmp_path / "back")]) == 0
     before, after = (outputs(p, pictures) for p in (source, tmp_path / "back/frozen_inference_graph.pb"))
-    for one, other in zip(before, after, strict=True):
-        np.testing.assert_allclose(other, one, atol=1e-5, rtol=0)
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_allclose(new, old, atol=1e-5, rtol=0)
     assert before[1].std() > 1e-4
     if "odapi" in graph:  # and against what TensorFlow 1.15 gave for this picture
         with np.load(odapi / "infer_b24.npz") as file:
@@ -78,13 +78,13 @@ def test_an_old_graph_to_ours_and_back(shared, odapi, tmp_path, graph, capsys):
 def test_a_checkpoint_keeps_all_that_training_needs(odapi, tmp_path, capsys):
     out = tmp_path / "deep/face"
     assert run(odapi, odapi / "ckpt_b24_step60/model.ckpt-60", out, "--licence", "MIT", "--name", "old face") == 0
-    assert {one.name for one in out.iterdir()} == {
+    assert {path.name for path in out.iterdir()} == {
         "model.ckpt-60.safetensors",
         "pipeline.config",
         "label_map.pbtxt",
         "export",
     }
-    assert {one.name for one in (out / "export").iterdir()} == EXPORTED
+    assert {path.name for path in (out / "export").iterdir()} == EXPORTED
     saved = checkpoint.load(out / "model.ckpt-60.safetensors")
     with np.load(odapi / "ckpt60_values.npz") as file:
         assert set(saved.variables) == set(file.files) - {"global_step"}
@@ -134,7 +134,7 @@ def test_raw_weights(odapi, tmp_path, by):
     saved = checkpoint.load(out / "model.ckpt-60.safetensors")  # nothing is lost
     np.testing.assert_array_equal(saved.variables[f"{NAME}/{AVERAGE}"], average)
     photo = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
-    both = [Detector.load(one)(photo) for one in (out, out / "export")]
+    both = [Detector.load(path)(photo) for path in (out, out / "export")]
     np.testing.assert_array_equal(both[0].scores, both[1].scores)
 
 
