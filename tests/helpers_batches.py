@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import itertools
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mirilla.batches.draws import Draws
 from mirilla.batches.examples import Examples, Objects, joined, whole_pictures
-from mirilla.batches.host_batches import Batches
 from mirilla.batches.paint import HostPainter, to_uint8
+
+if TYPE_CHECKING:
+    from mirilla.batches.host_batches import Batches
 
 
 class Pictures:
@@ -40,7 +43,9 @@ def objects(boxes=(), classes=None, ignore=None) -> Objects:
 
 
 def batches_of(pictures, labelled, *arguments, **options) -> Batches:
-    """Batches of pictures and the objects of each."""
+    """Batches of pictures and the objects of each; needs PyTorch."""
+    from mirilla.batches.host_batches import Batches
+
     return Batches(Pictures(pictures), joined(labelled), *arguments, **options)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("cv2")
+pytest.importorskip("torch")
 
 from helpers_batches import Fixed, Pictures, arrays, batches_of, objects
 from mirilla import resize
