@@ -19,11 +19,10 @@ from mirilla.model.card import ModelCard
 from mirilla.model.spec import ModelSpec
 from mirilla.protos.tensorflow_pb2 import GraphDef
 from mirilla.targets import foreign
+from mirilla.targets.target import Codes, Network
 
 FROZEN_GRAPH = "frozen_inference_graph.pb"
 Floats = NDArray[np.float32]
-Outputs = tuple[Floats, Floats]  # codes (N, A, 4), logits (N, A, 1 + C)
-Network = Callable[[Floats], Outputs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class Model:
     """A model that has been read.
 
     card: its spec, labels and anchors.
-    network: normalised pictures (N, height, width, 3) -> box codes and logits.
+    network: normalised pictures (N, height, width, 3) -> box codes and logits, or boxes and scores.
     source: the file it came from.
     notes: what was assumed because the file does not tell it.
     """
@@ -181,9 +180,9 @@ def _network(
             "Export the model again.",
         )
 
-    def network(pictures: Floats) -> Outputs:
+    def network(pictures: Floats) -> Codes:
         outputs, count = run(pictures), len(pictures)
-        return outputs[codes].reshape(count, anchors, 4), outputs[logits].reshape(count, anchors, columns)
+        return Codes(outputs[codes].reshape(count, anchors, 4), outputs[logits].reshape(count, anchors, columns))
 
     return network
 
