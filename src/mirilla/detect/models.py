@@ -19,7 +19,7 @@ from mirilla.model.card import ModelCard
 from mirilla.model.spec import ModelSpec
 from mirilla.protos.tensorflow_pb2 import GraphDef
 from mirilla.targets import foreign
-from mirilla.targets.target import Codes, Network
+from mirilla.targets.target import Codes, Network, Source
 
 FROZEN_GRAPH = "frozen_inference_graph.pb"
 Floats = NDArray[np.float32]
@@ -94,6 +94,11 @@ def graph_network(deploy_graph: DeployGraph, card: ModelCard, where: str, engine
     sizes = foreign.output_sizes(deploy_graph, where)
     codes, logits = deploy_graph.outputs
     return _network(engine.prepare(deploy_graph, engine_name), codes, logits, sizes, card, where)
+
+
+def source_network(source: Source, engine_name: str | None = None) -> Network:
+    """The network of a model that is about to be exported, in float32."""
+    return graph_network(source.graph, source.card, source.card.name, engine_name)
 
 
 def read_graph_for(graph_def: GraphDef, card: ModelCard) -> DeployGraph:
