@@ -6,7 +6,7 @@ import numpy as np
 
 from mirilla.data import read_dataset
 from mirilla.detections import Detections
-from mirilla.job.evaluate import best_threshold
+from mirilla.evaluation.threshold import best_threshold
 from mirilla.job.export import choose_examples
 from mirilla.toy import dataset as toy
 

@@ -26,6 +26,7 @@ from mirilla.data.images import decode_rgb
 from mirilla.detect.detector import Detector
 from mirilla.detect.engine import ENGINES, ONNXRUNTIME, choose
 from mirilla.parallel import cores, in_order
+from mirilla.targets.target import Codes
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 Job = Callable[[int], object]
@@ -70,14 +71,14 @@ def ours(path: str, pictures: list[np.ndarray], threshold: float) -> dict[str, J
     prepared = [
         resize.to_input(p, spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio) for p in pictures
     ]
-    raw = [detector.network(pixels[None]) for pixels, _ in prepared]
+    raw = [outputs for pixels, _ in prepared if isinstance(outputs := detector.network(pixels[None]), Codes)]
     jobs["  resize"] = lambda i: resize.to_input(
         pictures[i], spec.height_px, spec.width_px, keep_aspect_ratio=spec.keep_aspect_ratio, out=out
     )
     jobs["  network"] = lambda i: detector.network(prepared[i][0][None])
     for least in (threshold, 0.02):
         jobs[f"  post-processing, scores >= {least:g}"] = lambda i, least=least: postprocess.detections(
-            raw[i][0][0], raw[i][1][0], anchors, spec, prepared[i][1], least
+            raw[i].codes[0], raw[i].logits[0], anchors, spec, prepared[i][1], least
         )
     return jobs
 

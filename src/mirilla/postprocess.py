@@ -79,7 +79,7 @@ def multiclass_nms(
     letterbox: Letterbox | None = None,
 ) -> Detections:
     """Run NMS and the following steps on decoded boxes (A, 4) and scores (A, C) without the background."""
-    least = post.score_threshold if threshold is None else threshold
+    least = post.score_threshold if threshold is None else max(threshold, post.score_threshold)
     chosen: list[NDArray[np.int64]] = []
     for column in range(foreground.shape[1]):
         above = np.flatnonzero(foreground[:, column] > least)

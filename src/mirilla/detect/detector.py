@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla import postprocess, resize, shipped
-from mirilla.detect.models import Choice, Network, graph_network, read_graph_for, read_model
+from mirilla.detect.models import Choice, graph_network, read_graph_for, read_model
 from mirilla.detections import Detections
 from mirilla.errors import ModelError
 from mirilla.model.card import ModelCard
 from mirilla.parallel import in_order
 from mirilla.protos.tensorflow_pb2 import GraphDef
+from mirilla.targets.target import Candidates, Network
 
 Photo = NDArray[np.uint8]  # (H, W, 3) RGB
 
@@ -49,7 +50,7 @@ class Detector:
     """A model with its post-processing.
 
     card: the model's spec, labels and anchors.
-    network: normalised pictures (N, height, width, 3) -> box codes and logits.
+    network: normalised pictures (N, height, width, 3) -> box codes and logits, or boxes and scores.
     threshold: lower scores are not reported; None for the model's own, very low threshold, which evaluation needs.
     source: the file it came from.
     notes: what was assumed because the model's file does not tell it.
@@ -111,11 +112,15 @@ class Detector:
         size = spec.height_px, spec.width_px
         pixels = _INPUT.of_size(*size)
         _, letterbox = resize.to_input(_checked(image), *size, keep_aspect_ratio=spec.keep_aspect_ratio, out=pixels)
-        codes, logits = self.network(pixels[None])
+        outputs = self.network(pixels[None])
         least = self.threshold if threshold is None else threshold
         if least is not None:  # the API's own rule is 'greater than'; a threshold that a person gives is inclusive
             least = float(np.nextafter(np.float32(least), np.float32(-1)))
-        return postprocess.detections(codes[0], logits[0], self.card.anchors_yxyx, spec, letterbox, least)
+        if isinstance(outputs, Candidates):
+            boxes, scores = outputs.boxes_yxyx[0], outputs.scores[0]
+            return postprocess.multiclass_nms(boxes, scores, spec.post_processing, least, letterbox)
+        codes, logits = outputs.codes[0], outputs.logits[0]
+        return postprocess.detections(codes, logits, self.card.anchors_yxyx, spec, letterbox, least)
 
     def batch(self, images: Sequence[Photo], threshold: float | None = None) -> list[Detections]:
         """Detect objects in several photos, which may differ in size."""

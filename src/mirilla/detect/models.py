@@ -19,11 +19,10 @@ from mirilla.model.card import ModelCard
 from mirilla.model.spec import ModelSpec
 from mirilla.protos.tensorflow_pb2 import GraphDef
 from mirilla.targets import foreign
+from mirilla.targets.target import Codes, Network, Source
 
 FROZEN_GRAPH = "frozen_inference_graph.pb"
 Floats = NDArray[np.float32]
-Outputs = tuple[Floats, Floats]  # codes (N, A, 4), logits (N, A, 1 + C)
-Network = Callable[[Floats], Outputs]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +30,7 @@ class Model:
     """A model that has been read.
 
     card: its spec, labels and anchors.
-    network: normalised pictures (N, height, width, 3) -> box codes and logits.
+    network: normalised pictures (N, height, width, 3) -> box codes and logits, or boxes and scores.
     source: the file it came from.
     notes: what was assumed because the file does not tell it.
     """
@@ -95,6 +94,11 @@ def graph_network(deploy_graph: DeployGraph, card: ModelCard, where: str, engine
     sizes = foreign.output_sizes(deploy_graph, where)
     codes, logits = deploy_graph.outputs
     return _network(engine.prepare(deploy_graph, engine_name), codes, logits, sizes, card, where)
+
+
+def source_network(source: Source, engine_name: str | None = None) -> Network:
+    """The network of a model that is about to be exported, in float32."""
+    return graph_network(source.graph, source.card, source.card.name, engine_name)
 
 
 def read_graph_for(graph_def: GraphDef, card: ModelCard) -> DeployGraph:
@@ -181,9 +185,9 @@ def _network(
             "Export the model again.",
         )
 
-    def network(pictures: Floats) -> Outputs:
+    def network(pictures: Floats) -> Codes:
         outputs, count = run(pictures), len(pictures)
-        return outputs[codes].reshape(count, anchors, 4), outputs[logits].reshape(count, anchors, columns)
+        return Codes(outputs[codes].reshape(count, anchors, 4), outputs[logits].reshape(count, anchors, columns))
 
     return network
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +11,10 @@ import numpy as np
 from mirilla.config import Pipeline
 from mirilla.config.to_spec import model_spec
 from mirilla.console import print_table, progress
-from mirilla.data.sample import Sample
 from mirilla.detect.detector import Detector
-from mirilla.detections import Detections
 from mirilla.evaluation.interface import Result
 from mirilla.evaluation.measure import detect_all, measure
+from mirilla.evaluation.threshold import best_threshold
 from mirilla.files import write_text
 from mirilla.job.inputs import Inputs
 from mirilla.job.training import Trained
@@ -24,12 +22,9 @@ from mirilla.job.workspace import Done, Workspace, fingerprint, samples_fingerpr
 from mirilla.labels import label_map_text
 from mirilla.model.card import ModelCard
 from mirilla.report.page import CurveJson, ResultJson
-from mirilla.report.pictures import Shown, judge
 from mirilla.report.tables import value_text
 from mirilla.targets import frozen_graph
 
-DEFAULT_THRESHOLD = 0.5
-_MIN_THRESHOLD, _MAX_THRESHOLD = 0.05, 0.95
 _MAX_CURVE_POINTS = 200
 
 
@@ -80,30 +75,6 @@ def weights_fingerprint(trained: Trained) -> str:
     for name in sorted(trained.weights):
         digest.update(name.encode() + trained.weights[name].tobytes())
     return digest.hexdigest()[:32]
-
-
-def best_threshold(samples: Sequence[Sample], found: Sequence[Detections], labels: Mapping[int, str]) -> float:
-    """The score threshold with the best F1 (harmonic mean of precision and recall) at IoU 0.5.
-
-    Ignored objects are not counted. DEFAULT_THRESHOLD if no detection is right.
-    """
-    scores, right, objects = [], [], 0
-    for sample, detections in zip(samples, found, strict=True):
-        above = detections.above(_MIN_THRESHOLD)
-        shown = Shown(np.zeros((1, 1, 3), np.uint8), above, sample.boxes_yxyx, sample.ignore, sample.labels)
-        verdict = judge(shown, labels)
-        objects += int((~sample.ignore).sum())
-        for score, state in zip(above.scores.tolist(), verdict.detection, strict=True):
-            if state != "ignored":
-                scores.append(score)
-                right.append(state == "found")
-    if not any(right):
-        return DEFAULT_THRESHOLD
-    order = np.argsort(-np.array(scores), kind="stable")
-    hits = np.cumsum(np.array(right)[order])
-    f1 = 2 * hits / (np.arange(1, len(hits) + 1) + objects)
-    best = np.array(scores)[order][int(np.argmax(f1))]
-    return round(float(np.clip(best, _MIN_THRESHOLD, _MAX_THRESHOLD)), 2)
 
 
 def result_json(result: Result) -> ResultJson:

@@ -28,7 +28,24 @@ from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE, ModelSpec
 
 FILE_NAME = "model.json"
 FORMAT, VERSION = "mirilla-model", 1
-TARGETS = ("frozen_graph", "bonnet", "onnx", "tflite")
+# kinds of model files: the frozen graph, the bonnet's, and those of `mirilla.targets.table`
+TARGETS = (
+    "frozen_graph",
+    "bonnet",
+    "onnx",
+    "onnx-heads",
+    "tflite",
+    "tflite-fp16",
+    "tflite-int8",
+    "tflite-detect",
+    "edgetpu",
+    "ethos-u",
+    "opencv-yunet",
+    "openvino-ssd",
+    "ncnn",
+    "c",
+    "web",
+)
 INPUT = {"tensor": "Preprocessor/sub", "image_tensor": "image_tensor"}
 OUTPUTS = {"box_codes": "concat", "class_logits": "concat_1"}
 FINAL_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
