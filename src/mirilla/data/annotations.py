@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.data import images
+from mirilla.data import formats, images
 from mirilla.data.dataset import Dataset, EmptyDatasetError, parts_to_read
 from mirilla.data.sample import Sample
 from mirilla.data.split import read_split
+from mirilla.data.units import WrongUnits
 from mirilla.errors import DataError
 from mirilla.findings import Finding
 
@@ -73,11 +74,6 @@ def source_name(path: Path) -> str:
     return (path.stem if path.suffix and not path.is_dir() else path.name) or "dataset"
 
 
-def read_text(path: Path) -> str:
-    """Read an annotation file; removes a byte-order mark and replaces bytes that are not UTF-8."""
-    return path.read_bytes().decode("utf-8-sig", "replace")
-
-
 def bad_annotation(where: str, what: str, remedy: str = "Correct the file.") -> Finding:
     """A finding about a picture that is left out because its annotation is malformed."""
     return Finding("error", "bad-annotation", where, what, remedy)
@@ -100,12 +96,17 @@ def build(
     samples: dict[str, Sample] = {}
     problems = list(annotations.problems)
     parts: dict[str, str] = {}
+    format = formats.BY_NAME.get(annotations.format)
+    title = format.title if format else annotations.format
+    wrong_units = {normalised: WrongUnits(title, normalised) for normalised in (False, True)}
     with ThreadPoolExecutor(threads) as pool:
         for entry, (sample, findings) in zip(entries, pool.map(_sample, entries), strict=True):
             problems += findings
             if advance is not None:
                 advance(1)
-            if sample is None:
+            if sample is None or wrong_units[entry.normalised].add(
+                entry.boxes_xyxy, (sample.height_px, sample.width_px), entry.filename, entry.where
+            ):
                 continue
             if sample.filename in samples:
                 problems.append(_listed_twice(entry, samples[sample.filename]))
@@ -113,6 +114,7 @@ def build(
             samples[sample.filename] = sample
             if entry.part:
                 parts[sample.filename] = entry.part
+    problems += [finding for units in wrong_units.values() for finding in units.findings()]
     if not samples:
         raise EmptyDatasetError(annotations.source, problems)
     labels = annotations.labels or tuple(sorted({label for s in samples.values() for label in s.labels}))
@@ -189,7 +191,7 @@ def _with_split_file(annotations: Annotations) -> Annotations:
 def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
     try:
         header = images.header_of(entry.picture)
-    except (OSError, DataError) as error:
+    except (OSError, ValueError, DataError) as error:
         return None, [_unusable_picture(entry, error)]
     boxes_xyxy, findings = _boxes_in_frame(entry, header)
     height_px, width_px = header.upright_px
@@ -208,10 +210,10 @@ def _sample(entry: Entry) -> tuple[Sample | None, list[Finding]]:
     return sample, findings
 
 
-def _unusable_picture(entry: Entry, error: OSError | DataError) -> Finding:
+def _unusable_picture(entry: Entry, error: OSError | ValueError | DataError) -> Finding:
     if isinstance(error, DataError):
         return Finding("error", "unreadable-picture", entry.where, error.what, error.remedy or "")
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, ValueError | FileNotFoundError | NotADirectoryError):  # ValueError: the name has a NUL
         return Finding(
             "error",
             "missing-picture",

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data import text
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import Dataset
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
 from mirilla.data.split import part_in_name
 from mirilla.errors import DataError
-from mirilla.files import explaining
 from mirilla.findings import Finding
 
 COLUMNS = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
@@ -86,21 +86,19 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     entries: list[Entry] = []
     problems: list[Finding] = []
     for file, part in zip(files, parts, strict=True):
-        with explaining(file):
-            text = read_text(file)
-        file_entries, file_problems = parse(text, str(file), file.parent, part)
+        file_entries, file_problems = parse(text.read(file), str(file), file.parent, part)
         entries += file_entries
         problems += file_problems
     return build(Annotations("csv", path, tuple(entries), tuple(problems), notes=notes), split, advance)
 
 
-def parse(text: str, name: str, folder: Path, part: str | None = None) -> tuple[list[Entry], list[Finding]]:
+def parse(content: str, name: str, folder: Path, part: str | None = None) -> tuple[list[Entry], list[Finding]]:
     """The entries of a table; a picture with a row that cannot be read is left out and becomes a finding.
 
     Raises:
         DataError: the header lacks a column, or the table is not CSV.
     """
-    rows = csv.reader(io.StringIO(text))
+    rows = csv.reader(io.StringIO(content))
     header = next(rows, [])
     columns = _columns(header)
     if missing := [column for column in _REQUIRED if column not in columns]:
@@ -204,18 +202,18 @@ def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:
         output.copy_picture(sample, f"images/{sample.filename}")
     output.write("annotations.csv", text_of(dataset.samples))
     if dataset.parts:
-        text = io.StringIO()
+        file = io.StringIO()
         rows = ((s.filename, dataset.parts[s.filename]) for s in dataset.samples if s.filename in dataset.parts)
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        output.write("split.csv", text.getvalue())
+        csv.writer(file, lineterminator="\n").writerows(rows)
+        output.write("split.csv", file.getvalue())
 
 
 def text_of(samples: Sequence[Sample]) -> str:
     """Samples as a table; coordinates have up to 2 decimals."""
     flags = [flag for flag in FLAGS if any(getattr(sample, flag).any() for sample in samples)]
     weighted = ["weight"] if any((sample.weight != 1).any() for sample in samples) else []
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*COLUMNS, *flags, *weighted])
     for sample in samples:
         head = [sample.filename, sample.width_px, sample.height_px]
@@ -224,4 +222,4 @@ def text_of(samples: Sequence[Sample]) -> str:
             writer.writerow([*row, float(sample.weight[i])] if weighted else row)
         if not len(sample):
             writer.writerow([*head, "", "", "", "", ""])
-    return text.getvalue()
+    return file.getvalue()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import yaml
 
+from mirilla.data import text
 from mirilla.data.dataset import EVAL, TEST, TRAIN
 from mirilla.errors import DataError
 from mirilla.files import explaining
@@ -65,17 +66,21 @@ def _document(path: Path) -> yaml.Node | None:
                 f"{path}: it has {size:,} bytes, but a data.yaml has at most {MAX_BYTES:,}.",
                 "Check the path: is it a data.yaml?",
             )
-        text = path.read_bytes().decode("utf-8-sig", "replace")
+        content = path.read_bytes()
+    try:
+        document = text.decode(content)
+    except text.DecodeError as error:
+        raise DataError(f"{path}: {error}.", text.SAVE_AS_UTF8) from error
     try:
         # Composing only builds the tree of nodes: no tag is resolved and no alias is copied.
-        return yaml.compose(text, Loader=yaml.BaseLoader)
+        return yaml.compose(document, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         reason = error.problem or error.context or "it cannot be parsed"
         raise DataError(f"{where}: not YAML: {reason}.", "Correct the line.") from error
     except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
+        line = document.count("\n", 0, error.position) + 1
         raise DataError(f"{path}, line {line}: not YAML: {error.reason}.", "Remove the character.") from error
     except RecursionError as error:
         raise DataError(f"{path}: its lists or mappings are nested too deeply.", "Check the path.") from error
@@ -106,8 +111,8 @@ def _texts(path: Path, key: str, node: yaml.Node) -> Sequence[str]:
     """The strings in a list, or a single string; null counts as an empty list."""
     if isinstance(node, yaml.SequenceNode):
         return [_scalar(path, key, item) or "" for item in node.value]
-    text = _scalar(path, key, node)
-    return [] if text is None else [text]
+    value = _scalar(path, key, node)
+    return [] if value is None else [value]
 
 
 def _scalar(path: Path, key: str, node: yaml.Node) -> str | None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data import text
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import Dataset
 from mirilla.errors import DataError
-from mirilla.files import explaining
 from mirilla.findings import Finding
 
 LABEL = "face"
@@ -48,8 +48,7 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     entries: list[Entry] = []
     problems: list[Finding] = []
     for file in files:
-        with explaining(file):
-            lines = [line.strip() for line in read_text(file).splitlines()]
+        lines = [line.strip() for line in text.read(file).split("\n")]
         file_entries, file_problems = _parse(lines, str(file), _picture_folder(file))
         entries += file_entries
         problems += file_problems

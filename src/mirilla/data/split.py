@@ -8,9 +8,9 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+from mirilla.data import text
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
 from mirilla.errors import DataError
-from mirilla.files import explaining
 
 _PART_WORDS = {
     "train": TRAIN,
@@ -41,10 +41,8 @@ def read_split(path: Path) -> dict[str, str]:
     Raises:
         DataError: a row is malformed, or a file has two parts; the message has the line.
     """
-    with explaining(path):
-        text = path.read_bytes().decode("utf-8-sig", "replace")
     parts: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(io.StringIO(text)), 1):
+    for number, row in enumerate(csv.reader(io.StringIO(text.read(path))), 1):
         if not any(cell.strip() for cell in row):
             continue
         name, part = row[0].strip(), part_name(row[1]) if len(row) > 1 else None

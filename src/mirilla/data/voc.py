@@ -16,8 +16,8 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from mirilla.data import images
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data import images, text
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
@@ -145,7 +145,7 @@ def _image_sets(base: Path) -> tuple[dict[str, str], list[Finding]]:
     parts: dict[str, str] = {}
     problems: list[Finding] = []
     for path, part in lists:
-        for number, line in enumerate(read_text(path).splitlines() if path.is_file() else [], 1):
+        for number, line in enumerate(text.read(path).split("\n") if path.is_file() else [], 1):
             key = re.sub(r"\s+(1|0|-1)$", "", line.strip())  # the flag in lists of a single class
             if key in parts and path.stem != "trainval":
                 what = f"'{key}' is in '{parts[key]}' as well; it stays there."
@@ -193,7 +193,7 @@ def parse(content: bytes, name: str, folder: Path, key: str) -> Entry:
         ValueError: the file cannot be read; the message has the reason.
     """
     try:
-        root = ElementTree.fromstring(content)
+        root = ElementTree.fromstring(text.decode_xml(content))
     except ElementTree.ParseError as error:
         raise ValueError(f"not well-formed XML ({error})") from None
     objects = _Objects()
@@ -236,13 +236,13 @@ def _picture(folder: Path, given: str, key: str) -> str:
 
 
 def _float(element: ElementTree.Element, name: str) -> float:
-    text = element.findtext(name)
-    if text is None:
+    content = element.findtext(name)
+    if content is None:
         raise ValueError(f"<{name}> in <{element.tag}> is missing")
     try:
-        value = float(text)
+        value = float(content)
     except ValueError:
-        raise ValueError(f"<{name}> in <{element.tag}> is {text!r}, not a number") from None
+        raise ValueError(f"<{name}> in <{element.tag}> is {content!r}, not a number") from None
     if not math.isfinite(value):
         raise ValueError(f"<{name}> in <{element.tag}> is not finite")
     return value

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.data import images
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data import images, text
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import EVAL, TRAIN, Dataset, parts_to_read
 from mirilla.data.output import Output, by_part, part_word, pixel_text
 from mirilla.data.sample import Sample
@@ -152,17 +152,16 @@ def read_file(path: Path) -> tuple[list[Faces], list[Finding]]:
     Raises:
         MirillaError: the file cannot be opened.
     """
-    with explaining(path):
-        return parse(read_text(path), str(path))
+    return parse(text.read(path), str(path))
 
 
-def parse(text: str, name: str) -> tuple[list[Faces], list[Finding]]:
+def parse(content: str, name: str) -> tuple[list[Faces], list[Finding]]:
     """Read the text form; a picture whose lines are wrong is left out and becomes a finding.
 
     Args:
         name: the file's name, for messages.
     """
-    lines = text.splitlines()
+    lines = content.split("\n")
     faces: list[Faces] = []
     problems: list[Finding] = []
     at = 0

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.data import data_yaml, images
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_text
+from mirilla.data import data_yaml, images, text
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import Dataset, parts_to_read
 from mirilla.data.output import Output, by_part, part_word
 from mirilla.data.sample import Sample
@@ -124,9 +124,9 @@ def _places(content: data_yaml.DataYaml) -> list[tuple[Path, str]]:
     if not root.exists():
         root = content.path.parent
     places: dict[tuple[Path, str], None] = {}
-    for text, part in content.places:
-        place = root / text
-        shortened = root / text.removeprefix("../")
+    for listed, part in content.places:
+        place = root / listed
+        shortened = root / listed.removeprefix("../")
         if not place.exists() and shortened.exists():
             place = shortened
         places[place, part] = None
@@ -140,7 +140,7 @@ def _folder_source(folder: Path) -> _Source:
     names: dict[int, str] = {}
     for listed in (folder / "classes.txt", folder / "labels" / "classes.txt"):
         if listed.is_file():
-            names = {number: line.strip() for number, line in enumerate(read_text(listed).split("\n")) if line.strip()}
+            names = {number: line.strip() for number, line in enumerate(text.read(listed).split("\n")) if line.strip()}
             break
     return _Source(tuple(places), names)
 
@@ -148,7 +148,7 @@ def _folder_source(folder: Path) -> _Source:
 def _pictures(place: Path) -> Iterator[tuple[Path, str]]:
     """The pictures of a folder, or those that a .txt file lists, with their names relative to it."""
     if place.is_file():
-        for line in read_text(place).splitlines():
+        for line in text.read(place).split("\n"):
             listed = Path(line.strip())
             if not line.strip():
                 continue
@@ -186,7 +186,7 @@ def parse(label: Path) -> tuple[NDArray[np.float64], list[int]]:
         ValueError: a row cannot be read; the message names line and reason.
     """
     try:
-        lines = read_text(label).splitlines()
+        lines = text.decode(label.read_bytes()).split("\n")
     except OSError as error:
         raise ValueError(f"the file cannot be read ({error.strerror})") from None
     rows = [_parse_row(line, number) for number, line in enumerate(lines, 1) if line.strip()]

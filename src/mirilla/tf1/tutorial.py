@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from xml.sax.saxutils import escape
 
 from mirilla.console import echo, progress, warn
-from mirilla.data import csv_table, filters, formats, tfrecord, voc, widerface
+from mirilla.data import csv_table, filters, formats, text, tfrecord, voc, widerface
 from mirilla.data.adapt import adapt
-from mirilla.data.annotations import Annotations, Entry, build, read_text
+from mirilla.data.annotations import Annotations, Entry, build
 from mirilla.data.convert import check_labels
 from mirilla.data.dataset import EVAL, TRAIN, Dataset
 from mirilla.data.fetch import MIRRORS, WIDER_FACE, fetch_widerface
@@ -235,9 +235,7 @@ def generate_tfrecord(values: Values) -> int:
         raise DataError(f"--images_path={folder}: no such folder.", "Give the folder of the photos.")
     if out.is_dir():
         raise UsageError(f"--output_path={out}: this is a folder.", "Name a file, such as data/train.record.")
-    with explaining(table):
-        text = read_text(table)
-    entries, problems = csv_table.parse(text, str(table), folder)
+    entries, problems = csv_table.parse(text.read(table), str(table), folder)
     dataset = build(Annotations("csv", table, tuple(entries), tuple(problems), split_folder=folder))
     _warn(dataset)
     named = values.text("label_map")
