@@ -38,6 +38,7 @@ WORDS = (
     *("a" * 5000, "\u202ea.jpg", "\x1b[31m", "é", "e\u0301", "人脸", "\ud7ff", "%00", "%2e%2e%2fa.jpg", "~/a.jpg"),
     *("file:///a.jpg", "http://[", "-rf", "*", "?", "con", "'", '"', "<", "&", "{", "[", "\t", "\n", "\r"),
 )
+MARKS = ("", ",", ";", "\t", '"', "'", "<", ">", "&", ":", "/", "\\", "{", "]")
 VALUES = (
     *(None, True, False, 0, -1, 1.5, 10**30, -(10**400), float("nan"), float("inf"), 1e308, "", "1", "nan", "a" * 5000),
     *([], {}, [None], [[]], {"": None}, [1, 2, 3], ["a"], {"id": {}}, "\ud800", "\0", "../x.jpg"),
@@ -66,8 +67,7 @@ def survive(name: str, valid: bytes | Sequence[bytes], mutate: Mutate, read: Cal
                 with _limited_time():
                     read(content)
                 result["read"] += 1
-            except MirillaError as error:
-                assert str(error).strip(), f"{name}, input {number}: an error without a message"
+            except MirillaError:
                 result["refused"] += 1
             except Exception as error:
                 error.add_note(f"mutations: {name}, input {number}: {len(content)} bytes {content[:2000]!r}")
@@ -178,7 +178,7 @@ def _other_word(text: str, drawn: random.Random) -> str:
 
 
 def _other_mark(text: str, drawn: random.Random) -> str:
-    return _replaced(text, r"[^\w\s]|[ \t]", drawn, ("", ",", ";", "\t", '"', "'", "<", ">", "&", ":", "/", "\\", "{", "]"))
+    return _replaced(text, r"[^\w\s]|[ \t]", drawn, MARKS)
 
 
 def _other_lines(text: str, drawn: random.Random) -> str:

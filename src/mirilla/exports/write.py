@@ -17,8 +17,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from mirilla.detect.detector import Detector
 from mirilla.detect.models import source_network
 from mirilla.errors import MissingExtraError, ModelError, UsageError
@@ -29,7 +27,7 @@ from mirilla.files import explaining, write_bytes, write_text
 from mirilla.findings import ERROR, Finding, RuleError
 from mirilla.labels import LabelMap
 from mirilla.model import card as cards
-from mirilla.targets.target import Network, Source, Target
+from mirilla.targets.target import Network, Pixels, Source, Target
 
 TOLERANCE = 0.02  # of AP
 LABELS, EXAMPLE = "labels.txt", "example.py"
@@ -75,38 +73,24 @@ def export(
         ParityError: a file loses too much AP; the other targets' files are written.
         MirillaError: a file cannot be written.
     """
-    _require_buildable(source, targets)
-    if pictures is None and (names := [target.name for target in targets if target.calibrated]):
-        raise UsageError(
-            f"{', '.join(names)}: pictures are needed to choose the ranges of integers.",
-            "Name a data set with --calibrate.",
-        )
+    _require_buildable(source, targets, pictures)
     for target in targets:
         _require_own_folder(out / target.name)
-    pixels = np.zeros((0, *source.graph.input_shape), np.uint8)
-    if pictures is not None and any(target.calibrated for target in targets):
-        pixels = calibration_pixels(pictures.calibration, source.card)
+    calibration = pictures.calibration if pictures and any(target.calibrated for target in targets) else ()
+    pixels = calibration_pixels(calibration, source.card)
     model = None
     if pictures is not None and pictures.measured:
         model = parity.reference(_detector(source, source_network(source)), pictures.measured)
-    written, failed = [], []
+    written: list[Written] = []
+    failed: list[Parity] = []
     for target in targets:
-        with _staging(out / target.name) as stage:
-            _write(stage, target, source, target.build(source, pixels))
-            compared, unmeasured = _compare(stage, target, source, model)
-            if compared is not None:
-                parity.save(stage / parity.FILE_NAME, [compared])
-                if compared.threshold is not None:
-                    card = replace(_card(target, source), threshold=compared.threshold)
-                    cards.save(card, stage / target.file)
-            if compared is not None and compared.lost > tolerance:
-                failed.append(compared)
-                log(f"{target.name}: not written: {compared}")
-                continue
-            files = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
-            _replace(out / target.name, stage)
-        written.append(Written(target.name, out / target.name, files, compared, unmeasured))
-        log(f"{target.name}: {compared or unmeasured or 'not compared: no pictures'}")
+        result = _export_one(source, target, out / target.name, pixels, model, tolerance)
+        if isinstance(result, Written):
+            written.append(result)
+            log(f"{target.name}: {result.parity or result.unmeasured or 'not compared: no pictures'}")
+        else:
+            failed.append(result)
+            log(f"{target.name}: not written: {result}")
     if failed:
         names = ", ".join(f"{one.target} ({one.lost:.4f})" for one in failed)
         raise ParityError(
@@ -116,7 +100,30 @@ def export(
     return written
 
 
-def _require_buildable(source: Source, targets: Sequence[Target]) -> None:
+def _export_one(
+    source: Source, target: Target, folder: Path, pixels: Pixels, model: parity.Reference | None, tolerance: float
+) -> Written | Parity:
+    """Write a target's folder; if the file loses too much AP, write nothing and return the comparison."""
+    with _staging(folder) as stage:
+        _write(stage, target, source, target.build(source, pixels))
+        compared, unmeasured = _compare(stage, target, source, model)
+        if compared is not None:
+            if compared.lost > tolerance:
+                return compared
+            parity.save(stage / parity.FILE_NAME, [compared])
+            if compared.threshold is not None:
+                cards.save(replace(_card(target, source), threshold=compared.threshold), stage / target.file)
+        files = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
+        _replace(folder, stage)
+    return Written(target.name, folder, files, compared, unmeasured)
+
+
+def _require_buildable(source: Source, targets: Sequence[Target], pictures: Pictures | None) -> None:
+    if pictures is None and (names := [target.name for target in targets if target.calibrated]):
+        raise UsageError(
+            f"{', '.join(names)}: pictures are needed to choose the ranges of integers.",
+            "Name a data set with --calibrate.",
+        )
     findings: list[Finding] = []
     for target in targets:
         findings += [

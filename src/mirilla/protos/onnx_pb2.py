@@ -14,7 +14,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mirilla/protos/onnx.proto\x12\x0cmirilla.onnx\"\x84\x02\n\nModelProto\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12\x15\n\rproducer_name\x18\x02 \x01(\t\x12\x18\n\x10producer_version\x18\x03 \x01(\t\x12\x12\n\ndoc_string\x18\x06 \x01(\t\x12\'\n\x05graph\x18\x07 \x01(\x0b\x32\x18.mirilla.onnx.GraphProto\x12\x36\n\x0copset_import\x18\x08 \x03(\x0b\x32 .mirilla.onnx.OperatorSetIdProto\x12<\n\x0emetadata_props\x18\x0e \x03(\x0b\x32$.mirilla.onnx.StringStringEntryProto\"5\n\x12OperatorSetIdProto\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"4\n\x16StringStringEntryProto\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xcc\x01\n\nGraphProto\x12%\n\x04node\x18\x01 \x03(\x0b\x32\x17.mirilla.onnx.NodeProto\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x0binitializer\x18\x05 \x03(\x0b\x32\x19.mirilla.onnx.TensorProto\x12+\n\x05input\x18\x0b \x03(\x0b\x32\x1c.mirilla.onnx.ValueInfoProto\x12,\n\x06output\x18\x0c \x03(\x0b\x32\x1c.mirilla.onnx.ValueInfoProto\"z\n\tNodeProto\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12/\n\tattribute\x18\x05 \x03(\x0b\x32\x1c.mirilla.onnx.AttributeProto\"\xed\x01\n\x0e\x41ttributeProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01\x66\x18\x02 \x01(\x02\x12\t\n\x01i\x18\x03 \x01(\x03\x12\t\n\x01s\x18\x04 \x01(\x0c\x12\x0e\n\x06\x66loats\x18\x07 \x03(\x02\x12\x0c\n\x04ints\x18\x08 \x03(\x03\x12\x38\n\x04type\x18\x14 \x01(\x0e\x32*.mirilla.onnx.AttributeProto.AttributeType\"T\n\rAttributeType\x12\r\n\tUNDEFINED\x10\x00\x12\t\n\x05\x46LOAT\x10\x01\x12\x07\n\x03INT\x10\x02\x12\n\n\x06STRING\x10\x03\x12\n\n\x06\x46LOATS\x10\x06\x12\x08\n\x04INTS\x10\x07\"\x7f\n\x0bTensorProto\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x11\n\tdata_type\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08raw_data\x18\t \x01(\x0c\"/\n\x08\x44\x61taType\x12\r\n\tUNDEFINED\x10\x00\x12\t\n\x05\x46LOAT\x10\x01\x12\t\n\x05INT64\x10\x07\"E\n\x0eValueInfoProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04type\x18\x02 \x01(\x0b\x32\x17.mirilla.onnx.TypeProto\"\x8c\x01\n\tTypeProto\x12\x33\n\x0btensor_type\x18\x01 \x01(\x0b\x32\x1e.mirilla.onnx.TypeProto.Tensor\x1aJ\n\x06Tensor\x12\x11\n\telem_type\x18\x01 \x01(\x05\x12-\n\x05shape\x18\x02 \x01(\x0b\x32\x1e.mirilla.onnx.TensorShapeProto\"|\n\x10TensorShapeProto\x12\x35\n\x03\x64im\x18\x01 \x03(\x0b\x32(.mirilla.onnx.TensorShapeProto.Dimension\x1a\x31\n\tDimension\x12\x11\n\tdim_value\x18\x01 \x01(\x03\x12\x11\n\tdim_param\x18\x02 \x01(\t')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mirilla/protos/onnx.proto\x12\x0cmirilla.onnx\"\x84\x02\n\nModelProto\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12\x15\n\rproducer_name\x18\x02 \x01(\t\x12\x18\n\x10producer_version\x18\x03 \x01(\t\x12\x12\n\ndoc_string\x18\x06 \x01(\t\x12\'\n\x05graph\x18\x07 \x01(\x0b\x32\x18.mirilla.onnx.GraphProto\x12\x36\n\x0copset_import\x18\x08 \x03(\x0b\x32 .mirilla.onnx.OperatorSetIdProto\x12<\n\x0emetadata_props\x18\x0e \x03(\x0b\x32$.mirilla.onnx.StringStringEntryProto\"5\n\x12OperatorSetIdProto\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"4\n\x16StringStringEntryProto\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xcc\x01\n\nGraphProto\x12%\n\x04node\x18\x01 \x03(\x0b\x32\x17.mirilla.onnx.NodeProto\x12\x0c\n\x04name\x18\x02 \x01(\t\x12.\n\x0binitializer\x18\x05 \x03(\x0b\x32\x19.mirilla.onnx.TensorProto\x12+\n\x05input\x18\x0b \x03(\x0b\x32\x1c.mirilla.onnx.ValueInfoProto\x12,\n\x06output\x18\x0c \x03(\x0b\x32\x1c.mirilla.onnx.ValueInfoProto\"z\n\tNodeProto\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12/\n\tattribute\x18\x05 \x03(\x0b\x32\x1c.mirilla.onnx.AttributeProto\"\xed\x01\n\x0e\x41ttributeProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01\x66\x18\x02 \x01(\x02\x12\t\n\x01i\x18\x03 \x01(\x03\x12\t\n\x01s\x18\x04 \x01(\x0c\x12\x0e\n\x06\x66loats\x18\x07 \x03(\x02\x12\x0c\n\x04ints\x18\x08 \x03(\x03\x12\x38\n\x04type\x18\x14 \x01(\x0e\x32*.mirilla.onnx.AttributeProto.AttributeType\"T\n\rAttributeType\x12\r\n\tUNDEFINED\x10\x00\x12\t\n\x05\x46LOAT\x10\x01\x12\x07\n\x03INT\x10\x02\x12\n\n\x06STRING\x10\x03\x12\n\n\x06\x46LOATS\x10\x06\x12\x08\n\x04INTS\x10\x07\"\x9f\x01\n\x0bTensorProto\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x11\n\tdata_type\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08raw_data\x18\t \x01(\x0c\"O\n\x08\x44\x61taType\x12\r\n\tUNDEFINED\x10\x00\x12\t\n\x05\x46LOAT\x10\x01\x12\t\n\x05UINT8\x10\x02\x12\x08\n\x04INT8\x10\x03\x12\t\n\x05INT32\x10\x06\x12\t\n\x05INT64\x10\x07\"E\n\x0eValueInfoProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12%\n\x04type\x18\x02 \x01(\x0b\x32\x17.mirilla.onnx.TypeProto\"\x8c\x01\n\tTypeProto\x12\x33\n\x0btensor_type\x18\x01 \x01(\x0b\x32\x1e.mirilla.onnx.TypeProto.Tensor\x1aJ\n\x06Tensor\x12\x11\n\telem_type\x18\x01 \x01(\x05\x12-\n\x05shape\x18\x02 \x01(\x0b\x32\x1e.mirilla.onnx.TensorShapeProto\"|\n\x10TensorShapeProto\x12\x35\n\x03\x64im\x18\x01 \x03(\x0b\x32(.mirilla.onnx.TensorShapeProto.Dimension\x1a\x31\n\tDimension\x12\x11\n\tdim_value\x18\x01 \x01(\x03\x12\x11\n\tdim_param\x18\x02 \x01(\t')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,18 +35,18 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _globals['_ATTRIBUTEPROTO']._serialized_end=984
   _globals['_ATTRIBUTEPROTO_ATTRIBUTETYPE']._serialized_start=900
   _globals['_ATTRIBUTEPROTO_ATTRIBUTETYPE']._serialized_end=984
-  _globals['_TENSORPROTO']._serialized_start=986
-  _globals['_TENSORPROTO']._serialized_end=1113
-  _globals['_TENSORPROTO_DATATYPE']._serialized_start=1066
-  _globals['_TENSORPROTO_DATATYPE']._serialized_end=1113
-  _globals['_VALUEINFOPROTO']._serialized_start=1115
-  _globals['_VALUEINFOPROTO']._serialized_end=1184
-  _globals['_TYPEPROTO']._serialized_start=1187
-  _globals['_TYPEPROTO']._serialized_end=1327
-  _globals['_TYPEPROTO_TENSOR']._serialized_start=1253
-  _globals['_TYPEPROTO_TENSOR']._serialized_end=1327
-  _globals['_TENSORSHAPEPROTO']._serialized_start=1329
-  _globals['_TENSORSHAPEPROTO']._serialized_end=1453
-  _globals['_TENSORSHAPEPROTO_DIMENSION']._serialized_start=1404
-  _globals['_TENSORSHAPEPROTO_DIMENSION']._serialized_end=1453
+  _globals['_TENSORPROTO']._serialized_start=987
+  _globals['_TENSORPROTO']._serialized_end=1146
+  _globals['_TENSORPROTO_DATATYPE']._serialized_start=1067
+  _globals['_TENSORPROTO_DATATYPE']._serialized_end=1146
+  _globals['_VALUEINFOPROTO']._serialized_start=1148
+  _globals['_VALUEINFOPROTO']._serialized_end=1217
+  _globals['_TYPEPROTO']._serialized_start=1220
+  _globals['_TYPEPROTO']._serialized_end=1360
+  _globals['_TYPEPROTO_TENSOR']._serialized_start=1286
+  _globals['_TYPEPROTO_TENSOR']._serialized_end=1360
+  _globals['_TENSORSHAPEPROTO']._serialized_start=1362
+  _globals['_TENSORSHAPEPROTO']._serialized_end=1486
+  _globals['_TENSORSHAPEPROTO_DIMENSION']._serialized_start=1437
+  _globals['_TENSORSHAPEPROTO_DIMENSION']._serialized_end=1486
 # @@protoc_insertion_point(module_scope)

@@ -19,7 +19,7 @@ from mirilla.protos.onnx_pb2 import AttributeProto, ModelProto, TensorProto, Val
 
 OPSET, IR_VERSION = 13, 7
 BATCH = "N"
-_TO_PLANAR, _TO_INTERLEAVED = (0, 3, 1, 2), (0, 2, 3, 1)
+TO_PLANAR, _TO_INTERLEAVED = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 def build(graph: DeployGraph, *, planar_input: bool = False) -> ModelProto:
@@ -35,34 +35,53 @@ def build(graph: DeployGraph, *, planar_input: bool = False) -> ModelProto:
     Raises:
         ModelError: a layer cannot be written as ONNX.
     """
-    return _Builder(graph, planar_input).model
+    builder = OnnxBuilder(graph)
+    if planar_input:
+        rows, columns, channels = graph.input_shape
+        builder.planar[graph.input] = builder.input(graph.input, (channels, rows, columns))
+    else:
+        builder.interleaved[graph.input] = builder.input(graph.input, graph.input_shape)
+    builder.add_layers()
+    for name, shape in zip(graph.outputs, graph.output_shapes, strict=True):
+        builder.output(name, builder.as_interleaved(name), shape)
+    return builder.model
 
 
-class _Builder:
+class OnnxBuilder:
     """Adds nodes in order.
 
-    planar, interleaved: name of a tensor of the deploy graph -> its ONNX tensor with axes in that order.
+    model: what has been built so far.
+    planar, interleaved: name of a tensor of the deploy graph -> its ONNX tensor with axes in that order. The graph's
+        input must be in one of them before `add_layers`.
     """
 
-    def __init__(self, graph: DeployGraph, planar_input: bool):
+    def __init__(self, graph: DeployGraph, *, opset: int = OPSET, ir_version: int = IR_VERSION):
         self.graph = graph
-        self.model = ModelProto(ir_version=IR_VERSION, producer_name="mirilla")
-        self.model.opset_import.add(domain="", version=OPSET)
+        self.model = ModelProto(ir_version=ir_version, producer_name="mirilla")
+        self.model.opset_import.add(domain="", version=opset)
         self.onnx = self.model.graph
         self.onnx.name = "detector"
         self.planar: dict[str, str] = {}
         self.interleaved: dict[str, str] = {}
-        rows, columns, channels = graph.input_shape
-        if planar_input:
-            self.planar[graph.input] = graph.input
-            self._value(self.onnx.input.add(name=graph.input), (channels, rows, columns))
-        else:
-            self.interleaved[graph.input] = graph.input
-            self._value(self.onnx.input.add(name=graph.input), graph.input_shape)
-        for layer in graph.layers:
+
+    def input(self, name: str, shape: Shape, kind: TensorProto.DataType = TensorProto.FLOAT) -> str:
+        """Add an input of the model; the batch comes before `shape`."""
+        self._value(self.onnx.input.add(name=name), shape, kind)
+        return name
+
+    def output(self, name: str, source: str, shape: Shape) -> None:
+        """Make a tensor an output of the model under this name; the batch comes before `shape`."""
+        self.node("Identity", [source], f"{name}/output", output=name)
+        self._value(self.onnx.output.add(name=name), shape, TensorProto.FLOAT)
+
+    def add_layers(self) -> None:
+        """Add all layers of the deploy graph.
+
+        Raises:
+            ModelError: a layer cannot be written as ONNX.
+        """
+        for layer in self.graph.layers:
             self._layer(layer)
-        for name, shape in zip(graph.outputs, graph.output_shapes, strict=True):
-            self._output(name, shape)
 
     def _layer(self, layer: Layer) -> None:
         if isinstance(layer, (deploy.Conv, deploy.Depthwise)):
@@ -73,12 +92,10 @@ class _Builder:
             self._pool(layer)
         elif isinstance(layer, deploy.Pad):
             (top, bottom), (left, right) = layer.pads
-            pads = self._constant(f"{layer.name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right]))
-            self._map(layer, self._node("Pad", [self._as_planar(layer.inputs[0]), pads], layer.name))
+            pads = self.constant(f"{layer.name}/pads", np.array([0, 0, top, left, 0, 0, bottom, right]))
+            self._map(layer, self.node("Pad", [self.as_planar(layer.inputs[0]), pads], layer.name))
         elif isinstance(layer, deploy.Reshape):
-            self.interleaved[layer.name] = self._reshaped(
-                self._as_interleaved(layer.inputs[0]), layer.shape, layer.name
-            )
+            self.interleaved[layer.name] = self.reshaped(self.as_interleaved(layer.inputs[0]), layer.shape, layer.name)
         elif isinstance(layer, deploy.Concat):
             self._concat(layer)
         elif isinstance(layer, deploy.Add):
@@ -87,8 +104,8 @@ class _Builder:
             kept = self.planar if layer.inputs[0] in self.planar else self.interleaved
             kept[layer.name] = self._activated(kept[layer.inputs[0]], layer.kind, layer.name)
         elif isinstance(layer, deploy.Softmax):
-            source = self._as_interleaved(layer.inputs[0])
-            self.interleaved[layer.name] = self._node("Softmax", [source], layer.name, axis=-1)
+            source = self.as_interleaved(layer.inputs[0])
+            self.interleaved[layer.name] = self.node("Softmax", [source], layer.name, axis=-1)
         else:
             raise ModelError(
                 f"The layer '{layer.name}' ({layer.op}) cannot be written as ONNX.", "Simplify the graph first."
@@ -102,10 +119,10 @@ class _Builder:
             groups = channels
         else:
             weights, groups = layer.weights.transpose(3, 2, 0, 1), 1
-        inputs = [self._as_planar(layer.inputs[0]), self._constant(f"{layer.name}/weights", weights)]
+        inputs = [self.as_planar(layer.inputs[0]), self.constant(f"{layer.name}/weights", weights)]
         if layer.bias is not None:
-            inputs.append(self._constant(f"{layer.name}/bias", layer.bias))
-        made = self._node(
+            inputs.append(self.constant(f"{layer.name}/bias", layer.bias))
+        made = self.node(
             "Conv",
             inputs,
             layer.name,
@@ -117,20 +134,20 @@ class _Builder:
         self._map(layer, self._activated(made, layer.activation, f"{layer.name}/activation"))
 
     def _product(self, layer: deploy.Gemm) -> None:
-        source = self._reshaped(self._as_interleaved(layer.inputs[0]), (layer.weights.shape[0],), f"{layer.name}/flat")
-        made = self._node("MatMul", [source, self._constant(f"{layer.name}/weights", layer.weights)], layer.name)
+        source = self.reshaped(self.as_interleaved(layer.inputs[0]), (layer.weights.shape[0],), f"{layer.name}/flat")
+        made = self.node("MatMul", [source, self.constant(f"{layer.name}/weights", layer.weights)], layer.name)
         if layer.bias is not None:
-            made = self._node("Add", [made, self._constant(f"{layer.name}/bias", layer.bias)], f"{layer.name}/sum")
+            made = self.node("Add", [made, self.constant(f"{layer.name}/bias", layer.bias)], f"{layer.name}/sum")
         made = self._activated(made, layer.activation, f"{layer.name}/activation")
-        self.interleaved[layer.name] = self._reshaped(made, layer.shape, f"{layer.name}/shaped")
+        self.interleaved[layer.name] = self.reshaped(made, layer.shape, f"{layer.name}/shaped")
 
     def _pool(self, layer: deploy.Pool) -> None:
         height, width, _ = deploy.view(self.graph.shape_of(layer.inputs[0]))
         op = "AveragePool" if layer.kind == "average" else "MaxPool"
         pads = _pads((height, width), layer.window, layer.strides, layer.padding)
-        made = self._node(
+        made = self.node(
             op,
-            [self._as_planar(layer.inputs[0])],
+            [self.as_planar(layer.inputs[0])],
             layer.name,
             kernel_shape=layer.window,
             strides=layer.strides,
@@ -139,61 +156,56 @@ class _Builder:
         if len(layer.shape) == 3:
             self._map(layer, made)
         else:  # a mean over the whole map, without the sides of 1
-            back = self._node("Transpose", [made], f"{layer.name}/interleaved", perm=_TO_INTERLEAVED)
-            self.interleaved[layer.name] = self._reshaped(back, layer.shape, f"{layer.name}/shaped")
+            back = self.node("Transpose", [made], f"{layer.name}/interleaved", perm=_TO_INTERLEAVED)
+            self.interleaved[layer.name] = self.reshaped(back, layer.shape, f"{layer.name}/shaped")
 
     def _concat(self, layer: deploy.Concat) -> None:
         if all(name in self.planar for name in layer.inputs):
             axis = {1: 2, 2: 3, 3: 1}[layer.axis]
-            self._map(layer, self._node("Concat", [self.planar[n] for n in layer.inputs], layer.name, axis=axis))
+            self._map(layer, self.node("Concat", [self.planar[n] for n in layer.inputs], layer.name, axis=axis))
         else:
-            parts = [self._as_interleaved(name) for name in layer.inputs]
-            self.interleaved[layer.name] = self._node("Concat", parts, layer.name, axis=layer.axis)
+            parts = [self.as_interleaved(name) for name in layer.inputs]
+            self.interleaved[layer.name] = self.node("Concat", parts, layer.name, axis=layer.axis)
 
     def _add(self, layer: deploy.Add) -> None:
         planar = all(name in self.planar for name in layer.inputs)
-        made = self._node(
-            "Add", [self.planar[n] if planar else self._as_interleaved(n) for n in layer.inputs], layer.name
+        made = self.node(
+            "Add", [self.planar[n] if planar else self.as_interleaved(n) for n in layer.inputs], layer.name
         )
         kept = self.planar if planar else self.interleaved
         kept[layer.name] = self._activated(made, layer.activation, f"{layer.name}/activation")
 
     def _activated(self, source: str, kind: str | None, name: str) -> str:
         if kind == deploy.RELU6:
-            limits = [self._constant(f"limits/{value}", np.array(value, np.float32)) for value in (0, 6)]
-            return self._node("Clip", [source, *limits], name)
+            limits = [self.constant(f"limits/{value}", np.array(value, np.float32)) for value in (0, 6)]
+            return self.node("Clip", [source, *limits], name)
         if kind is None:
             return source
-        return self._node({deploy.RELU: "Relu", deploy.SIGMOID: "Sigmoid"}[kind], [source], name)
+        return self.node({deploy.RELU: "Relu", deploy.SIGMOID: "Sigmoid"}[kind], [source], name)
 
     def _map(self, layer: Layer, made: str) -> None:
         self.planar[layer.name] = made
 
-    def _as_planar(self, name: str) -> str:
+    def as_planar(self, name: str) -> str:
         if name not in self.planar:
             source = self.interleaved[name]
             shape = self.graph.shape_of(name)
             if len(shape) != 3:
-                source = self._reshaped(source, deploy.view(shape), f"{name}/map")
-            self.planar[name] = self._node("Transpose", [source], f"{name}/planar", perm=_TO_PLANAR)
+                source = self.reshaped(source, deploy.view(shape), f"{name}/map")
+            self.planar[name] = self.node("Transpose", [source], f"{name}/planar", perm=TO_PLANAR)
         return self.planar[name]
 
-    def _as_interleaved(self, name: str) -> str:
+    def as_interleaved(self, name: str) -> str:
         if name not in self.interleaved:
-            self.interleaved[name] = self._node(
+            self.interleaved[name] = self.node(
                 "Transpose", [self.planar[name]], f"{name}/interleaved", perm=_TO_INTERLEAVED
             )
         return self.interleaved[name]
 
-    def _reshaped(self, source: str, shape: Shape, name: str) -> str:
-        return self._node("Reshape", [source, self._constant(f"{name}/shape", np.array([0, *shape]))], name)
+    def reshaped(self, source: str, shape: Shape, name: str) -> str:
+        return self.node("Reshape", [source, self.constant(f"{name}/shape", np.array([0, *shape]))], name)
 
-    def _output(self, name: str, shape: Shape) -> None:
-        """Give an output its name, with TensorFlow's order of axes."""
-        self._node("Identity", [self._as_interleaved(name)], f"{name}/output", output=name)
-        self._value(self.onnx.output.add(name=name), shape)
-
-    def _node(
+    def node(
         self, op: str, inputs: list[str], name: str, *, output: str | None = None, **attributes: int | Sequence[int]
     ) -> str:
         output = output or f"{name}:{op.lower()}"  # names in TensorFlow have no ":"
@@ -205,7 +217,7 @@ class _Builder:
                 node.attribute.add(name=key, type=AttributeProto.INTS, ints=[int(v) for v in value])
         return output
 
-    def _constant(self, name: str, value: np.ndarray) -> str:
+    def constant(self, name: str, value: np.ndarray) -> str:
         name = f"{name}:constant"
         if all(tensor.name != name for tensor in self.onnx.initializer):
             value = np.asarray(value)
@@ -219,9 +231,9 @@ class _Builder:
         return name
 
     @staticmethod
-    def _value(value: ValueInfoProto, shape: Shape) -> None:
+    def _value(value: ValueInfoProto, shape: Shape, kind: TensorProto.DataType) -> None:
         tensor = value.type.tensor_type
-        tensor.elem_type = TensorProto.FLOAT
+        tensor.elem_type = kind
         tensor.shape.dim.add(dim_param=BATCH)
         for side in shape:
             tensor.shape.dim.add(dim_value=side)

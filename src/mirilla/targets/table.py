@@ -8,7 +8,9 @@ from mirilla.errors import UsageError
 from mirilla.targets.target import Target
 
 # name -> (module of mirilla.targets, name of the Target in it)
-TARGETS: dict[str, tuple[str, str]] = {}
+TARGETS: dict[str, tuple[str, str]] = {
+    "onnx": ("onnx_file", "ONNX"),
+}
 
 
 def target(name: str) -> Target:
