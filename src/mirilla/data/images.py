@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from mirilla.data import heif
+from mirilla.data.picture_kinds import HEAD_BYTES, HEIC, kind_of, refuse_raw, unreadable
 from mirilla.errors import DataError
 
 EXTENSIONS = frozenset(
@@ -32,6 +34,10 @@ EXTENSIONS = frozenset(
         ".jpe",
         ".jfif",
         ".mpo",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".avif",
     }
 )
 _ORIENTATION = 0x0112
@@ -67,6 +73,11 @@ class Header:
         return (width, height) if self.orientation >= 5 else (height, width)
 
 
+def is_picture_name(name: str) -> bool:
+    """Whether a file is a picture by its suffix; '._a.jpg' is not: macOS keeps the metadata of a.jpg in it."""
+    return os.path.splitext(name)[1].lower() in EXTENSIONS and not os.path.basename(name).startswith("._")
+
+
 def header_of(picture: str | os.PathLike[str] | bytes) -> Header:
     """Read a picture's header only.
 
@@ -74,8 +85,11 @@ def header_of(picture: str | os.PathLike[str] | bytes) -> Header:
         DataError: the file is not a picture that can be read.
         OSError: the file cannot be opened.
     """
-    with _open(picture) as image:
-        return _header(image)
+    try:
+        with _open(picture) as image:
+            return _header(image)
+    except UnidentifiedImageError:
+        return Header("heif", heif.size(_heic(picture), _name(picture)), 1)
 
 
 def size_of(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
@@ -126,7 +140,7 @@ def decoded_size(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
 def _loaded(picture: str | os.PathLike[str] | bytes) -> Iterator[tuple[Image.Image, Header]]:
     """A fully decoded picture; all errors become a DataError."""
     try:
-        with _open(picture) as image:
+        with _open_any(picture) as image:
             header = _header(image)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -169,18 +183,39 @@ def _turned(boxes: NDArray[np.float64], orientation: int) -> NDArray[np.float64]
     return boxes.copy() if columns is None else np.stack(columns, 1)
 
 
+def _open_any(picture: str | os.PathLike[str] | bytes) -> Image.Image:
+    """Open a picture; a HEIC photo is decoded."""
+    try:
+        return _open(picture)
+    except UnidentifiedImageError:
+        return heif.pixels(_heic(picture), _name(picture))
+
+
+def _heic(picture: str | os.PathLike[str] | bytes) -> bytes:
+    """The bytes of a HEIC photo.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(picture, bytes):
+        head, size = picture[:HEAD_BYTES], len(picture)
+    else:
+        with open(picture, "rb") as file:
+            head, size = file.read(HEAD_BYTES), os.path.getsize(picture)
+    if kind_of(head) != HEIC:
+        raise unreadable(head, size, _name(picture))
+    return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
+
+
 def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
+    refuse_raw(picture)
     source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return Image.open(source)
-    except UnidentifiedImageError as error:
-        size = len(picture) if isinstance(picture, bytes) else os.path.getsize(picture)
-        raise DataError(
-            f"{_name(picture)}: not a picture that can be read ({size} bytes): its first bytes match no known format.",
-            "Replace the file, or remove it from the data set.",
-        ) from error
+    except UnidentifiedImageError:
+        raise
     except (Image.DecompressionBombError, ValueError, SyntaxError, struct.error, IndexError) as error:
         raise DataError(
             f"{_name(picture)}: the picture's header cannot be used ({error}).",
@@ -196,7 +231,7 @@ def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
 
 
 def _header(image: Image.Image) -> Header:
-    name = (image.format or "").lower()
+    name = (image.format or "heif").lower()
     name = {"mpo": "jpeg"}.get(name, name)
     orientation = 1
     if name == "tiff":
