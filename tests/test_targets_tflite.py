@@ -73,7 +73,7 @@ def test_integers_find_the_same_face(source, pictures, tmp_path):
 
 
 def test_integers_are_those_of_the_simulation(source, pictures):
-    """LiteRT's reference kernels differ from the simulation by the rounding of multipliers, here and in all layers before."""
+    """The reference kernels round multipliers as well, here and in all layers before."""
     rounded = integers.rounded_network(source, pictures)
     interpreter = litert.Interpreter(
         model_content=integers.build(source, pictures)[integers.FILE],
