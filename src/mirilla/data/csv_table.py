@@ -1,145 +1,222 @@
 """CSV tables: filename,width,height,class,xmin,ymin,xmax,ymax, in pixels, one row per box.
 
-Other names of these columns are read too (file, label, x1, y1, x2, y2). A row with empty coordinates is a picture
-without objects. Mirilla's own columns, written only if needed: ignore, difficult, group_of, is_crowd, weight.
+Other names of these columns are read too, and other delimiters (see `mirilla.data.csv_header`). A row with empty
+coordinates is a picture without objects. Mirilla's own columns, written only if needed: ignore, difficult, group_of,
+is_crowd, weight.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from mirilla.data import text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
-from mirilla.data.dataset import Dataset
+from mirilla.data.csv_header import COLUMNS, CORNERS, OPTIONAL, Columns, cells_of, columns_of
+from mirilla.data.dataset import Dataset, parts_to_read
+from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
-from mirilla.data.split import part_in_name
+from mirilla.data.split import part_in_name, part_name
 from mirilla.errors import DataError
 from mirilla.findings import Finding
 
-COLUMNS = ("filename", "width", "height", "class", "xmin", "ymin", "xmax", "ymax")
-_REQUIRED = tuple(column for column in COLUMNS if column not in ("width", "height"))
-_OPTIONAL = (*FLAGS, "weight")
-_ALIASES = {
-    "filename": ("filename", "file", "image", "file_name", "path"),
-    "width": ("width",),
-    "height": ("height",),
-    "class": ("class", "label", "name", "class_name"),
-    "xmin": ("xmin", "x1", "x_min", "left"),
-    "ymin": ("ymin", "y1", "y_min", "top"),
-    "xmax": ("xmax", "x2", "x_max", "right"),
-    "ymax": ("ymax", "y2", "y_max", "bottom"),
-}
 _PREFERRED = ("annotations.csv", "labels.csv", "_annotations.csv")
+_TABLE_FOLDERS = ("annotations", "labels", "data")  # raccoon_dataset has data/ beside images/
+_LONGEST_ROW = 4  # lines of a row: a quoted name may hold a line's end
 
 
 def find(folder: Path) -> list[Path]:
-    """The tables in a folder whose header has the columns of a picture and a box."""
-    preferred = [folder / name for name in _PREFERRED if (folder / name).is_file()]
-    others = sorted(path for path in folder.glob("*.csv") if path not in preferred and path.name != "split.csv")
-    return [path for path in (*preferred, *others) if _has_columns(path)]
+    """The tables with the columns of a picture and a box: in a folder, its part folders, or annotations/ or data/."""
+    parts = sorted(path for path in folder.iterdir() if part_name(path.name) and path.is_dir())
+    for folders in ([folder], parts, [folder / name for name in _TABLE_FOLDERS]):
+        if tables := [table for place in folders for table in _tables(place) if _error(table) is None]:
+            return tables
+    return []
 
 
-def _has_columns(path: Path) -> bool:
+def why_not(folder: Path) -> list[str]:
+    """For each table in a folder that `find` leaves out, the reason."""
+    errors = (_error(table) for table in _tables(folder))
+    return [error.what for error in errors if error]
+
+
+def _tables(folder: Path) -> list[Path]:
+    """The .csv files of a folder, except the split file; those with a usual name first."""
+    tables = [path for path in folder.glob("*.[cC][sS][vV]") if path.name != "split.csv"]
+    return sorted(tables, key=lambda path: (*(path.name != name for name in _PREFERRED), path.name))
+
+
+def _error(table: Path) -> DataError | None:
+    """Why a file is not a table of boxes; None if it is one."""
     try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
-            header = next(csv.reader([file.readline(4096)]), [])
-    except (OSError, csv.Error):
-        return False
-    return _columns(header).keys() >= set(_REQUIRED)
-
-
-def _columns(header: Sequence[str]) -> dict[str, int]:
-    """Column -> index in the header, where it may have any of its aliases."""
-    header = [cell.strip().lower() for cell in header]
-    indices: dict[str, int] = {}
-    for column, names in _ALIASES.items():
-        name = next((name for name in names if name in header), None)
-        if name is not None:
-            indices[column] = header.index(name)
-    return indices | {column: header.index(column) for column in _OPTIONAL if column in header}
+        columns_of(_first_row(text.head(table).split("\n"))[1], str(table))
+    except DataError as error:
+        return error
+    return None
 
 
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
-    """Read a table, or the preferred table of a folder; pictures are beside it or in images/.
+    """Read a table, or the tables of a folder; pictures are beside them, in images/, or in folders of parts.
 
-    If all tables of a folder are named after parts (train_labels.csv, test_labels.csv), all are read.
+    If a folder has several tables, all are read if all are named after parts (train_labels.csv, valid/labels.csv),
+    otherwise only the preferred one.
 
     Raises:
         DataError: there is no table, or the header lacks a column.
     """
     files = find(path) if path.is_dir() else [path]
     if not files:
-        raise DataError(f"{path}: no CSV table with the columns {','.join(COLUMNS)} in this folder.", "Check the path.")
-    parts = [part_in_name(file.stem) for file in files] if len(files) > 1 else [None]
+        reasons = " ".join(why_not(path))
+        raise DataError(
+            f"{path}: no CSV table with the columns {','.join(COLUMNS)} in this folder. {reasons}".rstrip(),
+            "Check the path and the header.",
+        )
+    parts = [_part_of(file, path) for file in files]
     notes: tuple[str, ...] = ()
     if len(files) > 1 and not all(parts):
-        notes = (f"{path}: {files[0].name} is read (rather than {', '.join(file.name for file in files[1:])}).",)
+        names = [file.relative_to(path).as_posix() for file in files]
+        notes = (f"{path}: {names[0]} is read (rather than {', '.join(names[1:])}).",)
         files, parts = files[:1], [None]
+    read = parts_to_read(parts, split, path)
     entries: list[Entry] = []
     problems: list[Finding] = []
     for file, part in zip(files, parts, strict=True):
-        file_entries, file_problems = parse(text.read(file), str(file), file.parent, part)
+        if part not in read:
+            continue
+        file_entries, file_problems = parse(text.read(file), str(file), _picture_folders(file, part), part)
         entries += file_entries
         problems += file_problems
+    entries = _with_distinct_names(entries)
     return build(Annotations("csv", path, tuple(entries), tuple(problems), notes=notes), split, advance)
 
 
-def parse(content: str, name: str, folder: Path, part: str | None = None) -> tuple[list[Entry], list[Finding]]:
+def _with_distinct_names(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, where those of different pictures with the same name have their part before it: 'train/a.jpg'."""
+    pictures: dict[str, set[Path]] = {}
+    for entry in entries:
+        pictures.setdefault(entry.filename, set()).add(entry.picture)
+    return [
+        replace(entry, filename=f"{entry.part}/{entry.filename}")
+        if entry.part and len(pictures[entry.filename]) > 1
+        else entry
+        for entry in entries
+    ]
+
+
+def _part_of(file: Path, source: Path) -> str | None:
+    if file == source:
+        return None
+    return part_in_name(file.stem) or (part_name(file.parent.name) if file.parent != source else None)
+
+
+def _picture_folders(table: Path, part: str | None) -> tuple[Path, ...]:
+    """The folders that may hold a table's pictures."""
+    folder, above = table.parent, table.parent.parent
+    bases = (folder / "images", folder, above / "images", above)
+    try:
+        named = [path for base in bases if base.is_dir() for path in sorted(base.iterdir()) if path.is_dir()]
+    except OSError:
+        named = []
+    parts = [path for path in named if part is not None and part_name(path.name) == part]
+    folders = [path for path in (bases[0], folder, *parts, bases[2]) if path.is_dir()]
+    return tuple(dict.fromkeys(folders)) or (folder,)
+
+
+def parse(
+    content: str, name: str, folders: tuple[Path, ...], part: str | None = None
+) -> tuple[list[Entry], list[Finding]]:
     """The entries of a table; a picture with a row that cannot be read is left out and becomes a finding.
 
+    Args:
+        name: the table's name, for messages.
+        folders: where its pictures may be.
+
     Raises:
-        DataError: the header lacks a column, or the table is not CSV.
+        DataError: the header lacks a column.
     """
-    rows = csv.reader(io.StringIO(content))
-    header = next(rows, [])
-    columns = _columns(header)
-    if missing := [column for column in _REQUIRED if column not in columns]:
-        raise DataError(
-            f"{name}, line 1: the header lacks the column(s) {', '.join(missing)}; it is '{','.join(header)[:120]}'.",
-            f"The columns are {','.join(COLUMNS)}.",
-        )
-    pictures: dict[str, _Picture] = {}
-    try:
-        for row in rows:
-            if any(cell.strip() for cell in row):
-                filename = row[columns["filename"]].strip() if len(row) > columns["filename"] else ""
-                if filename not in pictures:
-                    pictures[filename] = _Picture(filename, f"{name}, line {rows.line_num}", columns)
-                pictures[filename].add(row, rows.line_num)
-    except csv.Error as error:
-        raise DataError(f"{name}, line {rows.line_num}: not CSV: {error}.", "Correct the line.") from error
+    lines = content.split("\n")
+    at, first = _first_row(lines)
+    columns = columns_of(first, name)
+    finder = PictureFinder(*folders)
+    found: dict[str, Picture] = {}  # by the name in the table
+    pictures: dict[Path, _Picture] = {}
+    problems: list[Finding] = []
+    for number, row in _rows(lines, at + bool(columns.header), columns.delimiter):
+        where = f"{name}, line {number}"
+        if isinstance(row, str):
+            problems.append(bad_annotation(where, f"{row}; the row is left out.", "Correct the row."))
+        elif (again := columns.again(row)) is not None:
+            if again.indices == columns.indices:
+                what = "it repeats the header, as in tables that were joined; the row is left out."
+                problems.append(bad_annotation(where, what, "Remove the row."))
+            else:
+                what = "it is another header, with other columns; the rows from here on are left out."
+                problems.append(bad_annotation(where, what, "Put them into a table of their own."))
+                break
+        elif any(row):
+            filename = _cell(row, columns, "filename")
+            if filename not in found:
+                picture = found[filename] = finder.find(filename)
+                pictures.setdefault(picture.path, _Picture(picture, filename, where, columns))
+            pictures[found[filename].path].add(row, number)
     bad = [picture for picture in pictures.values() if picture.error]
-    problems = [bad_annotation(picture.where, picture.error, "Correct the row.") for picture in bad]
-    path_of = partial(_picture_path, folder, has_images=(folder / "images").is_dir())
-    return [picture.entry(path_of(name), part) for name, picture in pictures.items() if not picture.error], problems
+    problems += [bad_annotation(picture.where, picture.error, "Correct the row.") for picture in bad]
+    return [picture.entry(part) for picture in pictures.values() if not picture.error], problems
 
 
-def _picture_path(folder: Path, filename: str, has_images: bool) -> Path:
-    """A picture's path: in images/ if there is such a folder, unless the picture is only beside the table."""
-    beside, inside = folder / filename, folder / "images" / filename
-    return inside if has_images and (inside.exists() or not beside.exists()) else beside
+def _first_row(lines: Sequence[str]) -> tuple[int, str]:
+    """Index and text of a table's first row; Excel may put a line 'sep=;' before it."""
+    for at, line in enumerate(lines):
+        if line.strip() and not line.strip('" ').lower().startswith("sep="):
+            return at, line
+    return 0, ""
+
+
+def _rows(lines: Sequence[str], at: int, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
+    """Line number and cells of each row from line index `at` on, or the reason why it cannot be read."""
+    while at < len(lines):
+        row, end = _row(lines, at, delimiter)
+        yield at + 1, row
+        at = end
+
+
+def _row(lines: Sequence[str], at: int, delimiter: str) -> tuple[list[str] | str, int]:
+    """The cells of the row that begins in line `at`, or a reason, and the line after it."""
+    if "\0" in lines[at]:
+        return "it has NUL bytes (files that were cut off in a crash have them)", at + 1
+    reason = ""
+    for end in range(at + 1, min(at + _LONGEST_ROW, len(lines)) + 1):
+        try:
+            return cells_of("\n".join(lines[at:end]), delimiter), end
+        except csv.Error as error:
+            reason = reason or str(error)
+    reason = "a quote is not closed" if "unexpected end" in reason else reason
+    return f"not CSV: {reason}", at + 1
+
+
+def _cell(row: Sequence[str], columns: Columns, column: str) -> str:
+    index = columns.indices.get(column, len(row))
+    return row[index] if index < len(row) else ""
 
 
 class _Picture:
     """The rows of one picture; `error` has the reason if one of them cannot be read."""
 
-    def __init__(self, filename: str, where: str, columns: Mapping[str, int]):
-        self.filename, self.where = filename, where
+    def __init__(self, picture: Picture, filename: str, where: str, columns: Columns):
+        self.picture, self.filename, self.where = picture, filename, where
         self.error = "" if filename else "the file name is empty; the row is left out."
         self._columns = columns
-        self._cells = max(index for column, index in columns.items() if column not in _OPTIONAL) + 1
+        self._cells = max(index for column, index in columns.indices.items() if column not in OPTIONAL) + 1
         self._size: tuple[int, int] | None = None
         self._boxes: list[list[float]] = []
         self._labels: list[str] = []
-        self._optional: dict[str, list[float]] = {column: [] for column in _OPTIONAL if column in columns}
+        self._optional: dict[str, list[float]] = {column: [] for column in OPTIONAL if column in columns.indices}
 
     def add(self, row: Sequence[str], line: int) -> None:
         """Add a row."""
@@ -148,44 +225,45 @@ class _Picture:
         try:
             self._add(row)
         except ValueError as error:
-            self.error = f"line {line}: {error}; the picture {self.filename!r} is left out."
+            self.error = f"line {line}: {error}; the picture {self.filename[:200]!r} is left out."
 
     def _add(self, row: Sequence[str]) -> None:
         if len(row) < self._cells:
             raise ValueError(f"it has only {len(row)} cells")
-        self._check_size(self._cell(row, "width"), self._cell(row, "height"))
-        corners = [self._cell(row, column) for column in ("xmin", "ymin", "xmax", "ymax")]
-        if not any(corners):
+        self._check_size(row)
+        if not any(_cell(row, self._columns, column) for column in CORNERS):
             return
-        box = [float(corner) for corner in corners]
-        if not all(map(math.isfinite, box)):
-            raise ValueError("it has a number that is not finite")
-        label = self._cell(row, "class")
+        box = [self._number(row, column) for column in CORNERS]
+        if self._columns.sizes:
+            box[2:] = box[0] + box[2], box[1] + box[3]
+        label = _cell(row, self._columns, "class")
         if not label:
             raise ValueError("it has a box without a class")
         for column, values in self._optional.items():
             default = 1.0 if column == "weight" else 0.0
-            values.append(float(self._cell(row, column) or default))
+            values.append(self._number(row, column) if _cell(row, self._columns, column) else default)
         self._boxes.append(box)
         self._labels.append(label)
 
-    def _cell(self, row: Sequence[str], column: str) -> str:
-        index = self._columns.get(column, len(row))
-        return row[index].strip() if index < len(row) else ""
+    def _number(self, row: Sequence[str], column: str) -> float:
+        cell = _cell(row, self._columns, column)
+        if self._columns.delimiter != ",":
+            cell = cell.replace(",", ".")  # spreadsheets with ';' between cells write '50,5'
+        return text.number(cell, column)
 
-    def _check_size(self, width: str, height: str) -> None:
-        if not (width and height):
+    def _check_size(self, row: Sequence[str]) -> None:
+        if not all(_cell(row, self._columns, column) for column in ("width", "height")):
             return
-        size = int(float(height)), int(float(width))
+        size = int(self._number(row, "height")), int(self._number(row, "width"))
         if self._size not in (None, size):
             raise ValueError("the picture's size differs from that in earlier lines")
         self._size = size
 
-    def entry(self, path: Path, part: str | None) -> Entry:
+    def entry(self, part: str | None) -> Entry:
         """The picture's entry."""
         return Entry(
-            path,
-            self.filename,
+            self.picture.path,
+            self.picture.name,
             np.array(self._boxes, np.float64).reshape(-1, 4),
             tuple(self._labels),
             self.where,

@@ -7,6 +7,7 @@ UTF-8 and UTF-16, with or without a byte-order mark, and for XML the encoding th
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from pathlib import Path
 
@@ -73,6 +74,21 @@ def head(path: Path, size: int = 4096) -> str:
         return ""
     encoding, content = _without_mark(content)
     return _lines_with_lf(content.decode(encoding or "utf-8", "replace"))
+
+
+def number(word: str, name: str) -> float:
+    """A finite number in an annotation; `name` says which, for messages.
+
+    Raises:
+        ValueError: it is not a number, or not finite.
+    """
+    try:
+        value = float(word)
+    except ValueError:
+        raise ValueError(f"{name} is {word[:40]!r}, not a number" if word.strip() else f"{name} is empty") from None
+    if not math.isfinite(value):
+        raise ValueError(f"{name} is {word[:40]!r}, not a finite number")
+    return value
 
 
 def _without_mark(content: bytes) -> tuple[str | None, bytes]:

@@ -7,6 +7,7 @@ files beside their pictures, images/ instead of JPEGImages/, and train/, valid/,
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,10 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from mirilla.data import images, text
+from mirilla.data import text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
+from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
 from mirilla.data.split import part_name
@@ -27,29 +29,34 @@ from mirilla.findings import Finding
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml", "xmls", "labels")
 _PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
-_PICTURE_SUFFIXES = tuple(
-    variant
-    for suffix in dict.fromkeys((".jpg", ".jpeg", ".png", *sorted(images.EXTENSIONS)))
-    for variant in (suffix, suffix.upper())
-)
+_ROOT = "<annotation"
+_LARGEST = 1e9  # of a flag
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ATTRIBUTES = ("truncated", "occluded")
+_TRUE = ("true", "yes", "y", "t")
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0, section 2.2
 
 
 def find(folder: Path) -> list[Path]:
-    """The folders of XML files of a data set (one, or one per part or year)."""
+    """The folders of XML files of a data set: one, or one per part, year or subfolder."""
     places = (_annotation_folder(base) for base in _bases(folder))
-    return [place for place in places if place is not None]
+    if found := [place for place in places if place is not None]:
+        return found
+    inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    return [path for path in inside if any(map(_is_voc, path.glob("*.xml")))]
 
 
 def _bases(folder: Path) -> list[Path]:
     """The folders that may hold Annotations/ and JPEGImages/."""
     if re.fullmatch(r"VOC\d+", folder.name) or (folder / "JPEGImages").is_dir():
         return [folder]
-    inside = sorted(path for path in folder.iterdir() if path.is_dir())
-    parts = [path for path in inside if part_name(path.name) or re.fullmatch(r"VOC\d{4}", path.name)]
-    return [folder, *parts, *sorted((folder / "VOCdevkit").glob("VOC*"))]
+    parts = [path for path in _folders_in(folder) if part_name(path.name) or re.fullmatch(r"VOC\d{4}", path.name)]
+    inside = [path for path in _folders_in(folder / "images") if part_name(path.name)]
+    return [folder, *parts, *inside, *sorted((folder / "VOCdevkit").glob("VOC*"))]
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
 
 def _annotation_folder(base: Path) -> Path | None:
@@ -57,6 +64,10 @@ def _annotation_folder(base: Path) -> Path | None:
         if (base / name).is_dir() and next((base / name).rglob("*.xml"), None):
             return base / name
     return base if next(base.glob("*.xml"), None) else None
+
+
+def _is_voc(path: Path) -> bool:
+    return _ROOT in text.head(path)
 
 
 @dataclass(frozen=True)
@@ -78,11 +89,11 @@ class _Place:
         base = folder.parent if folder.name in _ANNOTATION_FOLDERS else folder
         return cls(folder, base, tuple(files))
 
-    @property
-    def pictures(self) -> Path:
-        """The folder of the pictures."""
-        folders = (self.base / name for name in _PICTURE_FOLDERS)
-        return next((folder for folder in folders if folder.is_dir()), self.base)
+    def pictures(self) -> PictureFinder:
+        """Finds the place's pictures: in a folder of pictures, in its folders of parts, or beside the XML files."""
+        named = next((self.base / name for name in _PICTURE_FOLDERS if (self.base / name).is_dir()), self.base)
+        parts = [path for path in _folders_in(named) if part_name(path.name)] if named != self.base else []
+        return PictureFinder(*dict.fromkeys((named, *parts, self.base, self.folder)))
 
 
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
@@ -106,20 +117,19 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
 def _read_place(place: _Place, with_prefix: bool) -> tuple[list[Entry], list[Finding]]:
     parts, problems = _image_sets(place.base)
     default = part_name(place.base.name) if with_prefix else None
-    pictures = place.pictures
+    pictures = place.pictures()
     entries: list[Entry] = []
     keys: set[str] = set()
     for file in place.files:
         key = file.relative_to(place.folder).with_suffix("").as_posix()
         keys.add(key)
         try:
-            entry = parse(file.read_bytes(), str(file), pictures, key)
+            entry, finding = parse(file.read_bytes(), str(file), pictures, key)
         except (OSError, ValueError) as error:
-            problems.append(bad_annotation(str(file), f"{error}; the picture is left out."))
+            problems.append(_unreadable(file, error))
             continue
-        if PurePosixPath(entry.filename).stem != PurePosixPath(key).name:
-            what = f"its <filename> is {entry.filename}, which differs from its own name."
-            problems.append(Finding("note", "name-differs", str(file), what))
+        if finding:
+            problems.append(finding)
         prefix = f"{place.base.name}/" if with_prefix else ""
         entries.append(replace(entry, filename=prefix + entry.filename, part=parts.get(key, default)))
     for key in parts:
@@ -136,12 +146,27 @@ def _read_place(place: _Place, with_prefix: bool) -> tuple[list[Entry], list[Fin
     return entries, problems
 
 
+def _unreadable(file: Path, error: OSError | ValueError) -> Finding:
+    reason = error.strerror if isinstance(error, OSError) else error
+    remedy = "Correct the file."
+    if isinstance(error, text.DecodeError):
+        remedy = text.SAVE_AS_UTF8
+    elif isinstance(error, _OtherFormatError):
+        remedy = "Export the labels as Pascal VOC or as COCO."
+    return bad_annotation(str(file), f"{reason}; the picture is left out.", remedy)
+
+
+class _OtherFormatError(ValueError):
+    """An XML file that is not Pascal VOC."""
+
+
 def _image_sets(base: Path) -> tuple[dict[str, str], list[Finding]]:
-    """Key -> part from ImageSets/Main; trainval.txt counts as train if there is no train.txt."""
+    """Key -> part from ImageSets/Main; without train.txt, trainval.txt counts as train, or CVAT's default.txt."""
     folder = base / "ImageSets" / "Main"
     lists = [(folder / f"{name}.txt", part) for name, part in (("test", TEST), ("val", EVAL), ("train", TRAIN))]
     if not lists[-1][0].is_file():
-        lists[-1] = (folder / "trainval.txt", TRAIN)
+        names = ("trainval", "default") if not any(path.is_file() for path, _ in lists) else ("trainval",)
+        lists[-1:] = [(folder / f"{name}.txt", TRAIN) for name in names]
     parts: dict[str, str] = {}
     problems: list[Finding] = []
     for path, part in lists:
@@ -173,36 +198,47 @@ class _Objects:
         if not label:
             raise ValueError(f"object {number} has no name")
         if box is None:
-            raise ValueError(f"object {number} ({label}) has no bndbox")
+            rotated = item.find("robndbox") is not None
+            instead = "a <robndbox> (roLabelImg's rotated box) instead of a <bndbox>" if rotated else "no <bndbox>"
+            raise ValueError(f"object {number} ({label}) has {instead}")
         self.boxes.append([_float(box, name) for name in _CORNERS])
         self.labels.append(label)
         for name, values in self.numbers.items():
-            default = 1.0 if name == "weight" else 0.0
-            values.append(_float(item, name) if (item.findtext(name) or "").strip() else default)
+            content = (item.findtext(name) or "").strip()
+            values.append(_flag(content) if name != "weight" else _float(item, name) if content else 1.0)
 
 
-def parse(content: bytes, name: str, folder: Path, key: str) -> Entry:
+def _flag(content: str) -> float:
+    """The number of a flag; tools also write words: Unspecified, False, no; true, yes."""
+    try:
+        value = float(content)
+    except ValueError:
+        return float(content.lower() in _TRUE)
+    return min(max(value, -_LARGEST), _LARGEST) if math.isfinite(value) else 0.0
+
+
+def parse(content: bytes, name: str, pictures: PictureFinder, key: str) -> tuple[Entry, Finding | None]:
     """Parse an XML file.
 
     Args:
         name: the file's name, for messages.
-        folder: the folder of its picture.
+        pictures: finds its picture.
         key: the file's name without '.xml', relative to the folder of annotations.
+
+    Returns:
+        The entry, and a finding if its <filename> is another than its own name.
 
     Raises:
         ValueError: the file cannot be read; the message has the reason.
     """
-    try:
-        root = ElementTree.fromstring(text.decode_xml(content))
-    except ElementTree.ParseError as error:
-        raise ValueError(f"not well-formed XML ({error})") from None
+    root = _root(text.decode_xml(content))
     objects = _Objects()
     for number, item in enumerate(root.findall("object"), 1):
         objects.add(item, number)
-    filename = _picture(folder, (root.findtext("filename") or "").strip().replace("\\", "/"), key)
-    return Entry(
-        folder / filename,
-        filename,
+    picture, finding = _picture(pictures, (root.findtext("filename") or "").strip(), key, name)
+    entry = Entry(
+        picture.path,
+        picture.name,
         np.array(objects.boxes, np.float64).reshape(-1, 4),
         tuple(objects.labels),
         name,
@@ -211,6 +247,24 @@ def parse(content: bytes, name: str, folder: Path, key: str) -> Entry:
         attributes={n: np.array(objects.numbers[n]).astype(np.int64) for n in _ATTRIBUTES if any(objects.numbers[n])},
         weight=np.array(objects.numbers["weight"]),
     )
+    return entry, finding
+
+
+def _root(document: str) -> ElementTree.Element:
+    """The root element of an annotation, whose objects are its children."""
+    try:
+        root = ElementTree.fromstring(document)
+    except ElementTree.ParseError as error:
+        line, column = error.position
+        at = document.split("\n")[line - 1 : line]
+        ampersand = "&" in "".join(at)[max(0, column - 8) : column + 1]
+        remedy = "; write '&' as '&amp;'" if ampersand else ""
+        raise ValueError(f"not well-formed XML ({error}{remedy})") from None
+    if root.tag != "annotation":
+        raise _OtherFormatError(f"its root element is <{root.tag[:40]}>, not <annotation>: it is not Pascal VOC")
+    if root.find("object") is None and (root.find(".//bndbox") is not None or root.find(".//object") is not None):
+        raise _OtherFormatError("its objects are not directly in <annotation>: it is not Pascal VOC")
+    return root
 
 
 def _declared_size(root: ElementTree.Element) -> tuple[int, int] | None:
@@ -221,31 +275,32 @@ def _declared_size(root: ElementTree.Element) -> tuple[int, int] | None:
     return int(_float(size, "height")), int(_float(size, "width"))
 
 
-def _picture(folder: Path, given: str, key: str) -> str:
-    """The picture's name relative to `folder`: as <filename> gives it, or else a picture with the XML file's name."""
-    beside = (Path(key).parent / Path(given).name).as_posix()  # the folders in <filename> are often the author's own
-    candidates = [given, beside] if given else []
-    for candidate in candidates:
-        if ".." not in Path(candidate).parts and (folder / candidate).is_file():
-            return candidate
-    for stem in filter(None, (key, given)):
-        for suffix in _PICTURE_SUFFIXES:
-            if (folder / (stem + suffix)).is_file():
-                return stem + suffix
-    return beside if given else f"{key}.jpg"
+def _picture(pictures: PictureFinder, given: str, key: str, name: str) -> tuple[Picture, Finding | None]:
+    """The picture with the XML file's name, or else the one that <filename> gives; a finding if the two differ."""
+    own_name = PurePosixPath(key)
+    named = pictures.find(given) if given else None
+    if named and own_name.parent.parts:  # the folders in <filename> are often the author's own
+        beside = pictures.find((own_name.parent / PurePosixPath(named.name).name).as_posix())
+        named = beside if os.path.isfile(beside.path) else named
+    if named and PurePosixPath(named.name).stem == own_name.name and os.path.isfile(named.path):
+        return named, None
+    own = pictures.find(key)
+    if os.path.isfile(own.path):
+        if not (named and os.path.isfile(named.path)):
+            return own, None
+        what = f"its <filename> is {named.name}, but {own.name} has its own name and is used."
+        return own, Finding("warning", "name-differs", name, what, "Correct the <filename>.")
+    if named is None:
+        return Picture(own.path.with_name(f"{own.path.name}.jpg"), f"{own.name}.jpg"), None
+    what = f"its <filename> is {named.name}, which differs from its own name."
+    return named, Finding("note", "name-differs", name, what)
 
 
 def _float(element: ElementTree.Element, name: str) -> float:
     content = element.findtext(name)
     if content is None:
         raise ValueError(f"<{name}> in <{element.tag}> is missing")
-    try:
-        value = float(content)
-    except ValueError:
-        raise ValueError(f"<{name}> in <{element.tag}> is {content!r}, not a number") from None
-    if not math.isfinite(value):
-        raise ValueError(f"<{name}> in <{element.tag}> is not finite")
-    return value
+    return text.number(content, f"<{name}> in <{element.tag}>")
 
 
 def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:

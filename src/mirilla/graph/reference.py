@@ -64,11 +64,20 @@ class Runner:
                 array[number] = tensors[name].reshape(array.shape[1:])
         return found
 
-    def activations(self, image: np.ndarray, keep: bool = True) -> dict[str, np.ndarray]:
-        """Outputs of every layer for an image (rows, columns, channels); only the graph's outputs unless `keep`."""
+    def activations(
+        self,
+        image: np.ndarray,
+        keep: bool = True,
+        store: Callable[[str, np.ndarray], np.ndarray] = lambda name, value: value,
+    ) -> dict[str, np.ndarray]:
+        """Outputs of every layer for an image (rows, columns, channels); only the graph's outputs unless `keep`.
+
+        Args:
+            store: what is kept of a layer's output, and read by the next layers: the output rounded to integers, say.
+        """
         tensors = {self.graph.input: np.ascontiguousarray(image, np.float32)}
         for layer, step, unused in self._steps:
-            tensors[layer.name] = step(*[tensors[name] for name in layer.inputs])
+            tensors[layer.name] = store(layer.name, step(*[tensors[name] for name in layer.inputs]))
             if not keep:
                 for name in unused:
                     del tensors[name]

@@ -10,6 +10,9 @@ from mirilla.targets.target import Target
 # name -> (module of mirilla.targets, name of the Target in it)
 TARGETS: dict[str, tuple[str, str]] = {
     "onnx": ("onnx_file", "ONNX"),
+    "tflite": ("tflite.floats", "TFLITE"),
+    "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
+    "tflite-int8": ("tflite.integers", "TFLITE_INT8"),
 }
 
 

@@ -24,6 +24,7 @@ from mirilla.data.annotations import Annotations, Entry, build
 from mirilla.data.convert import check_labels
 from mirilla.data.dataset import EVAL, TRAIN, Dataset
 from mirilla.data.fetch import MIRRORS, WIDER_FACE, fetch_widerface
+from mirilla.data.names import PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.read import read_dataset
 from mirilla.data.sample import Sample
@@ -211,7 +212,8 @@ def _entries(folder: Path) -> Iterator[Entry]:
     for path in sorted((folder / "annotations" / "xmls").glob("*.xml")):
         try:
             with explaining(path):
-                yield voc.parse(path.read_bytes(), str(path), folder / "images", path.stem)
+                entry, _ = voc.parse(path.read_bytes(), str(path), PictureFinder(folder / "images"), path.stem)
+            yield entry
         except ValueError as error:
             raise DataError(f"{path}: {error}.", "Correct the file, or remove it.") from None
 
@@ -235,7 +237,7 @@ def generate_tfrecord(values: Values) -> int:
         raise DataError(f"--images_path={folder}: no such folder.", "Give the folder of the photos.")
     if out.is_dir():
         raise UsageError(f"--output_path={out}: this is a folder.", "Name a file, such as data/train.record.")
-    entries, problems = csv_table.parse(text.read(table), str(table), folder)
+    entries, problems = csv_table.parse(text.read(table), str(table), (folder,))
     dataset = build(Annotations("csv", table, tuple(entries), tuple(problems), split_folder=folder))
     _warn(dataset)
     named = values.text("label_map")

@@ -1,0 +1,1 @@
+"""TensorFlow Lite files, written from the deploy graph: float32, float16 weights, and 8-bit integers."""

@@ -1,0 +1,143 @@
+"""Mutated annotation files: one that cannot be read is an error or a finding, never a traceback."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+from pathlib import Path
+
+import mutations
+from helpers_data import sample
+from mirilla.data import csv_table, read_dataset, voc, widerface
+from mirilla.data.check import check
+from mirilla.data.records import write_record
+from mirilla.data.tfrecord import LABEL_MAP, write_tfrecords
+from mirilla.protos import example
+
+SAMPLES = (
+    sample("a.jpg", [(3, 2, 9, 12), (1, 1, 20, 15)], ["face", "mask"], difficult=[True, False], weight=[1, 0.5]),
+    sample("b.jpg", [(3.25, 2.5, 9, 12)], ["face"], attributes={}),
+    sample("c.jpg", []),
+)
+
+
+def reader(folder: Path, name: str, format: str):
+    """A function that reads and checks a data set whose file `name` has the given bytes."""
+    for item in SAMPLES:
+        (folder / item.filename).write_bytes(item.encoded())
+
+    def read(content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        check(read_dataset(folder, format=format), decode=False)
+
+    return read
+
+
+@mutations.counts(250, 8000)
+def test_csv(count, tmp_path):
+    table = csv_table.text_of(SAMPLES).encode()
+    result = mutations.survive("csv", table, mutations.of_text, reader(tmp_path, "labels.csv", "csv"), count)
+    assert min(result["read"], result["refused"]) > count * 0.05
+
+
+@mutations.counts(250, 8000)
+def test_voc(count, tmp_path):
+    documents = [voc.xml_of(item).encode() for item in SAMPLES]
+    header = b"<?xml version='1.0' encoding='gb2312'?>\n"
+    (tmp_path / "b.xml").write_bytes(documents[1])
+    read = reader(tmp_path, "a.xml", "voc")
+    result = mutations.survive("voc", [*documents, header + documents[0]], mutations.of_text, read, count)
+    assert result["refused"] == 0  # b.xml is always read
+
+
+@mutations.counts(150, 6000)
+def test_widerface(count, tmp_path):
+    (tmp_path / "images").mkdir()
+    for item in SAMPLES:
+        (tmp_path / "images" / item.filename).write_bytes(item.encoded())
+    text = widerface.text_of(SAMPLES).encode()
+    mutations.survive("widerface", text, mutations.of_text, reader(tmp_path, "bbx_gt.txt", "widerface"), count)
+
+
+@mutations.counts(150, 6000)
+def test_fddb(count, tmp_path):
+    (tmp_path / "originalPics").mkdir()
+    for item in SAMPLES:
+        (tmp_path / "originalPics" / item.filename).write_bytes(item.encoded())
+    text = b"a\n2\n9.5 6 1.57 10 8 1\n4 3 -0.5 12 9 1\nb\n1\n5 5 0 9 9 1\nc\n0\n"
+    read = reader(tmp_path, "FDDB-fold-01-ellipseList.txt", "fddb")
+    mutations.survive("fddb", text, mutations.of_text, read, count)
+
+
+@mutations.counts(100, 2000)
+def test_split_file(count, tmp_path):
+    (tmp_path / "labels.csv").write_text(csv_table.text_of(SAMPLES))
+    read = reader(tmp_path, "split.csv", "csv")
+    mutations.survive("split", b"file,part\na.jpg,train\nb.jpg,eval\nc.jpg,test\n", mutations.of_text, read, count)
+
+
+def _of_features(content: bytes, drawn: random.Random) -> bytes:
+    """A record file whose records are valid, but whose features have other kinds, values and lengths."""
+    records = []
+    for record in _records_of(content):
+        features = example.decode(record, "record")
+        for name in drawn.sample(sorted(features), drawn.choice((0, 1, 1, 2, 5))):
+            features[drawn.choice((name, name, name, f"{name}s"))] = drawn.choice(FEATURES)(features.pop(name))
+        records.append(example.encode(features) if drawn.random() < 0.9 else mutations.of_bytes(record, drawn))
+    return _file_of(records)
+
+
+FEATURES = (
+    lambda values: [],
+    lambda values: values[:-1],
+    lambda values: [*values, *values],
+    lambda values: [0],
+    lambda values: [-1, 2**62],
+    lambda values: [7.5] * max(1, len(values)),
+    lambda values: [float("nan"), float("inf"), 1e38][: max(1, len(values))],
+    lambda values: [b"", b"\xff\0../x", b"face"][: max(1, len(values))],
+    lambda values: [b"text"] * max(1, len(values)),
+    lambda values: [1] * max(1, len(values)),
+    lambda values: [value[: len(value) // 2] if isinstance(value, bytes) else -value for value in values],
+)
+
+
+def _records_of(content: bytes) -> list[bytes]:
+    records, at = [], 0
+    while at < len(content):
+        length = int.from_bytes(content[at : at + 8], "little")
+        records.append(content[at + 12 : at + 12 + length])
+        at += 16 + length
+    return records
+
+
+def _file_of(records: list[bytes]) -> bytes:
+    file = io.BytesIO()
+    for record in records:
+        write_record(file, record)
+    return file.getvalue()
+
+
+@mutations.counts(300, 12000)
+def test_tfrecord(count, tmp_path):
+    (path,) = write_tfrecords(SAMPLES, ["face", "mask"], tmp_path / "valid.bin")
+    (tmp_path / LABEL_MAP).write_text("item { id: 1 name: 'face' }\nitem { id: 2 name: 'mask' }\n")
+    read = reader(tmp_path, "train.record", "tfrecord")
+
+    def mutate(content: bytes, drawn: random.Random) -> bytes:
+        content = drawn.choice((_of_features, _of_features, mutations.of_bytes))(content, drawn)
+        if drawn.random() < 0.1:
+            content = gzip.compress(content, 1)
+            content = mutations.of_bytes(content, drawn) if drawn.random() < 0.5 else content
+        return content
+
+    result = mutations.survive("tfrecord", path.read_bytes(), mutate, read, count)
+    assert min(result["read"], result["refused"]) > count * 0.05
+
+
+@mutations.counts(50, 1000)
+def test_label_map_beside_records(count, tmp_path):
+    write_tfrecords(SAMPLES, ["face", "mask"], tmp_path / "train.record")
+    label_map = b"item {\n  id: 1\n  name: 'face'\n}\nitem {\n  id: 2\n  display_name: 'mask'\n}\n"
+    mutations.survive("label map", label_map, mutations.of_text, reader(tmp_path, LABEL_MAP, "tfrecord"), count)

@@ -1,0 +1,104 @@
+"""TensorFlow Lite files, in LiteRT."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mirilla import graph, shipped
+from mirilla.data.images import decode_rgb
+from mirilla.detect.detector import Detector
+from mirilla.detect.models import read_graph_for
+from mirilla.model import card as cards
+from mirilla.targets import table
+from mirilla.targets.target import Source, Target, to_bytes
+from mirilla.targets.tflite import integers, schema, simulate
+
+litert = pytest.importorskip("ai_edge_litert.interpreter")
+PHOTO = decode_rgb(shipped.PHOTO)
+
+
+@pytest.fixture(scope="module")
+def source() -> Source:
+    path = shipped.default_weights()
+    card = cards.load(path.parent / cards.FILE_NAME, path)
+    return Source(read_graph_for(graph.read_graph_def(path), card), card)
+
+
+@pytest.fixture(scope="module")
+def pictures(source) -> np.ndarray:
+    """The shipped photo, moved, flipped and darkened: (8, 256, 256, 3)."""
+    size = source.graph.input_shape[:2]
+    crops = [PHOTO[y : y + 2 * size[0] : 2, x : x + 2 * size[1] : 2] for y in (0, 1) for x in (0, 1)]
+    return np.stack([*crops, *(crop[:, ::-1] // 2 for crop in crops)])
+
+
+def exported(target: Target, source: Source, pictures: np.ndarray, folder) -> Detector:
+    for name, content in target.build(source, pictures).items():
+        (folder / name).write_bytes(content)
+    assert target.run is not None
+    return Detector(source.card, target.run(folder / target.file, source.card))
+
+
+def test_the_numbers_are_those_of_the_schema():
+    published = pytest.importorskip("ai_edge_litert.schema_py_generated")
+    options = {number: name for name, number in vars(published.BuiltinOptions).items() if isinstance(number, int)}
+    for op in schema.Op:
+        assert getattr(published.BuiltinOperator, op.name) == op
+        if op in schema._OPTIONS and (number := schema._OPTIONS[op][0]):
+            name = options[number].removesuffix("Options").lower()
+            words = op.name.replace("_", "").lower()
+            assert name in (words, "pool2d", "conv2d", "depthwiseconv2d")
+    for enum, ours in ((published.ActivationFunctionType, schema.Fused), (published.Padding, schema.Padding)):
+        assert all(getattr(enum, member.name) == member for member in ours)
+    kinds = {"f4": "FLOAT32", "f2": "FLOAT16", "i4": "INT32", "u1": "UINT8", "i8": "INT64", "i1": "INT8"}
+    assert all(getattr(published.TensorType, kinds[dtype.str[1:]]) == n for dtype, n in schema._TYPES.items())
+
+
+@pytest.mark.parametrize(("name", "tolerance"), [("tflite", 1e-5), ("tflite-fp16", 3e-3)])
+def test_floats_give_the_models_detections(source, pictures, tmp_path, name, tolerance):
+    detector = exported(table.target(name), source, pictures[:0], tmp_path)
+    wanted, found = Detector.load()(PHOTO, 0.3), detector(PHOTO, 0.3)
+    assert len(wanted) == len(found) > 0
+    np.testing.assert_allclose(found.scores, wanted.scores, atol=tolerance)
+    np.testing.assert_allclose(found.boxes_yxyx, wanted.boxes_yxyx, atol=tolerance)
+
+
+def test_integers_find_the_same_face(source, pictures, tmp_path):
+    detector = exported(table.target("tflite-int8"), source, pictures, tmp_path)
+    wanted, found = Detector.load()(PHOTO, 0.55), detector(PHOTO, 0.55)
+    assert len(wanted) == len(found) == 1
+    assert abs(found.scores[0] - wanted.scores[0]) < 0.1
+    np.testing.assert_allclose(found.boxes_yxyx, wanted.boxes_yxyx, atol=0.03)
+
+
+def test_integers_are_those_of_the_simulation(source, pictures):
+    """The reference kernels round multipliers as well, here and in all layers before."""
+    rounded = integers.rounded_network(source, pictures)
+    interpreter = litert.Interpreter(
+        model_content=integers.build(source, pictures)[integers.FILE],
+        experimental_op_resolver_type=litert.OpResolverType.BUILTIN_REF,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], (pictures[:1] ^ np.uint8(128)).view(np.int8))
+    interpreter.invoke()
+    picture = pictures[0].astype(np.float32) * np.float32(2 / 255) - 1
+    wanted = simulate.runner(rounded).activations(
+        picture - np.float32(1 / 255), store=lambda name, value: rounded.scales[name].rounded(value)
+    )
+    compared = 0
+    for detail in interpreter.get_tensor_details():
+        if detail["name"] in rounded.scales and detail["name"] != rounded.graph.input:
+            scale = rounded.scales[detail["name"]]
+            quantized = interpreter.get_tensor(detail["index"]).astype(np.float32)
+            real = (quantized - scale.zero_point) * np.float32(scale.scale)
+            levels = np.abs(real.ravel() - wanted[detail["name"]].ravel()) / scale.scale
+            assert levels.mean() < 2, detail["name"]
+            compared += 1
+    assert compared == len(rounded.graph.layers)
+
+
+def test_bytes_from_normalised_pictures_are_the_bytes():
+    pixels = np.arange(256, dtype=np.uint8)
+    assert (to_bytes(pixels.astype(np.float32) * np.float32(2 / 255) - 1) == pixels).all()
