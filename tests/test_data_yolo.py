@@ -77,9 +77,7 @@ BOTH = {"data.yaml": YAML, **_labelled("images/train/a", "images/val/b")}
     [
         pytest.param(BOTH, ["train", "eval"], id="data.yaml"),
         pytest.param(
-            {
-                "data.yaml": "\ufefftrain:\r\n- train\\images\r\n- more\\images\r\nval: valid\\images\r\nnames: [face]\r\n"
-            }
+            {"data.yaml": "\ufefftrain:\r\n- train\\images\r\n- more\\images\r\nval: valid\\images\r\nnames: [face]"}
             | _labelled("train/images/a", "more/images/a", "valid/images/a"),
             ["train", "train", "eval"],
             id="lists, CRLF, BOM, backslashes, the same names",
