@@ -17,6 +17,7 @@ import random
 import re
 import resource
 import signal
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -59,7 +60,8 @@ def survive(name: str, valid: bytes | Sequence[bytes], mutate: Mutate, read: Cal
     """
     files = [valid] if isinstance(valid, bytes) else valid
     result: Counter[str] = Counter()
-    with _limited_memory():
+    with _limited_memory(), warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # numpy's, such as an invalid cast: a wrong value
         for number in range(count):
             drawn = random.Random(f"{name} {number}")
             content = mutate(files[number % len(files)], drawn)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import random
 from pathlib import Path
 
 import mutations
 from helpers_data import sample
 from mirilla.data import csv_table, read_dataset, voc, widerface
 from mirilla.data.check import check
+from mirilla.data.records import write_record
 from mirilla.data.tfrecord import LABEL_MAP, write_tfrecords
+from mirilla.protos import example
 
 SAMPLES = (
     sample("a.jpg", [(3, 2, 9, 12), (1, 1, 20, 15)], ["face", "mask"], difficult=[True, False], weight=[1, 0.5]),
@@ -72,9 +77,67 @@ def test_split_file(count, tmp_path):
     mutations.survive("split", b"file,part\na.jpg,train\nb.jpg,eval\nc.jpg,test\n", mutations.of_text, read, count)
 
 
-@mutations.counts(150, 6000)
-def test_tfrecord_files(count, tmp_path):
-    (valid,) = write_tfrecords(SAMPLES, ["face", "mask"], tmp_path / "valid.bin")
+def _of_features(content: bytes, drawn: random.Random) -> bytes:
+    """A record file whose records are valid, but whose features have other kinds, values and lengths."""
+    records = []
+    for record in _records_of(content):
+        features = example.decode(record, "record")
+        for name in drawn.sample(sorted(features), drawn.choice((0, 1, 1, 2, 5))):
+            features[drawn.choice((name, name, name, f"{name}s"))] = drawn.choice(FEATURES)(features.pop(name))
+        records.append(example.encode(features) if drawn.random() < 0.9 else mutations.of_bytes(record, drawn))
+    return _file_of(records)
+
+
+FEATURES = (
+    lambda values: [],
+    lambda values: values[:-1],
+    lambda values: [*values, *values],
+    lambda values: [0],
+    lambda values: [-1, 2**62],
+    lambda values: [7.5] * max(1, len(values)),
+    lambda values: [float("nan"), float("inf"), 1e38][: max(1, len(values))],
+    lambda values: [b"", b"\xff\0../x", b"face"][: max(1, len(values))],
+    lambda values: [b"text"] * max(1, len(values)),
+    lambda values: [1] * max(1, len(values)),
+    lambda values: [value[: len(value) // 2] if isinstance(value, bytes) else -value for value in values],
+)
+
+
+def _records_of(content: bytes) -> list[bytes]:
+    records, at = [], 0
+    while at < len(content):
+        length = int.from_bytes(content[at : at + 8], "little")
+        records.append(content[at + 12 : at + 12 + length])
+        at += 16 + length
+    return records
+
+
+def _file_of(records: list[bytes]) -> bytes:
+    file = io.BytesIO()
+    for record in records:
+        write_record(file, record)
+    return file.getvalue()
+
+
+@mutations.counts(300, 12000)
+def test_tfrecord(count, tmp_path):
+    (path,) = write_tfrecords(SAMPLES, ["face", "mask"], tmp_path / "valid.bin")
     (tmp_path / LABEL_MAP).write_text("item { id: 1 name: 'face' }\nitem { id: 2 name: 'mask' }\n")
     read = reader(tmp_path, "train.record", "tfrecord")
-    mutations.survive("tfrecord", valid.read_bytes(), mutations.of_bytes, read, count)
+
+    def mutate(content: bytes, drawn: random.Random) -> bytes:
+        content = drawn.choice((_of_features, _of_features, mutations.of_bytes))(content, drawn)
+        if drawn.random() < 0.1:
+            content = gzip.compress(content, 1)
+            content = mutations.of_bytes(content, drawn) if drawn.random() < 0.5 else content
+        return content
+
+    result = mutations.survive("tfrecord", path.read_bytes(), mutate, read, count)
+    assert min(result["read"], result["refused"]) > count * 0.05
+
+
+@mutations.counts(50, 1000)
+def test_label_map_beside_records(count, tmp_path):
+    write_tfrecords(SAMPLES, ["face", "mask"], tmp_path / "train.record")
+    label_map = b"item {\n  id: 1\n  name: 'face'\n}\nitem {\n  id: 2\n  display_name: 'mask'\n}\n"
+    mutations.survive("label map", label_map, mutations.of_text, reader(tmp_path, LABEL_MAP, "tfrecord"), count)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
 
 from helpers_data import dataset, picture, rotated, sample
 from mirilla.data import images, read_dataset, records, tfrecord
+from mirilla.data.dataset import EmptyDatasetError
 from mirilla.data.output import safe_name
 from mirilla.errors import DataError, MirillaError
 from mirilla.protos import example
@@ -78,6 +83,138 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
         tfrecord.write_tfrecords([sample()], ["face"], tmp_path / "a.tfrecord")
     assert "Free some space" in caught.value.remedy
     assert not list(tmp_path.iterdir())
+
+
+def features(**changed: list) -> dict[str, list]:
+    """The features of a record with a box x 50 to 110, y 30 to 110 px in a picture of 200x150 px."""
+    whole = {
+        "encoded": [picture(150, 200)],
+        "filename": [b"a.jpg"],
+        "object/bbox/xmin": [50 / 200],
+        "object/bbox/xmax": [110 / 200],
+        "object/bbox/ymin": [30 / 150],
+        "object/bbox/ymax": [110 / 150],
+        "object/class/text": [b"face"],
+        "object/class/label": [1],
+    }
+    whole |= {name.replace("_", "/", 2) if name.startswith("object_") else name: v for name, v in changed.items()}
+    return {f"image/{name}": values for name, values in whole.items() if values}
+
+
+def record_file(path, *records_: dict[str, list], compress=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = io.BytesIO()
+    for record in records_:
+        records.write_record(file, example.encode(record))
+    path.write_bytes(compress(file.getvalue()) if compress else file.getvalue())
+    return path
+
+
+def test_gzip_is_read_and_other_kinds_are_named(tmp_path):
+    path = record_file(tmp_path / "train.record", features(), features(filename=[b"b.jpg"]), compress=gzip.compress)
+    assert [s.filename for s in read_dataset(tmp_path).samples] == ["a.jpg", "b.jpg"]
+    assert len(list(tfrecord.read_tfrecords(path))) == 2
+    with pytest.raises(DataError, match="compressed, but training reads single records") as caught:
+        records.offsets(path)
+    assert "mirilla data convert" in caught.value.remedy
+    for content, what in (
+        (path.read_bytes()[:-30], "compressed file is broken"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"PK\x03\x04" + bytes(60), "a ZIP archive"),
+        (zlib.compress(bytes(100)), "compressed with zlib"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=what):
+            list(records.read_records(path))
+    path.write_bytes(gzip.compress(struct.pack("<QI", 1 << 40, records.masked_crc32c(struct.pack("<Q", 1 << 40)))))
+    with pytest.raises(DataError, match="should hold 1099511627776 bytes"):
+        list(records.read_records(path))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"object_bbox_ymin": [0]}, "image/object/bbox/ymin has integers, but must have floats"),
+        ({"object_bbox_xmax": [b"0.5"]}, "image/object/bbox/xmax has bytes, but must have numbers"),
+        ({"object_bbox_xmax": [0.5, 0.6]}, r"\[1, 1, 1, 2\] values; they must have the same length"),
+        ({"object_class_text": [b"face", b"mask"]}, "1 boxes but 2 labels"),
+        ({"object_class_text": [], "object_class_label": []}, r"1 boxes but 0 labels \(in image/object/class/text or"),
+        ({"object_class_text": [3]}, "class/text has numbers, but must have bytes"),
+        ({"object_class_text": [], "object_class_label": [1.5]}, "class/label has numbers that are not whole"),
+        ({"object_class_text": [], "object_class_label": [float("nan")]}, "class/label has numbers that are not whole"),
+        ({"object_class_text": [], "object_class_label": [b"1"]}, "class/label has bytes"),
+        ({"encoded": [7]}, "image/encoded has the type int"),
+        ({"encoded": []}, "the record has no picture"),
+    ],
+)
+def test_records_of_the_wrong_kind_are_findings(changed, message, tmp_path):
+    record_file(tmp_path / "train.record", features(filename=[b"good.jpg"]), features(**changed))
+    found = read_dataset(tmp_path)
+    assert [s.filename for s in found.samples] == ["good.jpg"]
+    (finding,) = found.problems
+    assert finding.code == "unusable-record"
+    assert re.search(message, finding.what)
+    assert not finding.what.startswith(finding.where)
+
+
+def test_pixels_are_one_finding(tmp_path):
+    pixels = {
+        f"object_bbox_{name}": [value]
+        for name, value in zip(("xmin", "xmax", "ymin", "ymax"), (50.0, 110.0, 30.0, 110.0), strict=True)
+    }
+    path = record_file(tmp_path / "train.record", features(**pixels), features(filename=[b"b.jpg"], **pixels))
+    with pytest.raises(EmptyDatasetError) as caught:
+        read_dataset(tmp_path)
+    (finding,) = caught.value.problems
+    assert (finding.severity, finding.code) == ("error", "wrong-unit")
+    assert "2 pictures look like pixels, but TFRecord normalises them" in finding.what
+    with pytest.raises(DataError, match="record 0: the coordinates of 1 picture look like pixels"):
+        list(tfrecord.read_tfrecords(path))
+
+
+def test_slims_names_of_the_class(tmp_path):
+    slim = {"object_class_text": [], "object_class_label": []}
+    text = {"object/bbox/label_text": [b"face"], "object/bbox/label": [15]}
+    record_file(tmp_path / "voc_2007_train_000.tfrecord", features(**slim, **text))
+    (loaded,) = read_dataset(tmp_path).samples
+    assert loaded.labels == ("face",)
+    assert loaded.boxes_px_xyxy[0].round(3).tolist() == [50, 30, 110, 110]
+
+
+@pytest.mark.parametrize("name", ["labelmap.pbtxt", "Faces_label_map.pbtxt", "label-map.pbtxt", "classes.pbtxt"])
+def test_the_label_map_beside_names_the_numbers(name, tmp_path):
+    record_file(
+        tmp_path / "train.record",
+        features(object_class_text=[]),
+        features(object_class_text=[], object_class_label=[9]),
+    )
+    unnamed = read_dataset(tmp_path)
+    assert [s.labels for s in unnamed.samples] == [("1",), ("9",)]
+    assert "their numbers are used as names" in unnamed.notes[0]
+    (tmp_path / name).write_text("item { id: 1 name: 'face' }")
+    named = read_dataset(tmp_path)
+    assert ([s.labels for s in named.samples], named.labels, named.notes) == ([("face",), ("9",)], ("face",), ())
+    assert "class 9 is not in the label map" in next(p.what for p in named.problems if p.code == "class-number")
+
+
+def test_a_class_number_below_1_is_a_finding_once(tmp_path):
+    zero = features(object_class_label=[0], object_class_text=[b"Face "])
+    record_file(tmp_path / "train.record", zero, zero | {"image/filename": [b"b.jpg"]})
+    (finding,) = read_dataset(tmp_path).problems
+    assert "the class 'Face ' has the number 0, but numbers begin with 1" in finding.what
+
+
+def test_folders_of_parts_with_a_label_map_in_each(tmp_path):
+    for part in ("train", "valid", "test"):
+        record_file(
+            tmp_path / part / "Faces.tfrecord", features(filename=[f"{part}.jpg".encode()], object_class_text=[])
+        )
+        (tmp_path / part / "Faces_label_map.pbtxt").write_text("item { name: 'face' id: 1 }")
+    found = read_dataset(tmp_path)
+    assert found.parts == {"train.jpg": "train", "valid.jpg": "eval", "test.jpg": "test"}
+    assert {s.labels for s in found.samples} == {("face",)}
+    assert [s.filename for s in read_dataset(f"{tmp_path}@test").samples] == ["test.jpg"]
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,11 @@ uint32, the bytes, masked CRC-32C of the bytes uint32; little-endian. Masked: ro
 from __future__ import annotations
 
 import glob
+import gzip
 import os
 import re
 import struct
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
@@ -25,6 +27,17 @@ from mirilla.files import explaining
 _MASK = 0xA282EAD8
 _HEAD, _TAIL = 12, 4  # bytes before and after a record's content
 _SHARD = re.compile(r"^(?P<name>.*)-(?P<index>\d{5})-of-(?P<count>\d{5})(?P<suffix>\..*)?$")
+_GZIP = b"\x1f\x8b"
+_LARGEST_COMPRESSED = 1 << 28  # bytes of a record
+_WITHOUT = "Write it without compression, or with TFRecordOptions('GZIP')."
+_OTHER_KINDS = (
+    (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file itself: git lfs pull"),
+    (b"<", "a web page", "Download the file itself."),
+    (b"PK\x03\x04", "a ZIP archive", "Unpack it."),
+    (b"x\x01", "compressed with zlib", _WITHOUT),
+    (b"x\x9c", "compressed with zlib", _WITHOUT),
+    (b"x\xda", "compressed with zlib", _WITHOUT),
+)
 _REMEDY = "Write the file again, or fetch it again: it was cut short or changed."
 
 
@@ -49,63 +62,95 @@ class Digest(Protocol):
 
 
 def read_records(path: str | os.PathLike[str], digest: Digest | None = None) -> Iterator[bytes]:
-    """The records of one file, in order.
+    """The records of one file, in order; it may be compressed with gzip.
 
     Args:
         digest: updated with every byte that is read; complete after the last record.
 
     Raises:
         DataError: a record is cut short or a checksum is wrong; names the file, the record (counted from 0)
-            and the byte.
+            and the byte. Or it is another kind of file.
         MirillaError: the file cannot be opened.
     """
     path = Path(path)
     with explaining(path), open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        index, offset = 0, 0
-        while offset < size:
-            head = file.read(12)
-            if len(head) < 12:
-                raise _broken(path, index, offset, f"only {len(head)} of its 12 header bytes are there")
-            length, crc = struct.unpack("<QI", head)
-            if masked_crc32c(head[:8]) != crc:
-                what = (
-                    "the checksum of its length is wrong"
-                    if index
-                    else "the checksum of its length is wrong; is it a TFRecord file at all?"
-                )
-                raise _broken(path, index, offset, what)
-            if offset + 16 + length > size:
-                raise _broken(
-                    path,
-                    index,
-                    offset,
-                    f"it should hold {length} bytes, but the file ends after {max(0, size - offset - 12)}",
-                )
-            content, tail = file.read(length), file.read(4)
-            (crc,) = struct.unpack("<I", tail)
-            if masked_crc32c(content) != crc:
-                raise _broken(path, index, offset, "the checksum of its content is wrong")
-            if digest is not None:
-                for part in (head, content, tail):
-                    digest.update(part)
-            yield content
-            index += 1
-            offset += 16 + length
+        if _kind(path, file) == _GZIP:
+            yield from _decompressed(path, file, digest)
+        else:
+            yield from _plain(path, file, os.fstat(file.fileno()).st_size, digest)
+
+
+def _plain(path: Path, file: IO[bytes], size: int | None, digest: Digest | None) -> Iterator[bytes]:
+    """The records of an open file of `size` bytes; None: it is not known, and records have a largest size."""
+    index, offset = 0, 0
+    while head := file.read(_HEAD):
+        if len(head) < _HEAD:
+            raise _broken(path, index, offset, f"only {len(head)} of its {_HEAD} header bytes are there")
+        length, crc = struct.unpack("<QI", head)
+        if masked_crc32c(head[:8]) != crc:
+            other = "" if index else ", or the file is no TFRecord file"
+            raise _broken(path, index, offset, f"the checksum of its length is wrong{other}")
+        content = tail = b""
+        if length <= (_LARGEST_COMPRESSED if size is None else size - offset - _HEAD - _TAIL):
+            content, tail = file.read(length), file.read(_TAIL)
+        if len(tail) < _TAIL:
+            have = len(content) if size is None else size - offset - _HEAD
+            raise _broken(path, index, offset, f"it should hold {length} bytes, but the file ends after {have}")
+        if masked_crc32c(content) != struct.unpack("<I", tail)[0]:
+            raise _broken(path, index, offset, "the checksum of its content is wrong")
+        if digest is not None:
+            for part in (head, content, tail):
+                digest.update(part)
+        yield content
+        index += 1
+        offset += _HEAD + length + _TAIL
+
+
+def _decompressed(path: Path, file: IO[bytes], digest: Digest | None) -> Iterator[bytes]:
+    """The records of a file that was written with TFRecordOptions('GZIP')."""
+    try:
+        with gzip.open(file) as records:
+            yield from _plain(path, records, None, digest)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: the compressed file is broken: {error}.", _REMEDY) from error
+
+
+def _kind(path: Path, file: IO[bytes]) -> bytes:
+    """The first bytes of a file that is compressed; b"" for a plain file.
+
+    Raises:
+        DataError: it is of a kind that is no TFRecord file; the message says which.
+    """
+    head = file.read(64)
+    file.seek(0)
+    if not head or (len(head) >= _HEAD and masked_crc32c(head[:8]) == struct.unpack("<I", head[8:_HEAD])[0]):
+        return b""
+    if head.startswith(_GZIP):
+        return _GZIP
+    for first, what, remedy in _OTHER_KINDS:
+        if head.startswith(first):
+            raise DataError(f"{path}: it is {what}, not a TFRecord file.", remedy)
+    return b""
 
 
 def offsets(path: str | os.PathLike[str]) -> NDArray[np.int64]:
     """The offsets of a file's records, from their lengths only; a truncated record is left out.
 
+    A compressed file has none: its records cannot be read in place.
+
     Returns:
         (N, 3): the first byte of each content, its length, and the checksum in the file.
 
     Raises:
-        MirillaError: the file cannot be opened.
+        DataError: the file is compressed, or of another kind.
+        MirillaError: it cannot be opened.
     """
     path = Path(path)
     rows: list[tuple[int, int, int]] = []
     with explaining(path), open(path, "rb", buffering=0) as file:
+        if _kind(path, file):
+            what = "it is compressed, but training reads single records from it."
+            raise DataError(f"{path}: {what}", f"Convert it: mirilla data convert {path} DST --to tfrecord")
         size = os.fstat(file.fileno()).st_size
         start, head = _HEAD, file.read(_HEAD)
         while len(head) == _HEAD:

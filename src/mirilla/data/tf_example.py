@@ -33,6 +33,8 @@ T = TypeVar("T", bytes, int)
 Labels = LabelMap | Mapping[str, int] | Iterable[str]
 _COPIED_FORMATS = ("jpeg", "png")  # what the API's own scripts store; others are stored as PNG, without loss
 _CORNERS = ("ymin", "xmin", "ymax", "xmax")
+_TEXTS = ("image/object/class/text", "image/object/bbox/label_text")  # the second ones are SSD-Tensorflow's
+_NUMBERS = ("image/object/class/label", "image/object/bbox/label")
 _WRONG_WRITER = "Fix the program that wrote the record, and write it again."
 
 
@@ -128,9 +130,11 @@ def from_example(
         header = images.header_of(encoded)
     except DataError as error:
         raise DataError(f"{where}: {error.what}", error.remedy) from error
-    boxes, labels = _boxes(features), _labels(features, names or {})
-    if len(labels or boxes) != len(boxes):
-        raise DataError(f"{where}: {len(boxes)} boxes but {len(labels)} labels.", _WRONG_WRITER)
+    boxes, labels = _boxes(features), _labels(features, names or {}, findings)
+    if len(labels) != len(boxes):
+        classes = " or ".join((*_TEXTS, *_NUMBERS))
+        missing = "" if labels else f" (in {classes})"
+        raise DataError(f"{where}: {len(boxes)} boxes but {len(labels)} labels{missing}.", _WRONG_WRITER)
     declared = features.single("image/height", 0), features.single("image/width", 0)
     boxes, finding = _upright(boxes, declared, header, bool(features.all("image/orientation")), where)
     if finding and findings is not None:
@@ -147,7 +151,7 @@ def from_example(
         safe_name(filename.decode("utf-8", "replace"), header.format),
         *header.upright_px,
         boxes,
-        labels or ("object",) * len(boxes),
+        labels,
         ignore,
         difficult,
         group_of,
@@ -190,6 +194,30 @@ class _Features:
             raise DataError(f"{self.where}: {name} has bytes, but must have numbers.", _WRONG_WRITER)
         return np.array(values, np.float64)
 
+    def texts(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The strings of the first of several features that has any.
+
+        Raises:
+            DataError: they are numbers.
+        """
+        name = next(filter(self.all, names), "")
+        texts = [value.decode("utf-8", "replace") for value in self.all(name) if isinstance(value, bytes)]
+        if len(texts) < len(self.all(name)):
+            raise DataError(f"{self.where}: {name} has numbers, but must have bytes.", _WRONG_WRITER)
+        return tuple(texts)
+
+    def integers(self, names: Sequence[str]) -> list[int]:
+        """The whole numbers of the first of several features that has any.
+
+        Raises:
+            DataError: they are bytes, or not whole.
+        """
+        name = next(filter(self.all, names), "")
+        values = self.numbers(name)
+        if not (np.isfinite(values) & (values % 1 == 0)).all():
+            raise DataError(f"{self.where}: {name} has numbers that are not whole.", _WRONG_WRITER)
+        return [int(value) for value in values]
+
     def per_box(self, name: str, count: int) -> NDArray[np.float64]:
         """A number for each box; empty if the record does not have the feature.
 
@@ -204,6 +232,13 @@ class _Features:
 
 def _boxes(features: _Features) -> NDArray[np.float64]:
     """(N, 4) [ymin, xmin, ymax, xmax] as the record has them."""
+    for corner in _CORNERS:
+        if any(isinstance(value, int) for value in features.all(f"image/object/bbox/{corner}")[:1]):
+            raise DataError(
+                f"{features.where}: image/object/bbox/{corner} has integers, but must have floats: int() cuts "
+                "coordinates from 0 to 1 down to 0 or 1.",
+                _WRONG_WRITER,
+            )
     columns = [features.numbers(f"image/object/bbox/{corner}") for corner in _CORNERS]
     if len({len(column) for column in columns}) > 1:
         raise DataError(
@@ -214,12 +249,19 @@ def _boxes(features: _Features) -> NDArray[np.float64]:
     return np.array(columns).T.reshape(-1, 4)
 
 
-def _labels(features: _Features, names: Mapping[int, str]) -> tuple[str, ...]:
+def _labels(features: _Features, names: Mapping[int, str], findings: list[Finding] | None) -> tuple[str, ...]:
     """Class names from the text, or else from the numbers; empty if the record has neither."""
-    if texts := features.all("image/object/class/text"):
-        return tuple(text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in texts)
-    numbers = features.numbers("image/object/class/label").astype(int).tolist()
-    return tuple(names.get(number, str(number)) for number in numbers)
+    texts, numbers = features.texts(_TEXTS), features.integers(_NUMBERS)
+    labels = texts or tuple(names.get(number, str(number)) for number in numbers)
+    for number, label in zip(numbers, labels, strict=False) if findings is not None else ():
+        if number < 1:
+            what = f"the class '{label}' has the number {number}, but numbers begin with 1 (0 is the background)."
+        elif names and not texts and number not in names:
+            what = f"class {number} is not in the label map; its number is used as its name."
+        else:
+            continue
+        findings.append(Finding("warning", "class-number", features.where, what, "Correct the label map."))
+    return labels
 
 
 def _upright(

@@ -16,8 +16,9 @@ from mirilla.data.annotations import Advance, source_name
 from mirilla.data.dataset import Dataset, EmptyDatasetError, free_name, parts_to_read
 from mirilla.data.output import Output, by_part
 from mirilla.data.sample import Sample
-from mirilla.data.split import part_in_name
+from mirilla.data.split import part_in_name, part_name
 from mirilla.data.tf_example import Labels, from_example, label_ids, to_example
+from mirilla.data.units import WrongUnits
 from mirilla.errors import DataError
 from mirilla.files import explaining, writing
 from mirilla.findings import Finding
@@ -28,7 +29,14 @@ LABEL_MAP = "label_map.pbtxt"
 
 
 def find(folder: Path) -> list[Path]:
-    """The TFRecord files of a folder."""
+    """The TFRecord files of a folder, or of its folders of parts (train/, valid/, test/)."""
+    if files := _files(folder):
+        return files
+    inside = sorted(path for path in folder.iterdir() if part_name(path.name) and path.is_dir())
+    return [file for path in inside for file in _files(path)]
+
+
+def _files(folder: Path) -> list[Path]:
     recognises = formats.BY_NAME["tfrecord"].recognises
     return sorted(
         path
@@ -40,10 +48,11 @@ def find(folder: Path) -> list[Path]:
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
     """Read a folder, a file, a pattern or a set of shards; records that cannot be used become findings.
 
-    Records with numbers only take their class names from a label map beside the files.
+    Records with numbers only take their class names from a label map beside their file.
 
     Raises:
         DataError: there is no such file, a shard is missing, or no record can be used.
+        ConfigError: a label map cannot be read.
     """
     if path.is_dir():
         paths = find(path)
@@ -53,49 +62,70 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         files = records.expand([str(file) for file in paths])
     else:
         files = records.expand(path)
-    folder = path if path.is_dir() else files[0].parent
-    parts = {file: part for file in files if (part := part_in_name(file.name))}
+    parts = {file: part for file in files if (part := _part_of(file, path))}
     if len(parts) == len(files):
         read = parts_to_read(list(parts.values()), split, path)
         files = [file for file in files if parts[file] in read]
-    loader = _Loader(_label_map_beside(folder), advance)
+    loader = _Loader(advance)
     for file in files:
         loader.read(file, parts.get(file))
     return loader.dataset(path)
 
 
+def _part_of(file: Path, source: Path) -> str | None:
+    """The part that a file's name mentions, or that its folder inside the source is named after."""
+    inside = source.is_dir() and file.parent != source
+    return part_in_name(file.name) or (part_name(file.parent.name) if inside else None)
+
+
 def _label_map_beside(folder: Path) -> LabelMap | None:
-    for path in (folder / LABEL_MAP, *sorted(folder.glob("*label_map*.pbtxt"))):
-        if path.is_file():
-            return load_label_map(path)
-    return None
+    """The label map in a folder: label_map.pbtxt, one with that in its name, or the only .pbtxt file."""
+    paths = sorted(folder.glob("*.pbtxt"))
+    named = [path for path in paths if "labelmap" in path.name.lower().replace("_", "").replace("-", "")]
+    first = [folder / LABEL_MAP] if folder / LABEL_MAP in named else []
+    chosen = (*first, *named, *(paths if len(paths) == 1 else ()))
+    return load_label_map(chosen[0]) if chosen else None
 
 
 class _Loader:
     """Collects the samples of TFRecord files."""
 
-    def __init__(self, labels: LabelMap | None, advance: Advance | None):
-        self.labels, self.advance = labels, advance
-        self.names = {item.id: item.name for item in labels} if labels else {}
+    def __init__(self, advance: Advance | None):
+        self.advance = advance
+        self.label_maps: dict[Path, LabelMap | None] = {}  # by folder
         self.samples: dict[str, Sample] = {}
         self.parts: dict[str, str] = {}
         self.problems: list[Finding] = []
+        self.wrong_units = WrongUnits("TFRecord", normalised=True)
+        self._said: set[str] = set()  # about class numbers, which concern every record
 
     def read(self, path: Path, part: str | None) -> None:
         """Read a file, up to a broken record, after which no record can be located."""
+        if path.parent not in self.label_maps:
+            self.label_maps[path.parent] = _label_map_beside(path.parent)
+        names = {item.id: item.name or item.display_name for item in self.label_maps[path.parent] or ()}
         try:
             for index, content in enumerate(records.read_records(path)):
                 if self.advance is not None:
                     self.advance(1)
-                self._add(content, f"{path}, record {index}", part)
+                self._add(content, f"{path}, record {index}", part, names)
         except DataError as error:
-            self.problems.append(Finding("error", "broken-record", str(path), error.what, error.remedy or ""))
+            self._leave_out("broken-record", str(path), error)
 
-    def _add(self, content: bytes, where: str, part: str | None) -> None:
+    def _leave_out(self, code: str, where: str, error: DataError) -> None:
+        what = error.what.removeprefix(f"{where}: ")
+        self.problems.append(Finding("error", code, where, what, error.remedy or ""))
+
+    def _add(self, content: bytes, where: str, part: str | None, names: Mapping[int, str]) -> None:
+        findings: list[Finding] = []
         try:
-            sample = from_example(content, where, self.names, self.problems)
+            sample = from_example(content, where, names, findings)
         except DataError as error:
-            self.problems.append(Finding("error", "unusable-record", where, error.what, error.remedy or ""))
+            self._leave_out("unusable-record", where, error)
+            return
+        self.problems += [finding for finding in findings if finding.what not in self._said]
+        self._said |= {finding.what for finding in findings if finding.code == "class-number"}
+        if self.wrong_units.add_sample(sample):
             return
         if sample.filename in self.samples:
             sample = self._renamed(sample)
@@ -124,17 +154,24 @@ class _Loader:
         Raises:
             EmptyDatasetError: there is no usable record.
         """
+        problems = [*self.problems, *self.wrong_units.findings()]
         if not self.samples:
-            raise EmptyDatasetError(source, self.problems)
+            raise EmptyDatasetError(source, problems)
         samples = tuple(self.samples.values())
-        labels = self.labels.names if self.labels else sorted({label for sample in samples for label in sample.labels})
+        used = {label for sample in samples for label in sample.labels}
+        label_maps = [label_map for label_map in self.label_maps.values() if label_map]
+        labels = dict.fromkeys(name for label_map in label_maps for name in label_map.names) or sorted(used)
+        notes: tuple[str, ...] = ()
+        if not label_maps and any(label.isdigit() for label in used):
+            notes = (f"{source}: no label map (.pbtxt) names the classes, so their numbers are used as names.",)
         return Dataset(
             source_name(source),
             "tfrecord",
             samples,
-            tuple(self.problems),
+            tuple(problems),
             source,
             tuple(labels),
+            notes,
             parts=self.parts,
         )
 
@@ -158,7 +195,12 @@ def read_tfrecords(
         names.setdefault(number, label)
     for path in records.expand(paths):
         for index, content in enumerate(records.read_records(path, (digests or {}).get(path))):
-            yield from_example(content, f"{path}, record {index}", names)
+            sample = from_example(content, f"{path}, record {index}", names)
+            units = WrongUnits("TFRecord", normalised=True)
+            if units.add_sample(sample):
+                (finding,) = units.findings()
+                raise DataError(f"{finding.where}: {finding.what}", finding.remedy)
+            yield sample
 
 
 def write_tfrecords(

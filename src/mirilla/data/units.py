@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from mirilla.data.sample import Sample
 from mirilla.findings import Finding
 
 Unit = Literal["pixels", "normalised", "percent"]
@@ -74,6 +75,11 @@ class WrongUnits:
             x0, y0, x1, y1 = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)[0].tolist()
             self._first = unit, where, f"{filename}, x {x0:.6g} to {x1:.6g}, y {y0:.6g} to {y1:.6g}"
         return True
+
+    def add_sample(self, sample: Sample) -> bool:
+        """As `add`, for the boxes of a sample, which are in the unit of its format."""
+        size_px = sample.height_px, sample.width_px
+        return self.add(sample.boxes_yxyx[:, [1, 0, 3, 2]], size_px, sample.filename, sample.where)
 
     def findings(self) -> list[Finding]:
         """The finding about all counted pictures; empty if there is none."""
