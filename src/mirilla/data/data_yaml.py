@@ -4,6 +4,8 @@ path: ../datasets/faces        # optional; other paths are relative to it
 train: images/train            # a folder, a .txt file that lists pictures, or a list of these
 val: images/val
 names: {0: face, 1: mask}      # or a list
+nc: 2                          # optional: the number of names
+kpt_shape: [5, 2]              # optional: keypoints of each row of the labels, and numbers of each
 """
 
 from __future__ import annotations
@@ -33,12 +35,16 @@ class DataYaml:
         root: the value of 'path', or ".".
         places: (folder or list of pictures as written, part), in the order train, val, valid, test.
         names: class number -> name.
+        count: the value of 'nc', the number of classes; None if it is missing.
+        keypoints: the value of 'kpt_shape', (keypoints, numbers of each); None if it is missing.
     """
 
     path: Path
     root: str
     places: tuple[tuple[str, str], ...]
     names: dict[int, str]
+    count: int | None = None
+    keypoints: tuple[int, int] | None = None
 
 
 def read(path: Path) -> DataYaml:
@@ -55,7 +61,14 @@ def read(path: Path) -> DataYaml:
         (place, part) for key, part in _PART_KEYS.items() if key in entries for place in _texts(path, key, entries[key])
     )
     root = _scalar(path, "path", entries["path"]) if "path" in entries else None
-    return DataYaml(path, root or ".", places, _names(path, entries["names"]) if "names" in entries else {})
+    return DataYaml(
+        path,
+        root or ".",
+        places,
+        _names(path, entries["names"]) if "names" in entries else {},
+        _count(path, entries["nc"]) if "nc" in entries else None,
+        _keypoints(path, entries["kpt_shape"]) if "kpt_shape" in entries else None,
+    )
 
 
 def _document(path: Path) -> yaml.Node | None:
@@ -78,7 +91,8 @@ def _document(path: Path) -> yaml.Node | None:
         mark = error.problem_mark or error.context_mark
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         reason = error.problem or error.context or "it cannot be parsed"
-        raise DataError(f"{where}: not YAML: {reason}.", "Correct the line.") from error
+        remedy = "Write paths with '/', or in single quotes." if "escape" in reason else "Correct the line."
+        raise DataError(f"{where}: not YAML: {reason}.", remedy) from error
     except yaml.reader.ReaderError as error:
         line = document.count("\n", 0, error.position) + 1
         raise DataError(f"{path}, line {line}: not YAML: {error.reason}.", "Remove the character.") from error
@@ -101,10 +115,31 @@ def _names(path: Path, node: yaml.Node) -> dict[int, str]:
     names: dict[int, str] = {}
     for key, value in node.value:
         number = key.value if isinstance(key, yaml.ScalarNode) else ""
-        if not (number.isascii() and number.isdigit() and len(number) < 10):
+        if not _is_number(number):
             raise _wrong_type(path, key, "a key of 'names'", "a class number (0, 1, 2, ...)")
         names[int(number)] = _scalar(path, "names", value) or ""
     return names
+
+
+def _count(path: Path, node: yaml.Node) -> int | None:
+    value = _scalar(path, "nc", node)
+    if value is None:
+        return None
+    if not _is_number(value):
+        raise _wrong_type(path, node, "'nc'", "the number of classes")
+    return int(value)
+
+
+def _keypoints(path: Path, node: yaml.Node) -> tuple[int, int]:
+    items = node.value if isinstance(node, yaml.SequenceNode) else []
+    values = [_scalar(path, "kpt_shape", item) or "" for item in items]
+    if len(values) != 2 or not all(map(_is_number, values)) or values[1] not in ("2", "3"):
+        raise _wrong_type(path, node, "'kpt_shape'", "[number of keypoints, 2 or 3]")
+    return int(values[0]), int(values[1])
+
+
+def _is_number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) < 10
 
 
 def _texts(path: Path, key: str, node: yaml.Node) -> Sequence[str]:
@@ -119,12 +154,14 @@ def _scalar(path: Path, key: str, node: yaml.Node) -> str | None:
     """The string of a scalar; None for null."""
     if not isinstance(node, yaml.ScalarNode):
         raise _wrong_type(path, node, f"a value of '{key}'", "a string")
+    if any("\ud800" <= character <= "\udfff" for character in node.value):
+        raise _wrong_type(path, node, f"a value of '{key}'", "Unicode text")
     return None if node.style is None and node.value in _NULL else node.value
 
 
 def _wrong_type(path: Path, node: yaml.Node, what: str, expected: str) -> DataError:
     if isinstance(node, yaml.ScalarNode):
-        actual = f"'{node.value[:40]}'"
+        actual = repr(node.value[:40])
     else:
         actual = "a list" if isinstance(node, yaml.SequenceNode) else "a mapping"
     line = node.start_mark.line + 1

@@ -1,212 +1,204 @@
 """YOLO: data.yaml, and a labels/*.txt per picture with rows 'class centre_x centre_y width height', normalised.
 
-A row with more numbers is a polygon ('class x1 y1 x2 y2 ...') and is read as the box around it. A picture without a
-label file has no objects. The format has no flags: an ignored box cannot be written.
+Other layouts are described in `mirilla.data.yolo_layouts`, rows with more numbers in `mirilla.data.yolo_labels`. A
+picture without a label file has no objects. The format has no flags: an ignored box cannot be written.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mirilla.data import data_yaml, images, text
+from mirilla.data import data_yaml, images, text, yolo_labels, yolo_layouts
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
-from mirilla.data.dataset import Dataset, parts_to_read
+from mirilla.data.dataset import TEST, Dataset, free_name, parts_to_read
 from mirilla.data.output import Output, by_part, part_word
+from mirilla.data.picture_kinds import RAW_EXTENSIONS
 from mirilla.data.sample import Sample
-from mirilla.data.split import part_name
-from mirilla.errors import DataError
+from mirilla.data.yolo_layouts import Layout, find, near_miss
 from mirilla.findings import Finding
 
-
-@dataclass(frozen=True)
-class _Source:
-    """The locations of the pictures and the names of the classes.
-
-    places: (folder, or file that lists pictures; part).
-    """
-
-    places: tuple[tuple[Path, str | None], ...]
-    names: dict[int, str]
-    notes: tuple[str, ...] = ()
-    problems: tuple[Finding, ...] = ()
-
-
-def find(folder: Path) -> list[Path]:
-    """The data.yaml of a folder if its picture folders exist, or the folder itself if it has labels/*.txt."""
-    first = folder / "data.yaml"
-    for path in [first, *sorted({*folder.glob("*.yaml"), *folder.glob("*.yml")} - {first})]:
-        if path.is_file() and _leads_somewhere(path):
-            return [path]
-    labels = folder / "labels"
-    if labels.is_dir() and (folder / "images").is_dir() and next(labels.rglob("*.txt"), None):
-        return [folder]
-    return []
-
-
-def _leads_somewhere(path: Path) -> bool:
-    try:
-        return any(place.exists() for place, _ in _places(data_yaml.read(path)))
-    except DataError:
-        return False
+__all__ = ["find", "label_text", "load", "near_miss", "save"]
 
 
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
-    """Read a data.yaml, the folder that holds it, or a folder with images/ and labels/.
+    """Read a data.yaml, an obj.data, the folder that holds it, or a folder of pictures with label files.
 
     Raises:
         DataError: there are no such files, or the data.yaml cannot be read.
     """
-    paths = find(path) if path.is_dir() else [path]
-    if not paths:
-        raise DataError(
-            f"{path}: no data.yaml whose folders exist, and no images/ with labels/*.txt, in this folder.",
-            "Give the folder that holds data.yaml; its 'train' and 'val' must name folders.",
-        )
-    source = _folder_source(paths[0]) if paths[0].is_dir() else _yaml_source(paths[0])
-    entries: list[Entry] = []
-    problems = list(source.problems)
-    with_prefix = len({part for _, part in source.places}) > 1
-    read = parts_to_read([part for _, part in source.places], split, path)
-    for place, part in source.places:
-        if part not in read:
-            continue
-        for picture, name in _pictures(place):
-            label = label_path(picture)
+    layout = yolo_layouts.of(path)
+    read = parts_to_read([part for _, part in layout.places], split, path)
+    listed = _listed(layout)
+    rows: dict[Path, list[yolo_labels.Row]] = {}
+    problems = [*layout.problems, *_without_labels(listed), *_orphans(layout, listed)]
+    for item in listed:
+        if item.part in read and item.label not in rows and os.path.isfile(item.label):
             try:
-                entries.append(_entry(picture, f"{part}/{name}" if with_prefix else name, label, part, source.names))
+                rows[item.label] = yolo_labels.read(item.label)
             except ValueError as error:
-                problems.append(bad_annotation(str(label), f"{error}; the picture is left out."))
-    notes = source.notes
-    if not source.names and any(entry.labels for entry in entries):
-        notes += ("The classes have no names (no data.yaml or classes.txt): their numbers are used as names.",)
-    labels = tuple(name for _, name in sorted(source.names.items()))
+                problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
+    columns = yolo_labels.Columns((row for found in rows.values() for row in found), layout.keypoints)
+    broken = {problem.where for problem in problems if problem.code == "bad-annotation"}
+    entries: list[Entry] = []
+    for item in listed:
+        if item.part in read and str(item.label) not in broken:
+            try:
+                entries.append(_entry(item, rows.get(item.label), columns, layout))
+            except ValueError as error:
+                problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
+    notes = (*layout.notes, *columns.notes(), *_notes(entries, listed, layout))
+    labels = tuple(name for _, name in sorted(layout.names.items()))
     return build(Annotations("yolo", path, tuple(entries), tuple(problems), labels, notes), split, advance)
 
 
-def _yaml_source(path: Path) -> _Source:
-    content = data_yaml.read(path)
-    places = _places(content)
-    if not places:
-        raise DataError(f"{path}: it names neither 'train' nor 'val' pictures.", "Add both keys.")
-    part_of: dict[Path, str] = {}
-    notes: list[str] = []
-    for place, part in places:
-        if place in part_of:
-            # A folder of two parts belongs to the part with its name, or else to the first.
-            named = part_name(place.name)
-            part_of[place] = named if named in (part, part_of[place]) else part_of[place]
-            notes.append(f"{path}: several parts are in {place.name}; it is read as '{part_of[place]}'.")
-        else:
-            part_of[place] = part
-    problems = tuple(
-        Finding(
-            "error",
-            "missing-folder",
-            str(path),
-            f"the folder of the part '{part}', {place}, does not exist.",
-            "Correct the path in data.yaml.",
-        )
-        for place, part in part_of.items()
-        if not place.exists()
-    )
-    return _Source(tuple(part_of.items()), content.names, tuple(notes), problems)
+@dataclass(frozen=True)
+class _Listed:
+    """A picture of a layout.
 
-
-def _places(content: data_yaml.DataYaml) -> list[tuple[Path, str]]:
-    """(folder or list file, part); a wrong leading '../', which some exporters write, is dropped."""
-    root = content.path.parent / content.root
-    if not root.exists():
-        root = content.path.parent
-    places: dict[tuple[Path, str], None] = {}
-    for listed, part in content.places:
-        place = root / listed
-        shortened = root / listed.removeprefix("../")
-        if not place.exists() and shortened.exists():
-            place = shortened
-        places[place, part] = None
-    return list(places)
-
-
-def _folder_source(folder: Path) -> _Source:
-    root = folder / "images"
-    parts = [(path, part_name(path.name)) for path in sorted(root.iterdir()) if path.is_dir()]
-    places = [(path, part) for path, part in parts if part] or [(root, None)]
-    names: dict[int, str] = {}
-    for listed in (folder / "classes.txt", folder / "labels" / "classes.txt"):
-        if listed.is_file():
-            names = {number: line.strip() for number, line in enumerate(text.read(listed).split("\n")) if line.strip()}
-            break
-    return _Source(tuple(places), names)
-
-
-def _pictures(place: Path) -> Iterator[tuple[Path, str]]:
-    """The pictures of a folder, or those that a .txt file lists, with their names relative to it."""
-    if place.is_file():
-        for line in text.read(place).split("\n"):
-            listed = Path(line.strip())
-            if not line.strip():
-                continue
-            name = listed.name if listed.is_absolute() else listed.as_posix().removeprefix("./").removeprefix("../")
-            yield place.parent / listed, name
-    elif place.is_dir():
-        for path in sorted(path for path in place.rglob("*") if path.suffix.lower() in images.EXTENSIONS):
-            yield path, path.relative_to(place).as_posix()
-
-
-def _entry(picture: Path, filename: str, label: Path, part: str | None, names: Mapping[int, str]) -> Entry:
-    boxes, classes = parse(label) if label.is_file() else (np.zeros((0, 4)), [])
-    for number in classes:
-        if names and number not in names:
-            raise ValueError(f"class {number} is not in data.yaml's names (0 to {max(names)})")
-    labels = tuple(names.get(number, str(number)) for number in classes)
-    where = str(label if label.is_file() else picture)
-    return Entry(picture, filename, boxes, labels, where, normalised=True, part=part)
-
-
-def label_path(picture: Path) -> Path:
-    """The label file of a picture: its path with the last folder 'images' as 'labels', otherwise beside the picture."""
-    parts = list(picture.parts)
-    for i in range(len(parts) - 2, -1, -1):
-        if parts[i] == "images":
-            parts[i] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
-
-
-def parse(label: Path) -> tuple[NDArray[np.float64], list[int]]:
-    """A label file: boxes (N, 4) [xmin, ymin, xmax, ymax] normalised, and class numbers.
-
-    Raises:
-        ValueError: a row cannot be read; the message names line and reason.
+    Attributes:
+        filename: its name in the data set.
+        label: its label file, which may be missing.
+        place: the folder or list that it comes from.
     """
-    try:
-        lines = text.decode(label.read_bytes()).split("\n")
-    except OSError as error:
-        raise ValueError(f"the file cannot be read ({error.strerror})") from None
-    rows = [_parse_row(line, number) for number, line in enumerate(lines, 1) if line.strip()]
-    return np.array([box for _, box in rows], np.float64).reshape(-1, 4), [number for number, _ in rows]
+
+    picture: Path
+    filename: str
+    label: Path
+    place: Path
+    part: str | None
+
+    @cached_property
+    def has_label(self) -> bool:
+        return os.path.isfile(self.label)
 
 
-def _parse_row(line: str, number: int) -> tuple[int, list[float]]:
-    """Class number and box [xmin, ymin, xmax, ymax] of a row."""
+def _listed(layout: Layout) -> list[_Listed]:
+    """All pictures of a layout, also those of parts that are not read."""
+    with_prefix = len({part for _, part in layout.places}) > 1
+    labels = _LabelPaths()
+    listed: list[_Listed] = []
+    picture_of: dict[str, Path] = {}
+    for place, part in layout.places:
+        for picture, name in yolo_layouts.pictures(layout, place):
+            name = f"{part}/{name}" if with_prefix else name
+            if picture_of.get(name, picture) != picture:  # of another folder of the same part
+                name = free_name(name, set(picture_of))
+            picture_of[name] = picture
+            listed.append(_Listed(picture, name, labels.of(picture), place, part))
+    return listed
+
+
+class _LabelPaths:
+    """Finds the label file of a picture: in labels/ for images/, the last folder of this name, or else beside it."""
+
+    def __init__(self) -> None:
+        self._folders: dict[Path, list[Path]] = {}
+
+    def of(self, picture: Path) -> Path:
+        """The label file; if there is none, the path where it should be."""
+        folder = picture.parent
+        if folder not in self._folders:
+            self._folders[folder] = label_folders(folder)
+        name = f"{picture.stem}.txt"
+        candidates = [place / name for place in self._folders[folder]]
+        return next((path for path in candidates if os.path.isfile(path)), candidates[0])
+
+
+def label_folders(folder: Path) -> list[Path]:
+    """The folders that may hold the labels of a folder's pictures, the usual one first."""
+    parts = list(folder.parts)
+    for i in range(len(parts) - 1, -1, -1):
+        if parts[i].lower() == "images":
+            above = Path(*parts[:i])
+            try:
+                others = sorted(name for name in os.listdir(above) if name.lower() == "labels" and name != "labels")
+            except OSError:
+                others = []
+            return [*(above.joinpath(name, *parts[i + 1 :]) for name in ("labels", *others)), folder]
+    return [folder]
+
+
+def _entry(
+    item: _Listed, rows: Sequence[yolo_labels.Row] | None, columns: yolo_labels.Columns, layout: Layout
+) -> Entry:
+    boxes = columns.boxes(rows or ())
+    names = layout.names
+    for row in rows or ():
+        if names and row.number not in names:
+            raise ValueError(
+                f"line {row.line}: class {row.number} is not among the names in {layout.names_from} "
+                f"({min(names)} to {max(names)})"
+            )
+    labels = tuple(names.get(row.number, str(row.number)) for row in rows or ())
+    where = str(item.label if rows is not None else item.picture)
+    return Entry(item.picture, item.filename, boxes, labels, where, normalised=True, part=item.part)
+
+
+def _notes(entries: Sequence[Entry], listed: Sequence[_Listed], layout: Layout) -> list[str]:
+    notes: list[str] = []
+    if not layout.names and any(entry.labels for entry in entries):
+        notes.append("The classes have no names (no data.yaml or classes.txt): their numbers are used as names.")
+    missing = sum(not item.has_label for item in listed)
+    if missing:
+        notes.append(f"{missing} of {len(listed)} pictures have no label file; they count as pictures without objects.")
+    return notes
+
+
+def _without_labels(listed: Sequence[_Listed]) -> list[Finding]:
+    """A finding for each folder or list none of whose pictures has a label file."""
+    findings: list[Finding] = []
+    pictures = Counter(item.place for item in listed)
+    labelled = {item.place for item in listed if item.has_label}
+    first = {item.place: item for item in reversed(listed)}
+    for place, count in pictures.items():
+        if place not in labelled:
+            item = first[place]
+            what = (
+                f"none of its {count} pictures has a label file (the first would be {item.label}); they count as "
+                "pictures without objects."
+            )
+            severity = "warning" if item.part == TEST else "error"
+            remedy = "Put the label files there, or beside the pictures."
+            findings.append(Finding(severity, "no-labels", str(place), what, remedy))
+    return findings
+
+
+def _orphans(layout: Layout, listed: Sequence[_Listed]) -> list[Finding]:
+    """A finding for each label file with boxes that belongs to no picture: its boxes are lost."""
+    used = {item.label for item in listed}
+    folders = {item.picture.parent: None for item in listed}
+    folders |= {place: None for place, _ in layout.places if os.path.isdir(place)}
+    findings: dict[Path, Finding] = {}
+    for folder in folders:
+        for labels in label_folders(folder):
+            for label in sorted(labels.rglob("*.txt") if labels != folder else labels.glob("*.txt")):
+                inside = folder / label.parent.relative_to(labels)
+                if label in used or label in findings or not yolo_labels.is_label_text(text.head(label)):
+                    continue
+                if (finding := _orphan(label, inside)) is not None:
+                    findings[label] = finding
+    return list(findings.values())
+
+
+def _orphan(label: Path, folder: Path) -> Finding | None:
+    """The finding about a label file without a picture in `folder`; None if there is a picture that is not listed."""
     try:
-        kind, *values = map(float, line.split())
-    except ValueError:
-        raise ValueError(f"line {number} has something other than numbers: {line[:60]!r}") from None
-    if kind < 0 or not kind.is_integer() or not all(map(math.isfinite, values)):
-        raise ValueError(f"line {number} must be 'class x y width height', but is {line[:60]!r}")
-    if len(values) == 4:
-        x, y, width, height = values
-        return int(kind), [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-    if len(values) < 6 or len(values) % 2:
-        raise ValueError(f"line {number} has {len(values) + 1} numbers; a box has 5, a polygon 7, 9, 11 ...")
-    return int(kind), [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
+        beside = sorted(name for name in os.listdir(folder) if os.path.splitext(name)[0] == label.stem)
+    except OSError:
+        beside = []
+    if any(map(images.is_picture_name, beside)):
+        return None
+    others = [name for name in beside if not name.endswith(".txt")]
+    what = f"it has boxes, but there is no picture {folder / label.stem} with a suffix such as .jpg; they are lost."
+    if others:
+        kind = "a camera's raw file" if os.path.splitext(others[0])[1].lower() in RAW_EXTENSIONS else "of another kind"
+        what = f"it has boxes, but its picture {folder / others[0]} is {kind}, which is not read; they are lost."
+    return Finding("error", "label-without-picture", str(label), what, "Add the picture as JPEG, or remove the file.")
 
 
 def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:
