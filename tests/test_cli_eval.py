@@ -57,6 +57,7 @@ def silent(monkeypatch):
     from mirilla.labels import LabelMap
     from mirilla.model.card import ModelCard
     from mirilla.model.spec import ModelSpec
+    from mirilla.targets.target import Codes
 
     def load(path, *, threshold=None, averages=None):
         card = ModelCard(ModelSpec(), LabelMap.from_names(["face"]), name="silent")
@@ -64,7 +65,7 @@ def silent(monkeypatch):
 
         def network(pictures):
             logits = np.full((len(pictures), anchors, 2), -50, np.float32)
-            return np.zeros((len(pictures), anchors, 4), np.float32), logits
+            return Codes(np.zeros((len(pictures), anchors, 4), np.float32), logits)
 
         return Detector(card, network, threshold, source=str(path))
 

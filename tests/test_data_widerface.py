@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from helpers_data import wider_folder
+from helpers_data import picture, wider_folder
 from mirilla.data import read_dataset, widerface
 from mirilla.errors import DataError
 
@@ -91,3 +91,29 @@ def test_a_file_that_is_not_wider_faces_mat(tmp_path):
 def test_wider_folder_of_one_part(tmp_path):
     found = read_dataset(wider_folder(tmp_path) / "WIDER_val")
     assert [s.filename for s in found.samples] == ["1--B/c.jpg"]
+
+
+@pytest.mark.parametrize("texts", ["wider_face_split", "wider_face_split/wider_face_split"])
+def test_folders_that_are_nested_twice(texts, tmp_path):
+    photo = tmp_path / "WIDER_val" / "WIDER_val" / "images" / "0--Parade" / "a.jpg"
+    photo.parent.mkdir(parents=True)
+    photo.write_bytes(picture(150, 200))
+    (tmp_path / texts).mkdir(parents=True)
+    (tmp_path / texts / "wider_face_val_bbx_gt.txt").write_text("0--Parade/a.jpg\n1\n50 30 60 80 0 0 0 0 0 0\n")
+    (loaded,) = read_dataset(tmp_path).samples
+    assert loaded.filename == "0--Parade/a.jpg"
+    np.testing.assert_allclose(loaded.boxes_px_xyxy, [[50, 30, 110, 110]])
+
+
+def test_text_as_other_programs_write_it(tmp_path):
+    for name in ("0--A/a.jpg", "0--A/b.jpg", "c.jpg"):
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(150, 200, seed=len(name)))
+    rows = ["0--A\\a.jpg", "1", "50 30 60 80 0 0 0 0 1e308 0 ", "0--A/b.jpg", "0", "c.jpg", "1", "50 30 60 80", "", ""]
+    for encoded in ("\r\n".join(rows).encode(), "\r".join(rows).encode("utf-16"), "\n".join(rows).encode("utf-8-sig")):
+        (tmp_path / "bbx_gt.txt").write_bytes(encoded)
+        found = read_dataset(tmp_path)
+        assert not found.problems
+        boxes = {s.filename: s.boxes_px_xyxy.round(6).tolist() for s in found.samples}
+        assert boxes == {"0--A/a.jpg": [[50, 30, 110, 110]], "0--A/b.jpg": [], "c.jpg": [[50, 30, 110, 110]]}

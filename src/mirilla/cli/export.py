@@ -1,13 +1,38 @@
-"""`mirilla export`: write a checkpoint as a frozen graph with its model.json."""
+"""`mirilla export`: write a checkpoint as a frozen graph with its model.json, or a model for other runtimes (--to)."""
 
 from __future__ import annotations
 
 import argparse
 
 from mirilla.cli.original_flags import add_original_flags
+from mirilla.targets.names import EXAMPLE, TARGETS, TOLERANCE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="with --to: a frozen graph, an export or training folder, the folder of a run, or 'shipped'",
+    )
+    parser.add_argument(
+        "--to",
+        metavar="TARGET[,TARGET...]",
+        help=f"files for other runtimes, a folder each: {', '.join(TARGETS)}, or all",
+    )
+    parser.add_argument(
+        "--calibrate",
+        metavar="DATASET",
+        help="with --to: labelled photos that choose the ranges of integers and measure each file "
+        "(default: those of the run; else drawn ones)",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        metavar="AP",
+        help="with --to: the AP that a file may lose (default: %(default)s)",
+    )
     parser.add_argument(
         "--pipeline-config",
         "--pipeline_config_path",
@@ -21,7 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a checkpoint's file or prefix (train/model.ckpt-20000), of Mirilla or of TensorFlow, or exported weights",
     )
     parser.add_argument("--model-dir", metavar="D", help="training folder; its newest checkpoint is exported")
-    parser.add_argument("--out", "--output_directory", metavar="DIR", required=True, help="folder to write")
+    parser.add_argument(
+        "--out", "--output_directory", metavar="DIR", help="folder to write (with --to, by default: exports)"
+    )
     parser.add_argument("--label-map", metavar="L", help="label map (default: that of pipeline.config)")
     parser.add_argument("--name", help="name of the model (default: the name of DIR)")
     parser.add_argument("--licence", help="licence of the weights, such as Apache-2.0, for model.json")
@@ -57,6 +84,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from mirilla.errors import UsageError
+
+    if args.to is not None:
+        return _export_targets(args)
+    if args.model is not None:
+        raise UsageError("MODEL is for --to.", f"mirilla export {args.model} --to onnx")
+    if args.out is None:
+        raise UsageError("--out is missing: the folder to write.", "mirilla export --model-dir train --out export")
+    return _export_checkpoint(args)
+
+
+def _export_targets(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from mirilla.console import echo
+    from mirilla.detect.models import read_source
+    from mirilla.errors import UsageError
+    from mirilla.exports import pictures, write
+    from mirilla.targets.table import chosen
+
+    if args.model is None:
+        raise UsageError("--to needs a model.", f"mirilla export shipped --to {args.to}")
+    targets = chosen(args.to)
+    source, notes = read_source(Path(args.model))
+    for note in notes:
+        echo(note)
+    with pictures.found(args.calibrate, Path(args.model)) as used:
+        echo(f"Pictures: {used.name}, {len(used.calibration)} for ranges, {len(used.measured)} to compare")
+        out = Path(args.out or "exports")
+        written = write.export(source, targets, out, pictures=used, tolerance=args.tolerance, log=echo)
+    for one in written:
+        echo(f"{one.folder}")
+        for name, size in one.files.items():
+            echo(f"  {name}  {size:,} bytes")
+    echo(f"Next: {EXAMPLE} in each folder shows how to run its file.")
+    return 0
+
+
+def _export_checkpoint(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from mirilla import config, console

@@ -6,7 +6,6 @@ per face, in pixels and radians. The box is the smallest upright box around the 
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,12 @@ from numpy.typing import NDArray
 from mirilla.data import text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import Dataset
+from mirilla.data.names import PictureFinder
 from mirilla.errors import DataError
 from mirilla.findings import Finding
 
 LABEL = "face"
+_FORM = "The form is: a picture's name, its number of faces, then 'major minor angle x y 1' per face."
 
 
 def find(folder: Path) -> list[Path]:
@@ -62,34 +63,47 @@ def _picture_folder(file: Path) -> Path:
 
 
 def _parse(lines: list[str], name: str, folder: Path) -> tuple[list[Entry], list[Finding]]:
-    """The entries of a list, up to the first picture with malformed lines."""
+    """The entries of a list; a picture whose lines are wrong is left out and becomes a finding."""
     entries: list[Entry] = []
+    problems: list[Finding] = []
+    pictures = PictureFinder(folder)
     at = 0
     while at < len(lines):
         if not lines[at]:
             at += 1
             continue
-        where, filename = f"{name}, line {at + 1}", f"{lines[at]}.jpg"
+        where = f"{name}, line {at + 1}"
         try:
             boxes = _parse_ellipses(lines, at + 1)
         except ValueError as error:
-            what = f"{lines[at][:80]!r}: {error}; the rest of the file is left out."
-            return entries, [bad_annotation(where, what, "Correct the lines from here on.")]
-        entries.append(Entry(folder / filename, filename, boxes, (LABEL,) * len(boxes), where))
+            what = f"{lines[at][:80]!r}: {error}; the picture is left out."
+            problems.append(bad_annotation(where, what, _FORM))
+            at = next((i for i in range(at + 1, len(lines)) if _is_name(lines[i])), len(lines))
+            continue
+        picture = pictures.find(f"{lines[at]}.jpg")
+        entries.append(Entry(picture.path, picture.name, boxes, (LABEL,) * len(boxes), where))
         at += 2 + len(boxes)
-    return entries, []
+    return entries, problems
+
+
+def _is_name(line: str) -> bool:
+    """Whether a line is a picture's name: not numbers only."""
+    try:
+        return not [float(word) for word in line.split()] and bool(line)
+    except ValueError:
+        return True
 
 
 def _parse_ellipses(lines: list[str], at: int) -> NDArray[np.float64]:
     """Boxes (N, 4) of the ellipses whose number is in line `at`."""
-    if at >= len(lines) or not lines[at].isdigit():
+    if at >= len(lines) or not (lines[at].isascii() and lines[at].isdigit() and len(lines[at]) < 8):
         raise ValueError("the number of faces is missing")
     boxes: list[NDArray[np.float64]] = []
     for number in range(at + 1, at + 1 + int(lines[at])):
         if number >= len(lines):
             raise ValueError("the file ends before the last ellipse")
-        values = [float(word) for word in lines[number].split()]
-        if len(values) not in (5, 6) or not all(map(math.isfinite, values)):
-            raise ValueError("an ellipse is not of the form 'major minor angle x y 1'")
+        values = [text.number(word, f"a number in line {number + 1}") for word in lines[number].split()]
+        if len(values) not in (5, 6):
+            raise ValueError(f"line {number + 1} is not an ellipse")
         boxes.append(ellipse_box(*values[:5]))
     return np.array(boxes).reshape(-1, 4)

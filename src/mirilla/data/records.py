@@ -80,7 +80,7 @@ def read_records(path: str | os.PathLike[str], digest: Digest | None = None) -> 
             yield from _plain(path, file, os.fstat(file.fileno()).st_size, digest)
 
 
-def _plain(path: Path, file: IO[bytes], size: int | None, digest: Digest | None) -> Iterator[bytes]:
+def _plain(path: Path, file: IO[bytes] | gzip.GzipFile, size: int | None, digest: Digest | None) -> Iterator[bytes]:
     """The records of an open file of `size` bytes; None: it is not known, and records have a largest size."""
     index, offset = 0, 0
     while head := file.read(_HEAD):

@@ -253,14 +253,15 @@ def _labels(features: _Features, names: Mapping[int, str], findings: list[Findin
     """Class names from the text, or else from the numbers; empty if the record has neither."""
     texts, numbers = features.texts(_TEXTS), features.integers(_NUMBERS)
     labels = texts or tuple(names.get(number, str(number)) for number in numbers)
-    for number, label in zip(numbers, labels, strict=False) if findings is not None else ():
+    problems: list[str] = []
+    for number, label in zip(numbers, labels, strict=False):
         if number < 1:
-            what = f"the class '{label}' has the number {number}, but numbers begin with 1 (0 is the background)."
+            problems.append(f"the class '{label}' has the number {number}, but numbers begin with 1 (0: background).")
         elif names and not texts and number not in names:
-            what = f"class {number} is not in the label map; its number is used as its name."
-        else:
-            continue
-        findings.append(Finding("warning", "class-number", features.where, what, "Correct the label map."))
+            problems.append(f"class {number} is not in the label map; its number is used as its name.")
+    if findings is not None:
+        remedy = "Correct the label map."
+        findings += [Finding("warning", "class-number", features.where, what, remedy) for what in problems]
     return labels
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mirilla.data import images, text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import EVAL, TRAIN, Dataset, parts_to_read
+from mirilla.data.names import PictureFinder
 from mirilla.data.output import Output, by_part, part_word, pixel_text
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError, MissingExtraError
@@ -29,6 +30,7 @@ from mirilla.findings import Finding
 
 FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 LABEL = "face"
+_LARGEST = 1e9  # of a flag
 _PLAIN_FILES = ("bbx_gt_ignore.txt", "bbx_gt.txt")  # the preferred one first
 
 
@@ -46,7 +48,8 @@ def find(folder: Path) -> list[Path]:
     """The annotation files of a folder; .txt is preferred to .mat."""
     if plain := plain_files(folder):
         return plain[:1]
-    for place in (folder / "wider_face_split", folder):
+    split = folder / "wider_face_split"
+    for place in (split, split / split.name, folder):  # archives from Kaggle are unpacked one folder deeper
         if texts := sorted(place.glob("*_bbx_gt.txt")):
             return texts
         if mats := sorted(path for path in place.glob("wider_face_*.mat") if "test" not in path.name):
@@ -86,7 +89,8 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         if part in read:
             faces, file_problems = read_mat(file) if file.suffix.lower() == ".mat" else read_file(file)
             folder = _picture_folder(file, part, [picture.filename for picture in faces[:20]])
-            entries += [_entry(picture, folder, part) for picture in faces]
+            finder = PictureFinder(folder)
+            entries += [_entry(picture, finder, part) for picture in faces]
             problems += file_problems
     return build(
         Annotations(
@@ -121,7 +125,8 @@ def _picture_folder(file: Path, part: str | None, names: Sequence[str]) -> Path:
     """The folder of an annotation file's pictures: the first candidate that holds one of `names`."""
     own = {TRAIN: "WIDER_train", EVAL: "WIDER_val"}.get(part or "")
     candidates: list[Path] = []
-    for base in (file.parent, file.parent.parent):
+    above = file.parent.parent
+    for base in (file.parent, above, *([above.parent] if above.name == file.parent.name else [])):
         if own:
             candidates += [base / own / "images", base / own / own / "images"]
         candidates += [base / "images", base]
@@ -131,12 +136,13 @@ def _picture_folder(file: Path, part: str | None, names: Sequence[str]) -> Path:
     return next((folder for folder in candidates if folder.is_dir() and folder.name == "images"), candidates[0])
 
 
-def _entry(faces: Faces, folder: Path, part: str | None) -> Entry:
+def _entry(faces: Faces, pictures: PictureFinder, part: str | None) -> Entry:
     xywh = faces.boxes_px_xywh
+    picture = pictures.find(faces.filename)
     attributes = {name: faces.flags[:, i] for i, name in enumerate(FLAGS)}
     return Entry(
-        folder / faces.filename,
-        faces.filename,
+        picture.path,
+        picture.name,
         np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1),
         (LABEL,) * len(xywh),
         faces.where,
@@ -179,7 +185,7 @@ def parse(content: str, name: str) -> tuple[list[Faces], list[Finding]]:
             problems.append(bad_annotation(where, what, remedy))
             at = next((i for i in range(at + 1, len(lines)) if _is_name(lines[i])), len(lines))
             continue
-        faces.append(Faces(filename, rows[:, :4], rows[:, 4:].astype(np.int64), where))
+        faces.append(Faces(filename, rows[:, :4], np.clip(rows[:, 4:], -_LARGEST, _LARGEST).astype(np.int64), where))
     return faces, problems
 
 

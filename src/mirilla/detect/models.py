@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla import graph
+from mirilla import graph, shipped
 from mirilla.detect import engine
 from mirilla.errors import ModelError
 from mirilla.graph.deploy import DeployGraph
@@ -18,10 +18,14 @@ from mirilla.model import card as cards
 from mirilla.model.card import ModelCard
 from mirilla.model.spec import ModelSpec
 from mirilla.protos.tensorflow_pb2 import GraphDef
-from mirilla.targets import foreign
+from mirilla.targets import foreign, table
+from mirilla.targets.names import TARGETS
 from mirilla.targets.target import Codes, Network, Source
 
 FROZEN_GRAPH = "frozen_inference_graph.pb"
+SHIPPED = "shipped"  # the name of the model in the package, as a user gives it
+_EXPORTED = (".onnx", ".tflite", ".param")  # files of `mirilla export --to` that a detector runs
+_RUN_STATE, _RUN_EXPORT = "run.json", "export"  # in the folder of a run
 Floats = NDArray[np.float32]
 
 
@@ -68,13 +72,17 @@ def find_model(path: Path) -> Path:
     Raises:
         ModelError: the path does not exist, or a folder holds several models.
     """
+    if path == Path(SHIPPED) and not path.exists():
+        return shipped.default_weights()
     if not path.exists():
         raise ModelError(f"{path}: no such model.", "Check the path, or export a model with 'mirilla export'.")
+    if (path / _RUN_STATE).is_file() and (path / _RUN_EXPORT).is_dir():
+        path = path / _RUN_EXPORT
     if not path.is_dir():
         return path
     if (path / FROZEN_GRAPH).is_file():
         return path / FROZEN_GRAPH
-    for pattern in ("*.pb", "*.binaryproto"):
+    for pattern in ("*.pb", "*.binaryproto", *(f"*{suffix}" for suffix in _EXPORTED)):
         found = sorted(file for file in path.glob(pattern) if file.name != "saved_model.pb")
         if len(found) == 1:
             return found[0]
@@ -96,6 +104,31 @@ def graph_network(deploy_graph: DeployGraph, card: ModelCard, where: str, engine
     return _network(engine.prepare(deploy_graph, engine_name), codes, logits, sizes, card, where)
 
 
+def read_source(path: Path, averages: bool | None = None) -> tuple[Source, tuple[str, ...]]:
+    """The layers and the card of a detector, for exports, and notes about what was assumed.
+
+    Args:
+        path: a frozen graph, a folder with one, or a training folder.
+
+    Raises:
+        ModelError: there is no such model, or it is no SSD.
+        MirillaError: a file cannot be read.
+    """
+    path = find_model(path)
+    if path.suffix == ".binaryproto" or path.suffix in _EXPORTED:
+        raise ModelError(
+            f"{path}: this file was itself made from a model, and is not exported again.",
+            "Give the frozen graph that it was made from.",
+        )
+    if path.is_dir():
+        source, _, note = _training_source(path, averages)
+        notes = (note,)
+    else:
+        source, notes = _frozen_graph_source(path)
+    foreign.output_sizes(source.graph, str(path))
+    return source, notes
+
+
 def source_network(source: Source, engine_name: str | None = None) -> Network:
     """The network of a model that is about to be exported, in float32."""
     return graph_network(source.graph, source.card, source.card.name, engine_name)
@@ -107,15 +140,34 @@ def read_graph_for(graph_def: GraphDef, card: ModelCard) -> DeployGraph:
 
 
 def _read_frozen_graph(path: Path, choice: Choice) -> Model:
+    source, notes = _frozen_graph_source(path)
+    return Model(source.card, graph_network(source.graph, source.card, str(path), choice.engine), str(path), notes)
+
+
+def _frozen_graph_source(path: Path) -> tuple[Source, tuple[str, ...]]:
     card_path = cards.find(path)
     if card_path is not None:
         card = cards.load(card_path, path)  # before the graph: its hash explains a file that was cut short
-        deploy_graph, notes = read_graph_for(graph.read_graph_def(path), card), ()
-    else:
-        graph_def = graph.read_graph_def(path)
-        deploy_graph = graph.read(graph_def, input_size=foreign.input_size(graph_def))
-        card, notes = foreign.card_from_graph(graph_def, deploy_graph, path)
-    return Model(card, graph_network(deploy_graph, card, str(path), choice.engine), str(path), notes)
+        return Source(read_graph_for(graph.read_graph_def(path), card), card), ()
+    graph_def = graph.read_graph_def(path)
+    deploy_graph = graph.read(graph_def, input_size=foreign.input_size(graph_def))
+    card, notes = foreign.card_from_graph(graph_def, deploy_graph, path)
+    return Source(deploy_graph, card), notes
+
+
+def _read_exported(path: Path, choice: Choice) -> Model:
+    """A file of `mirilla export --to`, in its own runtime."""
+    card_path = cards.find(path)
+    if card_path is None:
+        raise ModelError(
+            f"{path}: there is no model.json beside this file, so its anchors and labels are not known.",
+            "Copy the model.json that 'mirilla export --to' wrote with it, or give the frozen graph.",
+        )
+    card = cards.load(card_path, path)
+    run = table.target(card.target).run if card.target in TARGETS else None
+    if run is None:
+        raise ModelError(f"{path}: files of the target '{card.target}' cannot be run here.", "Give the frozen graph.")
+    return Model(card, run(path, card), str(path))
 
 
 def _read_compiled(path: Path, choice: Choice) -> Model:
@@ -138,25 +190,29 @@ def _read_compiled(path: Path, choice: Choice) -> Model:
 
 
 def _read_training_folder(path: Path, choice: Choice) -> Model:
+    source, weights, note = _training_source(path, choice.averages)
+    network = graph_network(source.graph, source.card, weights, choice.engine)
+    return Model(source.card, network, weights, (note,))
+
+
+def _training_source(path: Path, averages: bool | None) -> tuple[Source, str, str]:
+    """The newest checkpoint of a training folder, its file, and a note that names it."""
     from mirilla.targets import frozen_graph
     from mirilla.weights.training_folder import load_training_folder
 
-    spec, labels, weights = load_training_folder(path, choice.averages)
+    spec, labels, weights = load_training_folder(path, averages)
     card = ModelCard(spec, labels, name=path.resolve().name, training={"steps": weights.step})
     deploy_graph = read_graph_for(frozen_graph.build(spec, weights.variables), card)
     kind = "moving averages" if weights.averaged else "weights without averaging"
-    return Model(
-        card,
-        graph_network(deploy_graph, card, str(weights.path), choice.engine),
-        str(weights.path),
-        (f"{path}: its newest checkpoint, of step {weights.step} ({kind}).",),
-    )
+    note = f"{path}: its newest checkpoint, of step {weights.step} ({kind})."
+    return Source(deploy_graph, card), str(weights.path), note
 
 
 # kind of file -> its reader; every other file is read as a frozen graph
 _READERS: dict[str, Callable[[Path, Choice], Model]] = {
     "folder": _read_training_folder,
     ".binaryproto": _read_compiled,
+    **dict.fromkeys(_EXPORTED, _read_exported),
 }
 
 

@@ -57,6 +57,11 @@ class Parity:
         """The AP that the file loses; 0 if it is not known."""
         return 0.0 if self.model_ap is None or self.file_ap is None else self.model_ap - self.file_ap
 
+    @property
+    def threshold_shift(self) -> float:
+        """How much higher the file's best threshold is than the model's; 0 if it is not known."""
+        return 0.0 if self.threshold is None or self.model_threshold is None else self.threshold - self.model_threshold
+
     def __str__(self) -> str:
         """The comparison in one line."""
         ap = (
@@ -64,7 +69,7 @@ class Parity:
             if self.model_ap is not None and self.file_ap is not None
             else ""
         )
-        threshold = "" if self.threshold is None else f", threshold {self.threshold:g}"
+        threshold = "" if not self.threshold_shift else f", threshold {self.threshold_shift:+.2f}"
         return (
             f"{ap}{self.matched} of {self.detections} boxes matched, scores differ by at most "
             f"{self.largest_score_difference:.4f}, typically {self.typical_score_difference:.4f}{threshold} "

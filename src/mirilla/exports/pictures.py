@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from mirilla import resize
+from mirilla.data import read_dataset
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
 from mirilla.data.images import decode_rgb
 from mirilla.data.sample import Sample
@@ -15,8 +19,11 @@ from mirilla.data.split import share_of
 from mirilla.errors import DataError
 from mirilla.model.card import ModelCard
 from mirilla.targets.target import Pixels, to_bytes
+from mirilla.toy import dataset as toy
 
 CALIBRATION_PICTURES, MEASURED_PICTURES = 128, 200
+_DRAWN_CALIBRATION, _DRAWN_MEASURED = 64, 80
+_RUN_STATE, _RUN_DATA = "run.json", "data"  # in the folder of a run
 _FEWEST = 8  # fewer pictures do not show the ranges of a network's maps
 
 
@@ -27,6 +34,27 @@ class Pictures:
     calibration: tuple[Sample, ...]
     measured: tuple[Sample, ...]
     name: str
+
+
+@contextlib.contextmanager
+def found(calibrate: str | None, model: Path) -> Iterator[Pictures]:
+    """The pictures for an export: those of `calibrate`, else of the run that the model belongs to, else drawn faces.
+
+    Drawn pictures lie in a temporary folder, which is removed at the end.
+
+    Raises:
+        DataError: the data set cannot be read, or has too few pictures.
+    """
+    if calibrate is not None:
+        yield choose(read_dataset(calibrate))
+        return
+    for folder in (model, model.parent):
+        if (folder / _RUN_STATE).is_file() and any((folder / _RUN_DATA).glob("*.tfrecord*")):
+            yield choose(read_dataset(folder / _RUN_DATA))
+            return
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = toy.write(folder, train=_DRAWN_CALIBRATION, val=_DRAWN_MEASURED)
+        yield replace(choose(read_dataset(drawn)), name="drawn faces")
 
 
 def choose(dataset: Dataset) -> Pictures:

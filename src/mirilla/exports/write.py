@@ -27,10 +27,10 @@ from mirilla.files import explaining, write_bytes, write_text
 from mirilla.findings import ERROR, Finding, RuleError
 from mirilla.labels import LabelMap
 from mirilla.model import card as cards
+from mirilla.targets.names import EXAMPLE, TOLERANCE
 from mirilla.targets.target import Network, Pixels, Source, Target
 
-TOLERANCE = 0.02  # of AP
-LABELS, EXAMPLE = "labels.txt", "example.py"
+LABELS = "labels.txt"
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,10 @@ def _export_one(
             if compared.lost > tolerance:
                 return compared
             parity.save(stage / parity.FILE_NAME, [compared])
-            if compared.threshold is not None:
-                cards.save(replace(_card(target, source), threshold=compared.threshold), stage / target.file)
+            threshold = source.card.threshold + compared.threshold_shift
+            cards.save(
+                replace(_card(target, source), threshold=round(min(max(threshold, 0), 1), 2)), stage / target.file
+            )
         files = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
         _replace(folder, stage)
     return Written(target.name, folder, files, compared, unmeasured)

@@ -1,19 +1,14 @@
-"""The targets of `mirilla export --to`, by name. A target's module is imported when it is used."""
+"""The targets of `mirilla export --to`. A target's module is imported when it is used."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
 from mirilla.errors import UsageError
+from mirilla.targets.names import TARGETS
 from mirilla.targets.target import Target
 
-# name -> (module of mirilla.targets, name of the Target in it)
-TARGETS: dict[str, tuple[str, str]] = {
-    "onnx": ("onnx_file", "ONNX"),
-    "tflite": ("tflite.floats", "TFLITE"),
-    "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
-    "tflite-int8": ("tflite.integers", "TFLITE_INT8"),
-}
+ALL = "all"
 
 
 def target(name: str) -> Target:
@@ -23,8 +18,20 @@ def target(name: str) -> Target:
         UsageError: there is none.
     """
     if name not in TARGETS:
-        raise UsageError(f"Unknown target '{name}'. Choose from: {', '.join(TARGETS)}, all.")
+        raise UsageError(f"Unknown target '{name}'.", f"Choose from: {', '.join(TARGETS)}, {ALL}.")
     module, attribute = TARGETS[name]
     found = getattr(import_module(f"mirilla.targets.{module}"), attribute)
     assert isinstance(found, Target)
     return found
+
+
+def chosen(names: str) -> list[Target]:
+    """The targets of a list such as 'onnx,tflite', or of 'all'.
+
+    Raises:
+        UsageError: an unknown target, or none.
+    """
+    words = [word.strip() for word in names.split(",") if word.strip()]
+    if not words:
+        raise UsageError("--to names no target.", f"Choose from: {', '.join(TARGETS)}, {ALL}.")
+    return [target(name) for name in dict.fromkeys(TARGETS if ALL in words else words)]

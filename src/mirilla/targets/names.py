@@ -1,0 +1,13 @@
+"""Names of the targets of `mirilla export --to`, without importing them."""
+
+from __future__ import annotations
+
+# name -> (module of mirilla.targets, name of the Target in it)
+TARGETS: dict[str, tuple[str, str]] = {
+    "onnx": ("onnx_file", "ONNX"),
+    "tflite": ("tflite.floats", "TFLITE"),
+    "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
+    "tflite-int8": ("tflite.integers", "TFLITE_INT8"),
+}
+TOLERANCE = 0.02  # the AP that an exported file may lose
+EXAMPLE = "example.py"  # in each target's folder: a short program that runs the file

@@ -1,0 +1,85 @@
+"""`mirilla export --to`: every target, its example, and what a detector makes of its file."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from mirilla import shipped
+from mirilla.cli.main import main
+from mirilla.data.images import decode_rgb
+from mirilla.detect.detector import Detector
+from mirilla.targets.names import EXAMPLE, TARGETS
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("ai_edge_litert")
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """Every target of the shipped model, compared on drawn faces."""
+    folder = tmp_path_factory.mktemp("exports") / "out"
+    assert main(["export", "shipped", "--to", "all", "--out", str(folder)]) == 0
+    return folder
+
+
+def test_every_target_has_a_folder_with_its_comparison(exports):
+    assert {path.name for path in exports.iterdir()} == set(TARGETS)
+    for name in TARGETS:
+        card = json.loads((exports / name / "model.json").read_bytes())
+        assert card["file"]["target"] == name
+        assert (exports / name / card["file"]["name"]).is_file()
+        assert (exports / name / "labels.txt").read_text() == "face\n"
+        (parity,) = json.loads((exports / name / "parity.json").read_bytes())
+        assert parity["model_ap"] - parity["file_ap"] < 0.02
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_example_runs(exports, name, tmp_path):
+    folder = shutil.copytree(exports / name, tmp_path / name)
+    shutil.copy(shipped.PHOTO, folder / "photo.jpg")
+    lines = (folder / EXAMPLE).read_text().splitlines()
+    assert len([line for line in lines if line]) <= 10
+    done = subprocess.run([sys.executable, EXAMPLE], cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_detector_runs_the_file(exports, name):
+    detector = Detector.load(exports / name)
+    found = detector(decode_rgb(shipped.PHOTO), 0.55)
+    assert len(found) == 1
+    y, x = (found.boxes_yxyx[0, :2] + found.boxes_yxyx[0, 2:]) / 2
+    low_y, low_x, high_y, high_x = shipped.PHOTO_FACE_YXYX
+    assert low_y < y < high_y
+    assert low_x < x < high_x
+
+
+def test_an_export_is_replaced_but_other_folders_are_not(exports, tmp_path, capsys):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "onnx" / "mine.txt").write_text("mine")
+    assert main(["export", "shipped", "--to", "onnx", "--out", str(tmp_path)]) != 0
+    assert "other files" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["export", "--to", "onnx"], "needs a model"),
+        (["export", "shipped", "--to", "onx"], "Unknown target 'onx'"),
+        (["export", "shipped"], "is for --to"),
+        (["export", "nowhere", "--to", "onnx"], "no such model"),
+        (["export", "shipped", "--to", "onnx", "--calibrate", "nowhere"], "nowhere"),
+    ],
+)
+def test_errors(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) != 0
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
