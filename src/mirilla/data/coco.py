@@ -1,61 +1,69 @@
 """COCO JSON: images, annotations with bbox [x, y, width, height] in pixels, categories.
 
 Files: annotations/instances_train*.json and instances_val*.json, {train,valid,test}/_annotations.coco.json, or any
-single .json of that form. `iscrowd` is read as is_crowd. An ignored box is written with `ignore` and `iscrowd` set,
-so that pycocotools leaves it out too.
+.json of that form. `iscrowd` is read as is_crowd. An ignored box is written with `ignore` and `iscrowd` set, so that
+pycocotools leaves it out too.
 """
 
 from __future__ import annotations
 
 import json
-import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
+from mirilla.data import coco_content, text
+from mirilla.data.annotations import Advance, Annotations, Entry, build
+from mirilla.data.coco_content import Content, Json, Object
 from mirilla.data.dataset import Dataset, parts_to_read
+from mirilla.data.names import PictureFinder
 from mirilla.data.output import Output, by_part, part_word
 from mirilla.data.sample import FLAGS, Sample
 from mirilla.data.split import part_name
 from mirilla.errors import DataError
 from mirilla.files import explaining
-from mirilla.findings import Finding
 
-Json = object  # what json.loads returns; its types are checked where it is used
-_Id = int | float | str
 _ROBOFLOW = "_annotations.coco.json"
 _PATTERNS = ("annotations/instances_*.json", "instances_*.json", f"*/{_ROBOFLOW}", _ROBOFLOW)
 
 
 def find(folder: Path) -> list[Path]:
-    """The annotation files of a folder."""
+    """The annotation files of a folder: those of its parts, or the only one, or the first."""
+    files = _candidates(folder)
+    return files if all(part_of(file, folder) for file in files) else files[:1]
+
+
+def _candidates(folder: Path) -> list[Path]:
     for pattern in _PATTERNS:
         if files := sorted(folder.glob(pattern)):
             return files
-    return [p for pattern in ("*.json", "annotations/*.json") for p in sorted(folder.glob(pattern)) if _is_coco(p)][:1]
+    for pattern in ("*.json", "annotations/*.json", "*/*.json"):
+        if files := [path for path in sorted(folder.glob(pattern)) if _may_be_coco(pattern, path)]:
+            return files
+    return []
 
 
-def _is_coco(path: Path) -> bool:
-    """Whether a file mentions COCO's keys near its beginning or end."""
+def _may_be_coco(pattern: str, path: Path) -> bool:
+    """Whether a file mentions COCO's keys near its beginning or end; in a folder that is that of a part."""
+    if pattern == "*/*.json" and part_name(path.parent.name) is None:
+        return False
     try:
         with open(path, "rb") as file:
             head = file.read(65536)
             file.seek(-min(4096, path.stat().st_size), 2)
-            text = head + file.read()
+            content = (head + file.read()).replace(b"\0", b"")  # UTF-16 has a zero in every letter
     except OSError:
         return False
-    return b'"images"' in text and (b'"annotations"' in text or b'"categories"' in text)
+    return b'"images"' in content and (b'"annotations"' in content or b'"categories"' in content)
 
 
-def part_of(path: Path) -> str | None:
-    """The part named by the file (instances_val2017.json) or its folder (valid/_annotations.coco.json)."""
+def part_of(path: Path, root: Path | None = None) -> str | None:
+    """The part named by the file (instances_val2017.json), or by its folder if that is inside `root`."""
     if path.name == _ROBOFLOW:
         return part_name(path.parent.name)
     words = path.stem.lower().replace("-", "_").split("_")
-    return next((part for word in words if (part := part_name(word.rstrip("0123456789")))), None)
+    part = next((part for word in words if (part := part_name(word.rstrip("0123456789")))), None)
+    return part or (part_name(path.parent.name) if root not in (None, path.parent) else None)
 
 
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
@@ -70,200 +78,73 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
             f"{path}: no COCO file (instances_*.json, {_ROBOFLOW}) in this folder.",
             "Give the .json file itself.",
         )
-    read = parts_to_read([part_of(file) for file in files], split, path)
-    entries: list[Entry] = []
-    problems: list[Finding] = []
-    labels: list[str] = []
+    parts = {file: part_of(file, path) for file in files}
+    read = parts_to_read(list(parts.values()), split, path)
+    contents: list[Content] = []
     for file in files:
-        if part_of(file) not in read:
-            continue
-        content = _content(file)
-        folder = _picture_folder(file, [str(item.get("file_name", "")) for item in _objects(content, "images")[:20]])
-        prefix = f"{folder.name}/" if len(files) > 1 else ""
-        file_entries, file_problems, categories = parse(content, str(file), folder, prefix, part_of(file))
-        entries += file_entries
-        problems += file_problems
-        labels += categories
-    labels = list(dict.fromkeys(labels))
-    return build(Annotations("coco", path, tuple(entries), tuple(problems), tuple(labels)), split, advance)
+        if parts[file] in read:
+            content = _content(file)
+            folders = _picture_folders(file, _file_names(content))
+            prefix = f"{folders[0].name}/" if len(files) > 1 else ""
+            contents.append(coco_content.parse(content, str(file), PictureFinder(*folders), prefix, parts[file]))
+    entries = [entry for content in contents for entry in content.entries]
+    labels, notes = _labels(contents, entries)
+    if others := [file.name for file in (_candidates(path) if path.is_dir() else []) if file not in files]:
+        notes += (f"{path}: {files[0].name} is read; not {', '.join(others)} (give a file by its name).",)
+    problems = [problem for content in contents for problem in content.problems]
+    return build(Annotations("coco", path, tuple(entries), tuple(problems), labels, notes), split, advance)
 
 
-def _content(file: Path) -> dict[str, Json]:
+def _labels(contents: Sequence[Content], entries: Sequence[Entry]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The class names, without categories that only group others, and all notes."""
+    used = {label for entry in entries for label in entry.labels}
+    names = dict.fromkeys(name for content in contents for name in content.categories)
+    groups = {name for content in contents for name in content.groups if name in names} - used
+    notes = [note for content in contents for note in content.notes]
+    notes += [
+        f"The category '{name}' groups others and has no box; it is no class." for name in names if name in groups
+    ]
+    return tuple(name for name in names if name not in groups), tuple(notes)
+
+
+def _content(file: Path) -> Object:
     with explaining(file):
         raw = file.read_bytes()
     try:
-        content = json.loads(raw.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        content = json.loads(text.decode(raw))
+    except RecursionError as error:
+        raise DataError(
+            f"{file}: its lists or objects are nested too deeply.", "Check the path, and --from."
+        ) from error
+    except ValueError as error:
         raise DataError(f"{file}: not JSON: {error}.", "Fetch or write the file again: it may be truncated.") from error
+    if isinstance(content, list) and content and isinstance(content[0], dict) and "image_id" in content[0]:
+        raise DataError(
+            f"{file}: these are COCO results, the detections of a model, not the annotations of pictures.",
+            "Give the annotation file (with 'images', 'annotations' and 'categories').",
+        )
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise DataError(f"{file}: not in COCO's format: it has no list 'images'.", "Check the path, and --from.")
     return content
 
 
-def _objects(content: Mapping[str, Json], key: str) -> list[dict[str, Json]]:
-    """The objects in a list; other values are skipped."""
-    items = content.get(key)
-    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+def _file_names(content: Object) -> list[str]:
+    """The names of the first pictures."""
+    images = content["images"]
+    items = images[:20] if isinstance(images, list) else []
+    return [name for item in items if isinstance(item, dict) and isinstance(name := item.get("file_name"), str)]
 
 
-def _picture_folder(file: Path, names: Sequence[str]) -> Path:
-    """The folder of an annotation file's pictures: the first candidate that holds one of `names`."""
+def _picture_folders(file: Path, names: Sequence[str]) -> list[Path]:
+    """The folders that may hold an annotation file's pictures; the first that holds one of `names` is put first."""
     base = file.parent.parent if file.parent.name == "annotations" else file.parent
     stem = file.stem.removeprefix("instances_")
     candidates = [base / stem, base / "images" / stem, base / "images", base, file.parent]
     if file.name == _ROBOFLOW:
         candidates = [file.parent, file.parent / "images"]
-    for candidate in candidates:
-        if any(name and (candidate / name).is_file() for name in names):
-            return candidate
-    return next((candidate for candidate in candidates if candidate.is_dir()), candidates[0])
-
-
-class _Boxes:
-    """The annotations of one picture; `broken` if one of them cannot be read."""
-
-    def __init__(self) -> None:
-        self.xyxy: list[list[float]] = []
-        self.labels: list[str] = []
-        self.weights: list[float] = []
-        self.items: list[Mapping[str, Json]] = []
-        self.broken = False
-
-    def add(self, item: Mapping[str, Json], categories: Mapping[_Id, str]) -> None:
-        """Add an annotation.
-
-        Raises:
-            KeyError, TypeError, ValueError: it cannot be read.
-        """
-        if not isinstance(item["bbox"], list):
-            raise ValueError("bbox is not a list")
-        x, y, width, height = map(float, item["bbox"])
-        if not all(map(math.isfinite, (x, y, width, height))):
-            raise ValueError("bbox has a number that is not finite")
-        category = _id(item, "category_id")
-        if category not in categories:
-            raise ValueError(f"category {category} is not in the list of categories")
-        weight = item.get("weight", 1)
-        if not isinstance(weight, int | float):
-            raise ValueError("weight is not a number")
-        self.xyxy.append([x, y, x + width, y + height])
-        self.labels.append(categories[category])
-        self.weights.append(weight)
-        self.items.append(item)
-
-    def flags(self) -> dict[str, NDArray[np.bool_]]:
-        ignore, crowd = self._flag("ignore"), self._flag("iscrowd")
-        # `save` sets `iscrowd` on every ignored box; Mirilla's own `is_crowd` marks those that are crowds as well.
-        crowd = np.where(ignore, self._flag("is_crowd"), crowd)
-        difficult, group_of = self._flag("difficult"), self._flag("group_of")
-        return {"ignore": ignore, "difficult": difficult, "group_of": group_of, "is_crowd": crowd}
-
-    def _flag(self, name: str) -> NDArray[np.bool_]:
-        return np.array([bool(item.get(name)) for item in self.items], bool)
-
-
-def parse(
-    content: Mapping[str, Json], name: str, folder: Path, prefix: str = "", part: str | None = None
-) -> tuple[list[Entry], list[Finding], list[str]]:
-    """Entries, findings and category names (in the order of their ids) of a file's content."""
-    problems: list[Finding] = []
-    categories = _categories(content, name, problems)
-    pictures = _objects(content, "images")
-    boxes = {_picture_id(picture): _Boxes() for picture in pictures}
-    _collect(content, name, categories, boxes, problems)
-    entries: list[Entry] = []
-    for picture in pictures:
-        where = f"{name}, image {picture.get('id', '?')}"
-        if not picture.get("file_name"):
-            problems.append(bad_annotation(where, "it has no file_name; it is left out."))
-        elif not boxes[_picture_id(picture)].broken:
-            entries.append(_entry(picture, boxes[_picture_id(picture)], where, folder, prefix, part))
-    return entries, problems, [categories[number] for number in sorted(categories, key=_numbers_first)]
-
-
-def _id(item: Mapping[str, Json], key: str = "id") -> _Id:
-    """An item's id, converted to a string if it is neither a number nor a string.
-
-    Raises:
-        KeyError: the item has no such key.
-    """
-    value = item[key]
-    return value if isinstance(value, int | float | str) else str(value)
-
-
-def _picture_id(picture: Mapping[str, Json]) -> _Id:
-    return _id(picture) if "id" in picture else ""
-
-
-def _numbers_first(number: _Id) -> tuple[bool, float, str]:
-    return (True, 0.0, number) if isinstance(number, str) else (False, float(number), "")
-
-
-def _categories(content: Mapping[str, Json], name: str, problems: list[Finding]) -> dict[_Id, str]:
-    """Category id -> name."""
-    categories: dict[_Id, str] = {}
-    items = content.get("categories")
-    for item in items if isinstance(items, list) else []:
-        if isinstance(item, dict) and "id" in item and item.get("name"):
-            categories[_id(item)] = str(item["name"])
-        else:
-            problems.append(bad_annotation(name, f"the category {str(item)[:80]} has no id or no name."))
-    return categories
-
-
-def _collect(
-    content: Mapping[str, Json],
-    name: str,
-    categories: Mapping[_Id, str],
-    boxes: Mapping[_Id, _Boxes],
-    problems: list[Finding],
-) -> None:
-    """Assign the annotations to their pictures; one that cannot be read becomes a finding."""
-    items = content.get("annotations")
-    for item in items if isinstance(items, list) else []:
-        if not isinstance(item, dict):
-            problems.append(bad_annotation(name, f"the annotation {str(item)[:80]} is not an object; it is left out."))
-            continue
-        where = f"{name}, annotation {item.get('id', '?')}"
-        if "image_id" not in item:
-            problems.append(bad_annotation(where, "'image_id' is missing; it is left out."))
-            continue
-        picture = _id(item, "image_id")
-        if picture not in boxes:
-            what = f"it belongs to image {picture}, which is not in the list of images; it is left out."
-            problems.append(bad_annotation(where, what))
-            continue
-        try:
-            boxes[picture].add(item, categories)
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-            problems.append(bad_annotation(where, f"{reason}; its picture is left out."))
-            boxes[picture].broken = True
-
-
-def _entry(
-    picture: Mapping[str, Json], boxes: _Boxes, where: str, folder: Path, prefix: str, part: str | None
-) -> Entry:
-    filename = str(picture["file_name"])
-    return Entry(
-        folder / filename,
-        prefix + filename,
-        np.array(boxes.xyxy, np.float64).reshape(-1, 4),
-        tuple(boxes.labels),
-        where,
-        _size(picture),
-        part=part,
-        flags=boxes.flags(),
-        weight=np.array(boxes.weights, np.float64),
-    )
-
-
-def _size(picture: Mapping[str, Json]) -> tuple[int, int] | None:
-    """(height, width), if both are numbers."""
-    height, width = picture.get("height"), picture.get("width")
-    if isinstance(height, int | float) and isinstance(width, int | float) and math.isfinite(height * width):
-        return int(height), int(width)
-    return None
+    candidates = [folder for folder in candidates if os.path.isdir(folder)] or [base]
+    holding = [folder for folder in candidates if any(name and os.path.isfile(folder / name) for name in names)]
+    return list(dict.fromkeys([*holding[:1], *candidates]))
 
 
 def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:
