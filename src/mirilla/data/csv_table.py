@@ -40,10 +40,9 @@ def find(folder: Path) -> list[Path]:
     return []
 
 
-def why_not(folder: Path) -> list[str]:
-    """For each table in a folder that `find` leaves out, the reason."""
-    errors = (_error(table) for table in _tables(folder))
-    return [error.what for error in errors if error]
+def near_miss(folder: Path) -> str | None:
+    """Why the tables of a folder in which `find` finds none are not tables of boxes; None if there are none."""
+    return " ".join(error.what for table in _tables(folder) if (error := _error(table))) or None
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -72,11 +71,8 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     """
     files = find(path) if path.is_dir() else [path]
     if not files:
-        reasons = " ".join(why_not(path))
-        raise DataError(
-            f"{path}: no CSV table with the columns {','.join(COLUMNS)} in this folder. {reasons}".rstrip(),
-            "Check the path and the header.",
-        )
+        what = f"{path}: no CSV table with the columns {','.join(COLUMNS)} in this folder."
+        raise DataError(f"{what} {near_miss(path) or ''}".rstrip(), "Check the path and the header.")
     parts = [_part_of(file, path) for file in files]
     notes: tuple[str, ...] = ()
     if len(files) > 1 and not all(parts):

@@ -214,7 +214,7 @@ class _Features:
         """
         name = next(filter(self.all, names), "")
         values = self.numbers(name)
-        if not (np.isfinite(values) & (values % 1 == 0)).all():
+        if not all(value.is_integer() for value in values.tolist()):
             raise DataError(f"{self.where}: {name} has numbers that are not whole.", _WRONG_WRITER)
         return [int(value) for value in values]
 

@@ -131,7 +131,7 @@ def _picture_folder(file: Path, part: str | None, names: Sequence[str]) -> Path:
             candidates += [base / own / "images", base / own / own / "images"]
         candidates += [base / "images", base]
     for candidate in candidates:
-        if any((candidate / name).exists() for name in names):
+        if any(os.path.exists(candidate / name) for name in names):  # of any length
             return candidate
     return next((folder for folder in candidates if folder.is_dir() and folder.name == "images"), candidates[0])
 
