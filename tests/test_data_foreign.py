@@ -46,6 +46,17 @@ def test_tools_are_named_with_the_export_to_choose(tmp_path, name, content, tool
         assert remedy in (caught.value.remedy or "")
 
 
+def test_a_class_called_as_a_key_of_a_tool_is_coco(tmp_path):
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": "result"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    (tmp_path / "a.jpg").write_bytes(picture())
+    assert read_dataset(tmp_path / "a.json").format == "coco"
+
+
 def test_a_data_set_beside_them_is_read(tmp_path):
     for name, content, *_ in FILES[:1]:
         (tmp_path / name).write_text(content)

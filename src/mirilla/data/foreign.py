@@ -154,6 +154,8 @@ def _tool_of(path: Path) -> _Tool | None:
     if not tools or not os.path.isfile(path):
         return None
     head = text.head(path, _HEAD_BYTES)
+    if suffix in _JSON and re.search(r'"images"\s*:\s*\[', head):  # COCO
+        return None
     return next((t for t in tools if all(re.search(pattern, head, re.DOTALL) for pattern in t.patterns)), None)
 
 
