@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mirilla.data import images
+from mirilla.data.csv_rows import cells_of
 from mirilla.data.sample import FLAGS
 from mirilla.errors import DataError
 
@@ -66,15 +67,6 @@ class Columns:
             return None
         found = _by_header(row, self.delimiter)
         return found if found.indices.keys() >= {"filename", "class", *CORNERS} else None
-
-
-def cells_of(line: str, delimiter: str) -> list[str]:
-    """The cells of a row, stripped.
-
-    Raises:
-        csv.Error: it is not CSV: a quote is not closed, for example.
-    """
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, strict=True), [])]
 
 
 def columns_of(first: str, name: str) -> Columns:
