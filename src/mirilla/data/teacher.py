@@ -144,7 +144,7 @@ def pictures(folder: str | os.PathLike[str]) -> Dataset:
         DataError: there is no such folder, or no picture in it that can be opened.
     """
     folder = Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.EXTENSIONS and path.is_file())
+    paths = sorted(path for path in folder.rglob("*") if images.is_picture_name(path.name) and path.is_file())
     if not paths:
         raise DataError(f"{folder}: no picture in this folder.", "Give a data set, or a folder of photos.")
     entries = (Entry(path, path.relative_to(folder).as_posix(), np.zeros((0, 4)), (), str(path)) for path in paths)
