@@ -132,9 +132,7 @@ def _missing(first: str, name: str, missing: Sequence[str], row: Sequence[str]) 
     if any(map(_is_picture, row)) or sum(map(_is_number, row)) >= 4:
         return DataError(f"{name}, line 1: it is not a header: '{first[:120]}'.", f"Add a header. {remedy}")
     names = {_plain(cell) for cell in row}
-    if "regionshapeattributes" in names:
-        remedy = "This is VIA's own table: export its annotations as COCO instead."
-    elif "imageid" in names:
+    if "imageid" in names:
         remedy += " In a table of Open Images, rename the columns, and multiply by the width and height in pixels."
     elif {"x", "y"} <= names:
         remedy += " Write the box's corners: x and y may mean a corner or the centre."

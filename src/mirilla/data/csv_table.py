@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,8 @@ def _tables(folder: Path) -> list[Path]:
 
 def _error(table: Path) -> DataError | None:
     """Why a file is not a table of boxes; None if it is one."""
+    if not os.access(table, os.R_OK):
+        return DataError(f"{table}: it cannot be read.", "Change its permissions.")
     try:
         columns_of(_first_row(text.head(table).split("\n"))[1], str(table))
     except DataError as error:

@@ -20,6 +20,7 @@ import numpy as np
 from mirilla.data import text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
+from mirilla.data.folders import files_below
 from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
@@ -77,6 +78,7 @@ class _Place:
     folder: Path
     base: Path
     files: tuple[Path, ...]
+    problems: tuple[Finding, ...] = ()
 
     @classmethod
     def of(cls, path: Path) -> _Place:
@@ -84,10 +86,13 @@ class _Place:
         if path.is_file():
             folder, files = path.parent, [path]
         else:
-            folder = path
-            files = sorted(path.rglob("*.xml") if path.name in _ANNOTATION_FOLDERS else path.glob("*.xml"))
+            folder, files = path, sorted(path.glob("*.xml"))
+        problems: list[Finding] = []
+        if path.name in _ANNOTATION_FOLDERS and path.is_dir():
+            below, problems = files_below(path)
+            files = [file for file in below if file.suffix == ".xml"]
         base = folder.parent if folder.name in _ANNOTATION_FOLDERS else folder
-        return cls(folder, base, tuple(files))
+        return cls(folder, base, tuple(files), tuple(problems))
 
     def pictures(self) -> PictureFinder:
         """Finds the place's pictures: in a folder of pictures, in its folders of parts, or beside the XML files."""
@@ -116,6 +121,7 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
 
 def _read_place(place: _Place, with_prefix: bool) -> tuple[list[Entry], list[Finding]]:
     parts, problems = _image_sets(place.base)
+    problems += place.problems
     default = part_name(place.base.name) if with_prefix else None
     pictures = place.pictures()
     entries: list[Entry] = []
