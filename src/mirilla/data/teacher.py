@@ -146,7 +146,7 @@ def pictures(folder: str | os.PathLike[str]) -> Dataset:
     """
     folder = Path(folder)
     below, problems = files_below(folder)
-    paths = [path for path in below if path.suffix.lower() in images.EXTENSIONS]
+    paths = [path for path in below if images.is_picture_name(path.name)]
     if not paths:
         raise DataError(f"{folder}: no picture in this folder.", "Give a data set, or a folder of photos.")
     entries = (Entry(path, path.relative_to(folder).as_posix(), np.zeros((0, 4)), (), str(path)) for path in paths)
