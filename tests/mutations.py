@@ -12,6 +12,7 @@ Input `number` of a test depends on its name and number only, so a failure names
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import random
 import re
@@ -154,13 +155,17 @@ def _other_value(value: object, drawn: random.Random) -> object:
         if drawn.random() < 0.7:
             value[key] = _other_value(value[key], drawn)
         elif isinstance(value, list):
-            value[key : key + 1] = drawn.choice(([], [value[key]] * 2, [[value[key]]], [drawn.choice(VALUES)]))
+            value[key : key + 1] = drawn.choice(([], [value[key]] * 2, [[value[key]]], [_a_value(drawn)]))
         else:
             item = value.pop(key)
             if drawn.random() < 0.5:
                 value[drawn.choice((key.upper(), key + "s", "", "id"))] = item
         return value
-    return drawn.choice((drawn.choice(VALUES), [value], {"": value}, str(value)))
+    return drawn.choice((_a_value(drawn), [value], {"": value}, str(value)))
+
+
+def _a_value(drawn: random.Random) -> object:
+    return copy.deepcopy(drawn.choice(VALUES))  # later mutations change it in place
 
 
 def _replaced(text: str, pattern: str, drawn: random.Random, values: Sequence[str]) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from helpers_data import dataset, picture, sample
+from mirilla.data import read_dataset
 from mirilla.data.check import check, check_boxes
+
+PARTS = ("train", "eval", "test")
 
 
 @pytest.mark.parametrize(
@@ -62,3 +67,45 @@ def test_labels_duplicates_and_broken_pictures():
     )
     quick = check(dataset(sample("c.jpg", image=picture(200, 300)[:3000], height=200, width=300)), decode=False)
     assert quick == []
+
+
+def _table(folder, names, split=()):
+    """A CSV of the pictures `names`, with further pictures beside them, and a split.csv."""
+    folder.mkdir()
+    for seed, name in enumerate((*names, "more.jpg", "._a.jpg")):
+        (folder / name).write_bytes(picture(seed=seed))
+    (folder / "raw.NEF").write_bytes(b"x")
+    (folder / "a.NEF").write_bytes(b"x")  # the original of a.jpg
+    rows = "".join(f"{name},face,3,2,9,12\n" for name in names)
+    (folder / "labels.csv").write_text(f"filename,class,xmin,ymin,xmax,ymax\n{rows}")
+    if split:
+        (folder / "split.csv").write_text("".join(f"{name},{part}\n" for name, part in split))
+    return folder
+
+
+@pytest.mark.parametrize("part", ["", "@train", "@eval"])
+def test_pictures_that_no_annotation_names(tmp_path, part):
+    folder = _table(tmp_path / "set", ["a.jpg", "b.jpg", "c.jpg"], zip(("a.jpg", "b.jpg", "c.jpg"), PARTS, strict=True))
+    found = check(read_dataset(f"{folder}{part}"))
+    assert [(f.code, f.severity, f.where) for f in found] == [
+        ("picture-without-annotation", "note", str(folder / "more.jpg")),
+        ("picture-not-read", "note", str(folder / "raw.NEF")),
+    ]
+
+
+def test_pictures_with_an_unusable_annotation_are_named(tmp_path):
+    folder = _table(tmp_path / "set", ["a.jpg", "b.jpg"])
+    (folder / "b.jpg").write_bytes(b"")
+    codes = [f.code for f in check(read_dataset(folder))]
+    assert codes == ["unreadable-picture", "picture-without-annotation", "picture-not-read"]
+
+
+def test_other_parts_in_the_same_folder_are_named(tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / f"{part}.json").write_text(
+            json.dumps({"images": [{"id": 1, "file_name": f"{part}.jpg"}], "annotations": [], "categories": []})
+        )
+        (tmp_path / f"{part}.jpg").write_bytes(picture(seed=len(part)))
+    (tmp_path / "more.jpg").write_bytes(picture(seed=7))
+    assert [f.code for f in check(read_dataset(tmp_path))] == ["picture-without-annotation"]
+    assert check(read_dataset(f"{tmp_path}@train")) == []

@@ -192,7 +192,7 @@ def test_images_without_annotations_are_said(tmp_path):
 def test_other_json_is_an_error(tmp_path, content, message):
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(DataError, match=message):
-        read_dataset(tmp_path / "a.json")
+        read_dataset(tmp_path / "a.json", format="coco")
 
 
 def test_utf16_is_read(tmp_path):

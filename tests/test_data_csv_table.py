@@ -105,7 +105,6 @@ def test_rows_of_one_picture_under_two_spellings_are_joined(tmp_path):
     [
         ("ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax", "lacks the column filename", "Open Images"),
         ("filename,x,y,width,height,label", "lacks the columns xmin, ymin, xmax, ymax", "corner or the centre"),
-        ("filename,region_shape_attributes,region_attributes", "lacks the columns class, xmin", "VIA"),
         ("a.jpg,face", "is not a header", "Add a header"),
         ("12,13,14,15,face", "is not a header", "Add a header"),
         ('"filename,class', "a quote is not closed", "Correct the line"),
@@ -180,6 +179,7 @@ def test_csv_tables_of_parts(tmp_path):
         (("data/train_labels.csv", "data/test_labels.csv"), ("images/a.jpg", "images/b.jpg"), "data"),
         (("data/train_labels.csv", "data/test_labels.csv"), ("images/a.jpg", "images/b.jpg"), "."),
         (("annotations/train.csv", "annotations/val.csv"), ("images/a.jpg", "images/b.jpg"), "."),
+        (("annotations/train.csv", "annotations/val.csv"), ("a.jpg", "b.jpg"), "."),
     ],
 )
 def test_layouts_of_train_and_eval(tables, pictures, source, tmp_path):

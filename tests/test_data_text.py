@@ -49,6 +49,7 @@ def test_xml_is_read_by_its_header():
     for encoding in ("gb2312", "GBK", "gb18030", "utf-8", "utf-16"):
         assert "人脸" in text.decode_xml(document(encoding).encode(encoding))
     assert "人脸" in text.decode_xml("<a>人脸</a>".encode())
+    assert "人脸" in text.decode_xml(document("utf-16").encode())  # a string of .NET that was saved as UTF-8
     assert "人脸" in text.decode_xml(codecs.BOM_UTF8 + document("gb2312").encode())  # the mark counts
     for unknown in ("ANSI", "utf8mb4", "rot13", "hex"):
         with pytest.raises(text.DecodeError, match=f"the encoding '{unknown}' in its header is unknown"):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from helpers_data import dataset, picture, rotated, sample
+from mirilla.cli.main import main
 from mirilla.data import images, read_dataset, records, tfrecord
 from mirilla.data.dataset import EmptyDatasetError
 from mirilla.data.output import safe_name
@@ -116,7 +117,10 @@ def test_gzip_is_read_and_other_kinds_are_named(tmp_path):
     assert len(list(tfrecord.read_tfrecords(path))) == 2
     with pytest.raises(DataError, match="compressed, but training reads single records") as caught:
         records.offsets(path)
-    assert "mirilla data convert" in caught.value.remedy
+    *words, destination, option, to = (caught.value.remedy or "").removeprefix("Convert it: mirilla ").split()
+    assert (words, destination) == (["data", "convert", str(path)], "DST")
+    assert main([*words, str(tmp_path / "made"), option, to]) == 0
+    assert len(records.offsets(tmp_path / "made" / "train.tfrecord")) == 2
     for content, what in (
         (path.read_bytes()[:-30], "compressed file is broken"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "a Git LFS pointer"),

@@ -71,3 +71,11 @@ def test_unknown_labels_are_refused_with_their_place(tmp_path):
     label_map.write_text("item { id: 1 name: 'cat' }\n")
     with pytest.raises(DataError, match=r"'face' is not among the label map .*map\.pbtxt"):
         inputs.read_inputs(options(a, label_map=label_map))
+
+
+def test_findings_about_unlisted_pictures_are_those_of_the_whole_set(tmp_path):
+    a = make(tmp_path, "a", 8)
+    assert inputs.read_inputs(options(a)).findings == ()
+    (a / "images" / "more.png").write_bytes((a / "images" / "a1.png").read_bytes())
+    (finding,) = inputs.read_inputs(options(a)).findings
+    assert finding.where.endswith("more.png")

@@ -56,6 +56,7 @@ class Annotations:
 
     Attributes:
         labels: class names in order; empty if the format does not list them.
+        unused: pictures without an entry, though the annotations name them; None if not all annotations were read.
         split_folder: folder that may have a split.csv; by default the source, or its folder if it is a file.
     """
 
@@ -66,6 +67,7 @@ class Annotations:
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     split_folder: Path | None = None
+    unused: tuple[Path, ...] | None = ()
 
 
 def source_name(path: Path) -> str:
@@ -91,7 +93,9 @@ def build(
     Raises:
         DataError: no picture can be used, the split file is wrong, or the split has no such part.
     """
-    annotations = _only_part(_with_split_file(annotations), split)
+    annotations = _with_split_file(annotations)
+    named = [entry.picture for entry in annotations.entries]
+    annotations = _only_part(annotations, split)
     entries = annotations.entries
     samples: dict[str, Sample] = {}
     problems = list(annotations.problems)
@@ -118,6 +122,8 @@ def build(
     if not samples:
         raise EmptyDatasetError(annotations.source, problems)
     labels = annotations.labels or tuple(sorted({label for s in samples.values() for label in s.labels}))
+    used = {sample.image for sample in samples.values()}
+    others = (*(annotations.unused or ()), *(picture for picture in named if picture not in used))
     return Dataset(
         source_name(annotations.source),
         annotations.format,
@@ -127,6 +133,7 @@ def build(
         labels,
         annotations.notes,
         parts,
+        None if annotations.unused is None else others,
     )
 
 

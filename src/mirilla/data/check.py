@@ -13,6 +13,7 @@ import numpy as np
 
 from mirilla.data import images
 from mirilla.data.dataset import Dataset
+from mirilla.data.picture_kinds import OTHER_EXTENSIONS
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
 from mirilla.findings import Finding, Severity, by_severity
@@ -38,9 +39,22 @@ def check(
         threads: number of threads; the number of cores by default.
 
     Returns:
-        The problems found while reading, then those of boxes, labels, pictures, and duplicates by content.
+        The problems found while reading, those of the samples, and pictures that no annotation names.
     """
-    findings = list(dataset.problems)
+    findings = check_samples(dataset, labels=labels, decode=decode, advance=advance, threads=threads)
+    return by_severity([*dataset.problems, *findings, *unlisted(dataset)])
+
+
+def check_samples(
+    dataset: Dataset,
+    *,
+    labels: Iterable[str] | None = None,
+    decode: bool = True,
+    advance: Callable[[int], object] | None = None,
+    threads: int | None = None,
+) -> list[Finding]:
+    """The findings of `check` about the samples: boxes, labels, pictures, and duplicates by content."""
+    findings: list[Finding] = []
     known = None if labels is None else set(labels)
     for sample in dataset.samples:
         findings += check_boxes(sample)
@@ -55,9 +69,7 @@ def check(
             by_digest.setdefault(digest, []).append(sample)
         if advance is not None:
             advance(1)
-    findings += _duplicates(by_digest.values(), dataset)
-    findings += _unlisted(dataset)
-    return by_severity(findings)
+    return findings + _duplicates(by_digest.values(), dataset)
 
 
 def check_boxes(sample: Sample) -> list[Finding]:
@@ -174,21 +186,28 @@ def _duplicates(groups: Iterable[list[Sample]], dataset: Dataset) -> list[Findin
     return findings
 
 
-def _unlisted(dataset: Dataset) -> list[Finding]:
-    """Findings about picture files in the data set's folders that no annotation lists."""
-    listed = {Path(sample.image).resolve() for sample in dataset.samples if not isinstance(sample.image, bytes)}
-    if not listed or not dataset.source.is_dir():
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError):  # a name that no file can have
+        return path
+
+
+def unlisted(dataset: Dataset) -> list[Finding]:
+    """Findings about picture files in the data set's folders that no annotation names."""
+    used = {Path(sample.image) for sample in dataset.samples if not isinstance(sample.image, bytes)}
+    if not used or dataset.unused is None or not dataset.source.is_dir():
         return []
+    named = {_resolved(path) for path in (*used, *dataset.unused)}
+    stems = {path.with_suffix("") for path in named}
     mentioned = "\n".join(problem.what for problem in dataset.problems)
-    return [
-        Finding(
-            "note",
-            "picture-without-annotation",
-            str(path),
-            "no annotation lists this picture; it is not used.",
-            "Label it, or move it away.",
-        )
-        for folder in sorted({path.parent for path in listed})
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in images.EXTENSIONS and path not in listed and path.name not in mentioned
-    ]
+    findings: list[Finding] = []
+    for path in sorted(path for folder in {_resolved(path).parent for path in used} for path in folder.iterdir()):
+        if images.is_picture_name(path.name) and path not in named and path.name not in mentioned:
+            what = "no annotation lists this picture; it is not used."
+            remedy = "Label it, or move it away."
+            findings.append(Finding("note", "picture-without-annotation", str(path), what, remedy))
+        elif path.suffix.lower() in OTHER_EXTENSIONS and path.with_suffix("") not in stems:
+            what = "a picture of a kind that is not read; it is not used."
+            findings.append(Finding("note", "picture-not-read", str(path), what, "Export it as JPEG, and label it."))
+    return findings

@@ -92,7 +92,20 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     if others := [file.name for file in (_candidates(path) if path.is_dir() else []) if file not in files]:
         notes += (f"{path}: {files[0].name} is read; not {', '.join(others)} (give a file by its name).",)
     problems = [problem for content in contents for problem in content.problems]
-    return build(Annotations("coco", path, tuple(entries), tuple(problems), labels, notes), split, advance)
+    unused = tuple(picture for content in contents for picture in content.unused)
+    return build(
+        Annotations(
+            "coco",
+            path,
+            tuple(entries),
+            tuple(problems),
+            labels,
+            notes,
+            unused=unused if len(contents) == len(files) else None,
+        ),
+        split,
+        advance,
+    )
 
 
 def _labels(contents: Sequence[Content], entries: Sequence[Entry]) -> tuple[tuple[str, ...], tuple[str, ...]]:

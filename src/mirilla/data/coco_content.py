@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,12 +28,14 @@ class Content:
 
     Attributes:
         entries: one per picture that can be used.
+        unused: the other pictures.
         categories: names in the order of their ids, each once.
         groups: names that are the supercategory of other categories.
         notes: how unusual values were read.
     """
 
     entries: list[Entry] = field(default_factory=list)
+    unused: list[Path] = field(default_factory=list)
     problems: list[Finding] = field(default_factory=list)
     categories: list[str] = field(default_factory=list)
     groups: set[str] = field(default_factory=set)
@@ -51,8 +54,10 @@ def parse(content: Object, name: str, finder: PictureFinder, prefix: str = "", p
     pictures = _pictures(content, name, made)
     _collect(content, name, categories, pictures, made)
     for picture in pictures.values():
-        if not picture.broken:
-            found = finder.find(picture.filename)
+        found = finder.find(picture.filename or "?")
+        if picture.broken:
+            made.unused.append(found.path)
+        else:
             made.entries.append(
                 Entry(
                     found.path,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mirilla.data import images
+from mirilla.data.csv_rows import cells_of
 from mirilla.data.sample import FLAGS
 from mirilla.errors import DataError
 
@@ -66,15 +67,6 @@ class Columns:
             return None
         found = _by_header(row, self.delimiter)
         return found if found.indices.keys() >= {"filename", "class", *CORNERS} else None
-
-
-def cells_of(line: str, delimiter: str) -> list[str]:
-    """The cells of a row, stripped.
-
-    Raises:
-        csv.Error: it is not CSV: a quote is not closed, for example.
-    """
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, strict=True), [])]
 
 
 def columns_of(first: str, name: str) -> Columns:
@@ -132,9 +124,7 @@ def _missing(first: str, name: str, missing: Sequence[str], row: Sequence[str]) 
     if any(map(_is_picture, row)) or sum(map(_is_number, row)) >= 4:
         return DataError(f"{name}, line 1: it is not a header: '{first[:120]}'.", f"Add a header. {remedy}")
     names = {_plain(cell) for cell in row}
-    if "regionshapeattributes" in names:
-        remedy = "This is VIA's own table: export its annotations as COCO instead."
-    elif "imageid" in names:
+    if "imageid" in names:
         remedy += " In a table of Open Images, rename the columns, and multiply by the width and height in pixels."
     elif {"x", "y"} <= names:
         remedy += " Write the box's corners: x and y may mean a corner or the centre."

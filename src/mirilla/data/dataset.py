@@ -29,6 +29,8 @@ class Dataset:
         labels: class names, in the source's own order if it has one, otherwise sorted.
         notes: messages about choices made while reading.
         parts: filename -> "train", "eval" or "test", if the source has a split of its own.
+        unused: files of pictures that the annotations name, but that are not in `samples`: they cannot be used, or
+            are in another part. None if not all annotations were read.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Dataset:
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
+    unused: tuple[Path, ...] | None = ()
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -71,7 +74,9 @@ class Dataset:
         notes = self.notes
         if name not in read:
             notes += (f"{self.source}: it has no part '{name}'; using its part '{TEST}' instead.",)
-        return replace(self, samples=chosen, notes=notes, parts={s.filename: name for s in chosen})
+        others = (s.image for s in self.samples if self.parts.get(s.filename) not in read)
+        unused = None if self.unused is None else (*self.unused, *(p for p in others if isinstance(p, Path)))
+        return replace(self, samples=chosen, notes=notes, parts={s.filename: name for s in chosen}, unused=unused)
 
 
 class EmptyDatasetError(DataError):

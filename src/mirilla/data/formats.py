@@ -5,6 +5,7 @@ Each format has a module in this folder with
     find(folder) -> list[Path]                        its annotation files or folders in a folder
     load(path, split=None, advance=None) -> Dataset   read a folder or an annotation file
     save(output, dataset, ids)                        write a data set, if the format is writable
+    near_miss(folder) -> str | None                   optional: why a folder without a data set is not one
 
 The modules are imported when first used, so importing the table is fast.
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from mirilla.errors import UsageError
+from mirilla.errors import MirillaError, UsageError
 
 if TYPE_CHECKING:
     from mirilla.data.dataset import Dataset
@@ -61,6 +62,18 @@ class Format:
     def find(self, folder: Path) -> list[Path]:
         """The format's annotation files or folders in a folder; empty if it is not of this format."""
         return self._module().find(folder)
+
+    def why_not(self, folder: Path) -> str | None:
+        """Why a folder that `find` rejects is not of this format, if it has something of it."""
+        near_miss = getattr(self._module(), "near_miss", None)
+        if near_miss is not None and (reason := near_miss(folder)):
+            return reason
+        for file in sorted(path for path in folder.iterdir() if self.recognises(path) and path.is_file()):
+            try:
+                self.load(file)
+            except MirillaError as error:
+                return error.what
+        return None
 
     def load(self, path: Path, split: str | None = None, advance: Callable[[int], object] | None = None) -> Dataset:
         """Read a data set of this format.

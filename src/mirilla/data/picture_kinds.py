@@ -11,6 +11,7 @@ from mirilla.errors import DataError
 RAW_EXTENSIONS = frozenset(
     {".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".sr2", ".srw"}
 )
+OTHER_EXTENSIONS = RAW_EXTENSIONS | {".jp2", ".jxl", ".psd", ".tga", ".xcf"}  # pictures that are not read
 HEIC = "a HEIC photo"
 _AVIF = "an AVIF picture"
 HEAD_BYTES = 64  # of a file, for `kind_of`

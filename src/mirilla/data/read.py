@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mirilla.data import formats, widerface
+from mirilla.data import foreign, formats, images, widerface
 from mirilla.data.dataset import PARTS, Dataset
 from mirilla.data.split import part_name
 from mirilla.errors import DataError, UsageError
+
+_MOST_FOLDERS = 30  # that are searched for data sets
+_MOST_KINDS = 6  # of files that a message lists
 
 
 def read_dataset(
@@ -41,10 +45,10 @@ def read_dataset(
             raise UsageError(f"{path} chooses the part '{chosen}', but the part '{split}' is given as well.")
     split = split or chosen
     if format is None:
-        source_format, notes = recognise(location)
+        source_format, location, notes = recognise(location)
     else:
         source_format, notes = formats.readable(format), ()
-        if format != "tfrecord" and not location.exists():  # TFRecord paths may be patterns
+        if format != "tfrecord" and not os.path.exists(location):  # TFRecord paths may be patterns
             raise _missing(location)
     dataset = source_format.load(location, split, advance)
     dataset = replace(dataset, notes=(*notes, *dataset.notes))
@@ -67,50 +71,127 @@ def select(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
     return Path(text), None
 
 
-def recognise(path: Path) -> tuple[formats.Format, tuple[str, ...]]:
-    """The format of a path, and a note if other formats match as well.
+def recognise(path: Path) -> tuple[formats.Format, Path, tuple[str, ...]]:
+    """The format of a path; the path to read, which may be a folder inside it; and notes about these choices.
 
     Raises:
         DataError: the path does not exist, or holds no known format.
     """
     try:
-        if path.is_dir():
+        if _is_folder(path):
             return _recognise_folder(path)
     except PermissionError as error:
-        raise DataError(f"{path}: the folder may not be read.", "Change its permissions.") from error
+        where = error.filename or path
+        raise DataError(f"{where}: the folder may not be read.", "Change its permissions.") from error
     tfrecord = formats.BY_NAME["tfrecord"]
     if tfrecord.recognises(path):
-        return tfrecord, ()  # may be a pattern or the common name of shards, so it need not exist
-    if not path.exists():
+        return tfrecord, path, ()  # may be a pattern or the common name of shards, so it need not exist
+    if not os.path.exists(path):
         if any(character in path.name for character in "*?["):
-            return tfrecord, ()
+            return tfrecord, path, ()
         raise _missing(path)
+    foreign.refuse_file(path)
     for format in formats.FORMATS:
         if format.recognises(path):
-            return format, ()
+            return format, path, ()
     raise DataError(
         f"{path}: its format is not recognised by its name.",
         f"Give the format with --from: {', '.join(formats.READABLE)}.",
     )
 
 
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder; False for a name that no file can have.
+
+    Raises:
+        PermissionError: a folder above it may not be read.
+    """
+    try:
+        return path.is_dir()
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # too long, or with a NUL
+        return False
+
+
 def _missing(path: Path) -> DataError:
     return DataError(f"{path}: no such file or folder.", "Check the path.")
 
 
-def _recognise_folder(path: Path) -> tuple[formats.Format, tuple[str, ...]]:
-    matches = [format for format in formats.FORMATS if format.find(path)]
+def _recognise_folder(path: Path) -> tuple[formats.Format, Path, tuple[str, ...]]:
+    matches = _matches(path)
     if not matches:
-        layouts = "; ".join(f"{format.layout} ({format.title})" for format in formats.FORMATS)
-        raise DataError(
-            f"{path}: no data set was recognised in this folder. It should hold one of: {layouts}.",
-            "Check the path, or name the annotation file itself and its format with --from.",
-        )
+        inside = _data_sets_inside(path)
+        if len(inside) == 1:
+            ((folder, matches),) = inside.items()
+            return matches[0], folder, (f"{path}: the data set is in {folder}; reading it as {matches[0].title}.",)
+        raise _not_recognised(path, inside)
     # A small set in WIDER FACE's form may hold other forms of the same boxes; its reader notes which file it chose.
     if len(matches) == 1 or (matches[0].name == "widerface" and widerface.plain_files(path)):
-        return matches[0], ()
+        return matches[0], path, ()
     names = ", ".join(format.name for format in matches)
-    return matches[0], (f"{path} can be read as {names}; reading it as {matches[0].name} (--from chooses another).",)
+    note = f"{path} can be read as {names}; reading it as {matches[0].name} (--from chooses another)."
+    return matches[0], path, (note,)
+
+
+def _matches(folder: Path) -> list[formats.Format]:
+    """The formats of a folder; XML of other tools is not VOC's."""
+    matches = [format for format in formats.FORMATS if format.find(folder)]
+    if [format.name for format in matches] == ["voc"]:
+        foreign.refuse_xml(formats.BY_NAME["voc"].find(folder))
+    return matches
+
+
+def _data_sets_inside(folder: Path) -> dict[Path, list[formats.Format]]:
+    """The folders inside a folder that hold data sets; of a folder that holds one folder only, those inside that."""
+    folders = _folders_in(folder)
+    found = {path: matches for path in folders[:_MOST_FOLDERS] if (matches := _matches(path))}
+    if not found and len(folders) == 1:
+        return _data_sets_inside(folders[0])
+    return found
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    """The folders in a folder, without hidden ones and archives' __MACOSX."""
+    return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", "__"))]
+
+
+def _not_recognised(folder: Path, inside: Mapping[Path, list[formats.Format]]) -> DataError:
+    """The error about a folder without a data set of its own: what it has, and why each candidate failed."""
+    if inside:
+        listed = ", ".join(f"{path.name} ({matches[0].title})" for path, matches in inside.items())
+        return DataError(f"{folder}: it holds several data sets: {listed}.", "Give one of them, or several by name.")
+    foreign.refuse_folder(folder)
+    reasons = [f"{format.title}: {reason}" for format in formats.FORMATS if (reason := format.why_not(folder))]
+    folders = _folders_in(folder)
+    if not reasons and len(folders) == 1 and not any(map(images.is_picture_name, os.listdir(folder))):
+        return _not_recognised(folders[0], {})
+    if reasons:
+        return DataError(
+            f"{folder}: no data set was recognised in this folder. It has {_contents(folder)}. " + " ".join(reasons),
+            "Correct this, or name the annotation file itself and its format with --from.",
+        )
+    if any(images.is_picture_name(name) for _, _, names in os.walk(folder) for name in names):
+        return DataError(
+            f"{folder}: no data set was recognised in this folder: it has pictures, but no labels. It has "
+            f"{_contents(folder)}.",
+            "Label the pictures and export the labels as COCO, Pascal VOC or YOLO, or give the folder that holds them.",
+        )
+    layouts = "; ".join(f"{format.layout} ({format.title})" for format in formats.FORMATS)
+    return DataError(
+        f"{folder}: no data set was recognised in this folder. It has {_contents(folder)}. It should hold one of: "
+        f"{layouts}.",
+        "Check the path, or name the annotation file itself and its format with --from.",
+    )
+
+
+def _contents(folder: Path) -> str:
+    """'3 .jpg, 1 .txt, images/, labels/': the most frequent kinds of files, and the folders."""
+    paths = sorted(folder.iterdir())
+    kinds = Counter(path.suffix.lower() or "without suffix" for path in paths if not path.is_dir())
+    folders = [f"{path.name}/" for path in paths if path.is_dir()]
+    shown = [f"{count} {kind}" for kind, count in kinds.most_common(_MOST_KINDS)] + folders[:_MOST_KINDS]
+    return ", ".join(shown) + (", ..." if len(folders) > _MOST_KINDS else "") if shown else "nothing"
 
 
 def is_photo_folder(path: str | os.PathLike[str]) -> bool:

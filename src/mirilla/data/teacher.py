@@ -23,6 +23,7 @@ from mirilla import boxes, files
 from mirilla.data import images
 from mirilla.data.annotations import Annotations, Entry, build
 from mirilla.data.dataset import Dataset
+from mirilla.data.folders import files_below
 from mirilla.data.sample import Sample
 from mirilla.data.yunet import MIN_SCORE, Found, YuNet
 from mirilla.errors import DataError
@@ -144,11 +145,12 @@ def pictures(folder: str | os.PathLike[str]) -> Dataset:
         DataError: there is no such folder, or no picture in it that can be opened.
     """
     folder = Path(folder)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in images.EXTENSIONS and path.is_file())
+    below, problems = files_below(folder)
+    paths = [path for path in below if images.is_picture_name(path.name)]
     if not paths:
         raise DataError(f"{folder}: no picture in this folder.", "Give a data set, or a folder of photos.")
     entries = (Entry(path, path.relative_to(folder).as_posix(), np.zeros((0, 4)), (), str(path)) for path in paths)
-    return build(Annotations("pictures", folder, tuple(entries)))
+    return build(Annotations("pictures", folder, tuple(entries), tuple(problems)))
 
 
 class _CachedTeacher:

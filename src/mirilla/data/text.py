@@ -22,6 +22,7 @@ _MARKS = (  # the longer ones first: that of UTF-16 begins that of UTF-32
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+_WIDE = ("utf-16", "utf16", "utf-32", "utf32", "ucs-2", "ucs-4")
 _XML_ENCODING = re.compile(r"""\s*<\?xml[^>]{0,200}?\bencoding\s*=\s*["']([A-Za-z0-9._:-]{1,40})["']""")
 
 
@@ -47,7 +48,10 @@ def decode_xml(content: bytes) -> str:
     """
     encoding, content = _without_mark(content)
     header = _XML_ENCODING.match(content[:400].decode("latin-1"))
-    return _decoded(content, encoding or (header[1] if header else "utf-8"))
+    named = header[1] if header else "utf-8"
+    if named.lower().startswith(_WIDE):  # its ASCII header was read byte by byte, so the file is not (.NET writes this)
+        named = "utf-8"
+    return _decoded(content, encoding or named)
 
 
 def read(path: Path) -> str:

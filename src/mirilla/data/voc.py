@@ -20,6 +20,7 @@ import numpy as np
 from mirilla.data import text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
+from mirilla.data.folders import files_below
 from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
@@ -29,6 +30,7 @@ from mirilla.findings import Finding
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml", "xmls", "labels")
 _PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
+_FILES = "*.[xX][mM][lL]"
 _ROOT = "<annotation"
 _LARGEST = 1e9  # of a flag
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -43,7 +45,7 @@ def find(folder: Path) -> list[Path]:
     if found := [place for place in places if place is not None]:
         return found
     inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [path for path in inside if any(map(_is_voc, path.glob("*.xml")))]
+    return [path for path in inside if any(map(_is_voc, path.glob(_FILES)))]
 
 
 def _bases(folder: Path) -> list[Path]:
@@ -61,9 +63,9 @@ def _folders_in(folder: Path) -> list[Path]:
 
 def _annotation_folder(base: Path) -> Path | None:
     for name in _ANNOTATION_FOLDERS:
-        if (base / name).is_dir() and next((base / name).rglob("*.xml"), None):
+        if (base / name).is_dir() and next((base / name).rglob(_FILES), None):
             return base / name
-    return base if next(base.glob("*.xml"), None) else None
+    return base if next(base.glob(_FILES), None) else None
 
 
 def _is_voc(path: Path) -> bool:
@@ -77,6 +79,7 @@ class _Place:
     folder: Path
     base: Path
     files: tuple[Path, ...]
+    problems: tuple[Finding, ...] = ()
 
     @classmethod
     def of(cls, path: Path) -> _Place:
@@ -84,10 +87,13 @@ class _Place:
         if path.is_file():
             folder, files = path.parent, [path]
         else:
-            folder = path
-            files = sorted(path.rglob("*.xml") if path.name in _ANNOTATION_FOLDERS else path.glob("*.xml"))
+            folder, files = path, sorted(path.glob(_FILES))
+        problems: list[Finding] = []
+        if path.name in _ANNOTATION_FOLDERS and path.is_dir():
+            below, problems = files_below(path)
+            files = [file for file in below if file.suffix.lower() == ".xml"]
         base = folder.parent if folder.name in _ANNOTATION_FOLDERS else folder
-        return cls(folder, base, tuple(files))
+        return cls(folder, base, tuple(files), tuple(problems))
 
     def pictures(self) -> PictureFinder:
         """Finds the place's pictures: in a folder of pictures, in its folders of parts, or beside the XML files."""
@@ -116,6 +122,7 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
 
 def _read_place(place: _Place, with_prefix: bool) -> tuple[list[Entry], list[Finding]]:
     parts, problems = _image_sets(place.base)
+    problems += place.problems
     default = part_name(place.base.name) if with_prefix else None
     pictures = place.pictures()
     entries: list[Entry] = []
@@ -257,7 +264,7 @@ def _root(document: str) -> ElementTree.Element:
     except ElementTree.ParseError as error:
         line, column = error.position
         at = document.split("\n")[line - 1 : line]
-        ampersand = "&" in "".join(at)[max(0, column - 8) : column + 1]
+        ampersand = "&" in "".join(at)[max(0, column - 8) : column + 1] and "DTD" not in str(error)
         remedy = "; write '&' as '&amp;'" if ampersand else ""
         raise ValueError(f"not well-formed XML ({error}{remedy})") from None
     if root.tag != "annotation":
@@ -286,7 +293,7 @@ def _picture(pictures: PictureFinder, given: str, key: str, name: str) -> tuple[
         return named, None
     own = pictures.find(key)
     if os.path.isfile(own.path):
-        if not (named and os.path.isfile(named.path)):
+        if not (named and named != own and os.path.isfile(named.path)):
             return own, None
         what = f"its <filename> is {named.name}, but {own.name} has its own name and is used."
         return own, Finding("warning", "name-differs", name, what, "Correct the <filename>.")

@@ -53,7 +53,11 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
                 problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
     notes = (*layout.notes, *columns.notes(), *_notes(entries, listed, layout))
     labels = tuple(name for _, name in sorted(layout.names.items()))
-    return build(Annotations("yolo", path, tuple(entries), tuple(problems), labels, notes), split, advance)
+    used = {entry.picture for entry in entries}
+    unused = tuple(item.picture for item in listed if item.picture not in used)
+    return build(
+        Annotations("yolo", path, tuple(entries), tuple(problems), labels, notes, unused=unused), split, advance
+    )
 
 
 @dataclass(frozen=True)

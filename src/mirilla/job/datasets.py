@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mirilla.data import Dataset, combine, read_dataset
+from mirilla.data.check import unlisted
 from mirilla.data.dataset import EVAL, TRAIN
 from mirilla.data.read import select
 from mirilla.data.split import read_split, split_share
@@ -145,8 +146,9 @@ def assign_parts(sources: Sequence[Source], split_file: Path) -> tuple[list[Sour
 
 
 def findings_of(sources: Iterable[Source]) -> tuple[Finding, ...]:
-    """The readers' findings, without duplicates."""
-    return tuple(dict.fromkeys(finding for source in sources for finding in source.dataset.problems))
+    """The readers' findings, and those about pictures that no annotation names, without duplicates."""
+    findings = (finding for source in sources for finding in (*source.dataset.problems, *unlisted(source.dataset)))
+    return tuple(dict.fromkeys(findings))
 
 
 def notes_of(sources: Iterable[Source]) -> tuple[str, ...]:

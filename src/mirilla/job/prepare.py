@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mirilla.console import echo, progress
-from mirilla.data import Dataset
-from mirilla.data.check import check
+from mirilla.data import Dataset, combine
+from mirilla.data.check import check_samples
+from mirilla.data.dataset import EVAL, TRAIN
 from mirilla.data.tfrecord import write_tfrecords
 from mirilla.errors import DataError
 from mirilla.files import explaining, write_text
@@ -67,9 +68,7 @@ def check_data(workspace: Workspace, inputs: Inputs) -> Checked:
     def work() -> Done[Checked]:
         findings = list(inputs.findings)
         with progress("checking", len(samples), "pictures") as bar:
-            for dataset in (inputs.train, inputs.evaluation):
-                unchecked = replace(dataset, problems=())  # the readers' own findings are in the list already
-                findings += check(unchecked, labels=inputs.labels.names, advance=bar.advance)
+            findings += check_samples(_both_parts(inputs), labels=inputs.labels.names, advance=bar.advance)
         write_text(path, findings_text(findings, inputs.notes))
         unusable = sorted({finding.where for finding in findings if finding.code in _UNUSABLE})
         return Done([path], Checked(findings_summary(findings), unusable))
@@ -80,6 +79,14 @@ def check_data(workspace: Workspace, inputs: Inputs) -> Checked:
     if checked.summary:
         echo(f"  all findings: {path}")
     return checked
+
+
+def _both_parts(inputs: Inputs) -> Dataset:
+    """The pictures for training and for evaluation as one data set, so that duplicates across them are found."""
+    return combine(
+        replace(dataset, parts={sample.filename: part for sample in dataset.samples})
+        for dataset, part in ((inputs.train, TRAIN), (inputs.evaluation, EVAL))
+    )
 
 
 def without_unusable(inputs: Inputs, unusable: Sequence[str]) -> Inputs:
