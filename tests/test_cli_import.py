@@ -31,6 +31,7 @@ EXPORTED = {
     "model.safetensors",
     "model.ckpt.index",
     "model.ckpt.data-00000-of-00001",
+    "model.ckpt.meta",
     "checkpoint",
     "saved_model",
 }

@@ -179,6 +179,7 @@ def test_csv_tables_of_parts(tmp_path):
         (("data/train_labels.csv", "data/test_labels.csv"), ("images/a.jpg", "images/b.jpg"), "data"),
         (("data/train_labels.csv", "data/test_labels.csv"), ("images/a.jpg", "images/b.jpg"), "."),
         (("annotations/train.csv", "annotations/val.csv"), ("images/a.jpg", "images/b.jpg"), "."),
+        (("annotations/train.csv", "annotations/val.csv"), ("a.jpg", "b.jpg"), "."),
     ],
 )
 def test_layouts_of_train_and_eval(tables, pictures, source, tmp_path):

@@ -1,4 +1,4 @@
-"""Splitting by a share."""
+"""Split files, and splitting by a share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers_data import dataset, sample
-from mirilla.data.split import share_of, split_share
+from mirilla.data.split import read_split, share_of, split_share
 from mirilla.errors import DataError
 
 
@@ -31,3 +31,33 @@ def test_a_share_is_about_that_share():
     assert 900 < chosen < 1100
     with pytest.raises(DataError, match="between 0 and 1"):
         split_share(dataset(sample()), 1.5)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "a.jpg,train\nsub/b.jpg,val\n",
+        "file,part\r\na.jpg,train,7\r\nsub\\b.jpg,validation\r\n",
+        "filename;part\n.\\a.jpg;train\nsub/b.jpg;eval\n\n",
+        "file\tpart\na.jpg\ttraining\nsub/b.jpg\tvalid\n".encode("utf-16"),
+    ],
+)
+def test_split_files(content, tmp_path):
+    (tmp_path / "split.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert read_split(tmp_path / "split.csv") == {"a.jpg": "train", "sub/b.jpg": "eval"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a.jpg,train\nb.jpg,later\n", "line 2: 'b.jpg,later' is not of the form"),
+        ("a.jpg,train\na.jpg,eval\n", "line 2: a.jpg is in the part 'train' and in 'eval'"),
+        ('a.jpg,train\n"b.jpg,eval\n', "line 2: not CSV: a quote is not closed"),
+        (f"{'a' * 200_000},train\n", "line 1: not CSV: field larger"),
+        ("a.jpg,train\n\0\0", "line 2: it has NUL bytes"),
+    ],
+)
+def test_split_files_that_are_wrong(content, message, tmp_path):
+    (tmp_path / "split.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_split(tmp_path / "split.csv")

@@ -10,8 +10,9 @@ from mirilla import config
 from mirilla.data.records import read_records
 from mirilla.data.sample import Sample
 from mirilla.data.tfrecord import write_tfrecords
+from mirilla.errors import UsageError
 from mirilla.labels import LabelMap, save_label_map
-from mirilla.protos.tensorflow_pb2 import Event
+from mirilla.protos.tensorflow_pb2 import Event, SavedModel
 from mirilla.tf1.scripts import run_script
 
 pytest.importorskip("torch")
@@ -35,9 +36,10 @@ def words(tmp_path):
     return [f"--pipeline_config_path={tmp_path / 'pipeline.config'}", f"--model_dir={tmp_path / 'run'}"]
 
 
-def figures(folder) -> dict[int, dict[str, float]]:
+def figures(folder, name: str = "") -> dict[int, dict[str, float]]:
     """Step -> tag -> value of a folder's event files."""
-    events = [Event.FromString(content) for file in sorted(folder.iterdir()) for content in read_records(file)]
+    files = sorted(folder.glob(f"{name}*"))
+    events = [Event.FromString(content) for file in files for content in read_records(file)]
     return {event.step: {v.tag: v.simple_value for v in event.summary.value} for event in events if event.step}
 
 
@@ -48,6 +50,15 @@ def test_it_evaluates_at_the_first_and_the_last_checkpoint(words, tmp_path, caps
     assert set(found) == {3, 7}  # not 6: less than ten minutes after the first
     assert found[7]["global_step"] == 7
     assert "DetectionBoxes_Precision/mAP@.50IOU" in found[7]
+    losses = [found[7][f"Loss/{name}_loss"] for name in ("localization", "classification", "regularization")]
+    assert found[7]["Loss/total_loss"] == found[7]["loss"] == pytest.approx(sum(losses))
+    assert min(losses) > 0
+    (served,) = (tmp_path / "run/export/Servo").iterdir()
+    model = SavedModel.FromString((served / "saved_model.pb").read_bytes())
+    signatures = model.meta_graphs[0].signature_def
+    assert set(signatures) == {"serving_default", "predict"}
+    assert signatures["predict"].inputs["serialized_example"].name == "tf_example:0"
+    assert figures(tmp_path / "run", "events")[7]["global_step/sec"] > 0
     out = capsys.readouterr().out
     assert "evaluated on 3 pictures" in out
     assert "--run_once is ignored" in out
@@ -69,3 +80,53 @@ def test_a_training_without_records_for_evaluation_ends_before_it_begins(words, 
     with pytest.raises(MirillaError):
         run_script("model_main", words)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_originals_hyperparameter(words, tmp_path):
+    from mirilla.tf1.model_main import loads_pretrained
+
+    assert loads_pretrained("")
+    assert loads_pretrained("load_pretrained=true")
+    assert not loads_pretrained("load_pretrained=False")
+    for wrong in ("learning_rate=1", "load_pretrained=maybe"):
+        with pytest.raises(UsageError, match="load_pretrained"):
+            run_script("model_main", [*words, f"--hparams_overrides={wrong}"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_losses_are_those_of_training_on_one_picture(words, tmp_path):
+    """With frozen batch norm and without augmentation, a step's losses are those of an evaluation."""
+    import torch
+
+    from mirilla.batches.batch import padded
+    from mirilla.batches.dataset import objects_of
+    from mirilla.config.to_spec import model_spec
+    from mirilla.data import read_dataset
+    from mirilla.data.images import decode_rgb
+    from mirilla.labels import load_label_map
+    from mirilla.resize import to_input
+    from mirilla.training.evaluation_losses import evaluation_losses
+    from mirilla.training.learner import Learner
+    from mirilla.training.plan import training_plan
+
+    pipeline = config.load(tmp_path / "pipeline.config")
+    pipeline.model.ssd.feature_extractor.override_base_feature_extractor_hyperparams = False
+    spec = model_spec(pipeline)
+    learner = Learner(spec, training_plan(pipeline, spec), torch.device("cpu"))
+    learner.network.freeze_batch_norm(True, True)
+    sample = read_dataset(tmp_path / "train.record", format="tfrecord").samples[0]
+    labels = load_label_map(tmp_path / "label_map.pbtxt")
+    found = evaluation_losses(pipeline, learner.network.get_weights(), [sample], labels)
+    pixels, _ = to_input(decode_rgb(sample.image), 64, 64)
+    losses = learner.learn(
+        torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None], padded(objects_of(sample, {"square": 0}), 1)
+    )
+    assert found["Loss/localization_loss"] == pytest.approx(float(losses.localization), rel=1e-4)
+    assert found["Loss/classification_loss"] == pytest.approx(float(losses.classification), rel=1e-4)
+
+
+def test_a_finished_run_still_writes_its_tensorflow_checkpoint(words, tmp_path):
+    assert run_script("model_main", [*words, "--num_train_steps=3"]) == 0
+    assert not (tmp_path / "run/model.ckpt-3.index").exists()
+    assert run_script("model_main", [*words, "--num_train_steps=3", "--tf_checkpoints"]) == 0
+    assert (tmp_path / "run/model.ckpt-3.index").is_file()

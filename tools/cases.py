@@ -178,7 +178,7 @@ VERBS: dict[str, Callable[[Case], list[Run]]] = {
 RIGHT: dict[str, tuple[str, ...]] = {
     "coco_bbox_xyxy": ("box-reaches-out",),
     "coco_crowd_rle_gaps": ("4 usable pictures, 3 boxes", "job1/a.jpg", "job2/a.jpg"),
-    "coco_dup_category_names": ("2 ids|twice|two ids|same name|several ids|more than one|ids", " 1 labels"),
+    "coco_dup_category_names": ("2 categories have the name .face.", " 1 labels"),
     "coco_dup_image_ids": ("error.*id 1|image 1",),
     "coco_empty_bbox": (rf"a.jpg {BOX}|bbox is (empty|\[\])",),
     "coco_nan_width": (rf"{BOX}|error.*image",),
@@ -314,7 +314,7 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "yolo5face_landmarks": (rf"({BOX}.*){{2}}",),
     "yolo_commas": ("line 1",),
     "yolo_confidence_column": (rf"{BOX}|confidence",),
-    "yolo_no_labels_at_all": ("(error|warning).*label",),
+    "yolo_no_labels_at_all": (rf"{BOX}|(error|warning).*label",),
     "yolo_orphan_label": ("b.txt",),
     "yolo_pixel_coords": ("look like pixels",),
     "yolo_pose_kpt_shape": (BOX,),

@@ -8,11 +8,11 @@ the point may be a corner or the centre, and the size may be that of the picture
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mirilla.data import images
+from mirilla.data.csv_rows import cells_of
 from mirilla.data.sample import FLAGS
 from mirilla.errors import DataError
 
@@ -68,15 +68,6 @@ class Columns:
         return found if found.indices.keys() >= {"filename", "class", *CORNERS} else None
 
 
-def cells_of(line: str, delimiter: str) -> list[str]:
-    """The cells of a row, stripped.
-
-    Raises:
-        csv.Error: it is not CSV: a quote is not closed, for example.
-    """
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, strict=True), [])]
-
-
 def columns_of(first: str, name: str) -> Columns:
     """The columns of a table by its first row.
 
@@ -118,10 +109,10 @@ def _by_header(row: Sequence[str], delimiter: str) -> Columns:
 
 def _without_header(row: Sequence[str], delimiter: str) -> Columns | None:
     """The columns of a table without a header, if its first row is as a tool writes it."""
-    if len(row) == len(_RETINANET) and _is_picture(row[0]):
+    if len(row) == len(_RETINANET) and images.is_picture_name(row[0]):
         if _are_numbers(row[1:5]) or not any(row[1:]):
             return Columns({column: i for i, column in enumerate(_RETINANET)}, delimiter)
-    elif len(row) == len(_MAKESENSE) and _is_picture(row[5]) and _are_numbers([*row[1:5], *row[6:]]):
+    elif len(row) == len(_MAKESENSE) and images.is_picture_name(row[5]) and _are_numbers([*row[1:5], *row[6:]]):
         return Columns({column: i for i, column in enumerate(_MAKESENSE)}, delimiter, sizes=True)
     return None
 
@@ -129,7 +120,7 @@ def _without_header(row: Sequence[str], delimiter: str) -> Columns | None:
 def _missing(first: str, name: str, missing: Sequence[str], row: Sequence[str]) -> DataError:
     """The error about missing columns."""
     remedy = f"The columns are {','.join(COLUMNS)}."
-    if any(map(_is_picture, row)) or sum(map(_is_number, row)) >= 4:
+    if any(map(images.is_picture_name, row)) or sum(map(_is_number, row)) >= 4:
         return DataError(f"{name}, line 1: it is not a header: '{first[:120]}'.", f"Add a header. {remedy}")
     names = {_plain(cell) for cell in row}
     if "imageid" in names:
@@ -144,10 +135,6 @@ def _missing(first: str, name: str, missing: Sequence[str], row: Sequence[str]) 
 
 def _plain(cell: str) -> str:
     return "".join(character for character in cell.lower() if character.isalnum())
-
-
-def _is_picture(cell: str) -> bool:
-    return os.path.splitext(cell)[1].lower() in images.EXTENSIONS
 
 
 def _is_number(cell: str) -> bool:

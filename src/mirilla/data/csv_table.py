@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +18,8 @@ import numpy as np
 
 from mirilla.data import text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
-from mirilla.data.csv_header import COLUMNS, CORNERS, OPTIONAL, Columns, cells_of, columns_of
+from mirilla.data.csv_header import COLUMNS, CORNERS, OPTIONAL, Columns, columns_of
+from mirilla.data.csv_rows import rows
 from mirilla.data.dataset import Dataset, parts_to_read
 from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
@@ -29,7 +30,6 @@ from mirilla.findings import Finding
 
 _PREFERRED = ("annotations.csv", "labels.csv", "_annotations.csv")
 _TABLE_FOLDERS = ("annotations", "labels", "data")  # raccoon_dataset has data/ beside images/
-_LONGEST_ROW = 4  # lines of a row: a quoted name may hold a line's end
 
 
 def find(folder: Path) -> list[Path]:
@@ -123,7 +123,7 @@ def _picture_folders(table: Path, part: str | None) -> tuple[Path, ...]:
     except OSError:
         named = []
     parts = [path for path in named if part is not None and part_name(path.name) == part]
-    folders = [path for path in (bases[0], folder, *parts, bases[2]) if path.is_dir()]
+    folders = [path for path in (bases[0], folder, *parts, bases[2], above) if path.is_dir()]
     return tuple(dict.fromkeys(folders)) or (folder,)
 
 
@@ -146,7 +146,7 @@ def parse(
     found: dict[str, Picture] = {}  # by the name in the table
     pictures: dict[Path, _Picture] = {}
     problems: list[Finding] = []
-    for number, row in _rows(lines, at + bool(columns.header), columns.delimiter):
+    for number, row in rows(lines, columns.delimiter, at + bool(columns.header)):
         where = f"{name}, line {number}"
         if isinstance(row, str):
             problems.append(bad_annotation(where, f"{row}; the row is left out.", "Correct the row."))
@@ -175,28 +175,6 @@ def _first_row(lines: Sequence[str]) -> tuple[int, str]:
         if line.strip() and not line.strip('" ').lower().startswith("sep="):
             return at, line
     return 0, ""
-
-
-def _rows(lines: Sequence[str], at: int, delimiter: str) -> Iterator[tuple[int, list[str] | str]]:
-    """Line number and cells of each row from line index `at` on, or the reason why it cannot be read."""
-    while at < len(lines):
-        row, end = _row(lines, at, delimiter)
-        yield at + 1, row
-        at = end
-
-
-def _row(lines: Sequence[str], at: int, delimiter: str) -> tuple[list[str] | str, int]:
-    """The cells of the row that begins in line `at`, or a reason, and the line after it."""
-    if "\0" in lines[at]:
-        return "it has NUL bytes (files that were cut off in a crash have them)", at + 1
-    reason = ""
-    for end in range(at + 1, min(at + _LONGEST_ROW, len(lines)) + 1):
-        try:
-            return cells_of("\n".join(lines[at:end]), delimiter), end
-        except csv.Error as error:
-            reason = reason or str(error)
-    reason = "a quote is not closed" if "unexpected end" in reason else reason
-    return f"not CSV: {reason}", at + 1
 
 
 def _cell(row: Sequence[str], columns: Columns, column: str) -> str:
@@ -280,8 +258,8 @@ def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:
     output.write("annotations.csv", text_of(dataset.samples))
     if dataset.parts:
         file = io.StringIO()
-        rows = ((s.filename, dataset.parts[s.filename]) for s in dataset.samples if s.filename in dataset.parts)
-        csv.writer(file, lineterminator="\n").writerows(rows)
+        placed = ((s.filename, dataset.parts[s.filename]) for s in dataset.samples if s.filename in dataset.parts)
+        csv.writer(file, lineterminator="\n").writerows(placed)
         output.write("split.csv", file.getvalue())
 
 

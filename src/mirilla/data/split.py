@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from dataclasses import replace
 from pathlib import Path
 
 from mirilla.data import text
+from mirilla.data.csv_rows import rows
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
 from mirilla.errors import DataError
 
@@ -42,10 +41,15 @@ def read_split(path: Path) -> dict[str, str]:
         DataError: a row is malformed, or a file has two parts; the message has the line.
     """
     parts: dict[str, str] = {}
-    for number, row in enumerate(csv.reader(io.StringIO(text.read(path))), 1):
-        if not any(cell.strip() for cell in row):
+    lines = text.read(path).split("\n")
+    delimiter = next((character for character in ",;\t" if character in lines[0]), ",")
+    for number, row in rows(lines, delimiter):
+        if isinstance(row, str):
+            raise DataError(f"{path}, line {number}: {row}.", "Correct the line.")
+        if not any(row):
             continue
-        name, part = row[0].strip(), part_name(row[1]) if len(row) > 1 else None
+        name = row[0].replace("\\", "/").removeprefix("./")
+        part = part_name(row[1]) if len(row) > 1 else None
         if part is None:
             if number == 1 and name.lower() in _HEADER_WORDS:
                 continue

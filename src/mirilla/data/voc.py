@@ -30,6 +30,7 @@ from mirilla.findings import Finding
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml", "xmls", "labels")
 _PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
+_FILES = "*.[xX][mM][lL]"
 _ROOT = "<annotation"
 _LARGEST = 1e9  # of a flag
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -44,7 +45,7 @@ def find(folder: Path) -> list[Path]:
     if found := [place for place in places if place is not None]:
         return found
     inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [path for path in inside if any(map(_is_voc, path.glob("*.xml")))]
+    return [path for path in inside if any(map(_is_voc, path.glob(_FILES)))]
 
 
 def _bases(folder: Path) -> list[Path]:
@@ -62,9 +63,9 @@ def _folders_in(folder: Path) -> list[Path]:
 
 def _annotation_folder(base: Path) -> Path | None:
     for name in _ANNOTATION_FOLDERS:
-        if (base / name).is_dir() and next((base / name).rglob("*.xml"), None):
+        if (base / name).is_dir() and next((base / name).rglob(_FILES), None):
             return base / name
-    return base if next(base.glob("*.xml"), None) else None
+    return base if next(base.glob(_FILES), None) else None
 
 
 def _is_voc(path: Path) -> bool:
@@ -86,11 +87,11 @@ class _Place:
         if path.is_file():
             folder, files = path.parent, [path]
         else:
-            folder, files = path, sorted(path.glob("*.xml"))
+            folder, files = path, sorted(path.glob(_FILES))
         problems: list[Finding] = []
         if path.name in _ANNOTATION_FOLDERS and path.is_dir():
             below, problems = files_below(path)
-            files = [file for file in below if file.suffix == ".xml"]
+            files = [file for file in below if file.suffix.lower() == ".xml"]
         base = folder.parent if folder.name in _ANNOTATION_FOLDERS else folder
         return cls(folder, base, tuple(files), tuple(problems))
 
@@ -263,7 +264,7 @@ def _root(document: str) -> ElementTree.Element:
     except ElementTree.ParseError as error:
         line, column = error.position
         at = document.split("\n")[line - 1 : line]
-        ampersand = "&" in "".join(at)[max(0, column - 8) : column + 1]
+        ampersand = "&" in "".join(at)[max(0, column - 8) : column + 1] and "DTD" not in str(error)
         remedy = "; write '&' as '&amp;'" if ampersand else ""
         raise ValueError(f"not well-formed XML ({error}{remedy})") from None
     if root.tag != "annotation":
@@ -292,7 +293,7 @@ def _picture(pictures: PictureFinder, given: str, key: str, name: str) -> tuple[
         return named, None
     own = pictures.find(key)
     if os.path.isfile(own.path):
-        if not (named and os.path.isfile(named.path)):
+        if not (named and named != own and os.path.isfile(named.path)):
             return own, None
         what = f"its <filename> is {named.name}, but {own.name} has its own name and is used."
         return own, Finding("warning", "name-differs", name, what, "Correct the <filename>.")

@@ -235,7 +235,7 @@ def _is_line_of_zeros(line: str) -> bool:
 
 
 def _is_name(line: str) -> bool:
-    return os.path.splitext(line.strip())[1].lower() in images.EXTENSIONS
+    return images.is_picture_name(line.strip())
 
 
 def read_mat(path: Path) -> tuple[list[Faces], list[Finding]]:

@@ -102,13 +102,13 @@ class GraphBuilder:
             _set_attribute(node.attr[key], attributes[key])
         return node.name
 
-    def const(self, value: ArrayLike, name: str = "Const", dtype: str | None = None) -> str:
-        """Add a constant; Python integers become int32 and floats float32."""
+    def const(self, value: ArrayLike, name: str = "Const", dtype: str | None = None, *, at: str | None = None) -> str:
+        """Add a constant; Python integers become int32 and floats float32. `at` as for `op`."""
         array = np.asarray(value)
         if dtype is None and array.dtype.kind in "if" and not isinstance(value, np.ndarray):
             dtype = "int32" if array.dtype.kind == "i" else "float32"
         array = array.astype(dtype or array.dtype)
-        return self.op("Const", name=name, dtype=DType(array.dtype.name), value=array)
+        return self.op("Const", name=name, at=at, dtype=DType(array.dtype.name), value=array)
 
     def strings(self, value: bytes | Sequence[bytes], name: str) -> str:
         """Add a constant string, or a list of them."""

@@ -1,6 +1,6 @@
 """The target `saved_model.pb`: the frozen graph with a signature, as TensorFlow Serving and its relatives load it.
 
-    tag 'serve', signature 'serving_default' (tensorflow/serving/predict)
+    tag 'serve', signature 'serving_default' (tensorflow/serving/predict), and others with the same content if asked for
       inputs   {'inputs': the graph's placeholder}
       outputs  {'detection_boxes': ..., ...}, all outputs of the graph
 
@@ -9,11 +9,13 @@ The weights are constants of the graph, so the folder `variables` beside it is e
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mirilla.errors import ModelError
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 from mirilla.protos import tensorflow_pb2
-from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef, SavedModel, TensorInfo, TensorShapeProto
+from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef, SavedModel, SignatureDef, TensorInfo, TensorShapeProto
 
 SCHEMA_VERSION = 1
 TAG = "serve"
@@ -45,8 +47,14 @@ def check(graph: GraphDef, spec: ModelSpec) -> NodeDef:
     return placeholders[0]
 
 
-def build(graph: GraphDef, spec: ModelSpec) -> SavedModel:
+def build(
+    graph: GraphDef, spec: ModelSpec, input_name: str = INPUT, signatures: Sequence[str] = (SIGNATURE,)
+) -> SavedModel:
     """Build the saved model of a frozen graph.
+
+    Args:
+        input_name: of the placeholder, in the signatures.
+        signatures: names, all of the same signature.
 
     Raises:
         ModelError: see `check`.
@@ -56,16 +64,17 @@ def build(graph: GraphDef, spec: ModelSpec) -> SavedModel:
     meta = model.meta_graphs.add()
     meta.meta_info_def.tags.append(TAG)
     meta.graph_def.CopyFrom(graph)
-    signature = meta.signature_def[SIGNATURE]
-    signature.method_name = METHOD
+    signature = SignatureDef(method_name=METHOD)
     attributes = placeholder.attr
-    signature.inputs[INPUT].CopyFrom(
+    signature.inputs[input_name].CopyFrom(
         TensorInfo(name=f"{placeholder.name}:0", dtype=attributes["dtype"].type, tensor_shape=attributes["shape"].shape)
     )
     for name, shape in output_shapes(spec).items():
         sides = TensorShapeProto(dim=[TensorShapeProto.Dim(size=size) for size in (-1, *shape)])
         info = TensorInfo(name=f"{name}:0", dtype=tensorflow_pb2.DT_FLOAT, tensor_shape=sides)
         signature.outputs[name].CopyFrom(info)
+    for name in signatures:
+        meta.signature_def[name].CopyFrom(signature)
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import re
 import time
@@ -125,6 +126,10 @@ class Evaluation:
             results = evaluate_model(detector, self.samples, self.labels, self.metrics, progress=bar)
         step = weights.step or 0
         scalars = {tag: value for result in results for tag, value in tags(result).items()}
+        if importlib.util.find_spec("torch"):
+            from mirilla.training.evaluation_losses import evaluation_losses
+
+            scalars |= evaluation_losses(self.pipeline, weights.variables, self.samples, self.labels)
         events = EventFile(self.folder)
         events.add_scalars(step, {**scalars, "global_step": float(step)})
         events.close()

@@ -38,6 +38,7 @@ def export_inference_graph(values: Values) -> int:
         step=weights.step,
         pipeline=pipeline,
         training={"checkpoint": weights.path.name, "steps": weights.step, "averaged": weights.averaged},
+        write_inference_graph=values.switch("write_inference_graph"),
     )
     echo(f"{weights.path}{' (moving averages)' if weights.averaged else ''} -> {exported.folder}")
     for file in exported.files:

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mirilla.tf1.flags import ABSL, FLAGS, Flag
+from mirilla.tf1.flags_spanish import NOTES
 
 BEGIN, END = "<!-- flags: begin -->\n", "<!-- flags: end -->\n"
 PAGES = {"guide-2018.md": False, "guia-2018.md": True}  # name -> whether it is Spanish
-_HEADS = {False: "| flag | default | here | note |", True: "| opción | por defecto | aquí | nota (en inglés) |"}
+_HEADS = {False: "| flag | default | here | note |", True: "| opción | por defecto | aquí | nota |"}
 _EVERY = {False: "every script", True: "todos los programas"}
 _SPANISH = {"acts": "actúa", "ignored": "se ignora", "refused": "se rechaza", "new": "nueva"}
 
@@ -33,7 +34,8 @@ def _table(flags: Sequence[Flag], spanish: bool) -> list[str]:
     for flag in flags:
         default = "" if flag.default in (None, "") else f"`{flag.default}`"
         status = _SPANISH[flag.status] if spanish else flag.status
-        rows.append(f"| `--{flag.name}` | {default} | {status} | {flag.note} |")
+        note = NOTES[flag.note] if spanish else flag.note
+        rows.append(f"| `--{flag.name}` | {default} | {status} | {note} |")
     return rows
 
 

@@ -84,7 +84,7 @@ class Learner:
         ):
             codes, logits = self.network(x)
         codes, logits = codes.float(), logits.float()
-        targets = self._targets(batch, codes, logits)
+        targets = self.targets(batch, codes, logits)
         losses, _ = objective(codes, logits, targets, self.anchors, spec, self.group.all_reduce_)
         losses.total.backward()
         losses = self._whole_batch(losses)
@@ -114,7 +114,8 @@ class Learner:
         images = images.to(self.device, non_blocking=True)
         return images.permute(0, 3, 1, 2).to(torch.float32).mul_(INPUT_SCALE).add_(INPUT_OFFSET)
 
-    def _targets(self, batch: Batch, codes: torch.Tensor, logits: torch.Tensor) -> Targets:
+    def targets(self, batch: Batch, codes: torch.Tensor, logits: torch.Tensor) -> Targets:
+        """What the losses compare the network's outputs with."""
         spec = self.plan.objective
         if spec.dynamic is None:
             return match_targets(batch, self.anchors, spec)

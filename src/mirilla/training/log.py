@@ -25,6 +25,7 @@ SCALARS = {
     "regularization_loss": "Loss/regularization_loss",
     "learning_rate": "learning_rate",
     "images_per_s": "images_per_second",
+    "steps_per_s": "global_step/sec",
 }
 
 

@@ -173,6 +173,7 @@ def log_entry(learner: Learner, losses: Losses, rate: float, images_per_s: float
         "learning_rate": rate,
         "positives": int(losses.positives),
         "images_per_s": round(images_per_s, 1),
+        "steps_per_s": round(images_per_s / learner.plan.batch_size, 3),
         "time": round(time.time(), 2),
     }
 

@@ -69,7 +69,7 @@ def train(
         raise UsageError(f"Unknown precision '{precision}'.", f"Choose from: {', '.join(PRECISIONS)}.")
     torch_device = pick_device(distributed.device_of_rank(device or pipeline.mirilla.device))
     with distributed.process_group(str(torch_device)) as group, console.muted(not group.is_main):
-        finished = _finished(pipeline, model_dir, num_steps) if group.is_main else None
+        finished = _finished(pipeline, model_dir, num_steps, tf_checkpoints) if group.is_main else None
         if group.any(finished is not None, torch_device):
             last = num_steps or pipeline.train_config.num_steps
             return finished or Result(last, model_dir, 0.0, 0.0, is_main=False)
@@ -85,7 +85,7 @@ def train(
         return _result(loop, stopped)
 
 
-def _finished(pipeline: config.Pipeline, model_dir: Path, num_steps: int | None) -> Result | None:
+def _finished(pipeline: config.Pipeline, model_dir: Path, num_steps: int | None, tf_checkpoints: bool) -> Result | None:
     """The result of a run that has already reached its last step, read from its checkpoint alone; otherwise None."""
     last = num_steps if num_steps is not None else pipeline.train_config.num_steps or None
     path = checkpoints.newest(model_dir)
@@ -97,6 +97,9 @@ def _finished(pipeline: config.Pipeline, model_dir: Path, num_steps: int | None)
     warn_of_changes(saved, {"config": config_hash(pipeline)})
     config.save(model_dir / "pipeline.config", pipeline)
     console.echo(f"step {saved.step} of {last}: nothing left to do")
+    if tf_checkpoints and not path.with_suffix(".index").is_file():
+        checkpoints.save(model_dir, saved, permanent=checkpoints.all_checkpoints(model_dir), tensorflow=True)
+        console.echo(f"wrote {path.with_suffix('.index')} and its data, for TensorFlow")
     return Result(saved.step, path, 0.0, 0.0)
 
 

@@ -1,12 +1,11 @@
 """Export a trained detector as a folder, with what the Object Detection API's export writes, and more.
 
-    frozen_inference_graph.pb, model.json
-    pipeline.config, label_map.pbtxt
-    model.safetensors                           the variables
-    model.ckpt.index, model.ckpt.data-00000-of-00001, checkpoint      the same as a TensorFlow checkpoint
-    saved_model/saved_model.pb, saved_model/variables/                the graph with a serving signature
-
-`model.ckpt.meta` is not written: it is the graph with variables, which no loader of weights needs.
+frozen_inference_graph.pb, model.json
+pipeline.config, label_map.pbtxt
+model.safetensors                           the variables
+model.ckpt.index, model.ckpt.data-00000-of-00001, checkpoint      the same as a TensorFlow checkpoint
+model.ckpt.meta                             the graph with variables and a saver
+saved_model/saved_model.pb, saved_model/variables/                the graph with a serving signature
 """
 
 from __future__ import annotations
@@ -21,22 +20,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from google.protobuf import text_format
 from numpy.typing import NDArray
 
 from mirilla.errors import MirillaError, MissingExtraError
-from mirilla.files import explaining, write_bytes
+from mirilla.files import explaining, write_bytes, write_text
 from mirilla.labels import LabelMap, save_label_map
 from mirilla.model import card as cards
 from mirilla.model.card import DEFAULT_THRESHOLD, ModelCard
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
-from mirilla.targets import frozen_graph, saved_model
+from mirilla.targets import frozen_graph, saved_model, variable_graph
 from mirilla.targets.preprocessor_graph import IMAGE_TENSOR, InputType
 from mirilla.weights.tensorflow_write import save_checkpoint, save_state
 
 if TYPE_CHECKING:
     from mirilla.config import Pipeline
-    from mirilla.protos.tensorflow_pb2 import GraphDef
+    from mirilla.protos.tensorflow_pb2 import SavedModel
 
 FROZEN_GRAPH = "frozen_inference_graph.pb"
 PIPELINE = "pipeline.config"
@@ -44,6 +44,7 @@ LABEL_MAP = "label_map.pbtxt"
 WEIGHTS = "model.safetensors"
 CHECKPOINT = "model.ckpt"
 SAVED_MODEL = "saved_model"
+INFERENCE_GRAPH = "inference_graph.pbtxt"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def export_model(
     licence: str | None = None,
     name: str | None = None,
     threshold: float = DEFAULT_THRESHOLD,
+    write_inference_graph: bool = False,
 ) -> Exported:
     """Write a trained detector.
 
@@ -91,6 +93,7 @@ def export_model(
         licence: of the weights.
         name: of the model; the folder's by default.
         threshold: the score from which detections are worth showing.
+        write_inference_graph: write inference_graph.pbtxt too, the graph with variables in text form.
 
     Raises:
         ConfigError, ModelError: see `frozen_graph.check`; or labels that do not match the network.
@@ -115,7 +118,11 @@ def export_model(
         write_bytes(stage / WEIGHTS, weights_file(spec, weights))
         save_checkpoint(stage / CHECKPOINT, _variables(spec, weights) | {"global_step": np.array(step or 0, np.int64)})
         save_state(stage, [CHECKPOINT])
-        _save_saved_model(stage / SAVED_MODEL, graph, spec)
+        meta = variable_graph.build(graph, [name for name, _, _ in architecture(spec).variables()])
+        write_bytes(stage / f"{CHECKPOINT}.meta", meta.SerializeToString(deterministic=True))
+        if write_inference_graph:
+            write_text(stage / INFERENCE_GRAPH, text_format.MessageToString(meta.graph_def))
+        save_saved_model(stage / SAVED_MODEL, saved_model.build(graph, spec))
         save_label_map(stage / LABEL_MAP, labels)
         if pipeline is not None:
             config.save(stage / PIPELINE, pipeline)
@@ -123,10 +130,15 @@ def export_model(
         return Exported(out_dir, _move(stage, out_dir), card)
 
 
-def _save_saved_model(folder: Path, graph: GraphDef, spec: ModelSpec) -> None:
+def save_saved_model(folder: Path, model: SavedModel) -> None:
+    """Write a saved model's folder.
+
+    Raises:
+        MirillaError: it cannot be written.
+    """
     with explaining(folder):
         (folder / "variables").mkdir(parents=True)
-    write_bytes(folder / "saved_model.pb", saved_model.build(graph, spec).SerializeToString(deterministic=True))
+    write_bytes(folder / "saved_model.pb", model.SerializeToString(deterministic=True))
 
 
 def _move(stage: Path, out_dir: Path) -> tuple[Path, ...]:
