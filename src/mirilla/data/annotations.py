@@ -20,7 +20,7 @@ from mirilla.data.dataset import Dataset, EmptyDatasetError, parts_to_read
 from mirilla.data.sample import Sample
 from mirilla.data.split import read_split
 from mirilla.data.units import WrongUnits
-from mirilla.errors import DataError
+from mirilla.errors import DataError, MirillaError
 from mirilla.findings import Finding
 
 Advance = Callable[[int], object]
@@ -79,6 +79,11 @@ def source_name(path: Path) -> str:
 def bad_annotation(where: str, what: str, remedy: str = "Correct the file.") -> Finding:
     """A finding about a picture that is left out because its annotation is malformed."""
     return Finding("error", "bad-annotation", where, what, remedy)
+
+
+def unreadable_file(path: Path, error: MirillaError) -> Finding:
+    """A finding about one of several annotation files: it cannot be read, and the others are used without it."""
+    return bad_annotation(str(path), error.what.removeprefix(f"{path}: "), error.remedy or "")
 
 
 def build(
