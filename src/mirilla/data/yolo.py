@@ -6,6 +6,7 @@ picture without a label file has no objects. The format has no flags: an ignored
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from mirilla.data.sample import Sample
 from mirilla.data.yolo_layouts import Layout, find, near_miss
 from mirilla.findings import Finding
 
+_MOST_ORPHANS = 20  # findings about single label files
+
 __all__ = ["find", "label_text", "load", "near_miss", "save"]
 
 
@@ -33,9 +36,10 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     """
     layout = yolo_layouts.of(path)
     read = parts_to_read([part for _, part in layout.places], split, path)
-    listed = _listed(layout)
+    problems = list(layout.problems)
+    listed = _listed(layout, problems)
     rows: dict[Path, list[yolo_labels.Row]] = {}
-    problems = [*layout.problems, *_without_labels(listed), *_orphans(layout, listed)]
+    problems += [*_without_labels(listed), *_orphans(layout, listed)]
     for item in listed:
         if item.part in read and item.label not in rows and os.path.isfile(item.label):
             try:
@@ -81,14 +85,14 @@ class _Listed:
         return os.path.isfile(self.label)
 
 
-def _listed(layout: Layout) -> list[_Listed]:
-    """All pictures of a layout, also those of parts that are not read."""
+def _listed(layout: Layout, problems: list[Finding]) -> list[_Listed]:
+    """All pictures of a layout, also those of parts that are not read; folders that cannot be read become findings."""
     with_prefix = len({part for _, part in layout.places}) > 1
     labels = _LabelPaths()
     listed: list[_Listed] = []
     picture_of: dict[str, Path] = {}
     for place, part in layout.places:
-        for picture, name in yolo_layouts.pictures(layout, place):
+        for picture, name in yolo_layouts.pictures(layout, place, problems):
             name = f"{part}/{name}" if with_prefix else name
             if picture_of.get(name, picture) != picture:  # of another folder of the same part
                 name = free_name(name, set(picture_of))
@@ -177,24 +181,33 @@ def _orphans(layout: Layout, listed: Sequence[_Listed]) -> list[Finding]:
     used = {item.label for item in listed}
     folders = {item.picture.parent: None for item in listed}
     folders |= {place: None for place, _ in layout.places if os.path.isdir(place)}
+    beside: dict[Path, dict[str, list[str]]] = {}
     findings: dict[Path, Finding] = {}
     for folder in folders:
         for labels in label_folders(folder):
-            for label in sorted(labels.rglob("*.txt") if labels != folder else labels.glob("*.txt")):
-                inside = folder / label.parent.relative_to(labels)
+            for label in sorted(labels.glob("*.txt") if labels == folder else labels.rglob("*.txt")):
                 if label in used or label in findings or not yolo_labels.is_label_text(text.head(label)):
                     continue
-                if (finding := _orphan(label, inside)) is not None:
+                inside = folder / label.parent.relative_to(labels)
+                if inside not in beside:
+                    beside[inside] = _by_stem(inside)
+                names = beside[inside]
+                if (finding := _orphan(label, inside, names.get(label.stem, []))) is not None:
                     findings[label] = finding
-    return list(findings.values())
+    return _first(list(findings.values()))
 
 
-def _orphan(label: Path, folder: Path) -> Finding | None:
-    """The finding about a label file without a picture in `folder`; None if there is a picture that is not listed."""
-    try:
-        beside = sorted(name for name in os.listdir(folder) if os.path.splitext(name)[0] == label.stem)
-    except OSError:
-        beside = []
+def _by_stem(folder: Path) -> dict[str, list[str]]:
+    """Name without suffix -> names in a folder."""
+    names: dict[str, list[str]] = {}
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            names.setdefault(os.path.splitext(name)[0], []).append(name)
+    return names
+
+
+def _orphan(label: Path, folder: Path, beside: Sequence[str]) -> Finding | None:
+    """The finding about a label file, given the files with its stem; None if one is a picture, which is not listed."""
     if any(map(images.is_picture_name, beside)):
         return None
     others = [name for name in beside if not name.endswith(".txt")]
@@ -203,6 +216,16 @@ def _orphan(label: Path, folder: Path) -> Finding | None:
         kind = "a camera's raw file" if os.path.splitext(others[0])[1].lower() in RAW_EXTENSIONS else "of another kind"
         what = f"it has boxes, but its picture {folder / others[0]} is {kind}, which is not read; they are lost."
     return Finding("error", "label-without-picture", str(label), what, "Add the picture as JPEG, or remove the file.")
+
+
+def _first(findings: list[Finding]) -> list[Finding]:
+    """The first findings, and one about all others."""
+    if len(findings) <= _MOST_ORPHANS:
+        return findings
+    rest = findings[_MOST_ORPHANS:]
+    what = f"{len(rest):,} more label files have boxes but no picture (the first of them: {rest[0].where})."
+    folder = str(Path(rest[0].where).parent)
+    return [*findings[:_MOST_ORPHANS], Finding("error", "label-without-picture", folder, what, "Add the pictures.")]
 
 
 def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mirilla.data import data_yaml, images, text, yolo_labels
 from mirilla.data.dataset import EVAL, TEST, TRAIN
+from mirilla.data.folders import files_below
 from mirilla.data.names import PictureFinder
 from mirilla.data.split import part_name
 from mirilla.errors import DataError
@@ -91,15 +92,21 @@ def of(path: Path) -> Layout:
     return _of_yaml(path)
 
 
-def pictures(layout: Layout, place: Path) -> Iterator[tuple[Path, str]]:
+def pictures(layout: Layout, place: Path, problems: list[Finding]) -> Iterator[tuple[Path, str]]:
     """The pictures of a folder, or those that a .txt file lists, with their names relative to it.
+
+    Args:
+        problems: a list to which findings about folders that cannot be read are added.
 
     Raises:
         DataError: the list cannot be read.
     """
     if os.path.isdir(place):
-        for path in sorted(path for path in place.rglob("*") if images.is_picture_name(path.name)):
-            yield path, path.relative_to(place).as_posix()
+        below, unreadable = files_below(place)
+        problems += unreadable
+        for path in below:
+            if images.is_picture_name(path.name):
+                yield path, path.relative_to(place).as_posix()
     elif os.path.isfile(place):
         finder = PictureFinder(place.parent, layout.root)
         for line in filter(None, map(str.strip, text.read(place).split("\n"))):
