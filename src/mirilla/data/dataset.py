@@ -91,6 +91,11 @@ class EmptyDatasetError(DataError):
             )
             return
         first = "; ".join(f"{p.where}: {p.what}" for p in self.problems[:3])
+        if len(problems) == 1:
+            super().__init__(
+                f"{source}: no picture of the data set can be used: {first}", self.problems[0].remedy or None
+            )
+            return
         super().__init__(
             f"{source}: no picture of the data set can be used ({len(problems)} problems). First: {first}",
             "Run 'mirilla data check' to list every problem.",
