@@ -26,6 +26,7 @@ from mirilla.findings import Finding
 _YAML = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
 _DARKNET_PARTS = {"train": TRAIN, "valid": EVAL, "test": TEST}
+_KEYS = re.compile(r"(?m)^\s*(train|names)\s*:")
 _ASSIGNMENT = re.compile(r"(?m)^[ \t]*(\w+)[ \t]*=[ \t]*([^\n]*?)[ \t]*$")
 _MOST_OPENED = 20  # label files that are opened to recognise a folder
 
@@ -61,7 +62,8 @@ def find(folder: Path) -> list[Path]:
             if any(os.path.exists(place) for place, _ in _Places(data_yaml.read(path)).found):
                 return [path]
         except DataError:
-            wrong = wrong or (path if path.name in _YAML else None)
+            if path.name in _YAML and _KEYS.search(text.head(path)):
+                wrong = wrong or path
     if wrong is not None:
         return [wrong]  # its error is better than other names for the classes
     for path in sorted(folder.glob("*.data")):
