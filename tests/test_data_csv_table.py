@@ -151,6 +151,25 @@ def test_rows_that_cannot_be_read_are_findings_with_their_line(tmp_path):
     assert "another header" in found.problems[0].what
 
 
+@pytest.mark.parametrize(("cell", "value"), [("True", True), ("False", False), ("1", True), ("", False), ("no", False)])
+def test_flags_that_are_words(cell, value, tmp_path):
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "labels.csv").write_text(f"{HEADER},difficult,is_crowd\na.jpg,200,150,face,50,30,110,110,{cell},0\n")
+    (sample,) = read_dataset(tmp_path).samples
+    assert (sample.difficult.tolist(), sample.is_crowd.tolist()) == ([value], [False])
+
+
+def test_one_of_two_tables_that_cannot_be_read_is_a_finding(tmp_path):
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "train_labels.csv").write_text(f"{HEADER}\na.jpg,200,150,face,50,30,110,110\n")
+    (tmp_path / "test_labels.csv").write_bytes(f"{HEADER}\nb.jpg,200,150,Größe,50,30,110,110\n".encode("cp1252"))
+    found = read_dataset(tmp_path)
+    assert [s.filename for s in found.samples] == ["a.jpg"]
+    (finding,) = found.problems
+    assert (finding.severity, finding.where) == ("error", str(tmp_path / "test_labels.csv"))
+    assert finding.what == "it is not UTF-8: byte 0xf6 in line 2 (invalid start byte)."
+
+
 def test_text_that_is_not_utf8_is_named(tmp_path):
     photos(tmp_path, "a.jpg")
     (tmp_path / "labels.csv").write_bytes(f"{HEADER}\na.jpg,200,150,Größe,50,30,110,110\n".encode("cp1252"))
