@@ -38,30 +38,36 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     read = parts_to_read([part for _, part in layout.places], split, path)
     problems = list(layout.problems)
     listed = _listed(layout, problems)
-    rows: dict[Path, list[yolo_labels.Row]] = {}
     problems += [*_without_labels(listed), *_orphans(layout, listed)]
-    for item in listed:
-        if item.part in read and item.label not in rows and os.path.isfile(item.label):
-            try:
-                rows[item.label] = yolo_labels.read(item.label)
-            except ValueError as error:
-                problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
-    columns = yolo_labels.Columns((row for found in rows.values() for row in found), layout.keypoints)
-    broken = {problem.where for problem in problems if problem.code == "bad-annotation"}
-    entries: list[Entry] = []
-    for item in listed:
-        if item.part in read and str(item.label) not in broken:
-            try:
-                entries.append(_entry(item, rows.get(item.label), columns, layout))
-            except ValueError as error:
-                problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
-    notes = (*layout.notes, *columns.notes(), *_notes(entries, listed, layout))
+    entries, notes = _entries([item for item in listed if item.part in read], layout, problems)
     labels = tuple(name for _, name in sorted(layout.names.items()))
     used = {entry.picture for entry in entries}
     unused = tuple(item.picture for item in listed if item.picture not in used)
+    notes = (*layout.notes, *notes, *_note_of_missing(listed))
     return build(
         Annotations("yolo", path, tuple(entries), tuple(problems), labels, notes, unused=unused), split, advance
     )
+
+
+def _entries(listed: Sequence[_Listed], layout: Layout, problems: list[Finding]) -> tuple[list[Entry], list[str]]:
+    """The entries of pictures, and notes about their labels; pictures whose labels cannot be read become findings."""
+    rows: dict[_Listed, list[yolo_labels.Row] | None] = {}
+    for item in listed:
+        try:
+            rows[item] = yolo_labels.read(item.label) if item.has_label else None
+        except ValueError as error:
+            problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
+    columns = yolo_labels.Columns((row for found in rows.values() for row in found or ()), layout.keypoints)
+    entries: list[Entry] = []
+    for item, found in rows.items():
+        try:
+            entries.append(_entry(item, found, columns, layout))
+        except ValueError as error:
+            problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
+    notes = columns.notes()
+    if not layout.names and any(entry.labels for entry in entries):
+        notes.append("The classes have no names (no data.yaml or classes.txt): their numbers are used as names.")
+    return entries, notes
 
 
 @dataclass(frozen=True)
@@ -91,12 +97,14 @@ def _listed(layout: Layout, problems: list[Finding]) -> list[_Listed]:
     labels = _LabelPaths()
     listed: list[_Listed] = []
     picture_of: dict[str, Path] = {}
+    taken: set[str] = set()
     for place, part in layout.places:
         for picture, name in yolo_layouts.pictures(layout, place, problems):
             name = f"{part}/{name}" if with_prefix else name
             if picture_of.get(name, picture) != picture:  # of another folder of the same part
-                name = free_name(name, set(picture_of))
+                name = free_name(name, taken)
             picture_of[name] = picture
+            taken.add(name)
             listed.append(_Listed(picture, name, labels.of(picture), place, part))
     return listed
 
@@ -147,14 +155,10 @@ def _entry(
     return Entry(item.picture, item.filename, boxes, labels, where, normalised=True, part=item.part)
 
 
-def _notes(entries: Sequence[Entry], listed: Sequence[_Listed], layout: Layout) -> list[str]:
-    notes: list[str] = []
-    if not layout.names and any(entry.labels for entry in entries):
-        notes.append("The classes have no names (no data.yaml or classes.txt): their numbers are used as names.")
+def _note_of_missing(listed: Sequence[_Listed]) -> list[str]:
     missing = sum(not item.has_label for item in listed)
-    if missing:
-        notes.append(f"{missing} of {len(listed)} pictures have no label file; they count as pictures without objects.")
-    return notes
+    what = f"{missing} of {len(listed)} pictures have no label file; they count as pictures without objects."
+    return [what] if missing else []
 
 
 def _without_labels(listed: Sequence[_Listed]) -> list[Finding]:
