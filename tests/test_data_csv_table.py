@@ -220,6 +220,21 @@ def test_pictures_of_two_parts_with_the_same_name_are_both_read(tmp_path):
     assert boxes(tmp_path) == {f"{part}/a.jpg": [(part, list(BOX))] for part in ("train", "test")}
 
 
+def test_absolute_paths_of_pictures_with_one_name(tmp_path):
+    photos(tmp_path, "p1/a.jpg", "p2/a.jpg", "my/set/b.jpg")
+    paths = [tmp_path / name for name in ("p1/a.jpg", "p2/a.jpg", "my/set/b.jpg", "p1/a.jpg")]
+    table = "\n".join(f"{path},50,30,110,110,face" for path in paths)  # keras-retinanet's
+    (tmp_path / "my" / "set" / "labels.csv").write_text(table)
+    found = read_dataset(tmp_path / "my" / "set")
+    assert {s.filename: (s.image, len(s)) for s in found.samples} == {
+        "a.jpg": (paths[0], 2),
+        "a-2.jpg": (paths[1], 1),
+        "b.jpg": (paths[2], 1),
+    }
+    (finding,) = found.problems
+    assert (finding.severity, finding.code) == ("warning", "same-name")
+
+
 def test_odd_names_survive(tmp_path):
     names = (
         "-x.jpg",

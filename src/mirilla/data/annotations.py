@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import formats, images
-from mirilla.data.dataset import Dataset, EmptyDatasetError, parts_to_read
+from mirilla.data.dataset import Dataset, EmptyDatasetError, free_name, parts_to_read
 from mirilla.data.sample import Sample
 from mirilla.data.split import read_split
 from mirilla.data.units import WrongUnits
@@ -130,9 +130,12 @@ class _Samples:
         size_px = sample.height_px, sample.width_px
         if self._wrong_units[entry.normalised].add(entry.boxes_xyxy, size_px, entry.filename, entry.where):
             return
-        if sample.filename in self.samples:
-            self.problems.append(_listed_twice(entry, self.samples[sample.filename]))
-            return
+        if first := self.samples.get(sample.filename):
+            if first.image == sample.image:
+                self.problems.append(_listed_twice(entry, first))
+                return
+            sample = replace(sample, filename=free_name(sample.filename, self.samples))
+            self.problems.append(_renamed(entry, first, sample.filename))
         self.samples[sample.filename] = sample
         if entry.part:
             self.parts[sample.filename] = entry.part
@@ -180,6 +183,16 @@ def _listed_twice(entry: Entry, first: Sample) -> Finding:
         entry.where,
         f"{entry.filename} is listed a second time (first at {first.where}); the second entry is left out.",
         "Merge the two entries, or remove one.",
+    )
+
+
+def _renamed(entry: Entry, first: Sample, name: str) -> Finding:
+    return Finding(
+        "warning",
+        "same-name",
+        entry.where,
+        f"the pictures {first.image} and {entry.picture} are both called {entry.filename}; the second is now {name}.",
+        "Give them different names.",
     )
 
 
