@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import mutations
-from helpers_data import dataset, sample
-from mirilla.data import csv_table, read_dataset, voc, widerface
+from helpers_data import dataset, picture, rotated, sample
+from mirilla.data import csv_table, images, read_dataset, voc, widerface
 from mirilla.data.check import check
 from mirilla.data.convert import convert
 from mirilla.data.formats import WRITABLE
@@ -149,6 +149,24 @@ def test_label_map_beside_records(count, tmp_path):
     write_tfrecords(SAMPLES, ["face", "mask"], tmp_path / "train.record")
     label_map = b"item {\n  id: 1\n  name: 'face'\n}\nitem {\n  id: 2\n  display_name: 'mask'\n}\n"
     mutations.survive("label map", label_map, mutations.of_text, reader(tmp_path, LABEL_MAP, "tfrecord"), count)
+
+
+@mutations.counts(350, 20000)
+def test_pictures(count):
+    kinds = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM")
+    files = [picture(format=kind) for kind in kinds]
+    files += [rotated(6), rotated(8, format="PNG"), picture(mode="CMYK"), picture(format="PNG", mode="I;16")]
+    files += [
+        picture(progressive=True),
+        picture(format="TIFF", compression="tiff_lzw"),
+        picture(format="PNG", mode="P"),
+    ]
+
+    def read(content: bytes) -> None:
+        size = images.header_of(content).upright_px
+        assert images.decode_rgb(content).shape == (*size, 3)
+
+    mutations.survive("pictures", files, mutations.of_bytes, read, count)
 
 
 @pytest.fixture(scope="module")
