@@ -258,8 +258,10 @@ def _root(document: str) -> ElementTree.Element:
         line, column = error.position
         at = document.split("\n")[line - 1 : line]
         ampersand = "&" in "".join(at)[max(0, column - 8) : column + 1] and "DTD" not in str(error)
-        remedy = "; write '&' as '&amp;'" if ampersand else ""
-        raise ValueError(f"not well-formed XML ({error}{remedy})") from None
+        reason, _, place = str(error).partition(": ")
+        reason = reason.removeprefix("not well-formed ").strip("()")
+        remedy = " (write '&' as '&amp;')" if ampersand else ""
+        raise ValueError(f"not well-formed XML: {reason} in {place}{remedy}") from None
     if root.tag != "annotation":
         raise _OtherFormatError(f"its root element is <{root.tag[:40]}>, not <annotation>: it is not Pascal VOC")
     if root.find("object") is None and (root.find(".//bndbox") is not None or root.find(".//object") is not None):
