@@ -113,6 +113,24 @@ def test_tfrecord_files_are_used_where_they_are(photos, tmp_path, capsys):
     assert "--eval" in capsys.readouterr().err
 
 
+def test_tfrecord_files_in_folders_of_parts(photos, tmp_path):
+    split(photos)
+    assert run(photos, "--out", tmp_path / "a" / "pipeline.config", "--convert") == 0
+    made = tmp_path / "a" / "records"
+    exported = tmp_path / "exported" / "v1"  # the only folder in what is given
+    for file, folder in (("train", "train"), ("eval", "test")):
+        (exported / folder).mkdir(parents=True)
+        (made / f"{file}.tfrecord").rename(exported / folder / "Faces.tfrecord")
+    out = tmp_path / "b" / "pipeline.config"
+    assert run(tmp_path / "exported", "--out", out) == 0
+    pipeline = config.load(out)
+    readers = (pipeline.train_input_reader, pipeline.eval_input_reader)
+    assert [list(r.tf_record_input_reader.input_path) for r in readers] == [
+        [str(exported / "train" / "Faces.tfrecord")],
+        [str(exported / "test" / "Faces.tfrecord")],
+    ]
+
+
 def test_a_given_label_map_decides(photos, tmp_path, capsys):
     given = tmp_path / "mine.pbtxt"
     given.write_text("item { id: 1 name: 'dog' }\nitem { id: 3 name: 'cat' }\n")

@@ -126,7 +126,7 @@ def test_resumes_where_training_was_stopped(toy_set, tmp_path, trainer, capsys):
 
 
 @pytest.mark.parametrize(
-    ("module", "function"), [(prepare, "check"), (prepare, "write_tfrecords"), (evaluate, "write_text")]
+    ("module", "function"), [(prepare, "check_samples"), (prepare, "write_tfrecords"), (evaluate, "write_text")]
 )
 def test_resumes_after_being_killed_anywhere(toy_set, tmp_path, trainer, monkeypatch, module, function):
 

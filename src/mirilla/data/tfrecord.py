@@ -62,7 +62,7 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         files = records.expand([str(file) for file in paths])
     else:
         files = records.expand(path)
-    parts = {file: part for file in files if (part := _part_of(file, path))}
+    parts = {file: part for file in files if (part := part_of(file, path))}
     if len(parts) == len(files):
         read = parts_to_read(list(parts.values()), split, path)
         files = [file for file in files if parts[file] in read]
@@ -72,7 +72,7 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     return loader.dataset(path)
 
 
-def _part_of(file: Path, source: Path) -> str | None:
+def part_of(file: Path, source: Path) -> str | None:
     """The part that a file's name mentions, or that its folder inside the source is named after."""
     inside = source.is_dir() and file.parent != source
     return part_in_name(file.name) or (part_name(file.parent.name) if inside else None)
