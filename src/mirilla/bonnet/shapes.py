@@ -130,6 +130,22 @@ def infer(ops: Sequence[Op], dims: ConstantDims, input_name: str, source: Featur
     return maps
 
 
+def infer_known(ops: Sequence[Op], dims: ConstantDims, input_name: str, source: FeatureMap) -> dict[str, FeatureMap]:
+    """Like `infer`, without the outputs of ops of an unknown type and of what is computed from them.
+
+    Raises:
+        RuleError: an op does not fit its inputs.
+    """
+    unknown: set[str] = set()
+    known = []
+    for op in ops:
+        if op.kind in _INFER and unknown.isdisjoint(op.inputs):
+            known.append(op)
+        else:
+            unknown.add(op.output or "")
+    return infer(known, dims, input_name, source)
+
+
 def _operands(
     where: str, op: Op, maps: Mapping[str, FeatureMap], dims: ConstantDims
 ) -> tuple[list[FeatureMap], list[Dims]]:
