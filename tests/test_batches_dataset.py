@@ -168,6 +168,14 @@ def test_more_pictures_than_memory_are_reported(pipeline, tmp_path, monkeypatch,
     assert "GB of memory are free" in capsys.readouterr().out
 
 
+def test_more_classes_than_the_label_map_are_a_warning(pipeline, tmp_path, capsys):
+    opened(pipeline, tmp_path)
+    assert "num_classes" not in capsys.readouterr().err
+    pipeline.model.ssd.num_classes = 90
+    opened(pipeline, tmp_path)
+    assert "model.ssd.num_classes is 90" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_hashing_records(tmp_path):
     path = tmp_path / "some.tfrecord"
     with open(path, "wb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from PIL import Image
 from mirilla import config
 from mirilla.cli import main
 from mirilla.data import read_dataset
+from mirilla.job.inputs import read_inputs
+from mirilla.job.options import JobOptions
 from mirilla.labels import load_label_map
 
 
@@ -156,3 +159,23 @@ def test_a_missing_data_set(tmp_path, capsys):
     error = capsys.readouterr().err
     assert "none" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("extra", [{"id": 9, "name": "mask"}, {"id": 0, "name": "faces", "supercategory": "none"}])
+def test_init_its_conversion_and_run_have_the_same_classes(photos, tmp_path, capsys, extra):
+    """A class without a box, and Roboflow's category that groups others, are no classes of a detector."""
+    (photos / "annotations.csv").unlink()
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(12)]
+    boxes = [{"id": i, "image_id": i, "category_id": 1, "bbox": [2, 2, 18, 18]} for i in range(12)]
+    categories = [extra, {"id": 1, "name": "face", "supercategory": "faces"}]
+    content = {"images": images, "annotations": boxes, "categories": categories}
+    (photos / "result.json").write_text(json.dumps(content))
+    out = tmp_path / "new" / "pipeline.config"
+    assert run(photos, "--out", out) == 0
+    printed = capsys.readouterr().out
+    assert ("left out: mask" in printed) == (extra["name"] == "mask")
+    assert load_label_map(out.with_name("label_map.pbtxt")).names == ("face",)
+    (command,) = [line.split() for line in printed.splitlines() if "mirilla data convert" in line]
+    assert main.main(command[1:]) == 0
+    assert load_label_map(out.with_name("records") / "label_map.pbtxt").names == ("face",)
+    assert read_inputs(JobOptions((str(photos),), tmp_path / "job")).labels.names == ("face",)

@@ -151,6 +151,25 @@ def test_rows_that_cannot_be_read_are_findings_with_their_line(tmp_path):
     assert "another header" in found.problems[0].what
 
 
+@pytest.mark.parametrize(("cell", "value"), [("True", True), ("False", False), ("1", True), ("", False), ("no", False)])
+def test_flags_that_are_words(cell, value, tmp_path):
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "labels.csv").write_text(f"{HEADER},difficult,is_crowd\na.jpg,200,150,face,50,30,110,110,{cell},0\n")
+    (sample,) = read_dataset(tmp_path).samples
+    assert (sample.difficult.tolist(), sample.is_crowd.tolist()) == ([value], [False])
+
+
+def test_one_of_two_tables_that_cannot_be_read_is_a_finding(tmp_path):
+    photos(tmp_path, "a.jpg")
+    (tmp_path / "train_labels.csv").write_text(f"{HEADER}\na.jpg,200,150,face,50,30,110,110\n")
+    (tmp_path / "test_labels.csv").write_bytes(f"{HEADER}\nb.jpg,200,150,Größe,50,30,110,110\n".encode("cp1252"))
+    found = read_dataset(tmp_path)
+    assert [s.filename for s in found.samples] == ["a.jpg"]
+    (finding,) = found.problems
+    assert (finding.severity, finding.where) == ("error", str(tmp_path / "test_labels.csv"))
+    assert finding.what == "it is not UTF-8: byte 0xf6 in line 2 (invalid start byte)."
+
+
 def test_text_that_is_not_utf8_is_named(tmp_path):
     photos(tmp_path, "a.jpg")
     (tmp_path / "labels.csv").write_bytes(f"{HEADER}\na.jpg,200,150,Größe,50,30,110,110\n".encode("cp1252"))
@@ -199,6 +218,21 @@ def test_pictures_of_two_parts_with_the_same_name_are_both_read(tmp_path):
     for part in ("train", "test"):
         (tmp_path / f"{part}_labels.csv").write_text(f"{HEADER}\na.jpg,200,150,{part},50,30,110,110\n")
     assert boxes(tmp_path) == {f"{part}/a.jpg": [(part, list(BOX))] for part in ("train", "test")}
+
+
+def test_absolute_paths_of_pictures_with_one_name(tmp_path):
+    photos(tmp_path, "p1/a.jpg", "p2/a.jpg", "my/set/b.jpg")
+    paths = [tmp_path / name for name in ("p1/a.jpg", "p2/a.jpg", "my/set/b.jpg", "p1/a.jpg")]
+    table = "\n".join(f"{path},50,30,110,110,face" for path in paths)  # keras-retinanet's
+    (tmp_path / "my" / "set" / "labels.csv").write_text(table)
+    found = read_dataset(tmp_path / "my" / "set")
+    assert {s.filename: (s.image, len(s)) for s in found.samples} == {
+        "a.jpg": (paths[0], 2),
+        "a-2.jpg": (paths[1], 1),
+        "b.jpg": (paths[2], 1),
+    }
+    (finding,) = found.problems
+    assert (finding.severity, finding.code) == ("warning", "same-name")
 
 
 def test_odd_names_survive(tmp_path):

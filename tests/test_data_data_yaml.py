@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mirilla.data import data_yaml
+import mutations
+from mirilla.data import data_yaml, read_dataset
 from mirilla.errors import DataError
 
 
@@ -74,7 +75,7 @@ def test_data_yaml_that_is_wrong(tmp_path, text, line, message):
 def test_data_yaml_that_is_hostile(tmp_path):
     path = tmp_path / "data.yaml"
     path.write_text("names: [a]\n" + "#" * (1 << 20))
-    with pytest.raises(DataError, match="at most 1,048,576"):
+    with pytest.raises(DataError, match="at most 262,144"):
         data_yaml.read(path)
     path.write_text("names: " + "[" * 100_000)
     with pytest.raises(DataError, match="nested too deeply"):
@@ -83,6 +84,37 @@ def test_data_yaml_that_is_hostile(tmp_path):
     path.write_text(laughs + "names: *l29\n")
     with pytest.raises(DataError, match="must be a string"):
         data_yaml.read(path)
+
+
+HOSTILE = [
+    *(
+        f"names: {sign * 42}"
+        for sign in ("- ", "? ", ": ", "[", "{", "[{", "&a ", "*a ", "!a ", "'", '"', "\\", "| ", "> ")
+    ),
+    *(f"{sign * 85}" for sign in ("- ", "? ", "[", "{", "&a ", "!!", "%", "\n", "#", " ", "<<: ")),
+    "a: &a [x,x,x]\nb: &b [*a,*a,*a]\nc: &c [*b,*b,*b]\nd: &d [*c,*c,*c]\nnames: [*d,*d,*d]",
+    "a: &a {x: y}\nnames: {<<: [*a, *a, *a, *a], <<: *a, 0: face}",
+    "&a names: [*a, *a]\n? &b [*a]\n: *b",
+    f"nc: {'9' * 60}e{'9' * 20}",
+    f"kpt_shape: [{'9' * 30}, 2]",
+    "names: !!python/object/apply:os.system ['touch /tmp/x']",
+    "train: '" + "../" * 28,
+    'train: "' + "\\0" * 20 + '"\nnames: [a]',
+    'train: "\\ud800"\nnames: [a]',
+    "train: " + "a" * 300 + "\nnames: [a]",
+    "train: /dev/zero\nnames: [a]",
+]
+
+
+@pytest.mark.parametrize("reads", ["file", "folder"])
+def test_small_files_neither_hang_nor_fill_the_memory(tmp_path, reads):
+    def read(content):
+        (tmp_path / "data.yaml").write_bytes(content)
+        read_dataset(tmp_path / "data.yaml" if reads == "file" else tmp_path)
+
+    contents = [content.encode() for content in HOSTILE]
+    result = mutations.survive("hostile data.yaml", contents, lambda content, _: content, read, len(contents))
+    assert result["refused"] == len(contents)
 
 
 @given(st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4))

@@ -46,3 +46,7 @@ def test_a_picture_whose_lines_are_wrong_is_left_out_alone(tmp_path):
     np.testing.assert_allclose(found.samples[0].boxes_px_xyxy, [[50, 30, 110, 110]], atol=1e-5)
     assert [p.where.split(", ")[-1] for p in found.problems] == ["line 4", "line 8"]
     assert "line 6 is 'inf', not a finite number" in found.problems[0].what
+    (tmp_path / "FDDB-folds" / "FDDB-fold-02-ellipseList.txt").write_bytes(b"caf\xe9\n0\n")
+    found = read_dataset(tmp_path)
+    assert len(found) == 2
+    assert "it is not UTF-8" in found.problems[2].what

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers_data import dataset, rotated, sample
+from helpers_data import dataset, picture, rotated, sample
 from mirilla.data import coco, csv_table, filters, read_dataset, voc, widerface, yolo
 from mirilla.data.convert import convert
 from mirilla.data.formats import WRITABLE
@@ -70,6 +70,25 @@ def _datasets(draw, labels):
         )
         parts[name] = draw(st.sampled_from(["train", "eval"]))
     return dataset(*samples, parts=parts if draw(st.booleans()) else None, labels=labels)
+
+
+@pytest.mark.parametrize("to", WRITABLE)
+def test_odd_names_survive(to, tmp_path):
+    names = (
+        "-x.jpg",
+        "100%25.jpg",
+        "a,b.jpg",
+        "it's.jpg",
+        "p@train.jpg",
+        "images (1).jpeg",
+        "ñ 测试.JPG",
+        "sub/a,b.jpg",
+    )
+    convert(dataset(*(sample(name, image=picture(seed=i)) for i, name in enumerate(names))), tmp_path / "made", to)
+    found = read_dataset(tmp_path / "made")
+    assert not found.problems
+    assert {s.filename.removeprefix("train/") for s in found.samples} == set(names)
+    assert {tuple(s.boxes_px_xyxy.round(2).ravel()) for s in found.samples} == {(3, 2, 9, 12)}
 
 
 @pytest.mark.parametrize("to", WRITABLE)

@@ -116,6 +116,10 @@ def test_a_folder_without_labels_is_labelled_and_detected_only_once(photos, tmp_
     cache.write_text(cache.read_text()[:-20])  # cut short: only the last picture is detected again
     teacher.teach(bare, judge, cache=cache)
     assert counter.calls == 4
+    for damage in (b"\xff\n", b'{"picture": "x", "faces": [[1, 2]]}\n', b"[" * 100_000 + b"\n"):
+        cache.write_bytes(cache.read_bytes() + damage)
+        teacher.teach(bare, judge, cache=cache)
+    counter.calls = 4
     other = type(judge)(None, "another file")
     teacher.teach(bare, other, cache=cache)
     assert counter.calls == 7

@@ -145,6 +145,7 @@ def test_gzip_is_read_and_other_kinds_are_named(tmp_path):
         ({"object_class_text": [b"face", b"mask"]}, "1 boxes but 2 labels"),
         ({"object_class_text": [], "object_class_label": []}, r"1 boxes but 0 labels \(in image/object/class/text or"),
         ({"object_class_text": [3]}, "class/text has numbers, but must have bytes"),
+        ({"object_class_text": ["Größe".encode("cp1252")]}, "class/text is not UTF-8: b'Gr"),
         ({"object_class_text": [], "object_class_label": [1.5]}, "class/label has numbers that are not whole"),
         ({"object_class_text": [], "object_class_label": [float("nan")]}, "class/label has numbers that are not whole"),
         ({"object_class_text": [], "object_class_label": [b"1"]}, "class/label has bytes"),
@@ -175,6 +176,18 @@ def test_pixels_are_one_finding(tmp_path):
     assert "2 pictures look like pixels, but TFRecord normalises them" in finding.what
     with pytest.raises(DataError, match="record 0: the coordinates of 1 picture look like pixels"):
         list(tfrecord.read_tfrecords(path))
+
+
+def test_records_without_size_name_and_boxes(tmp_path):
+    gray = features(encoded=[picture(150, 200, "PNG", "L")], filename=[])
+    bare = {name: values for name, values in gray.items() if "object" not in name}
+    record_file(tmp_path / "train.record", gray, bare)
+    found = read_dataset(tmp_path)
+    assert [(s.filename, s.height_px, s.width_px, len(s)) for s in found.samples] == [
+        ("record.png", 150, 200, 1),
+        ("record-2.png", 150, 200, 0),
+    ]
+    assert found.samples[0].boxes_px_xyxy[0].round(3).tolist() == [50, 30, 110, 110]
 
 
 def test_slims_names_of_the_class(tmp_path):

@@ -173,6 +173,11 @@ def test_folders_with_pictures_of_the_same_name(tmp_path):
     (lists / "default.txt").write_text("job1/a\njob2/a\n")  # as CVAT writes it
     assert boxes(tmp_path) == {"job1/a.jpg": FACE, "job2/a.jpg": FACE}
     assert set(read_dataset(tmp_path).parts.values()) == {"train"}
+    (lists / "train.txt").write_text("job1/a\n")
+    (lists / "val.txt").write_bytes(b"job2/\xe1\n")
+    found = read_dataset(tmp_path)
+    assert found.parts == {"job1/a.jpg": "train"}
+    assert [(p.where, p.severity) for p in found.problems] == [(str(lists / "val.txt"), "error")]
 
 
 @pytest.mark.parametrize("folders", [("p1", "p2"), ("train", "valid"), ("images/train", "images/test")])

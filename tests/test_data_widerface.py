@@ -23,6 +23,10 @@ def test_wider_layout(tmp_path):
     assert first.where.endswith("wider_face_train_bbx_gt.txt, line 1")
     assert len(found.samples[1]) == 0
     assert len(read_dataset(f"{tmp_path}@eval")) == 1
+    (tmp_path / "wider_face_split" / "wider_face_val_bbx_gt.txt").write_bytes(b"1--B/\xe9.jpg\n0\n")
+    found = read_dataset(tmp_path)
+    assert [s.filename for s in found.samples] == ["0--A/a.jpg", "0--A/b.jpg"]
+    assert [p.what for p in found.problems] == ["it is not UTF-8: byte 0xe9 in line 1 (invalid continuation byte)."]
     assert len(read_dataset(tmp_path, split="train")) == 2
 
 

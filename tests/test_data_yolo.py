@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -235,6 +236,28 @@ def test_what_is_missing_is_said(tmp_path, files, code, severity, message):
     (problem,) = read_dataset(tmp_path).problems
     assert (problem.code, problem.severity) == (code, severity)
     assert message in str(problem)
+
+
+def test_many_labels_without_a_picture_are_few_findings(tmp_path):
+    _write(tmp_path, BOTH | {f"labels/train/z{i}.txt": ROW for i in range(500)})
+    problems = read_dataset(tmp_path).problems
+    assert len(problems) == 21
+    assert "480 more label files have boxes but no picture" in problems[-1].what
+
+
+def test_a_folder_that_cannot_be_read_is_said(tmp_path, monkeypatch):
+    _write(tmp_path, BOTH | {"images/train/private/c.jpg": ""})
+    scandir = os.scandir
+
+    def refusing(path="."):
+        if str(path).endswith("private"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    (problem,) = read_dataset(tmp_path).problems
+    assert problem.code == "unreadable-folder"
+    assert problem.where.endswith("private")
 
 
 @pytest.mark.parametrize("name", ["classes.txt", "labels/train/notes.txt", "labels/train/empty.txt"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from mirilla.detections import Detections
 from mirilla.errors import DataError, UsageError
 from mirilla.evaluation import evaluate_model, save_results
 from mirilla.evaluation.interface import ground_truths_of, refuse_unknown
+from mirilla.evaluation.measure import default_metrics
 from mirilla.labels import LabelMap
 
 FACE = LabelMap.from_names(["face"])
@@ -67,12 +69,34 @@ def test_classes_that_do_not_match(samples):
         evaluate_model(bright, samples, PETS, ("coco",))
     with pytest.raises(UsageError, match="for detectors with one class"):
         evaluate_model(bright, samples, PETS, ("faces",))
-    named = evaluate_model(bright, samples, LabelMap.from_names(["head"]), ("faces",))[0]
+    for metric in ("faces", "objects"):
+        with pytest.raises(DataError, match=r"no class in common: the data has 'face', the model has 'head'"):
+            evaluate_model(bright, samples, LabelMap.from_names(["head"]), (metric,))
+    named = evaluate_model(bright, samples, LabelMap.from_names(["head"]), ("faces",), one_class=True)[0]
     assert named.protocol["classes"] == "face counted as head"
     with pytest.raises(DataError, match="do not match"):
         evaluate_model(bright, samples, LabelMap.from_names(["head"]), ("coco",))
     joined = evaluate_model(bright, samples, LabelMap.from_names(["head"]), ("coco",), one_class=True)[0]
     assert joined["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [("face", "faces"), ("Human face", "faces"), ("FACES", "faces"), ("human_face", "faces"), ("cat", "objects")],
+)
+def test_a_single_class_that_is_no_face_is_not_called_one(samples, name, metric):
+    labels = LabelMap.from_names([name])
+    samples = [replace(sample, labels=(name,) * len(sample)) for sample in samples]
+    assert default_metrics(labels) == (metric,)
+    for asked in ("faces", "objects"):
+        (result,) = evaluate_model(bright, samples, labels, (asked,))
+        words = f"{result.metric} {result.protocol_text} {[curve.name for curve in result.curves]}"
+        assert result.protocol["metric"] == f"AP on {metric}"
+        assert (metric == "faces") == ("faces" in words)
+
+
+def test_letter_case_does_not_divide_a_class(samples):
+    assert evaluate_model(bright, samples, LabelMap.from_names(["Face"]))[0]["AP@0.5"] == pytest.approx(1)
 
 
 def test_nothing_to_measure_against_is_said_before_detecting(samples):

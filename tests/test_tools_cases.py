@@ -37,11 +37,9 @@ def test_outcome_and_judgement(cases, tmp_path, monkeypatch):
     (data / "labels.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.jpg,face,50,30,110,110\n")
     (tmp_path / "work").mkdir()
     case = cases.Case(tmp_path / "case", Path(__file__).resolve().parents[1] / "src", tmp_path / "work")
-    text = cases.outcome(case)
-    assert (
-        text
-        == "exit 0\n1 usable pictures, 1 boxes, 1 labels: 0 errors, 0 warnings, 0 notes.\nbox: a.jpg face 50 30 110 110"
-    )
+    runs = cases.outcome(case)
+    box = "box: a.jpg face 50 30 110 110"
+    assert str(runs[0]) == f"exit 0\n1 usable pictures, 1 boxes, 1 labels: 0 errors, 0 warnings, 0 notes.\n{box}"
     for wanted, right in (
         (("a.jpg face 50 30 110 110", "exit 0"), True),
         (("!error:", "exit 0"), True),
@@ -49,8 +47,11 @@ def test_outcome_and_judgement(cases, tmp_path, monkeypatch):
         (("!a.jpg",), False),
     ):
         monkeypatch.setitem(cases.RIGHT, "case", wanted)
-        assert cases.is_right("case", text) is right
-    assert not cases.is_right("case", f"{text}\nTraceback: ValueError: x")
+        assert cases.is_right("case", runs) is right
+    table = cases.table([tmp_path / "case"], {"case": [cases.Run(1, "Traceback: ValueError: a|b")]}, {"case": runs})
+    assert table.splitlines()[2] == f"| `case` | exit 1; Traceback: ValueError: a\\|b | exit 0; {box} | no |"
+    assert not cases.is_right("case", [cases.Run(0, "Traceback: ValueError: x")])
     monkeypatch.setitem(cases.RIGHT, "case", (cases.REMEDY,))
-    assert cases.is_right("case", "a.config: exit 1\nwrong\n  Remedy: mend\nb.config: exit 0\nfine")
-    assert not cases.is_right("case", "a.config: exit 1\nwrong\nb.config: exit 1\n  Remedy: mend")
+    wrong, mended = cases.Run(1, "wrong", "a.config"), cases.Run(1, "wrong\n  Remedy: mend", "b.config")
+    assert cases.is_right("case", [mended, cases.Run(0, "fine", "c.config")])
+    assert not cases.is_right("case", [wrong, mended])

@@ -99,6 +99,11 @@ def open_training_set(pipeline: Pipeline, spec: ModelSpec, cache: Path) -> Train
             f"{spec.num_classes}.",
             f"Set num_classes: {labels.max_id}.",
         )
+    if labels.max_id < spec.num_classes:
+        console.warn(
+            f"model.ssd.num_classes is {spec.num_classes}, but {reader.label_map_path} has classes up to id "
+            f"{labels.max_id} only: the others have no example. Set num_classes: {labels.max_id}."
+        )
     source = _Records(pipeline, spec, labels)
     index, pictures = _reopened(source, cache) or _created(source, cache)
     if index.objects_key != source.objects_key:

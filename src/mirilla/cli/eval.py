@@ -18,9 +18,10 @@ EXAMPLE = """examples:
   mirilla eval --pipeline-config run/pipeline.config --model-dir run/model
   mirilla eval --predictions my_detector.tar.gz --ground-truth eval_tools/ground_truth --metrics widerface
 
-Metrics: faces (AP at IoU .5 over all faces, faces of at least 16 px and faces of at least 24 px, with the photo's
-long side scaled to 256 px), coco, pascal, widerface. Default: faces for a model with one class, else coco; with
---pipeline-config, its eval_config.metrics_set. docs/evaluation.md explains them."""
+Metrics: faces or objects (the same: AP at IoU .5 over all objects of one class, those of at least 16 px and those of at
+least 24 px, with the photo's long side scaled to 256 px), coco, pascal, widerface. Default: faces (or objects, by the
+class's name) for a model with one class, else coco; with --pipeline-config, its eval_config.metrics_set.
+docs/evaluation.md explains them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metrics",
         nargs="+",
         metavar="METRIC",
-        choices=("faces", "coco", "pascal", "widerface"),
+        choices=("faces", "objects", "coco", "pascal", "widerface"),
         default=[],
-        help="one or more of faces, coco, pascal, widerface",
+        help="one or more of faces, objects, coco, pascal, widerface",
     )
     parser.add_argument(
         "--split", metavar="PART", help="only this part of the data set's own split: train, eval or test"

@@ -26,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
     ]
     print_table("", ("part", "pictures", "boxes", "from"), rows)
     echo(f"Classes: {', '.join(f'{label.id} {label.shown}' for label in list(initialised.labels)[:20])}")
+    if initialised.left_out:
+        echo(f"Classes without a box in the training data are left out: {', '.join(initialised.left_out)}")
     for finding in initialised.warnings:
         warn(f"{finding.where}: {finding.what} {finding.remedy}".rstrip())
     unusable = sum(

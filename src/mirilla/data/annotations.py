@@ -7,7 +7,7 @@ A format's reader makes an `Entry` per picture from the annotation files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import formats, images
-from mirilla.data.dataset import Dataset, EmptyDatasetError, parts_to_read
+from mirilla.data.dataset import Dataset, EmptyDatasetError, free_name, parts_to_read
 from mirilla.data.sample import Sample
 from mirilla.data.split import read_split
 from mirilla.data.units import WrongUnits
-from mirilla.errors import DataError
+from mirilla.errors import DataError, MirillaError
 from mirilla.findings import Finding
 
 Advance = Callable[[int], object]
@@ -81,6 +81,11 @@ def bad_annotation(where: str, what: str, remedy: str = "Correct the file.") -> 
     return Finding("error", "bad-annotation", where, what, remedy)
 
 
+def unreadable_file(path: Path, error: MirillaError) -> Finding:
+    """A finding about one of several annotation files: it cannot be read, and the others are used without it."""
+    return bad_annotation(str(path), error.what.removeprefix(f"{path}: "), error.remedy or "")
+
+
 def build(
     annotations: Annotations, split: str | None = None, advance: Advance | None = None, threads: int = 8
 ) -> Dataset:
@@ -96,45 +101,71 @@ def build(
     annotations = _with_split_file(annotations)
     named = [entry.picture for entry in annotations.entries]
     annotations = _only_part(annotations, split)
-    entries = annotations.entries
-    samples: dict[str, Sample] = {}
-    problems = list(annotations.problems)
-    parts: dict[str, str] = {}
-    format = formats.BY_NAME.get(annotations.format)
-    title = format.title if format else annotations.format
-    wrong_units = {normalised: WrongUnits(title, normalised) for normalised in (False, True)}
+    made = _Samples(annotations)
     with ThreadPoolExecutor(threads) as pool:
-        for entry, (sample, findings) in zip(entries, pool.map(_sample, entries), strict=True):
-            problems += findings
+        for entry, (sample, findings) in zip(annotations.entries, pool.map(_sample, annotations.entries), strict=True):
+            made.add(entry, sample, findings)
             if advance is not None:
                 advance(1)
-            if sample is None or wrong_units[entry.normalised].add(
-                entry.boxes_xyxy, (sample.height_px, sample.width_px), entry.filename, entry.where
-            ):
-                continue
-            if sample.filename in samples:
-                problems.append(_listed_twice(entry, samples[sample.filename]))
-                continue
-            samples[sample.filename] = sample
-            if entry.part:
-                parts[sample.filename] = entry.part
-    problems += [finding for units in wrong_units.values() for finding in units.findings()]
-    if not samples:
-        raise EmptyDatasetError(annotations.source, problems)
-    labels = annotations.labels or tuple(sorted({label for s in samples.values() for label in s.labels}))
-    used = {sample.image for sample in samples.values()}
-    others = (*(annotations.unused or ()), *(picture for picture in named if picture not in used))
-    return Dataset(
-        source_name(annotations.source),
-        annotations.format,
-        tuple(samples.values()),
-        tuple(problems),
-        annotations.source,
-        labels,
-        annotations.notes,
-        parts,
-        None if annotations.unused is None else others,
-    )
+    return made.dataset(named)
+
+
+class _Samples:
+    """Collects the samples of a data set."""
+
+    def __init__(self, annotations: Annotations):
+        self.annotations = annotations
+        self.samples: dict[str, Sample] = {}
+        self.parts: dict[str, str] = {}
+        self.problems = list(annotations.problems)
+        format = formats.BY_NAME.get(annotations.format)
+        title = format.title if format else annotations.format
+        self._wrong_units = {normalised: WrongUnits(title, normalised) for normalised in (False, True)}
+
+    def add(self, entry: Entry, sample: Sample | None, findings: Sequence[Finding]) -> None:
+        """Add the sample of an entry, unless it cannot be used."""
+        self.problems += findings
+        if sample is None:
+            return
+        size_px = sample.height_px, sample.width_px
+        if self._wrong_units[entry.normalised].add(entry.boxes_xyxy, size_px, entry.filename, entry.where):
+            return
+        if first := self.samples.get(sample.filename):
+            if first.image == sample.image:
+                self.problems.append(_listed_twice(entry, first))
+                return
+            sample = replace(sample, filename=free_name(sample.filename, self.samples))
+            self.problems.append(_renamed(entry, first, sample.filename))
+        self.samples[sample.filename] = sample
+        if entry.part:
+            self.parts[sample.filename] = entry.part
+
+    def dataset(self, named: Sequence[Path]) -> Dataset:
+        """The data set; `named` has the pictures of all parts.
+
+        Raises:
+            EmptyDatasetError: no picture can be used.
+        """
+        annotations, samples = self.annotations, tuple(self.samples.values())
+        problems = (*self.problems, *(f for units in self._wrong_units.values() for f in units.findings()))
+        if not samples:
+            raise EmptyDatasetError(annotations.source, problems)
+        labels = annotations.labels or tuple(sorted({label for sample in samples for label in sample.labels}))
+        unused = None
+        if annotations.unused is not None:
+            used = {sample.image for sample in samples}
+            unused = (*annotations.unused, *(picture for picture in named if picture not in used))
+        return Dataset(
+            source_name(annotations.source),
+            annotations.format,
+            samples,
+            problems,
+            annotations.source,
+            labels,
+            annotations.notes,
+            self.parts,
+            unused,
+        )
 
 
 def _only_part(annotations: Annotations, split: str | None) -> Annotations:
@@ -152,6 +183,16 @@ def _listed_twice(entry: Entry, first: Sample) -> Finding:
         entry.where,
         f"{entry.filename} is listed a second time (first at {first.where}); the second entry is left out.",
         "Merge the two entries, or remove one.",
+    )
+
+
+def _renamed(entry: Entry, first: Sample, name: str) -> Finding:
+    return Finding(
+        "warning",
+        "same-name",
+        entry.where,
+        f"the pictures {first.image} and {entry.picture} are both called {entry.filename}; the second is now {name}.",
+        "Give them different names.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from collections import Counter
@@ -186,28 +187,43 @@ def _duplicates(groups: Iterable[list[Sample]], dataset: Dataset) -> list[Findin
     return findings
 
 
-def _resolved(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, ValueError):  # a name that no file can have
-        return path
-
-
 def unlisted(dataset: Dataset) -> list[Finding]:
     """Findings about picture files in the data set's folders that no annotation names."""
     used = {Path(sample.image) for sample in dataset.samples if not isinstance(sample.image, bytes)}
-    if not used or dataset.unused is None or not dataset.source.is_dir():
+    if dataset.unused is None or not dataset.source.is_dir():
         return []
     named = {_resolved(path) for path in (*used, *dataset.unused)}
     stems = {path.with_suffix("") for path in named}
     mentioned = "\n".join(problem.what for problem in dataset.problems)
     findings: list[Finding] = []
-    for path in sorted(path for folder in {_resolved(path).parent for path in used} for path in folder.iterdir()):
-        if images.is_picture_name(path.name) and path not in named and path.name not in mentioned:
-            what = "no annotation lists this picture; it is not used."
-            remedy = "Label it, or move it away."
-            findings.append(Finding("note", "picture-without-annotation", str(path), what, remedy))
-        elif path.suffix.lower() in OTHER_EXTENSIONS and path.with_suffix("") not in stems:
-            what = "a picture of a kind that is not read; it is not used."
-            findings.append(Finding("note", "picture-not-read", str(path), what, "Export it as JPEG, and label it."))
+    for path in _files_beside(used):
+        if path not in named and path.name not in mentioned:
+            findings += _unlisted(path, path.with_suffix("") in stems)
     return findings
+
+
+def _unlisted(path: Path, has_namesake: bool) -> list[Finding]:
+    """The finding about a file that is not named, if it is a picture; `has_namesake`: but a.jpg is, beside a.NEF."""
+    if images.is_picture_name(path.name):
+        what, remedy = "no annotation lists this picture; it is not used.", "Label it, or move it away."
+        return [Finding("note", "picture-without-annotation", str(path), what, remedy)]
+    if path.suffix.lower() in OTHER_EXTENSIONS and not has_namesake:
+        what, remedy = "a picture of a kind that is not read; it is not used.", "Export it as JPEG, and label it."
+        return [Finding("note", "picture-not-read", str(path), what, remedy)]
+    return []
+
+
+def _files_beside(paths: Iterable[Path]) -> list[Path]:
+    """All files in the folders of some files, sorted."""
+    found: list[Path] = []
+    for folder in {_resolved(path).parent for path in paths}:
+        with contextlib.suppress(OSError):
+            found += folder.iterdir()
+    return sorted(found)
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or a loop of links
+        return path

@@ -80,32 +80,28 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         )
     parts = {file: part_of(file, path) for file in files}
     read = parts_to_read(list(parts.values()), split, path)
-    contents: list[Content] = []
-    for file in files:
-        if parts[file] in read:
-            content = _content(file)
-            folders = _picture_folders(file, _file_names(content))
-            prefix = f"{folders[0].name}/" if len(files) > 1 else ""
-            contents.append(coco_content.parse(content, str(file), PictureFinder(*folders), prefix, parts[file]))
+    contents = [_parsed(file, parts[file], len(files) > 1) for file in files if parts[file] in read]
     entries = [entry for content in contents for entry in content.entries]
     labels, notes = _labels(contents, entries)
-    if others := [file.name for file in (_candidates(path) if path.is_dir() else []) if file not in files]:
-        notes += (f"{path}: {files[0].name} is read; not {', '.join(others)} (give a file by its name).",)
-    problems = [problem for content in contents for problem in content.problems]
+    problems = tuple(problem for content in contents for problem in content.problems)
     unused = tuple(picture for content in contents for picture in content.unused)
-    return build(
-        Annotations(
-            "coco",
-            path,
-            tuple(entries),
-            tuple(problems),
-            labels,
-            notes,
-            unused=unused if len(contents) == len(files) else None,
-        ),
-        split,
-        advance,
-    )
+    known = unused if len(contents) == len(files) else None
+    notes = (*notes, *_note_of_choice(path, files))
+    return build(Annotations("coco", path, tuple(entries), problems, labels, notes, unused=known), split, advance)
+
+
+def _note_of_choice(path: Path, files: Sequence[Path]) -> list[str]:
+    """A note if a folder has other COCO files than those that are read."""
+    others = [file.name for file in (_candidates(path) if path.is_dir() else []) if file not in files]
+    return [f"{path}: {files[0].name} is read; not {', '.join(others)} (give a file by its name)."] if others else []
+
+
+def _parsed(file: Path, part: str | None, with_prefix: bool) -> Content:
+    """The content of a file; `with_prefix`: the pictures' names begin with their folder."""
+    content = _content(file)
+    folders = _picture_folders(file, _file_names(content))
+    prefix = f"{folders[0].name}/" if with_prefix else ""
+    return coco_content.parse(content, str(file), PictureFinder(*folders), prefix, part)
 
 
 def _labels(contents: Sequence[Content], entries: Sequence[Entry]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -8,7 +8,6 @@ the point may be a corner or the centre, and the size may be that of the picture
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -69,11 +68,11 @@ class Columns:
         return found if found.indices.keys() >= {"filename", "class", *CORNERS} else None
 
 
-def columns_of(first: str, name: str) -> Columns:
+def columns_of(first: str, where: str) -> Columns:
     """The columns of a table by its first row.
 
     Args:
-        name: the table, for messages.
+        where: the table and the row's line, for messages.
 
     Raises:
         DataError: columns are missing; the message names them.
@@ -88,10 +87,10 @@ def columns_of(first: str, name: str) -> Columns:
         candidates.append(([column for column in COLUMNS if column not in found.indices], found))
     required = [[column for column in missing if column not in ("width", "height")] for missing, _ in candidates]
     if not candidates:
-        raise DataError(f"{name}, line 1: not CSV: a quote is not closed.", "Correct the line.")
+        raise DataError(f"{where}: not CSV: a quote is not closed.", "Correct the line.")
     best = min(range(len(candidates)), key=lambda i: (len(required[i]), -len(candidates[i][1].header)))
     if missing := required[best]:
-        raise _missing(first, name, missing, candidates[best][1].header)
+        raise _missing(first, where, missing, candidates[best][1].header)
     return candidates[best][1]
 
 
@@ -110,36 +109,30 @@ def _by_header(row: Sequence[str], delimiter: str) -> Columns:
 
 def _without_header(row: Sequence[str], delimiter: str) -> Columns | None:
     """The columns of a table without a header, if its first row is as a tool writes it."""
-    if len(row) == len(_RETINANET) and _is_picture(row[0]):
+    if len(row) == len(_RETINANET) and images.is_picture_name(row[0]):
         if _are_numbers(row[1:5]) or not any(row[1:]):
             return Columns({column: i for i, column in enumerate(_RETINANET)}, delimiter)
-    elif len(row) == len(_MAKESENSE) and _is_picture(row[5]) and _are_numbers([*row[1:5], *row[6:]]):
+    elif len(row) == len(_MAKESENSE) and images.is_picture_name(row[5]) and _are_numbers([*row[1:5], *row[6:]]):
         return Columns({column: i for i, column in enumerate(_MAKESENSE)}, delimiter, sizes=True)
     return None
 
 
-def _missing(first: str, name: str, missing: Sequence[str], row: Sequence[str]) -> DataError:
+def _missing(first: str, where: str, missing: Sequence[str], row: Sequence[str]) -> DataError:
     """The error about missing columns."""
     remedy = f"The columns are {','.join(COLUMNS)}."
-    if any(map(_is_picture, row)) or sum(map(_is_number, row)) >= 4:
-        return DataError(f"{name}, line 1: it is not a header: '{first[:120]}'.", f"Add a header. {remedy}")
+    if any(map(images.is_picture_name, row)) or sum(map(_is_number, row)) >= 4:
+        return DataError(f"{where}: it is not a header: '{first[:120]}'.", f"Add a header. {remedy}")
     names = {_plain(cell) for cell in row}
     if "imageid" in names:
         remedy += " In a table of Open Images, rename the columns, and multiply by the width and height in pixels."
     elif {"x", "y"} <= names:
         remedy += " Write the box's corners: x and y may mean a corner or the centre."
     columns = "column" if len(missing) == 1 else "columns"
-    return DataError(
-        f"{name}, line 1: the header lacks the {columns} {', '.join(missing)}; it is '{first[:120]}'.", remedy
-    )
+    return DataError(f"{where}: the header lacks the {columns} {', '.join(missing)}; it is '{first[:120]}'.", remedy)
 
 
 def _plain(cell: str) -> str:
     return "".join(character for character in cell.lower() if character.isalnum())
-
-
-def _is_picture(cell: str) -> bool:
-    return os.path.splitext(cell)[1].lower() in images.EXTENSIONS
 
 
 def _is_number(cell: str) -> bool:

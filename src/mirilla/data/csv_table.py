@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mirilla.data import text
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
 from mirilla.data.csv_header import COLUMNS, CORNERS, OPTIONAL, Columns, columns_of
 from mirilla.data.csv_rows import rows
 from mirilla.data.dataset import Dataset, parts_to_read
@@ -25,7 +25,7 @@ from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
 from mirilla.data.split import part_in_name, part_name
-from mirilla.errors import DataError
+from mirilla.errors import DataError, MirillaError
 from mirilla.findings import Finding
 
 _PREFERRED = ("annotations.csv", "labels.csv", "_annotations.csv")
@@ -57,7 +57,8 @@ def _error(table: Path) -> DataError | None:
     if not os.access(table, os.R_OK):
         return DataError(f"{table}: it cannot be read.", "Change its permissions.")
     try:
-        columns_of(_first_row(text.head(table).split("\n"))[1], str(table))
+        at, first = _first_row(text.head(table).split("\n"))
+        columns_of(first, f"{table}, line {at + 1}")
     except DataError as error:
         return error
     return None
@@ -88,7 +89,13 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     for file, part in zip(files, parts, strict=True):
         if part not in read:
             continue
-        file_entries, file_problems = parse(text.read(file), str(file), _picture_folders(file, part), part)
+        try:
+            file_entries, file_problems = parse(text.read(file), str(file), _picture_folders(file, part), part)
+        except MirillaError as error:
+            if len(files) == 1:
+                raise
+            problems.append(unreadable_file(file, error))
+            continue
         entries += file_entries
         problems += file_problems
     entries = _with_distinct_names(entries)
@@ -141,7 +148,7 @@ def parse(
     """
     lines = content.split("\n")
     at, first = _first_row(lines)
-    columns = columns_of(first, name)
+    columns = columns_of(first, f"{name}, line {at + 1}")
     finder = PictureFinder(*folders)
     found: dict[str, Picture] = {}  # by the name in the table
     pictures: dict[Path, _Picture] = {}
@@ -217,8 +224,8 @@ class _Picture:
         if not label:
             raise ValueError("it has a box without a class")
         for column, values in self._optional.items():
-            default = 1.0 if column == "weight" else 0.0
-            values.append(self._number(row, column) if _cell(row, self._columns, column) else default)
+            cell = _cell(row, self._columns, column)
+            values.append(text.flag(cell) if column != "weight" else self._number(row, column) if cell else 1.0)
         self._boxes.append(box)
         self._labels.append(label)
 

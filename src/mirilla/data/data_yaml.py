@@ -21,7 +21,7 @@ from mirilla.data.dataset import EVAL, TEST, TRAIN
 from mirilla.errors import DataError
 from mirilla.files import explaining
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18  # PyYAML takes some 6 s for 1 MB
 _PART_KEYS = {"train": TRAIN, "val": EVAL, "valid": EVAL, "test": TEST}
 _NULL = ("", "~", "null")
 

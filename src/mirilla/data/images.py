@@ -41,6 +41,10 @@ EXTENSIONS = frozenset(
     }
 )
 _ORIENTATION = 0x0112
+_BROKEN = (  # what Pillow raises for broken pictures, by format
+    *(OSError, EOFError, ValueError, TypeError, SyntaxError, LookupError, AttributeError, ArithmeticError),
+    *(RuntimeError, MemoryError, struct.error, Image.DecompressionBombError),
+)
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -90,6 +94,10 @@ def header_of(picture: str | os.PathLike[str] | bytes) -> Header:
             return _header(image)
     except UnidentifiedImageError:
         return Header("heif", heif.size(_heic(picture), _name(picture)), 1)
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _broken(picture, error) from error
 
 
 def size_of(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
@@ -152,11 +160,15 @@ def _loaded(picture: str | os.PathLike[str] | bytes) -> Iterator[tuple[Image.Ima
         raise DataError(f"{_name(picture)}: no such file.", "Check the path.") from error
     except PermissionError as error:
         raise DataError(f"{_name(picture)}: the picture may not be read.", "Change its permissions.") from error
-    except (OSError, ValueError, SyntaxError, struct.error, IndexError, EOFError, MemoryError) as error:
-        raise DataError(
-            f"{_name(picture)}: the picture is broken or cut short ({error}).",
-            "Replace the file, or remove it from the data set.",
-        ) from error
+    except _BROKEN as error:
+        raise _broken(picture, error) from error
+
+
+def _broken(picture: object, error: Exception) -> DataError:
+    return DataError(
+        f"{_name(picture)}: the picture is broken or cut short ({error}).",
+        "Replace the file, or remove it from the data set.",
+    )
 
 
 def to_upright(boxes_yxyx: NDArray[np.float64], orientation: int) -> NDArray[np.float64]:
@@ -216,17 +228,12 @@ def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
             return Image.open(source)
     except UnidentifiedImageError:
         raise
-    except (Image.DecompressionBombError, ValueError, SyntaxError, struct.error, IndexError) as error:
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise DataError(
             f"{_name(picture)}: the picture's header cannot be used ({error}).",
             "Replace the file with a smaller or intact one.",
-        ) from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise DataError(
-            f"{_name(picture)}: the picture's header is broken ({error}).",
-            "Replace the file, or remove it from the data set.",
         ) from error
 
 
@@ -235,7 +242,9 @@ def _header(image: Image.Image) -> Header:
     name = {"mpo": "jpeg"}.get(name, name)
     orientation = 1
     if name == "tiff":
-        image.load()  # Pillow turns TIFF pictures upright itself
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()  # Pillow turns TIFF pictures upright itself
     else:
         exif = image.info.get("exif") or (_png_exif(image) if name == "png" else None)
         if exif:
@@ -247,8 +256,10 @@ def _orientation(exif: bytes) -> int:
     """The orientation tag of an EXIF block (TIFF 6.0 layout, after an optional 'Exif\\0\\0'); 1 if it has none."""
     try:
         data = Image.Exif()
-        data.load(exif)
-        value = int(data.get(_ORIENTATION, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data.load(exif)
+            value = int(data.get(_ORIENTATION, 1))
     except Exception:
         return 1  # viewers ignore a broken EXIF block too
     return value if 1 <= value <= 8 else 1

@@ -111,9 +111,8 @@ class _Listing:
         """Name without suffix, in one Unicode form -> names of pictures."""
         stems: dict[str, list[str]] = {}
         for name in sorted(self._names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in images.EXTENSIONS:
-                stems.setdefault(unicodedata.normalize("NFC", stem), []).append(name)
+            if images.is_picture_name(name):
+                stems.setdefault(unicodedata.normalize("NFC", os.path.splitext(name)[0]), []).append(name)
         return stems
 
     def spelled(self, name: str) -> str | None:
@@ -126,7 +125,7 @@ class _Listing:
 
     def with_suffix(self, stem: str) -> str | None:
         """The picture with this name before its suffix."""
-        if os.path.splitext(stem)[1].lower() in images.EXTENSIONS:
+        if images.is_picture_name(stem):
             return None  # the name has its suffix: another suffix is another picture
         return next(iter(self._stems.get(unicodedata.normalize("NFC", stem), [])), None)
 

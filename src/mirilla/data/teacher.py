@@ -178,14 +178,14 @@ class _CachedTeacher:
             self._file.close()
 
     def _read(self, path: Path) -> None:
-        lines = path.read_text("utf-8").splitlines() if path.exists() else []
         try:
+            lines = path.read_text("utf-8").splitlines() if path.exists() else []
             if not lines or json.loads(lines[0]) != self._head:
                 return
             for line in lines[1:]:
                 entry = json.loads(line)
-                self._known[entry["picture"]] = entry["faces"]
-        except (ValueError, KeyError, TypeError):  # a truncated line: keep the lines before it
+                self._known[str(entry["picture"])] = np.array(entry["faces"], np.float64).reshape(-1, 5).tolist()
+        except (ValueError, KeyError, TypeError, RecursionError):  # a damaged line: keep the lines before it
             return
 
     def _detect(self, sample: Sample) -> Found:

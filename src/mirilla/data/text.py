@@ -14,6 +14,8 @@ from pathlib import Path
 from mirilla.errors import DataError
 from mirilla.files import explaining
 
+_TRUE = ("true", "yes", "y", "t")
+_LARGEST_FLAG = 1e9
 SAVE_AS_UTF8 = "Save it as UTF-8."
 _MARKS = (  # the longer ones first: that of UTF-16 begins that of UTF-32
     (codecs.BOM_UTF8, "utf-8"),
@@ -93,6 +95,15 @@ def number(word: str, name: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{name} is {word[:40]!r}, not a finite number")
     return value
+
+
+def flag(word: str) -> float:
+    """The number of a flag. Tools also write words: true and yes are 1, others (Unspecified, False) are 0."""
+    try:
+        value = float(word)
+    except ValueError:
+        return float(word.strip().lower() in _TRUE)
+    return min(max(value, -_LARGEST_FLAG), _LARGEST_FLAG) if math.isfinite(value) else 0.0
 
 
 def _without_mark(content: bytes) -> tuple[str | None, bytes]:

@@ -198,13 +198,16 @@ class _Features:
         """The strings of the first of several features that has any.
 
         Raises:
-            DataError: they are numbers.
+            DataError: they are numbers, or not UTF-8.
         """
         name = next(filter(self.all, names), "")
-        texts = [value.decode("utf-8", "replace") for value in self.all(name) if isinstance(value, bytes)]
+        texts = [value for value in self.all(name) if isinstance(value, bytes)]
         if len(texts) < len(self.all(name)):
             raise DataError(f"{self.where}: {name} has numbers, but must have bytes.", _WRONG_WRITER)
-        return tuple(texts)
+        try:
+            return tuple(text.decode() for text in texts)
+        except UnicodeDecodeError as error:
+            raise DataError(f"{self.where}: {name} is not UTF-8: {error.object[:40]!r}.", _WRONG_WRITER) from error
 
     def integers(self, names: Sequence[str]) -> list[int]:
         """The whole numbers of the first of several features that has any.

@@ -135,7 +135,7 @@ class _Loader:
 
     def _renamed(self, sample: Sample) -> Sample:
         first = self.samples[sample.filename]
-        name = free_name(sample.filename, set(self.samples))
+        name = free_name(sample.filename, self.samples)
         self.problems.append(
             Finding(
                 "warning",

@@ -38,6 +38,8 @@ def unit_of(boxes_xyxy: NDArray[np.float64], normalised: bool, size_px: tuple[in
         size_px: (height, width) of the picture.
     """
     boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
+    if not len(boxes) or (boxes.max() <= _FAR_OUTSIDE if normalised else boxes.max() > 1):
+        return None  # as nearly always
     boxes = boxes[np.isfinite(boxes).all(1)]
     if not len(boxes):
         return None

@@ -6,7 +6,6 @@ files beside their pictures, images/ instead of JPEGImages/, and train/, valid/,
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,24 +17,22 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from mirilla.data import text
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
 from mirilla.data.folders import files_below
 from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
 from mirilla.data.split import part_name
-from mirilla.errors import DataError
+from mirilla.errors import DataError, MirillaError
 from mirilla.findings import Finding
 
 _ANNOTATION_FOLDERS = ("Annotations", "annotations", "xml", "xmls", "labels")
 _PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "img", "imgs")
 _FILES = "*.[xX][mM][lL]"
 _ROOT = "<annotation"
-_LARGEST = 1e9  # of a flag
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _ATTRIBUTES = ("truncated", "occluded")
-_TRUE = ("true", "yes", "y", "t")
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0, section 2.2
 
 
@@ -177,7 +174,12 @@ def _image_sets(base: Path) -> tuple[dict[str, str], list[Finding]]:
     parts: dict[str, str] = {}
     problems: list[Finding] = []
     for path, part in lists:
-        for number, line in enumerate(text.read(path).split("\n") if path.is_file() else [], 1):
+        try:
+            content = text.read(path) if path.is_file() else ""
+        except MirillaError as error:
+            problems.append(unreadable_file(path, error))
+            continue
+        for number, line in enumerate(content.split("\n"), 1):
             key = re.sub(r"\s+(1|0|-1)$", "", line.strip())  # the flag in lists of a single class
             if key in parts and path.stem != "trainval":
                 what = f"'{key}' is in '{parts[key]}' as well; it stays there."
@@ -212,16 +214,7 @@ class _Objects:
         self.labels.append(label)
         for name, values in self.numbers.items():
             content = (item.findtext(name) or "").strip()
-            values.append(_flag(content) if name != "weight" else _float(item, name) if content else 1.0)
-
-
-def _flag(content: str) -> float:
-    """The number of a flag; tools also write words: Unspecified, False, no; true, yes."""
-    try:
-        value = float(content)
-    except ValueError:
-        return float(content.lower() in _TRUE)
-    return min(max(value, -_LARGEST), _LARGEST) if math.isfinite(value) else 0.0
+            values.append(text.flag(content) if name != "weight" else _float(item, name) if content else 1.0)
 
 
 def parse(content: bytes, name: str, pictures: PictureFinder, key: str) -> tuple[Entry, Finding | None]:
@@ -265,8 +258,10 @@ def _root(document: str) -> ElementTree.Element:
         line, column = error.position
         at = document.split("\n")[line - 1 : line]
         ampersand = "&" in "".join(at)[max(0, column - 8) : column + 1] and "DTD" not in str(error)
-        remedy = "; write '&' as '&amp;'" if ampersand else ""
-        raise ValueError(f"not well-formed XML ({error}{remedy})") from None
+        reason, _, place = str(error).partition(": ")
+        reason = reason.removeprefix("not well-formed ").strip("()")
+        remedy = " (write '&' as '&amp;')" if ampersand else ""
+        raise ValueError(f"not well-formed XML: {reason} in {place}{remedy}") from None
     if root.tag != "annotation":
         raise _OtherFormatError(f"its root element is <{root.tag[:40]}>, not <annotation>: it is not Pascal VOC")
     if root.find("object") is None and (root.find(".//bndbox") is not None or root.find(".//object") is not None):

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import images, text
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
 from mirilla.data.dataset import EVAL, TRAIN, Dataset, parts_to_read
 from mirilla.data.names import PictureFinder
 from mirilla.data.output import Output, by_part, part_word, pixel_text
 from mirilla.data.sample import Sample
-from mirilla.errors import DataError, MissingExtraError
+from mirilla.errors import DataError, MirillaError, MissingExtraError
 from mirilla.files import explaining
 from mirilla.findings import Finding
 
@@ -87,7 +87,13 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     for file in files:
         part = part_of(file)
         if part in read:
-            faces, file_problems = read_mat(file) if file.suffix.lower() == ".mat" else read_file(file)
+            try:
+                faces, file_problems = read_mat(file) if file.suffix.lower() == ".mat" else read_file(file)
+            except MirillaError as error:
+                if len(files) == 1 or isinstance(error, MissingExtraError):
+                    raise
+                problems.append(unreadable_file(file, error))
+                continue
             folder = _picture_folder(file, part, [picture.filename for picture in faces[:20]])
             finder = PictureFinder(folder)
             entries += [_entry(picture, finder, part) for picture in faces]
@@ -235,7 +241,7 @@ def _is_line_of_zeros(line: str) -> bool:
 
 
 def _is_name(line: str) -> bool:
-    return os.path.splitext(line.strip())[1].lower() in images.EXTENSIONS
+    return images.is_picture_name(line.strip())
 
 
 def read_mat(path: Path) -> tuple[list[Faces], list[Finding]]:

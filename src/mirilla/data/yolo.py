@@ -6,6 +6,7 @@ picture without a label file has no objects. The format has no flags: an ignored
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from mirilla.data.sample import Sample
 from mirilla.data.yolo_layouts import Layout, find, near_miss
 from mirilla.findings import Finding
 
+_MOST_ORPHANS = 20  # findings about single label files
+
 __all__ = ["find", "label_text", "load", "near_miss", "save"]
 
 
@@ -33,31 +36,38 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     """
     layout = yolo_layouts.of(path)
     read = parts_to_read([part for _, part in layout.places], split, path)
-    listed = _listed(layout)
-    rows: dict[Path, list[yolo_labels.Row]] = {}
-    problems = [*layout.problems, *_without_labels(listed), *_orphans(layout, listed)]
-    for item in listed:
-        if item.part in read and item.label not in rows and os.path.isfile(item.label):
-            try:
-                rows[item.label] = yolo_labels.read(item.label)
-            except ValueError as error:
-                problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
-    columns = yolo_labels.Columns((row for found in rows.values() for row in found), layout.keypoints)
-    broken = {problem.where for problem in problems if problem.code == "bad-annotation"}
-    entries: list[Entry] = []
-    for item in listed:
-        if item.part in read and str(item.label) not in broken:
-            try:
-                entries.append(_entry(item, rows.get(item.label), columns, layout))
-            except ValueError as error:
-                problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
-    notes = (*layout.notes, *columns.notes(), *_notes(entries, listed, layout))
+    problems = list(layout.problems)
+    listed = _listed(layout, problems)
+    problems += [*_without_labels(listed), *_orphans(layout, listed)]
+    entries, notes = _entries([item for item in listed if item.part in read], layout, problems)
     labels = tuple(name for _, name in sorted(layout.names.items()))
     used = {entry.picture for entry in entries}
     unused = tuple(item.picture for item in listed if item.picture not in used)
+    notes = (*layout.notes, *notes, *_note_of_missing(listed))
     return build(
         Annotations("yolo", path, tuple(entries), tuple(problems), labels, notes, unused=unused), split, advance
     )
+
+
+def _entries(listed: Sequence[_Listed], layout: Layout, problems: list[Finding]) -> tuple[list[Entry], list[str]]:
+    """The entries of pictures, and notes about their labels; pictures whose labels cannot be read become findings."""
+    rows: dict[_Listed, list[yolo_labels.Row] | None] = {}
+    for item in listed:
+        try:
+            rows[item] = yolo_labels.read(item.label) if item.has_label else None
+        except ValueError as error:
+            problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
+    columns = yolo_labels.Columns((row for found in rows.values() for row in found or ()), layout.keypoints)
+    entries: list[Entry] = []
+    for item, found in rows.items():
+        try:
+            entries.append(_entry(item, found, columns, layout))
+        except ValueError as error:
+            problems.append(bad_annotation(str(item.label), f"{error}; the picture is left out."))
+    notes = columns.notes()
+    if not layout.names and any(entry.labels for entry in entries):
+        notes.append("The classes have no names (no data.yaml or classes.txt): their numbers are used as names.")
+    return entries, notes
 
 
 @dataclass(frozen=True)
@@ -81,18 +91,20 @@ class _Listed:
         return os.path.isfile(self.label)
 
 
-def _listed(layout: Layout) -> list[_Listed]:
-    """All pictures of a layout, also those of parts that are not read."""
+def _listed(layout: Layout, problems: list[Finding]) -> list[_Listed]:
+    """All pictures of a layout, also those of parts that are not read; folders that cannot be read become findings."""
     with_prefix = len({part for _, part in layout.places}) > 1
     labels = _LabelPaths()
     listed: list[_Listed] = []
     picture_of: dict[str, Path] = {}
+    taken: set[str] = set()
     for place, part in layout.places:
-        for picture, name in yolo_layouts.pictures(layout, place):
+        for picture, name in yolo_layouts.pictures(layout, place, problems):
             name = f"{part}/{name}" if with_prefix else name
             if picture_of.get(name, picture) != picture:  # of another folder of the same part
-                name = free_name(name, set(picture_of))
+                name = free_name(name, taken)
             picture_of[name] = picture
+            taken.add(name)
             listed.append(_Listed(picture, name, labels.of(picture), place, part))
     return listed
 
@@ -143,14 +155,10 @@ def _entry(
     return Entry(item.picture, item.filename, boxes, labels, where, normalised=True, part=item.part)
 
 
-def _notes(entries: Sequence[Entry], listed: Sequence[_Listed], layout: Layout) -> list[str]:
-    notes: list[str] = []
-    if not layout.names and any(entry.labels for entry in entries):
-        notes.append("The classes have no names (no data.yaml or classes.txt): their numbers are used as names.")
+def _note_of_missing(listed: Sequence[_Listed]) -> list[str]:
     missing = sum(not item.has_label for item in listed)
-    if missing:
-        notes.append(f"{missing} of {len(listed)} pictures have no label file; they count as pictures without objects.")
-    return notes
+    what = f"{missing} of {len(listed)} pictures have no label file; they count as pictures without objects."
+    return [what] if missing else []
 
 
 def _without_labels(listed: Sequence[_Listed]) -> list[Finding]:
@@ -177,24 +185,33 @@ def _orphans(layout: Layout, listed: Sequence[_Listed]) -> list[Finding]:
     used = {item.label for item in listed}
     folders = {item.picture.parent: None for item in listed}
     folders |= {place: None for place, _ in layout.places if os.path.isdir(place)}
+    beside: dict[Path, dict[str, list[str]]] = {}
     findings: dict[Path, Finding] = {}
     for folder in folders:
         for labels in label_folders(folder):
-            for label in sorted(labels.rglob("*.txt") if labels != folder else labels.glob("*.txt")):
-                inside = folder / label.parent.relative_to(labels)
+            for label in sorted(labels.glob("*.txt") if labels == folder else labels.rglob("*.txt")):
                 if label in used or label in findings or not yolo_labels.is_label_text(text.head(label)):
                     continue
-                if (finding := _orphan(label, inside)) is not None:
+                inside = folder / label.parent.relative_to(labels)
+                if inside not in beside:
+                    beside[inside] = _by_stem(inside)
+                names = beside[inside]
+                if (finding := _orphan(label, inside, names.get(label.stem, []))) is not None:
                     findings[label] = finding
-    return list(findings.values())
+    return _first(list(findings.values()))
 
 
-def _orphan(label: Path, folder: Path) -> Finding | None:
-    """The finding about a label file without a picture in `folder`; None if there is a picture that is not listed."""
-    try:
-        beside = sorted(name for name in os.listdir(folder) if os.path.splitext(name)[0] == label.stem)
-    except OSError:
-        beside = []
+def _by_stem(folder: Path) -> dict[str, list[str]]:
+    """Name without suffix -> names in a folder."""
+    names: dict[str, list[str]] = {}
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(folder)):
+            names.setdefault(os.path.splitext(name)[0], []).append(name)
+    return names
+
+
+def _orphan(label: Path, folder: Path, beside: Sequence[str]) -> Finding | None:
+    """The finding about a label file, given the files with its stem; None if one is a picture, which is not listed."""
     if any(map(images.is_picture_name, beside)):
         return None
     others = [name for name in beside if not name.endswith(".txt")]
@@ -203,6 +220,16 @@ def _orphan(label: Path, folder: Path) -> Finding | None:
         kind = "a camera's raw file" if os.path.splitext(others[0])[1].lower() in RAW_EXTENSIONS else "of another kind"
         what = f"it has boxes, but its picture {folder / others[0]} is {kind}, which is not read; they are lost."
     return Finding("error", "label-without-picture", str(label), what, "Add the picture as JPEG, or remove the file.")
+
+
+def _first(findings: list[Finding]) -> list[Finding]:
+    """The first findings, and one about all others."""
+    if len(findings) <= _MOST_ORPHANS:
+        return findings
+    rest = findings[_MOST_ORPHANS:]
+    what = f"{len(rest):,} more label files have boxes but no picture (the first of them: {rest[0].where})."
+    folder = str(Path(rest[0].where).parent)
+    return [*findings[:_MOST_ORPHANS], Finding("error", "label-without-picture", folder, what, "Add the pictures.")]
 
 
 def save(output: Output, dataset: Dataset, ids: Mapping[str, int]) -> None:

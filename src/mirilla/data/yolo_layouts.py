@@ -17,6 +17,7 @@ from pathlib import Path
 
 from mirilla.data import data_yaml, images, text, yolo_labels
 from mirilla.data.dataset import EVAL, TEST, TRAIN
+from mirilla.data.folders import files_below
 from mirilla.data.names import PictureFinder
 from mirilla.data.split import part_name
 from mirilla.errors import DataError
@@ -25,6 +26,7 @@ from mirilla.findings import Finding
 _YAML = ("data.yaml", "dataset.yaml", "data.yml", "dataset.yml")
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt", "predefined_classes.txt")
 _DARKNET_PARTS = {"train": TRAIN, "valid": EVAL, "test": TEST}
+_KEYS = re.compile(r"(?m)^\s*(train|names)\s*:")
 _ASSIGNMENT = re.compile(r"(?m)^[ \t]*(\w+)[ \t]*=[ \t]*([^\n]*?)[ \t]*$")
 _MOST_OPENED = 20  # label files that are opened to recognise a folder
 
@@ -54,19 +56,22 @@ def find(folder: Path) -> list[Path]:
     """The data.yaml or obj.data of a folder, or the folder itself if it has label files; none if it has neither."""
     yamls = [path for name in _YAML if os.path.isfile(path := folder / name)]
     yamls += sorted(path for path in (*folder.glob("*.yaml"), *folder.glob("*.yml")) if path not in yamls)
-    wrong = None
-    for path in yamls:
+    wrong: list[Path] = []
+    for path in (*yamls, *sorted(folder.glob("*.data"))):
         try:
-            if any(os.path.exists(place) for place, _ in _Places(data_yaml.read(path)).found):
+            if os.path.isfile(path) and any(os.path.exists(place) for place in _places_of(path)):
                 return [path]
         except DataError:
-            wrong = wrong or (path if path.name in _YAML else None)
-    if wrong is not None:
-        return [wrong]  # its error is better than other names for the classes
-    for path in sorted(folder.glob("*.data")):
-        if os.path.isfile(path) and any(os.path.exists(place) for place, _ in _darknet(path).places):
-            return [path]
-    return [folder] if _folder_places(folder) else []
+            wrong += [path] if path.name in _YAML and _KEYS.search(text.head(path)) else []
+    # The error of a wrong data.yaml is better than a layout without its names.
+    return wrong[:1] or ([folder] if _folder_places(folder) else [])
+
+
+def _places_of(path: Path) -> list[Path]:
+    """The folders and lists that a data.yaml or an obj.data names."""
+    if path.suffix == ".data":
+        return [place for place, _ in _darknet(path).places]
+    return [place for place, _ in _Places(data_yaml.read(path)).found]
 
 
 def of(path: Path) -> Layout:
@@ -91,15 +96,21 @@ def of(path: Path) -> Layout:
     return _of_yaml(path)
 
 
-def pictures(layout: Layout, place: Path) -> Iterator[tuple[Path, str]]:
+def pictures(layout: Layout, place: Path, problems: list[Finding]) -> Iterator[tuple[Path, str]]:
     """The pictures of a folder, or those that a .txt file lists, with their names relative to it.
+
+    Args:
+        problems: a list to which findings about folders that cannot be read are added.
 
     Raises:
         DataError: the list cannot be read.
     """
     if os.path.isdir(place):
-        for path in sorted(path for path in place.rglob("*") if images.is_picture_name(path.name)):
-            yield path, path.relative_to(place).as_posix()
+        below, unreadable = files_below(place)
+        problems += unreadable
+        for path in below:
+            if images.is_picture_name(path.name):
+                yield path, path.relative_to(place).as_posix()
     elif os.path.isfile(place):
         finder = PictureFinder(place.parent, layout.root)
         for line in filter(None, map(str.strip, text.read(place).split("\n"))):

@@ -1,4 +1,4 @@
-"""Average precision on faces: over all faces, and over faces of a minimum size.
+"""Average precision on faces, or on objects of another single class: over all, and over those of a minimum size.
 
 The first figure that `mirilla run` reports. docs/evaluation.md describes the rule and how it was checked.
 """
@@ -56,8 +56,12 @@ class Faces:
     matches the face that it overlaps most among the faces that count and are not matched yet, if the IoU is at least
     `iou`. An unmatched detection is neither right nor wrong if it overlaps an ignored face as much, or if it is
     smaller than the bound; all others are wrong. Classes are not compared: this is for detectors of one class.
+
+    Attributes:
+        objects: what the result calls the objects: "faces" if the class is one, else "objects".
     """
 
+    objects: str = "faces"
     iou: float = 0.5
     bounds_px: tuple[float, ...] = (0, 16, 24)
     long_side_px: float = 256
@@ -84,18 +88,19 @@ class Faces:
             precisions.append(Figure(f"AP@{self.iou:g}{suffix}", ap))
             reached = float("nan") if not positives else float(recall[-1]) if len(recall) else 0.0
             recalls.append(Figure(f"recall{suffix}", reached))
-            curves.append(Curve(f"faces{suffix}" if bound else "all faces", recall, precision, ap))
+            name = f"{self.objects}{suffix}" if bound else f"all {self.objects}"
+            curves.append(Curve(name, recall, precision, ap))
             counted.append(f"{positives} {suffix.strip() or 'in all'}")
         protocol = {
-            "metric": "AP on faces",
+            "metric": f"AP on {self.objects}",
             "IoU": f"{self.iou:g}",
             "interpolation": "all points",
-            "sizes": f"sqrt(w*h) with the photo's long side scaled to {self.long_side_px:g} px; smaller faces, and "
-            "unmatched detections smaller than the bound, are ignored",
-            "ignored": "detections of ignored faces count neither as right nor as wrong",
-            "data": f"{len(ground_truths)} pictures, faces that count: {', '.join(counted)}",
+            "sizes": f"sqrt(w*h) with the photo's long side scaled to {self.long_side_px:g} px; smaller {self.objects} "
+            "and unmatched detections smaller than the bound are ignored",
+            "ignored": f"detections of ignored {self.objects} count neither as right nor as wrong",
+            "data": f"{len(ground_truths)} pictures, {self.objects} that count: {', '.join(counted)}",
         }
-        return Result("faces", (*precisions, *recalls), protocol, tuple(curves))
+        return Result(self.objects, (*precisions, *recalls), protocol, tuple(curves))
 
     def match(self, truth: GroundTruth, found: Detections, bound_px: float = 0) -> Matched:
         """Match one picture's detections with its faces, as `evaluate` does at one bound."""

@@ -172,6 +172,23 @@ def ground_truths_of(samples: Iterable[Sample], labels: LabelMap, *, one_class: 
     ]
 
 
+def require_common_classes(samples: Iterable[Sample], labels: LabelMap) -> None:
+    """Check that a class of the samples is one of the label map's, whatever the case of its letters.
+
+    Raises:
+        DataError: there are boxes, but none has a class of the label map.
+    """
+    found = sorted({label for sample in samples for label in sample.labels})
+    known = {name.casefold().strip() for item in labels for name in (item.display_name, item.name)}
+    if found and not any(label.casefold().strip() in known for label in found):
+        raise DataError(
+            f"The model and the data have no class in common: the data has {_some(found)}, the model has "
+            f"{_some(labels.names)}.",
+            "Check that they belong together, give the label map that the model was trained with (--label-map), or "
+            "count every box as the model's class (--one-class).",
+        )
+
+
 def require_ground_truth(ground_truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> None:
     """Check that there is something to measure.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -23,13 +24,15 @@ from mirilla.evaluation.interface import (
     GroundTruth,
     Result,
     ground_truths_of,
+    require_common_classes,
     require_ground_truth,
 )
 from mirilla.evaluation.pascal import Pascal
 from mirilla.files import write_text
 from mirilla.labels import LabelMap
 
-METRICS = ("faces", "coco", "pascal")
+METRICS = ("faces", "objects", "coco", "pascal")
+_ONE_CLASS = ("faces", "objects")  # the same metric; the result is called by the class
 _BATCH = 8  # photos decoded at once
 
 Photo = NDArray[np.uint8]  # (height, width, 3) RGB
@@ -46,24 +49,30 @@ Detector = Callable[[Photo], Detections] | BatchDetector
 
 
 def default_metrics(labels: LabelMap) -> tuple[str, ...]:
-    """`faces` for a detector with one class, `coco` for others."""
-    return ("faces",) if len(labels) == 1 else ("coco",)
+    """`faces` or `objects` for a detector with one class, `coco` for others."""
+    return (one_class_metric(labels),) if len(labels) == 1 else ("coco",)
+
+
+def one_class_metric(labels: LabelMap) -> str:
+    """`faces` if the first class is a face by its name ('face', 'Human face'), else `objects`."""
+    words = re.split(r"[\W_]+", f"{labels.items[0].name} {labels.items[0].display_name}".lower())
+    return "faces" if {"face", "faces"} & {*words} else "objects"
 
 
 def evaluator(metric: str, labels: LabelMap) -> Evaluator:
     """The evaluator of a metric.
 
     Raises:
-        UsageError: an unknown metric, or `faces` for a detector with several classes.
+        UsageError: an unknown metric, or `faces` or `objects` for a detector with several classes.
     """
-    if metric == "faces":
+    if metric in _ONE_CLASS:
         if len(labels) != 1:
             raise UsageError(
-                f"The metric 'faces' is for detectors with one class; this one has {len(labels)}: "
+                f"The metric '{metric}' is for detectors with one class; this one has {len(labels)}: "
                 f"{', '.join(labels.names[:6])}.",
                 "Use --metrics coco or --metrics pascal.",
             )
-        return Faces()
+        return Faces(one_class_metric(labels))
     if metric == "coco":
         return Coco(labels)
     if metric == "pascal":
@@ -103,9 +112,12 @@ def prepare(
         raise DataError("The data set to evaluate on is empty.", "Check the path and the part (--split).")
     prepared = []
     for metric in metrics:
-        truths = ground_truths_of(samples, labels, one_class=one_class or metric == "faces")
+        metric_evaluator = evaluator(metric, labels)
+        if metric in _ONE_CLASS and not one_class:
+            require_common_classes(samples, labels)
+        truths = ground_truths_of(samples, labels, one_class=one_class or metric in _ONE_CLASS)
         require_ground_truth(truths, [Detections.none()] * len(truths))
-        prepared.append((evaluator(metric, labels), truths))
+        prepared.append((metric_evaluator, truths))
     return prepared
 
 
@@ -125,7 +137,7 @@ def measure(
     for metric, (metric_evaluator, truths) in zip(metrics, prepared, strict=True):
         more = dict(protocol or {})
         others = sorted({label for s in samples for label in s.labels} - set(labels.names))
-        if others and (one_class or metric == "faces"):
+        if others and (one_class or metric in _ONE_CLASS):
             more["classes"] = f"{', '.join(others)} counted as {labels.names[0]}"
         results.append(metric_evaluator.evaluate(truths, found).with_protocol(more))
     return results
@@ -147,11 +159,11 @@ def evaluate_model(
         detector: a function from a photo (H, W, 3) uint8 RGB to Detections. Its score threshold should be very low:
             AP needs detections with low scores.
         labels: the names of the detector's class ids.
-        metrics: names from METRICS; by default `faces` for one class, `coco` for several.
+        metrics: names from METRICS; by default `faces` or `objects` for one class, `coco` for several.
         protocol: the caller's facts about the detector (model, input size, letterbox or squash, NMS, threshold), put
             at the start of every result's protocol.
-        one_class: count every labelled box as the detector's first class, whatever its name. (`faces` always does,
-            and its protocol names the classes.)
+        one_class: count every labelled box as the detector's first class, whatever its name. (`faces` and `objects`
+            do so if one of the data's classes is the detector's, and their protocol names the others.)
 
     Raises:
         DataError: no sample, no box that counts, classes that do not match, or a photo that cannot be decoded.

@@ -145,6 +145,13 @@ def assign_parts(sources: Sequence[Source], split_file: Path) -> tuple[list[Sour
     return assigned, [name for name in parts if name not in used]
 
 
+def classes_of(train: Dataset) -> tuple[list[str], list[str]]:
+    """The classes that the training data has boxes of, and those that it names but has no box of."""
+    used = {label for sample in train.samples for label in sample.labels}
+    named = dict.fromkeys((*train.labels, *sorted(used)))
+    return [name for name in named if name in used], [name for name in named if name not in used]
+
+
 def findings_of(sources: Iterable[Source]) -> tuple[Finding, ...]:
     """The readers' findings, and those about pictures that no annotation names, without duplicates."""
     findings = (finding for source in sources for finding in (*source.dataset.problems, *unlisted(source.dataset)))

@@ -13,7 +13,7 @@ from mirilla.config.to_spec import model_spec
 from mirilla.console import print_table, progress
 from mirilla.detect.detector import Detector
 from mirilla.evaluation.interface import Result
-from mirilla.evaluation.measure import detect_all, measure
+from mirilla.evaluation.measure import detect_all, measure, one_class_metric
 from mirilla.evaluation.threshold import best_threshold
 from mirilla.files import write_text
 from mirilla.job.inputs import Inputs
@@ -56,7 +56,7 @@ def evaluate(workspace: Workspace, inputs: Inputs, pipeline: Pipeline, trained: 
             "detector": detector.protocol,
             "set": inputs.evaluation.name,
         }
-        metrics = ("faces", "coco", "pascal") if len(labels) == 1 else ("coco", "pascal")
+        metrics = (one_class_metric(labels), "coco", "pascal") if len(labels) == 1 else ("coco", "pascal")
         results = [result_json(r) for r in measure(detections, samples, labels, metrics, protocol=protocol)]
         threshold = best_threshold(samples, detections, {item.id: item.name for item in labels})
         write_text(path, json.dumps({"threshold": threshold, "results": results}, indent=1) + "\n")

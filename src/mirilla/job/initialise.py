@@ -17,7 +17,7 @@ from mirilla.data.split import part_in_name
 from mirilla.data.tf_example import label_ids
 from mirilla.errors import ConfigError, DataError, UsageError
 from mirilla.findings import WARNING, Finding
-from mirilla.job.datasets import Split, read_sources, split_sources
+from mirilla.job.datasets import Split, classes_of, read_sources, split_sources
 from mirilla.job.options import InitOptions
 from mirilla.labels import LabelMap, load_label_map, save_label_map
 
@@ -29,6 +29,7 @@ class Initialised:
     split: the pictures that the configuration is for.
     are_records: all of them are in TFRecord files already.
     label_map: the label map that was given or written.
+    left_out: classes that the data set names but has no box of.
     made: files and folders written.
     warnings: the findings of the configuration's checks.
     """
@@ -36,6 +37,7 @@ class Initialised:
     split: Split
     are_records: bool
     labels: LabelMap
+    left_out: tuple[str, ...]
     made: tuple[Path, ...]
     warnings: tuple[Finding, ...]
 
@@ -53,7 +55,7 @@ def initialise(options: InitOptions) -> Initialised:
     for path in [out] if keep_label_map else [out, label_path]:
         _refuse_existing(path, options.force)
     split, are_records = _read_and_split(options)
-    labels = _labels(given, split)
+    labels, left_out = _labels(given, split, are_records)
     for dataset in (split.train, split.evaluation):
         check_labels(dataset, label_ids(labels))
     train_files, eval_files = _record_files(options, are_records)
@@ -80,14 +82,14 @@ def initialise(options: InitOptions) -> Initialised:
         made.append(options.records_folder)
     config.save(out, pipeline, f"Written by 'mirilla init' for {', '.join(options.datasets)}.")
     warnings = tuple(finding for finding in findings if finding.severity == WARNING)
-    return Initialised(split, are_records, labels, tuple(made), warnings)
+    return Initialised(split, are_records, labels, tuple(left_out), tuple(made), warnings)
 
 
 def next_commands(options: InitOptions, initialised: Initialised) -> list[str]:
     """The commands that write the records, if they are missing, and train."""
     commands = []
     if not initialised.are_records and not options.convert:
-        commands.append(_convert_command(options, initialised.split))
+        commands.append(_convert_command(options, initialised))
     model = options.out.with_name("model")
     train = ["mirilla", "train", "--pipeline-config", str(options.out), "--model-dir", str(model)]
     commands.append(shlex.join(train if options.steps else [*train, "--num-train-steps", "10000"]))
@@ -116,13 +118,16 @@ def _read_and_split(options: InitOptions) -> tuple[Split, bool]:
     return split_sources(sources, evaluation_sources, share=options.eval_share), are_records
 
 
-def _labels(given: Path | None, split: Split) -> LabelMap:
+def _labels(given: Path | None, split: Split, are_records: bool) -> tuple[LabelMap, list[str]]:
+    """The label map, and the classes that it leaves out because the training data has no box of them."""
     if given is not None:
-        return load_label_map(given)
-    names = tuple(dict.fromkeys((*split.train.labels, *split.evaluation.labels)))
+        return load_label_map(given), []
+    names, unused = classes_of(split.train)
+    if are_records:  # their numbers are in the files already
+        names, unused = list(dict.fromkeys((*split.train.labels, *split.evaluation.labels))), []
     if not names:
         raise DataError(f"{split.train.source}: no box, so no class.", "Give a label map with --label-map.")
-    return LabelMap.from_names(names)
+    return LabelMap.from_names(names), unused
 
 
 def _record_files(options: InitOptions, are_records: bool) -> tuple[list[Path], list[Path]]:
@@ -157,14 +162,15 @@ def _convert(split: Split, folder: Path, labels: LabelMap, force: bool) -> None:
         convert(whole, folder, "tfrecord", labels=labels, force=force, advance=bar.advance)
 
 
-def _convert_command(options: InitOptions, split: Split) -> str:
+def _convert_command(options: InitOptions, initialised: Initialised) -> str:
     """The command that makes the TFRecord files: `mirilla data convert` if one call is enough, else init --convert."""
     shared: list[str] = []
-    for flag, value in (("--from", options.from_format), ("--label-map", options.label_map)):
+    label_map = options.out.with_name("label_map.pbtxt") if initialised.left_out else options.label_map
+    for flag, value in (("--from", options.from_format), ("--label-map", label_map)):
         shared += [flag, str(value)] if value is not None else []
     if len(options.datasets) == 1 and not options.eval_datasets:
         words = ["mirilla", "data", "convert", options.datasets[0], str(options.records_folder), "--to", "tfrecord"]
-        share = ["--eval-share", f"{options.eval_share:g}"] if split.by_share else []
+        share = ["--eval-share", f"{options.eval_share:g}"] if initialised.split.by_share else []
         return shlex.join([*words, *shared, *share])
     words = ["mirilla", "init", *options.datasets, "--out", str(options.out)]
     if options.eval_datasets:

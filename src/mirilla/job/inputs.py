@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from mirilla.data import Dataset
 from mirilla.errors import ConfigError, DataError
 from mirilla.findings import SEVERITIES, Finding
-from mirilla.job.datasets import Advance, assign_parts, findings_of, notes_of, read_sources, split_sources
+from mirilla.job.datasets import (
+    Advance,
+    assign_parts,
+    classes_of,
+    findings_of,
+    notes_of,
+    read_sources,
+    split_sources,
+)
 from mirilla.job.options import JobOptions
 from mirilla.labels import LabelMap, load_label_map
 
@@ -48,6 +56,8 @@ def read_inputs(options: JobOptions, advance: Advance | None = None) -> Inputs:
     evaluation_sources = [] if options.eval_dataset is None else read_sources([options.eval_dataset], advance=advance)
     split = split_sources(sources, evaluation_sources, share=options.eval_share, seed=options.seed)
     labels, origin = _labels(options, split.train)
+    if options.label_map is None and (unused := classes_of(split.train)[1]):
+        notes.append(f"Classes without a box in the training data are left out: {', '.join(unused)}.")
     _require_known_labels(labels, origin, (split.train, split.evaluation))
     _require_boxes(split.train, split.evaluation)
     return Inputs(
@@ -79,8 +89,7 @@ def findings_summary(findings: Sequence[Finding]) -> list[tuple[str, str, int, s
 def _labels(options: JobOptions, train: Dataset) -> tuple[LabelMap, str]:
     """The label map given, or one made from the classes of the training data; and its origin, for messages."""
     if options.label_map is None:
-        used = {label for sample in train.samples for label in sample.labels}
-        names = [name for name in train.labels if name in used] or sorted(used)
+        names, _ = classes_of(train)
         if not names:
             raise _nothing_to_learn(train)
         return LabelMap.from_names(names), "the classes of the training data"
