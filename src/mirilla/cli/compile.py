@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--constant-order",
         default="auto",
         metavar="ORDER",
-        help="order of the constants in the file: auto, O1 to O5 (as in known files), or graph; the kit reads them "
+        help="order of the constants in the file: auto, O1 to O8 (as in known files), or graph; the kit reads them "
         "all (default: auto)",
     )
     parser.add_argument("--debug", action="store_true", help="print every op with its place in the arena")
