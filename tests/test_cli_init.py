@@ -92,6 +92,18 @@ def test_a_split_of_its_own_holds_beside_a_set_for_evaluation(photos, tmp_path, 
     assert sizes == [9, 3]
 
 
+def test_problems_and_choices_of_reading_are_printed_once(photos, tmp_path, capsys):
+    for i in (5, 6):
+        (photos / "images" / f"{i}.png").unlink()
+    (photos / "other.csv").write_text((photos / "annotations.csv").read_text())
+    assert run(photos, "--out", tmp_path / "pipeline.config") == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("annotations.csv is read (rather than other.csv)") == 1
+    assert printed.out.count("Held out for evaluation") == 1
+    assert printed.err.count("warning: ") == 1
+    assert "5.png does not exist. [missing-picture]; 1 more, 'mirilla data check' lists them" in printed.err
+
+
 def test_tfrecord_files_are_used_where_they_are(photos, tmp_path, capsys):
     split(photos)
     assert run(photos, "--out", tmp_path / "a" / "pipeline.config", "--convert") == 0

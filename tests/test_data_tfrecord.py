@@ -215,6 +215,15 @@ def test_the_label_map_beside_names_the_numbers(name, tmp_path):
     assert "class 9 is not in the label map" in next(p.what for p in named.problems if p.code == "class-number")
 
 
+def test_a_label_map_that_cannot_be_read_is_a_finding(tmp_path):
+    record_file(tmp_path / "train.record", features())
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 0 name: 'face' }")
+    found = read_dataset(tmp_path)
+    assert found.samples[0].labels == ("face",)
+    (finding,) = found.problems
+    assert (finding.severity, finding.where) == ("error", str(tmp_path / "label_map.pbtxt"))
+
+
 def test_a_class_number_below_1_is_a_finding_once(tmp_path):
     zero = features(object_class_label=[0], object_class_text=[b"Face "])
     record_file(tmp_path / "train.record", zero, zero | {"image/filename": [b"b.jpg"]})

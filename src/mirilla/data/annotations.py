@@ -7,10 +7,11 @@ A format's reader makes an `Entry` per picture from the annotation files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +21,10 @@ from mirilla.data.dataset import Dataset, EmptyDatasetError, free_name, parts_to
 from mirilla.data.sample import Sample
 from mirilla.data.split import read_split
 from mirilla.data.units import WrongUnits
-from mirilla.errors import DataError, MirillaError
+from mirilla.errors import DataError, MirillaError, MissingExtraError
 from mirilla.findings import Finding
 
+T = TypeVar("T")
 Advance = Callable[[int], object]
 
 
@@ -79,6 +81,23 @@ def source_name(path: Path) -> str:
 def bad_annotation(where: str, what: str, remedy: str = "Correct the file.") -> Finding:
     """A finding about a picture that is left out because its annotation is malformed."""
     return Finding("error", "bad-annotation", where, what, remedy)
+
+
+def read_each(files: Sequence[Path], read: Callable[[Path], T], problems: list[Finding]) -> Iterator[tuple[Path, T]]:
+    """Each file with what `read` returns; one of several files that cannot be read becomes a finding.
+
+    Raises:
+        MirillaError: the only file cannot be read, or an extra is missing.
+    """
+    for file in files:
+        try:
+            content = read(file)
+        except MirillaError as error:
+            if len(files) == 1 or isinstance(error, MissingExtraError):
+                raise
+            problems.append(unreadable_file(file, error))
+        else:
+            yield file, content
 
 
 def unreadable_file(path: Path, error: MirillaError) -> Finding:

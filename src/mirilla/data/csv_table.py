@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from mirilla.data import text
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_each
 from mirilla.data.csv_header import COLUMNS, CORNERS, OPTIONAL, Columns, columns_of
 from mirilla.data.csv_rows import rows
 from mirilla.data.dataset import Dataset, parts_to_read
@@ -25,7 +25,7 @@ from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
 from mirilla.data.split import part_in_name, part_name
-from mirilla.errors import DataError, MirillaError
+from mirilla.errors import DataError
 from mirilla.findings import Finding
 
 _PREFERRED = ("annotations.csv", "labels.csv", "_annotations.csv")
@@ -86,16 +86,12 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     read = parts_to_read(parts, split, path)
     entries: list[Entry] = []
     problems: list[Finding] = []
-    for file, part in zip(files, parts, strict=True):
-        if part not in read:
-            continue
-        try:
-            file_entries, file_problems = parse(text.read(file), str(file), _picture_folders(file, part), part)
-        except MirillaError as error:
-            if len(files) == 1:
-                raise
-            problems.append(unreadable_file(file, error))
-            continue
+    part_of = dict(zip(files, parts, strict=True))
+
+    def parsed(file: Path) -> tuple[list[Entry], list[Finding]]:
+        return parse(text.read(file), str(file), _picture_folders(file, part_of[file]), part_of[file])
+
+    for _, (file_entries, file_problems) in read_each([f for f in files if part_of[f] in read], parsed, problems):
         entries += file_entries
         problems += file_problems
     entries = _with_distinct_names(entries)

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import text
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_each
 from mirilla.data.dataset import Dataset
 from mirilla.data.names import PictureFinder
-from mirilla.errors import DataError, MirillaError
+from mirilla.errors import DataError
 from mirilla.findings import Finding
 
 LABEL = "face"
@@ -48,14 +48,8 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         raise DataError(f"{path}: no FDDB-fold-*-ellipseList.txt in this folder.", "Give the folder above FDDB-folds.")
     entries: list[Entry] = []
     problems: list[Finding] = []
-    for file in files:
-        try:
-            lines = [line.strip() for line in text.read(file).split("\n")]
-        except MirillaError as error:
-            if len(files) == 1:
-                raise
-            problems.append(unreadable_file(file, error))
-            continue
+    for file, content in read_each(files, text.read, problems):
+        lines = [line.strip() for line in content.split("\n")]
         file_entries, file_problems = _parse(lines, str(file), _picture_folder(file))
         entries += file_entries
         problems += file_problems

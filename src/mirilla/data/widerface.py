@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import images, text
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_each
 from mirilla.data.dataset import EVAL, TRAIN, Dataset, parts_to_read
 from mirilla.data.names import PictureFinder
 from mirilla.data.output import Output, by_part, part_word, pixel_text
 from mirilla.data.sample import Sample
-from mirilla.errors import DataError, MirillaError, MissingExtraError
+from mirilla.errors import DataError, MissingExtraError
 from mirilla.files import explaining
 from mirilla.findings import Finding
 
@@ -84,20 +84,10 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     entries: list[Entry] = []
     problems: list[Finding] = []
     read = parts_to_read([part_of(file) for file in files], split, path)
-    for file in files:
-        part = part_of(file)
-        if part in read:
-            try:
-                faces, file_problems = read_mat(file) if file.suffix.lower() == ".mat" else read_file(file)
-            except MirillaError as error:
-                if len(files) == 1 or isinstance(error, MissingExtraError):
-                    raise
-                problems.append(unreadable_file(file, error))
-                continue
-            folder = _picture_folder(file, part, [picture.filename for picture in faces[:20]])
-            finder = PictureFinder(folder)
-            entries += [_entry(picture, finder, part) for picture in faces]
-            problems += file_problems
+    for file, (faces, file_problems) in read_each([f for f in files if part_of(f) in read], _faces, problems):
+        finder = PictureFinder(_picture_folder(file, part_of(file), [picture.filename for picture in faces[:20]]))
+        entries += [_entry(picture, finder, part_of(file)) for picture in faces]
+        problems += file_problems
     return build(
         Annotations(
             "widerface",
@@ -111,6 +101,10 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         split,
         advance,
     )
+
+
+def _faces(file: Path) -> tuple[list[Faces], list[Finding]]:
+    return read_mat(file) if file.suffix.lower() == ".mat" else read_file(file)
 
 
 def _note_of_choice(path: Path) -> tuple[str, ...]:
