@@ -67,7 +67,7 @@ def test_a_wrong_name_on_the_command_line_of_googles_compiler(shared, tmp_path, 
 
 def test_failures_leave_no_file_and_no_traceback(tmp_path, capsys):
     graph = tmp_path / "graph.pb"
-    write_graph_def(graph, unsupported("relu").graph_def)
+    write_graph_def(graph, unsupported("sigmoid").graph_def)
     assert main(["compile", str(graph), "--out", str(tmp_path / "m.binaryproto")]) == 1
     assert main(["compile", str(graph)]) == 2
     assert main(["compile", str(graph), "--out", str(graph)]) == 2

@@ -59,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="order of the constants in the file: auto, O1 to O8 (as in known files), or graph; the kit reads them "
         "all (default: auto)",
     )
+    parser.add_argument(
+        "--labels", metavar="FILE", help="names of a classifier's classes, one a line (default: a labels.txt beside it)"
+    )
     parser.add_argument("--debug", action="store_true", help="print every op with its place in the arena")
 
 
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.bonnet.compile import compile_file
 
     model, report, card = compile_file(
-        given[0], args.out, args.input_tensor, args.output_tensors, args.input_size, args.constant_order
+        given[0], args.out, args.input_tensor, args.output_tensors, args.input_size, args.constant_order, args.labels
     )
     if args.debug:
         from mirilla.cli.bonnet_tables import print_ops

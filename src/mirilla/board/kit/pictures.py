@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from .bonnet import Bonnet, Frame
 from .errors import KitError, explain
-from .model import Model
+from .model import Classifier, Model
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 MAX_JPEG_BYTES = 6 << 20  # larger ones overload the driver's buffer
@@ -25,7 +25,7 @@ Picture = collections.namedtuple("Picture", "content scale_yx size_px")
 class Pictures:
     """The pictures of a file or folder, by name, repeatedly unless `once`."""
 
-    def __init__(self, source: str, model: Model, once: bool, log: "Callable[[str], None]"):
+    def __init__(self, source: str, model: "Model | Classifier", once: bool, log: "Callable[[str], None]"):
         self._source, self._model, self._once, self._log = source, model, once, log
         self._paths = find_pictures(source)
         self._next = 0
