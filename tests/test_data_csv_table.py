@@ -78,7 +78,10 @@ def test_csv_other_headers_empty_pictures_and_bad_rows(tmp_path):
 def test_one_box_in_every_table(content, tmp_path):
     photos(tmp_path, "a.jpg")
     (tmp_path / "classes.csv").write_text("face,0\n")
+    (tmp_path / "._labels.csv").write_bytes(b"\0\5\x16\7")
     (tmp_path / "labels.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert boxes(tmp_path) == {"a.jpg": [("face", list(BOX))]}
+    (tmp_path / "labels.csv").rename(tmp_path / "labels.TSV")
     assert boxes(tmp_path) == {"a.jpg": [("face", list(BOX))]}
 
 

@@ -139,6 +139,7 @@ def test_flags_that_are_words(flag, value, tmp_path):
         ("a", "<filename>file:///C:/pics/a.jpg</filename>", None),
         ("a", "<filename>a</filename><size><width>0</width><height>0</height></size>", None),
         ("a", "<filename>old.png</filename>", None),
+        ("7", "<path>C:\\pics\\IMG 7.jpg</path>", "IMG 7.jpg"),
         ("a.jpg", "<filename>a.jpg</filename>", "a.jpg"),
         ("a", "<size><width></width><height></height></size>", None),
         ("my photo", "<filename>my%20photo.jpg</filename>", None),
@@ -148,6 +149,7 @@ def test_flags_that_are_words(flag, value, tmp_path):
 )
 def test_the_picture_of_a_file(name, content, photo, tmp_path):
     write(tmp_path / f"{name}.xml", content, photo)
+    (tmp_path / f"._{name}.xml").write_bytes(b"\0\5\x16\7")
     assert boxes(tmp_path) == {photo or f"{name}.jpg": FACE}
     assert {p.code for p in read_dataset(tmp_path).problems} <= ({"name-differs"} if name == "7" else set())
     (tmp_path / f"{name}.xml").rename(tmp_path / f"{name}.XML")

@@ -21,6 +21,7 @@ from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation
 from mirilla.data.csv_header import COLUMNS, CORNERS, OPTIONAL, Columns, columns_of
 from mirilla.data.csv_rows import rows
 from mirilla.data.dataset import Dataset, parts_to_read
+from mirilla.data.folders import files_in
 from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
@@ -47,8 +48,8 @@ def near_miss(folder: Path) -> str | None:
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The .csv files of a folder, except the split file; those with a usual name first."""
-    tables = [path for path in folder.glob("*.[cC][sS][vV]") if path.name != "split.csv"]
+    """The .csv and .tsv files of a folder, except the split file; those with a usual name first."""
+    tables = [path for path in files_in(folder, "*.csv", "*.tsv") if path.name != "split.csv"]
     return sorted(tables, key=lambda path: (*(path.name != name for name in _PREFERRED), path.name))
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mirilla.data import text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_each
 from mirilla.data.dataset import Dataset
+from mirilla.data.folders import files_in
 from mirilla.data.names import PictureFinder
 from mirilla.errors import DataError
 from mirilla.findings import Finding
@@ -25,7 +26,7 @@ _FORM = "The form is: a picture's name, its number of faces, then 'major minor a
 def find(folder: Path) -> list[Path]:
     """The ellipse lists of a folder."""
     for place in (folder / "FDDB-folds", folder):
-        if files := sorted(place.glob("*ellipseList.txt")):
+        if files := files_in(place, "*ellipselist.txt"):
             return files
     return []
 

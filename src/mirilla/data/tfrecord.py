@@ -14,6 +14,7 @@ from pathlib import Path
 from mirilla.data import formats, records
 from mirilla.data.annotations import Advance, source_name, unreadable_file
 from mirilla.data.dataset import Dataset, EmptyDatasetError, free_name, parts_to_read
+from mirilla.data.folders import files_in
 from mirilla.data.output import Output, by_part
 from mirilla.data.sample import Sample
 from mirilla.data.split import part_in_name, part_name
@@ -37,12 +38,12 @@ def find(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    recognises = formats.BY_NAME["tfrecord"].recognises
-    return sorted(
+    patterns = formats.BY_NAME["tfrecord"].files
+    return [
         path
-        for path in folder.iterdir()
-        if recognises(path) and any(word in path.name.lower() for word in ("record", "tfrec")) and path.is_file()
-    )
+        for path in files_in(folder, *patterns)
+        if any(word in path.name.lower() for word in ("record", "tfrec")) and path.is_file()
+    ]
 
 
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
@@ -82,7 +83,7 @@ def _label_map_beside(folder: Path, problems: list[Finding]) -> LabelMap | None:
 
     One that cannot be read becomes a finding: most records name their classes themselves.
     """
-    paths = sorted(folder.glob("*.pbtxt"))
+    paths = files_in(folder, "*.pbtxt")
     named = [path for path in paths if "labelmap" in path.name.lower().replace("_", "").replace("-", "")]
     first = [folder / LABEL_MAP] if folder / LABEL_MAP in named else []
     for path in (*first, *named, *(paths if len(paths) == 1 else ()))[:1]:

@@ -19,7 +19,7 @@ import numpy as np
 from mirilla.data import text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
-from mirilla.data.folders import files_below
+from mirilla.data.folders import files_below, files_in
 from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
@@ -42,7 +42,7 @@ def find(folder: Path) -> list[Path]:
     if found := [place for place in places if place is not None]:
         return found
     inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [path for path in inside if any(map(_is_voc, path.glob(_FILES)))]
+    return [path for path in inside if any(map(_is_voc, files_in(path, "*.xml")))]
 
 
 def _bases(folder: Path) -> list[Path]:
@@ -62,7 +62,7 @@ def _annotation_folder(base: Path) -> Path | None:
     for name in _ANNOTATION_FOLDERS:
         if (base / name).is_dir() and next((base / name).rglob(_FILES), None):
             return base / name
-    return base if next(base.glob(_FILES), None) else None
+    return base if files_in(base, "*.xml") else None
 
 
 def _is_voc(path: Path) -> bool:
@@ -84,7 +84,7 @@ class _Place:
         if path.is_file():
             folder, files = path.parent, [path]
         else:
-            folder, files = path, sorted(path.glob(_FILES))
+            folder, files = path, files_in(path, "*.xml")
         problems: list[Finding] = []
         if path.name in _ANNOTATION_FOLDERS and path.is_dir():
             below, problems = files_below(path)
@@ -235,7 +235,8 @@ def parse(content: bytes, name: str, pictures: PictureFinder, key: str) -> tuple
     objects = _Objects()
     for number, item in enumerate(root.findall("object"), 1):
         objects.add(item, number)
-    picture, finding = _picture(pictures, (root.findtext("filename") or "").strip(), key, name)
+    given = root.findtext("filename") or root.findtext("path") or ""
+    picture, finding = _picture(pictures, given.strip(), key, name)
     entry = Entry(
         picture.path,
         picture.name,

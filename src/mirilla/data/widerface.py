@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mirilla.data import images, text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_each
 from mirilla.data.dataset import EVAL, TRAIN, Dataset, parts_to_read
+from mirilla.data.folders import files_in
 from mirilla.data.names import PictureFinder
 from mirilla.data.output import Output, by_part, part_word, pixel_text
 from mirilla.data.sample import Sample
@@ -50,9 +51,9 @@ def find(folder: Path) -> list[Path]:
         return plain[:1]
     split = folder / "wider_face_split"
     for place in (split, split / split.name, folder):  # archives from Kaggle are unpacked one folder deeper
-        if texts := sorted(place.glob("*_bbx_gt.txt")):
+        if texts := files_in(place, "*_bbx_gt.txt"):
             return texts
-        if mats := sorted(path for path in place.glob("wider_face_*.mat") if "test" not in path.name):
+        if mats := [path for path in files_in(place, "wider_face_*.mat") if "test" not in path.name]:
             return mats
     if folder.name in ("WIDER_train", "WIDER_val"):  # a folder of pictures: its annotations are beside it
         return [path for path in find(folder.parent) if folder.name.removeprefix("WIDER_") in path.name]
