@@ -119,7 +119,7 @@ def _is_fixable(graph: str, args: argparse.Namespace) -> bool:
         diagnosis = doctor.examine(graph, options)
     except MirillaError:
         return False
-    errors = [found for found in diagnosis.findings if found.severity == ERROR]
+    errors = [found for found in diagnosis.findings if found.severity == ERROR and found.code != "unknown-name"]
     return diagnosis.fixed is not None and bool(errors) and all(found.fixable for found in errors)
 
 
