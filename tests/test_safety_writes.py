@@ -17,7 +17,7 @@ from mirilla.data.dataset import Dataset
 from mirilla.data.images import MAX_PIXELS_VARIABLE, decode_rgb, header_of
 from mirilla.data.output import is_below
 from mirilla.data.sample import Sample
-from mirilla.errors import DataError
+from mirilla.errors import DataError, ModelError, UsageError
 
 
 def picture() -> bytes:
@@ -97,3 +97,48 @@ def test_detect_replaces_its_own_earlier_results(photos, tmp_path):
     assert main(["detect", str(photos), "--out", str(out)]) == 0
     assert (out / "a.jpg").stat().st_mtime_ns > first
     assert len(json.loads((out / "detections.json").read_bytes())["results"]) == 1
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_noticed(tmp_path):
+    from mirilla.weights.arrays import load_safetensors, save_safetensors
+
+    path = tmp_path / "model.ckpt-7.safetensors"
+    arrays = {"b": np.arange(6.0, dtype=np.float32).reshape(2, 3), "a": np.array(7), "empty": np.zeros((0, 2))}
+    save_safetensors(path, arrays, {"seed": "1", "config": "x"})
+    content = path.read_bytes()
+    save_safetensors(path, dict(reversed(arrays.items())), {"seed": "1", "config": "x"})
+    assert path.read_bytes() == content  # the same arrays give the same bytes
+    loaded, metadata = load_safetensors(path)
+    assert metadata == {"format": "mirilla", "seed": "1", "config": "x"}
+    assert all((loaded[name] == value).all() for name, value in arrays.items())
+    for place in range(len(content) - 32, len(content)):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << (place % 8)
+        path.write_bytes(damaged)
+        with pytest.raises(ModelError, match="checksum"):
+            load_safetensors(path)
+
+
+def test_two_trainings_in_one_folder(tmp_path):
+    pytest.importorskip("torch")
+    from mirilla import config
+    from mirilla.files import locked
+    from mirilla.training.trainer import LOCK, train
+
+    folder = tmp_path / "train"
+    folder.mkdir()
+    pipeline = config.sample(1, "none.record", "none.record", "none.pbtxt", steps=1)
+    with locked(folder / LOCK, "held", ""), pytest.raises(UsageError, match="another process is training"):
+        train(pipeline, folder, device="cpu")
+
+
+@pytest.mark.parametrize("text", ["--dir=/etc", "--dir /etc", "--di=/etc", "--d /etc"])
+def test_the_kits_folder_is_not_an_option(text, capsys):
+    assert main(["deploy", "m.binaryproto", "pi@host", "--run", f"--options={text}"]) == 2
+    assert "--dir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("port", ["0", "-1", "65536"])
+def test_ports_out_of_range(port, capsys):
+    assert main(["deploy", "--check", "pi@host", "-p", port]) == 2
+    assert "between 1 and 65535" in capsys.readouterr().err
