@@ -224,6 +224,17 @@ def test_pictures_of_two_parts_with_the_same_name_are_both_read(tmp_path):
     assert boxes(tmp_path) == {f"{part}/a.jpg": [(part, list(BOX))] for part in ("train", "test")}
 
 
+def test_two_names_for_one_picture_are_refused(tmp_path):
+    photos(tmp_path, "a.jpg", "b.jpg")
+    rows = [f"C:\\p{i}\\{name}.jpg,200,150,face,50,30,110,110" for i, name in ((1, "a"), (2, "a"), (1, "b"), (1, "B"))]
+    (tmp_path / "labels.csv").write_text("\n".join([HEADER, *rows]))
+    found = read_dataset(tmp_path)
+    assert {s.filename: len(s) for s in found.samples} == {"b.jpg": 2}
+    (finding,) = found.problems
+    assert (finding.severity, finding.code) == ("error", "bad-annotation")
+    assert "only one picture fits" in finding.what
+
+
 def test_absolute_paths_of_pictures_with_one_name(tmp_path):
     photos(tmp_path, "p1/a.jpg", "p2/a.jpg", "my/set/b.jpg")
     paths = [tmp_path / name for name in ("p1/a.jpg", "p2/a.jpg", "my/set/b.jpg", "p1/a.jpg")]
