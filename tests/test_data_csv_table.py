@@ -37,17 +37,18 @@ def boxes(folder: Path) -> dict[str, list[tuple[str, list[float]]]]:
 
 
 def test_csv_other_headers_empty_pictures_and_bad_rows(tmp_path):
-    photos(tmp_path / "images", *(f"{name}.jpg" for name in "abcdef"))
+    photos(tmp_path / "images", *(f"{name}.jpg" for name in "abcdefg"))
     (tmp_path / "annotations.csv").write_text(
         "file,width,height,x1,y1,x2,y2,label\na.jpg,200,150,3,2,9,12,cat\na.jpg,200,150,1.5,1,2,2,dog\n"
         "b.jpg,200,150,,,,,\nc.jpg,200,150,1,2,three,4,cat\nd.jpg,200,150,1,2,3,4,\ne.jpg,200,150,1,2,1e400,4,cat\n"
-        "f.jpg,nan,150,1,2,3,4,cat\n"
+        "f.jpg,nan,150,1,2,3,4,cat\ng.jpg,200,150,1,2,1e300,4,cat\n"
     )
     found = read_dataset(tmp_path)
     assert [(s.filename, s.labels) for s in found.samples] == [("a.jpg", ("cat", "dog")), ("b.jpg", ())]
-    assert [p.where.split(", ")[-1] for p in found.problems] == ["line 5", "line 6", "line 7", "line 8"]
+    assert [p.where.split(", ")[-1] for p in found.problems] == ["line 5", "line 6", "line 7", "line 8", "line 9"]
     assert "xmax is 'three', not a number" in found.problems[0].what
     assert "xmax is '1e400', not a finite number" in found.problems[2].what
+    assert "a number of g.jpg is over 1e+09" in found.problems[4].what
     assert found.labels == ("cat", "dog")
     (tmp_path / "annotations.csv").write_text("file,label\na.jpg,cat\n")
     with pytest.raises(DataError, match="lacks the columns xmin, ymin, xmax, ymax"):
@@ -221,6 +222,17 @@ def test_pictures_of_two_parts_with_the_same_name_are_both_read(tmp_path):
     for part in ("train", "test"):
         (tmp_path / f"{part}_labels.csv").write_text(f"{HEADER}\na.jpg,200,150,{part},50,30,110,110\n")
     assert boxes(tmp_path) == {f"{part}/a.jpg": [(part, list(BOX))] for part in ("train", "test")}
+
+
+def test_two_names_for_one_picture_are_refused(tmp_path):
+    photos(tmp_path, "a.jpg", "b.jpg")
+    rows = [f"C:\\p{i}\\{name}.jpg,200,150,face,50,30,110,110" for i, name in ((1, "a"), (2, "a"), (1, "b"), (1, "B"))]
+    (tmp_path / "labels.csv").write_text("\n".join([HEADER, *rows]))
+    found = read_dataset(tmp_path)
+    assert {s.filename: len(s) for s in found.samples} == {"b.jpg": 2}
+    (finding,) = found.problems
+    assert (finding.severity, finding.code) == ("error", "bad-annotation")
+    assert "only one picture fits" in finding.what
 
 
 def test_absolute_paths_of_pictures_with_one_name(tmp_path):

@@ -151,6 +151,32 @@ def test_label_map_beside_records(count, tmp_path):
     mutations.survive("label map", label_map, mutations.of_text, reader(tmp_path, LABEL_MAP, "tfrecord"), count)
 
 
+@mutations.counts(40, 1500)
+def test_conversions_lose_nothing_silently(count, tmp_path):
+    """What can be read from a mutated table is written in every format and read back, or each loss is listed."""
+    read_table = reader(tmp_path, "labels.csv", "csv")
+
+    def read(content: bytes) -> None:
+        read_table(content)
+        before = read_dataset(tmp_path, format="csv")
+        for format in WRITABLE:
+            out = tmp_path / "made" / format
+            shutil.rmtree(out, ignore_errors=True)
+            try:
+                made = convert(before, out, format)
+            except MirillaError:
+                assert not out.exists()
+                continue
+            after = read_dataset(out)
+            assert len(after) == len(before)
+            assert after.boxes == before.boxes or made.changes
+            assert not [problem for problem in after.problems if problem.severity == "error"]
+
+    table = csv_table.text_of(SAMPLES).encode()
+    result = mutations.survive("conversions", table, mutations.of_text, read, count)
+    assert result["read"] > count * 0.2
+
+
 @mutations.counts(350, 20000)
 def test_pictures(count):
     kinds = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM")

@@ -156,6 +156,8 @@ def test_gzip_is_read_and_other_kinds_are_named(tmp_path):
         ({"object_class_text": [], "object_class_label": [1.5]}, "class/label has numbers that are not whole"),
         ({"object_class_text": [], "object_class_label": [float("nan")]}, "class/label has numbers that are not whole"),
         ({"object_class_text": [], "object_class_label": [b"1"]}, "class/label has bytes"),
+        ({"object_weight": [float("nan")]}, "image/object/weight has a number that is not finite"),
+        ({"object_difficult": [0, 1]}, "image/object/difficult has 2 values for 1 boxes"),
         ({"encoded": [7]}, "image/encoded has the type int"),
         (
             NO_BOXES | {"class/label": [1]},

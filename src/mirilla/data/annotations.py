@@ -25,6 +25,7 @@ from mirilla.errors import DataError, MirillaError, MissingExtraError
 from mirilla.findings import Finding
 
 T = TypeVar("T")
+_LARGEST = 1e9  # coordinate or weight; far beyond it, areas and float32 overflow
 Advance = Callable[[int], object]
 
 
@@ -145,6 +146,10 @@ class _Samples:
         """Add the sample of an entry, unless it cannot be used."""
         self.problems += findings
         if sample is None:
+            return
+        if (np.abs(entry.boxes_xyxy) > _LARGEST).any() or (np.abs(entry.weight) > _LARGEST).any():
+            what = f"a number of {entry.filename} is over {_LARGEST:.0e}; the picture is left out."
+            self.problems.append(bad_annotation(entry.where, what))
             return
         size_px = sample.height_px, sample.width_px
         if self._wrong_units[entry.normalised].add(entry.boxes_xyxy, size_px, entry.filename, entry.where):

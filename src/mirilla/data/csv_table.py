@@ -167,7 +167,7 @@ def parse(
             if filename not in found:
                 picture = found[filename] = finder.find(filename)
                 pictures.setdefault(picture.path, _Picture(picture, filename, where, columns))
-            pictures[found[filename].path].add(row, number)
+            pictures[found[filename].path].add(row, number, filename)
     bad = [picture for picture in pictures.values() if picture.error]
     problems += [bad_annotation(picture.where, picture.error, "Correct the row.") for picture in bad]
     return [picture.entry(part) for picture in pictures.values() if not picture.error], problems
@@ -179,6 +179,11 @@ def _first_row(lines: Sequence[str]) -> tuple[int, str]:
         if line.strip() and not line.strip('" ').lower().startswith("sep="):
             return at, line
     return 0, ""
+
+
+def _folder_of(filename: str) -> str:
+    """The name of the folder that a picture's name mentions last; "" if it mentions none."""
+    return filename.replace("\\", "/").removeprefix("./").rpartition("/")[0].rpartition("/")[2].casefold()
 
 
 def _cell(row: Sequence[str], columns: Columns, column: str) -> str:
@@ -199,11 +204,13 @@ class _Picture:
         self._labels: list[str] = []
         self._optional: dict[str, list[float]] = {column: [] for column in OPTIONAL if column in columns.indices}
 
-    def add(self, row: Sequence[str], line: int) -> None:
-        """Add a row."""
+    def add(self, row: Sequence[str], line: int, filename: str) -> None:
+        """Add a row that has this name for the picture."""
         if self.error:
             return
         try:
+            if filename != self.filename and len({_folder_of(filename), _folder_of(self.filename)} - {""}) > 1:
+                raise ValueError(f"only one picture fits {filename[:200]!r} and the name in an earlier line")
             self._add(row)
         except ValueError as error:
             self.error = f"line {line}: {error}; the picture {self.filename[:200]!r} is left out."

@@ -226,11 +226,13 @@ class _Features:
         """A number for each box; empty if the record does not have the feature.
 
         Raises:
-            DataError: there are more or fewer values than boxes, or they are bytes.
+            DataError: there are more or fewer values than boxes, or they are bytes or not finite.
         """
         values = self.numbers(name)
         if len(values) and len(values) != count:
             raise DataError(f"{self.where}: {name} has {len(values)} values for {count} boxes.", _WRONG_WRITER)
+        if not np.isfinite(values).all():
+            raise DataError(f"{self.where}: {name} has a number that is not finite.", _WRONG_WRITER)
         return values
 
 
