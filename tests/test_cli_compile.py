@@ -76,6 +76,19 @@ def test_failures_leave_no_file_and_no_traceback(tmp_path, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_the_doctor_is_named_where_it_is_the_cure(tmp_path, capsys):
+    graph = tmp_path / "graph.pb"
+    write_graph_def(graph, small_network("FusedBatchNormV3", side=8).graph_def)  # a kernel larger than its map
+    assert main(["compile", str(graph), "--out", str(tmp_path / "m.binaryproto")]) == 1
+    assert f"mirilla doctor {graph} --fix {tmp_path / 'graph_fixed.pb'} writes" in capsys.readouterr().err
+    assert main(["doctor", str(graph), "--fix", str(tmp_path / "graph_fixed.pb")]) == 0
+    assert main(["compile", str(tmp_path / "graph_fixed.pb"), "--out", str(tmp_path / "m.binaryproto")]) == 0
+    write_graph_def(graph, unsupported("no-sample").graph_def)
+    capsys.readouterr()
+    assert main(["compile", str(graph), "--out", str(tmp_path / "n.binaryproto")]) == 1
+    assert "--fix" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("reason", ["input of 256x256", "another model"])
 def test_card_that_does_not_match_is_not_written(tmp_path, capsys, reason):
     graph = graph_with_card(tmp_path, 64 if reason.startswith("input") else 256)

@@ -80,10 +80,23 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("The model would overwrite its graph.", "Give --out another name.")
 
     from mirilla.bonnet.compile import compile_file
+    from mirilla.errors import ModelError
 
-    model, report, card = compile_file(
-        given[0], args.out, args.input_tensor, args.output_tensors, args.input_size, args.constant_order, args.labels
-    )
+    try:
+        model, report, card = compile_file(
+            given[0],
+            args.out,
+            args.input_tensor,
+            args.output_tensors,
+            args.input_size,
+            args.constant_order,
+            args.labels,
+        )
+    except ModelError as error:
+        if _is_fixable(given[0], args):
+            fixed = Path(given[0]).with_name(f"{Path(given[0]).stem}_fixed.pb")
+            error.remedy = f"mirilla doctor {given[0]} --fix {fixed} writes a graph that compiles."
+        raise
     if args.debug:
         from mirilla.cli.bonnet_tables import print_ops
 
@@ -93,6 +106,21 @@ def run(args: argparse.Namespace) -> int:
     if card is not None:
         echo(f"model.json: {card}")
     return 0
+
+
+def _is_fixable(graph: str, args: argparse.Namespace) -> bool:
+    """Whether `mirilla doctor --fix` makes a graph that compiles."""
+    from mirilla.doctor import examine as doctor
+    from mirilla.errors import MirillaError
+    from mirilla.findings import ERROR
+
+    options = doctor.Options(args.input_tensor, args.output_tensors, args.input_size)
+    try:
+        diagnosis = doctor.examine(graph, options)
+    except MirillaError:
+        return False
+    errors = [found for found in diagnosis.findings if found.severity == ERROR and found.code != "unknown-name"]
+    return diagnosis.fixed is not None and bool(errors) and all(found.fixable for found in errors)
 
 
 def _print_report(report: BuildReport, out: str) -> None:

@@ -132,6 +132,8 @@ def _check_combination(args: argparse.Namespace, mode: str) -> None:
 
     if mode and (args.service or args.run):
         raise UsageError(f"{mode} cannot be combined with --service or --run.", "Give one of them at a time.")
+    if args.port is not None and not 0 < args.port < 65536:
+        raise UsageError(f"--port {args.port}: it must be between 1 and 65535.")
     if args.to is not None and mode != "--files-only":
         raise UsageError(
             "--to needs --files-only.", "mirilla deploy MODEL.binaryproto pi@HOST --files-only --to FOLDER"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import struct
@@ -40,6 +41,10 @@ EXTENSIONS = frozenset(
         ".avif",
     }
 )
+# The formats that are read. Pillow knows more, and runs Ghostscript for PostScript, whatever the file is called.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
+MAX_PIXELS = 100_000_000  # of a picture: a file of a few kilobytes can ask for gigabytes
+MAX_PIXELS_VARIABLE = "MIRILLA_MAX_PIXELS"
 _ORIENTATION = 0x0112
 _BROKEN = (  # what Pillow raises for broken pictures, by format
     *(OSError, EOFError, ValueError, TypeError, SyntaxError, LookupError, AttributeError, ArithmeticError),
@@ -90,7 +95,7 @@ def header_of(picture: str | os.PathLike[str] | bytes) -> Header:
         OSError: the file cannot be opened.
     """
     try:
-        with _open(picture) as image:
+        with open_picture(picture) as image:
             return _header(image)
     except UnidentifiedImageError:
         return Header("heif", heif.size(_heic(picture), _name(picture)), 1)
@@ -198,9 +203,11 @@ def _turned(boxes: NDArray[np.float64], orientation: int) -> NDArray[np.float64]
 def _open_any(picture: str | os.PathLike[str] | bytes) -> Image.Image:
     """Open a picture; a HEIC photo is decoded."""
     try:
-        return _open(picture)
+        return open_picture(picture)
     except UnidentifiedImageError:
-        return heif.pixels(_heic(picture), _name(picture))
+        content = _heic(picture)
+        require_size(*heif.size(content, _name(picture)), _name(picture))
+        return heif.pixels(content, _name(picture))
 
 
 def _heic(picture: str | os.PathLike[str] | bytes) -> bytes:
@@ -219,13 +226,20 @@ def _heic(picture: str | os.PathLike[str] | bytes) -> bytes:
     return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
 
 
-def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
+def open_picture(picture: str | os.PathLike[str] | bytes) -> Image.Image:
+    """Open a picture of one of the formats that are read; its pixels are not decoded yet.
+
+    Raises:
+        DataError: the header cannot be used, or the picture is too large.
+        UnidentifiedImageError: it is something else.
+        OSError: the file cannot be opened.
+    """
     refuse_raw(picture)
     source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Image.open(source)
+            image = Image.open(source, formats=_readable_formats())
     except UnidentifiedImageError:
         raise
     except _BROKEN as error:
@@ -235,6 +249,32 @@ def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
             f"{_name(picture)}: the picture's header cannot be used ({error}).",
             "Replace the file with a smaller or intact one.",
         ) from error
+    require_size(image.height, image.width, _name(picture))
+    return image
+
+
+@functools.cache
+def _readable_formats() -> tuple[str, ...]:
+    """_FORMATS without those that this Pillow does not have."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def require_size(height_px: int, width_px: int, name: str) -> None:
+    """Refuse a picture with too many pixels; the environment variable MIRILLA_MAX_PIXELS replaces the limit.
+
+    Raises:
+        DataError: it has more.
+    """
+    try:
+        limit = int(os.environ.get(MAX_PIXELS_VARIABLE, MAX_PIXELS))
+    except ValueError:
+        limit = MAX_PIXELS
+    if height_px * width_px > limit:
+        raise DataError(
+            f"{name}: {width_px} x {height_px} pixels; at most {limit:,} are read.",
+            f"Make the picture smaller, or set {MAX_PIXELS_VARIABLE} to a higher number of pixels.",
+        )
 
 
 def _header(image: Image.Image) -> Header:

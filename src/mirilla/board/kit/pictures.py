@@ -12,6 +12,8 @@ from .model import Classifier, Model
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 MAX_JPEG_BYTES = 6 << 20  # larger ones overload the driver's buffer
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MAX_PIXELS = 40000000  # of a picture; the kit has 512 MB
 MAX_SIDE_PX = 1640  # of pictures that are sent as pixels
 
 # Pillow's transpositions (Image.FLIP_LEFT_RIGHT is 0) that undo an EXIF orientation.
@@ -110,6 +112,10 @@ def read_picture(path: str, letterbox: bool, height: int, width: int) -> Picture
         return Picture(content, (1.0, 1.0), None)
     try:
         image = Image.open(io.BytesIO(content))
+        if image.format not in FORMATS:  # Pillow would run Ghostscript for PostScript
+            raise ValueError("%s is not read" % image.format)
+        if image.size[0] * image.size[1] > MAX_PIXELS:
+            raise ValueError("%d x %d pixels are too many" % image.size)
         orientation = _orientation(image)
         size = image.size
         if image.format == "JPEG" and orientation == 1 and not letterbox and len(content) <= MAX_JPEG_BYTES:
