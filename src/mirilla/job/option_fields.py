@@ -111,3 +111,15 @@ def check(options: DataclassInstance) -> None:
             raise UsageError(f"Unknown {item.name} '{value}'. Choose from: {', '.join(declared.choices)}.")
         if declared.rule is not None and not declared.rule.holds(value):
             raise UsageError(f"{declared.flag} {value}: it must {declared.rule.text}.", declared.rule.remedy)
+
+
+def words_of(options: DataclassInstance) -> list[str]:
+    """The command-line arguments that give these options; those with their default are left out."""
+    words: list[str] = []
+    for item in fields(options):
+        declared, value = option_of(item), getattr(options, item.name)
+        if value is None or value == item.default or value is False:
+            continue
+        values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+        words += values if not declared.flag else [declared.flag] if value is True else [declared.flag, *values]
+    return words
