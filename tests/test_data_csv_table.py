@@ -8,6 +8,7 @@ import pytest
 
 from helpers_data import picture
 from mirilla.data import read_dataset
+from mirilla.data.check import check
 from mirilla.data.dataset import EmptyDatasetError
 from mirilla.errors import DataError
 
@@ -212,6 +213,7 @@ def test_layouts_of_train_and_eval(tables, pictures, source, tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{HEADER}\n{Path(name).name},200,150,face,50,30,110,110\n")
     assert boxes(tmp_path / source) == {name: [("face", list(BOX))] for name in ("a.jpg", "b.jpg")}
+    assert not check(read_dataset(tmp_path / source, split="train"))  # no note about the pictures of the other part
     parts = read_dataset(tmp_path / source).parts
     assert parts == {"a.jpg": "train", "b.jpg": "test" if "test" in tables[1] else "eval"}
     assert [s.filename for s in read_dataset(f"{tmp_path / source}@train").samples] == ["a.jpg"]

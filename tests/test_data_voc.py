@@ -9,6 +9,7 @@ import pytest
 
 from helpers_data import picture, rotated
 from mirilla.data import read_dataset
+from mirilla.data.check import check
 from mirilla.data.dataset import EmptyDatasetError
 
 
@@ -249,4 +250,6 @@ def test_a_file_that_cannot_be_read_is_one_finding(content, message, tmp_path):
     assert message in finding.what
     write(tmp_path / "b.xml", "<filename>b.jpg</filename>")
     assert boxes(tmp_path) == {"b.jpg": FACE}
-    assert [p.where for p in read_dataset(tmp_path).problems] == [str(tmp_path / "a.xml")]
+    found = read_dataset(tmp_path)
+    assert [p.where for p in found.problems] == [str(tmp_path / "a.xml")]
+    assert len(check(found)) == 1  # a.jpg has an annotation

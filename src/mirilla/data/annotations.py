@@ -7,7 +7,7 @@ A format's reader makes an `Entry` per picture from the annotation files.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,21 +84,21 @@ def bad_annotation(where: str, what: str, remedy: str = "Correct the file.") -> 
     return Finding("error", "bad-annotation", where, what, remedy)
 
 
-def read_each(files: Sequence[Path], read: Callable[[Path], T], problems: list[Finding]) -> Iterator[tuple[Path, T]]:
-    """Each file with what `read` returns; one of several files that cannot be read becomes a finding.
+def read_each(files: Sequence[Path], read: Callable[[Path], T], problems: list[Finding]) -> list[tuple[Path, T]]:
+    """The files with what `read` returns; one of several files that cannot be read becomes a finding.
 
     Raises:
         MirillaError: the only file cannot be read, or an extra is missing.
     """
+    contents: list[tuple[Path, T]] = []
     for file in files:
         try:
-            content = read(file)
+            contents.append((file, read(file)))
         except MirillaError as error:
             if len(files) == 1 or isinstance(error, MissingExtraError):
                 raise
             problems.append(unreadable_file(file, error))
-        else:
-            yield file, content
+    return contents
 
 
 def unreadable_file(path: Path, error: MirillaError) -> Finding:

@@ -92,11 +92,13 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     def parsed(file: Path) -> tuple[list[Entry], list[Finding]]:
         return parse(text.read(file), str(file), _picture_folders(file, part_of[file]), part_of[file])
 
-    for _, (file_entries, file_problems) in read_each([f for f in files if part_of[f] in read], parsed, problems):
+    contents = read_each([file for file in files if part_of[file] in read], parsed, problems)
+    for _, (file_entries, file_problems) in contents:
         entries += file_entries
         problems += file_problems
+    unused = () if len(contents) == len(files) else None
     entries = _with_distinct_names(entries)
-    return build(Annotations("csv", path, tuple(entries), tuple(problems), notes=notes), split, advance)
+    return build(Annotations("csv", path, tuple(entries), tuple(problems), notes=notes, unused=unused), split, advance)
 
 
 def _with_distinct_names(entries: Sequence[Entry]) -> list[Entry]:

@@ -110,14 +110,16 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         raise DataError(f"{path}: no Annotations/*.xml in this folder.", "Give the folder that holds Annotations.")
     entries: list[Entry] = []
     problems: list[Finding] = []
+    unused: list[Path] = []
     for place in map(_Place.of, folders):
-        place_entries, place_problems = _read_place(place, with_prefix=len(folders) > 1)
+        place_entries, place_problems = _read_place(place, len(folders) > 1, unused)
         entries += place_entries
         problems += place_problems
-    return build(Annotations("voc", path, tuple(entries), tuple(problems)), split, advance)
+    return build(Annotations("voc", path, tuple(entries), tuple(problems), unused=tuple(unused)), split, advance)
 
 
-def _read_place(place: _Place, with_prefix: bool) -> tuple[list[Entry], list[Finding]]:
+def _read_place(place: _Place, with_prefix: bool, unused: list[Path]) -> tuple[list[Entry], list[Finding]]:
+    """The entries of a place; pictures whose file cannot be read are added to `unused`."""
     parts, problems = _image_sets(place.base)
     problems += place.problems
     default = part_name(place.base.name) if with_prefix else None
@@ -131,6 +133,7 @@ def _read_place(place: _Place, with_prefix: bool) -> tuple[list[Entry], list[Fin
             entry, finding = parse(file.read_bytes(), str(file), pictures, key)
         except (OSError, ValueError) as error:
             problems.append(_unreadable(file, error))
+            unused.append(pictures.find(key).path)
             continue
         if finding:
             problems.append(finding)

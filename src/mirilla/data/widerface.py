@@ -85,7 +85,8 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     entries: list[Entry] = []
     problems: list[Finding] = []
     read = parts_to_read([part_of(file) for file in files], split, path)
-    for file, (faces, file_problems) in read_each([f for f in files if part_of(f) in read], _faces, problems):
+    contents = read_each([file for file in files if part_of(file) in read], _faces, problems)
+    for file, (faces, file_problems) in contents:
         finder = PictureFinder(_picture_folder(file, part_of(file), [picture.filename for picture in faces[:20]]))
         entries += [_entry(picture, finder, part_of(file)) for picture in faces]
         problems += file_problems
@@ -98,6 +99,7 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
             (LABEL,),
             _note_of_choice(path),
             split_folder=files[0].parent,
+            unused=() if len(contents) == len(files) else None,
         ),
         split,
         advance,
