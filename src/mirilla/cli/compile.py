@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirilla.cli.arguments import size
+from mirilla.cli.parser import Parser
 
 if TYPE_CHECKING:
     from mirilla.bonnet.compile import BuildReport
@@ -184,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mirilla.errors import MirillaError
 
     program = Path(sys.argv[0]).name or "bonnet_model_compiler"
-    parser = argparse.ArgumentParser(prog=program, description="Compile a frozen graph for the Vision Bonnet.")
+    parser = Parser(prog=program, description="Compile a frozen graph for the Vision Bonnet.")
     add_arguments(parser)
     args = parser.parse_args(argv)
     try:

@@ -30,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold",
+        "--conf",
         type=float,
         metavar="T",
         help="minimum score (default: the recommendation in the model's model.json)",

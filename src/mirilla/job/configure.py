@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,16 +59,20 @@ class TrainingIdentity:
 
 
 def require_available(options: JobOptions) -> None:
-    """Check that the files and the model that the options name exist, before any data is read.
+    """Check that the files, the model and the device that the options name exist, before any data is read.
 
     Raises:
-        UsageError, ModelError: an unknown model, or a missing file for --start or --teacher.
+        UsageError, ModelError: an unknown model, a missing file for --start or --teacher, or no such device.
     """
     zoo.find(options.model)
     if options.start not in ("shipped", "scratch"):
         is_detector(start_file(options.start))
     if options.teacher is not None and not options.teacher.is_file():
         raise UsageError(f"--teacher {options.teacher}: no such file.", "Give a YuNet's ONNX file.")
+    if options.device is not None and importlib.util.find_spec("torch"):
+        from mirilla.training.device import pick_device
+
+        pick_device(options.device)
 
 
 def make_pipeline(

@@ -47,6 +47,7 @@ class Option:
         choices: the only values; a metavar keeps them out of the usage line.
         rule: what its value must satisfy (None always passes).
         group: options of one group exclude each other.
+        alias: the option's name in other programs, which works too.
     """
 
     help: str
@@ -55,6 +56,7 @@ class Option:
     choices: Sequence[str] | None = None
     rule: Rule | None = None
     group: str = ""
+    alias: str = ""
 
 
 def option(
@@ -66,9 +68,10 @@ def option(
     choices: Sequence[str] | None = None,
     rule: Rule | None = None,
     group: str = "",
+    alias: str = "",
 ) -> T:
     """A field with a default."""
-    made = Option(help, flag, metavar, choices, rule, group)
+    made = Option(help, flag, metavar, choices, rule, group, alias)
     return cast("T", field(default=default, metadata={_KEY: made}))
 
 
