@@ -7,6 +7,7 @@ is_crowd, weight.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -124,11 +125,10 @@ def _picture_folders(table: Path, part: str | None) -> tuple[Path, ...]:
     """The folders that may hold a table's pictures."""
     folder, above = table.parent, table.parent.parent
     bases = (folder / "images", folder, above / "images", above)
-    try:
-        named = [path for base in bases if base.is_dir() for path in sorted(base.iterdir()) if path.is_dir()]
-    except OSError:
-        named = []
-    parts = [path for path in named if part is not None and part_name(path.name) == part]
+    parts: list[Path] = []
+    with contextlib.suppress(OSError):
+        named = (path for base in bases if part and base.is_dir() for path in sorted(base.iterdir()))
+        parts += [path for path in named if part_name(path.name) == part and path.is_dir()]
     folders = [path for path in (bases[0], folder, *parts, bases[2], above) if path.is_dir()]
     return tuple(dict.fromkeys(folders)) or (folder,)
 

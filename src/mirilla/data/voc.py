@@ -41,7 +41,7 @@ def find(folder: Path) -> list[Path]:
     places = (_annotation_folder(base) for base in _bases(folder))
     if found := [place for place in places if place is not None]:
         return found
-    inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    inside = (path for path in _folders_in(folder) if not path.name.startswith("."))
     return [path for path in inside if any(map(_is_voc, files_in(path, "*.xml")))]
 
 
@@ -55,7 +55,12 @@ def _bases(folder: Path) -> list[Path]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    """The folders in a folder, sorted; of a folder with many pictures, no picture is looked at."""
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:  # a link may lead in a circle, which only os.path.isdir accepts
+        found = [entry for entry in entries if (os.path.isdir(entry) if entry.is_symlink() else entry.is_dir())]
+    return sorted(folder / entry.name for entry in found)
 
 
 def _annotation_folder(base: Path) -> Path | None:
