@@ -29,6 +29,7 @@ class Parser(argparse.ArgumentParser):
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         found, unknown = super().parse_known_args(args, namespace)
+        assert found is not None  # the stubs allow None only if None was given
         if unknown:
             self.error(self._unknown(unknown))
         return found, unknown
