@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import json
+import os
+import subprocess
+import sys
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -102,3 +109,56 @@ def test_integers_are_those_of_the_simulation(source, pictures):
 def test_bytes_from_normalised_pictures_are_the_bytes():
     pixels = np.arange(256, dtype=np.uint8)
     assert (to_bytes(pixels.astype(np.float32) * np.float32(2 / 255) - 1) == pixels).all()
+
+
+def test_nms_in_the_file_keeps_what_ours_keeps(source, pictures, tmp_path):
+    """The same integers with and without NMS inside; every box of the file is one of ours, best first."""
+    (tmp_path / "detect").mkdir()
+    inside = exported(table.target("tflite-detect"), source, pictures, tmp_path / "detect")
+    ours = exported(table.target("tflite-int8"), source, pictures, tmp_path)
+    for photo in (PHOTO, PHOTO[:, ::-1]):
+        wanted, found = ours(photo, 0.2), inside(photo, 0.2)
+        assert len(found) == len(wanted) > 0
+        np.testing.assert_allclose(found.scores, wanted.scores, atol=1e-6)
+        np.testing.assert_allclose(found.boxes_yxyx, wanted.boxes_yxyx, atol=1e-5)
+
+
+def test_labels_are_a_zip_archive_at_the_end_of_the_file(source, pictures):
+    content = table.target("tflite-detect").build(source, pictures)["model_detect.tflite"]
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert archive.read("labels.txt") == b"face\n"
+
+
+_IN_MEDIAPIPE = """
+import json, sys
+import mediapipe
+from mediapipe.tasks.python import BaseOptions, vision
+options = vision.ObjectDetectorOptions(base_options=BaseOptions(model_asset_path=sys.argv[1]), score_threshold=0.5)
+image = mediapipe.Image.create_from_file(sys.argv[2])
+for found in vision.ObjectDetector.create_from_options(options).detect(image).detections:
+    box, best = found.bounding_box, found.categories[0]
+    print(json.dumps([best.category_name, best.score, box.origin_x, box.origin_y, box.width, box.height]))
+"""
+
+
+@pytest.mark.slow
+def test_mediapipe_finds_and_names_the_face(source, pictures, tmp_path):
+    """MediaPipe's object detector, in an environment of its own; it takes the size, the scale and the labels inside."""
+    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
+    install = [str(python), "-m", "pip", "install", "-q", "--retries", "1", "mediapipe>=1,<2"]
+    for command in ([sys.executable, "-m", "venv", str(tmp_path / "venv")], install):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+        if done.returncode:
+            pytest.skip(f"MediaPipe cannot be installed: {done.stderr.strip()[-200:]}")
+    detector = exported(table.target("tflite-detect"), source, pictures, tmp_path)
+    file = tmp_path / "model_detect.tflite"
+    command = [str(python), "-c", _IN_MEDIAPIPE, str(file), str(shipped.PHOTO)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    ((name, score, *box),) = [json.loads(line) for line in done.stdout.splitlines()]
+    wanted = detector(PHOTO, 0.5)
+    height, width = PHOTO.shape[:2]
+    y1, x1, y2, x2 = wanted.boxes_yxyx[0] * (height, width, height, width)
+    assert name == "face"
+    assert abs(score - wanted.scores[0]) < 0.02
+    np.testing.assert_allclose(box, [x1, y1, x2 - x1, y2 - y1], atol=6)

@@ -8,6 +8,7 @@ TARGETS: dict[str, tuple[str, str]] = {
     "tflite": ("tflite.floats", "TFLITE"),
     "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
     "tflite-int8": ("tflite.integers", "TFLITE_INT8"),
+    "tflite-detect": ("tflite.detections", "TFLITE_DETECT"),
 }
 TOLERANCE = 0.02  # the AP that an exported file may lose
 EXAMPLE = "example.py"  # in each target's folder: a short program that runs the file

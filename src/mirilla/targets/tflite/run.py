@@ -22,7 +22,7 @@ def run(path: Path, card: ModelCard) -> Network:
         MissingExtraError: LiteRT is not installed.
         ModelError: LiteRT refuses the file.
     """
-    interpreters = _Interpreters(path)
+    interpreters = Interpreters(path)
     image, details = interpreters.runner.get_input_details()["image"], interpreters.runner.get_output_details()
     coder = card.spec.box_coder
 
@@ -38,7 +38,7 @@ def run(path: Path, card: ModelCard) -> Network:
     return network
 
 
-class _Interpreters(threading.local):
+class Interpreters(threading.local):
     """An interpreter per thread: it holds the tensors of one picture. `threading.local` calls __init__ in each."""
 
     def __init__(self, path: Path):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal
 
-import flatbuffers
 import numpy as np
+
+from mirilla.targets.tflite.flat import Scalar, Tables
 
 VERSION = 3
 IDENTIFIER = b"TFL3"
@@ -104,8 +104,7 @@ INTEGER_VERSIONS = {
     Op.SOFTMAX: 2,
 }
 
-Kind = Literal["int8", "int32", "float32", "bool"]
-Option = tuple[int, Kind, float]  # (field of the options table, its type, its value)
+Option = Scalar  # of an operator's options table
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,29 +191,27 @@ class Model:
         return _Writer(self).content
 
 
-class _Writer:
-    """Writes the tables of a model, innermost first, as FlatBuffers require."""
+class _Writer(Tables):
+    """Writes the tables of a model."""
 
     def __init__(self, model: Model):
+        super().__init__()
         self.model = model
-        self.builder = flatbuffers.Builder(1 << 16)
         codes: dict[tuple[Op, str], int] = {}
         for operator in model.operators:
             key = operator.op, operator.custom_name
             codes[key] = max(codes.get(key, 1), operator.version)
         code_numbers = {key: number for number, key in enumerate(codes)}
         buffers: list[bytes] = [b""]  # buffer 0 is that of tensors without a value
-        tensors = self._vector([self._tensor(tensor, buffers) for tensor in model.tensors])
-        operators = self._vector(
-            [self._operator(one, code_numbers[one.op, one.custom_name]) for one in model.operators]
-        )
-        subgraph = self._table(
+        tensors = self.vector([self._tensor(tensor, buffers) for tensor in model.tensors])
+        operators = self.vector([self._operator(one, code_numbers[one.op, one.custom_name]) for one in model.operators])
+        subgraph = self.table(
             [
                 (0, tensors),
-                (1, self._numbers(list(model.inputs.values()))),
-                (2, self._numbers(list(model.outputs.values()))),
+                (1, self.numbers(list(model.inputs.values()))),
+                (2, self.numbers(list(model.outputs.values()))),
                 (3, operators),
-                (4, self.builder.CreateString("main")),
+                (4, self.text("main")),
             ]
         )
         metadata = []
@@ -222,96 +219,66 @@ class _Writer:
             buffers.append(content)
             metadata.append(self._metadata(name, len(buffers) - 1))
         fields: list[tuple[int, int]] = [
-            (1, self._vector([self._operator_code(op, name, version) for (op, name), version in codes.items()])),
-            (2, self._vector([subgraph])),
-            (3, self.builder.CreateString(model.description)),
-            (4, self._vector([self._buffer(content) for content in buffers])),
-            (7, self._vector([self._signature()])),
+            (1, self.vector([self._operator_code(op, name, version) for (op, name), version in codes.items()])),
+            (2, self.vector([subgraph])),
+            (3, self.text(model.description)),
+            (4, self.vector([self._buffer(content) for content in buffers])),
+            (7, self.vector([self._signature()])),
         ]
         if metadata:
-            fields.append((6, self._vector(metadata)))
-        self.builder.Finish(self._table(fields, [(0, "int32", VERSION)]), IDENTIFIER)
-        self.content = bytes(self.builder.Output())
-
-    def _table(self, offsets: Sequence[tuple[int, int]], scalars: Sequence[Option] = ()) -> int:
-        """A table from fields that are offsets (made before) and fields that are numbers."""
-        last = max([number for number, *_ in offsets] + [number for number, *_ in scalars], default=-1)
-        self.builder.StartObject(last + 1)
-        for number, offset in offsets:
-            self.builder.PrependUOffsetTRelativeSlot(number, offset, 0)
-        for number, kind, value in scalars:
-            if kind == "float32":
-                self.builder.PrependFloat32Slot(number, float(value), 0.0)
-            elif kind == "int32":
-                self.builder.PrependInt32Slot(number, int(value), 0)
-            elif kind == "bool":
-                self.builder.PrependBoolSlot(number, bool(value), False)
-            else:
-                self.builder.PrependInt8Slot(number, int(value), 0)
-        return self.builder.EndObject()
-
-    def _vector(self, offsets: Sequence[int]) -> int:
-        self.builder.StartVector(4, len(offsets), 4)
-        for offset in reversed(offsets):
-            self.builder.PrependUOffsetTRelative(offset)
-        return self.builder.EndVector()
-
-    def _numbers(self, values: Sequence[int] | np.ndarray, dtype: str = "<i4") -> int:
-        return self.builder.CreateNumpyVector(np.asarray(values, dtype))
+            fields.append((6, self.vector(metadata)))
+        self.content = self.finish(self.table(fields, [(0, "int32", VERSION)]), IDENTIFIER)
 
     def _tensor(self, tensor: Tensor, buffers: list[bytes]) -> int:
         number = 0
         if tensor.value is not None:
             buffers.append(np.ascontiguousarray(tensor.value, tensor.dtype.newbyteorder("<")).tobytes())
             number = len(buffers) - 1
-        offsets = [(0, self._numbers(tensor.shape)), (3, self.builder.CreateString(tensor.name))]
+        offsets = [(0, self.numbers(tensor.shape)), (3, self.text(tensor.name))]
         if tensor.quantization is not None:
             offsets.append((4, self._quantization(tensor.quantization)))
-        return self._table(
+        return self.table(
             offsets, [(1, "int8", _TYPES[tensor.dtype]), (2, "int32", number), (8, "bool", bool(tensor.shape))]
         )
 
     def _quantization(self, quantization: Quantization) -> int:
         fields = [
-            (2, self._numbers(quantization.scales, "<f4")),
-            (3, self._numbers(quantization.zero_points, "<i8")),
+            (2, self.numbers(quantization.scales, "<f4")),
+            (3, self.numbers(quantization.zero_points, "<i8")),
         ]
-        return self._table(fields, [(6, "int32", quantization.axis)])
+        return self.table(fields, [(6, "int32", quantization.axis)])
 
     def _operator(self, operator: Operator, code: int) -> int:
-        offsets = [(1, self._numbers(operator.inputs)), (2, self._numbers(operator.outputs))]
+        offsets = [(1, self.numbers(operator.inputs)), (2, self.numbers(operator.outputs))]
         scalars: list[Option] = [(0, "int32", code)]
         options = 0 if operator.op is Op.CUSTOM else _OPTIONS[operator.op][0]
         if options:
-            offsets.append((4, self._table([], operator.options)))
+            offsets.append((4, self.table([], operator.options)))
             scalars.append((3, "int8", options))
         if operator.custom_options:
             offsets.append((5, self.builder.CreateByteVector(operator.custom_options)))
-        return self._table(offsets, scalars)
+        return self.table(offsets, scalars)
 
     def _operator_code(self, op: Op, name: str, version: int) -> int:
-        offsets = [(1, self.builder.CreateString(name))] if name else []
+        offsets = [(1, self.text(name))] if name else []
         # field 0 is the op's number in old readers' single byte
-        return self._table(offsets, [(0, "int8", min(op, 127)), (2, "int32", version), (3, "int32", op)])
+        return self.table(offsets, [(0, "int8", min(op, 127)), (2, "int32", version), (3, "int32", op)])
 
     def _buffer(self, content: bytes) -> int:
         if not content:
-            return self._table([])
+            return self.table([])
         self.builder.StartVector(1, len(content), _BUFFER_ALIGNMENT)
         self.builder.head -= len(content)
         self.builder.Bytes[self.builder.head : self.builder.head + len(content)] = content
-        return self._table([(0, self.builder.EndVector())])
+        return self.table([(0, self.builder.EndVector())])
 
     def _metadata(self, name: str, buffer: int) -> int:
-        return self._table([(0, self.builder.CreateString(name))], [(1, "int32", buffer)])
+        return self.table([(0, self.text(name))], [(1, "int32", buffer)])
 
     def _signature(self) -> int:
         inputs, outputs = (self._names(named) for named in (self.model.inputs, self.model.outputs))
-        return self._table([(0, inputs), (1, outputs), (2, self.builder.CreateString("serving_default"))])
+        return self.table([(0, inputs), (1, outputs), (2, self.text("serving_default"))])
 
     def _names(self, tensors: Mapping[str, int]) -> int:
-        entries = [
-            self._table([(0, self.builder.CreateString(name))], [(1, "int32", number)])
-            for name, number in tensors.items()
-        ]
-        return self._vector(entries)
+        entries = [self.table([(0, self.text(name))], [(1, "int32", number)]) for name, number in tensors.items()]
+        return self.vector(entries)
