@@ -60,6 +60,15 @@ def test_nothing_to_read(tmp_path, make, message):
         read_dataset(tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"), [("a.JPG", "a picture"), ("a.zip", "an archive"), ("a.tar.gz", "an arch")]
+)
+def test_files_that_are_no_data_set(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DataError, match=f"this is {message}.*, not a data set"):
+        read_dataset(tmp_path / name)
+
+
 @pytest.mark.parametrize("format", formats.READABLE)
 def test_a_missing_path_with_a_given_format(format, tmp_path):
     with pytest.raises(DataError, match=r"/x: no (such file or folder|TFRecord file)"):

@@ -13,6 +13,7 @@ from mirilla.data.dataset import PARTS, Dataset
 from mirilla.data.split import part_name
 from mirilla.errors import DataError, UsageError
 
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
 _MOST_FOLDERS = 30  # that are searched for data sets
 _MOST_KINDS = 6  # of files that a message lists
 
@@ -94,6 +95,10 @@ def recognise(path: Path) -> tuple[formats.Format, Path, tuple[str, ...]]:
     for format in formats.FORMATS:
         if format.recognises(path):
             return format, path, ()
+    if images.is_picture_name(path.name):
+        raise DataError(f"{path}: this is a picture, not a data set.", "Give the folder or file that has its labels.")
+    if path.name.lower().endswith(_ARCHIVES):
+        raise DataError(f"{path}: this is an archive, not a data set.", "Unpack it, and give the folder.")
     raise DataError(
         f"{path}: its format is not recognised by its name.",
         f"Give the format with --from: {', '.join(formats.READABLE)}.",
