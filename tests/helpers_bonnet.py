@@ -15,10 +15,14 @@ PAIR_SHA256 = "5ace9ab3404c12121048a1017ec27c7c9e00fd5ddf26d24e59ac96711b57ad0d"
 FILES = {
     "card_detector": "O2",
     "darthvader": "O2",
+    "google_mobilenet_v1_160_imagenet": "O8",
+    "google_person_cat_dog": "O6",
+    "google_squeezenet_160": "O7",
     "pikachu2_detector": "O1",
     "pikachu_detector": "O1",
     "rover_224": "O4",
     "rps_160": "O4",
+    "voc20_object_detection": "O1",
 }
 
 

@@ -170,6 +170,21 @@ def objects(photos, threshold, model=None, classes=4):
     return results
 
 
+def classes(photos):
+    """Google's own decoder of its two classifiers, whole and sparse."""
+    from aiy.vision.models import image_classification as decoder
+
+    results = {}
+    for kind in (decoder.MOBILENET, decoder.SQUEEZENET):
+        with inference.ImageInference(decoder.model(kind)) as client:
+            for photo in photos:
+                picture = Image.open(photo).convert("RGB")
+                whole = decoder.get_classes(client.run(picture), 3)
+                few = client.run(picture, sparse_configs=decoder.sparse_configs(3, 0.01, kind))
+                results.setdefault(photo, {})[kind] = [whole, decoder.get_classes_sparse(few)]
+    return results
+
+
 if __name__ == "__main__":
-    jobs = {job.__name__: job for job in (images, camera, sparse, state, reset, errors, objects)}
+    jobs = {job.__name__: job for job in (images, camera, sparse, state, reset, errors, objects, classes)}
     json.dump(jobs[sys.argv[1]](**json.loads(sys.argv[2])), sys.stdout)

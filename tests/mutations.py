@@ -30,6 +30,7 @@ from mirilla.errors import MirillaError
 Mutate = Callable[[bytes, random.Random], bytes]
 
 MEMORY_BYTES = 2 << 30
+_PROCESS_PAGES = Path("/proc/self/statm")
 SECONDS = 20  # for one input of a few kB; the slowest takes a hundredth of that
 NUMBERS = (
     *("inf", "-inf", "nan", "NaN", "1e400", "-1e400", "1e308", "-1", "0", "-0.0", "0.5", "2.5", "1e-320"),
@@ -80,9 +81,12 @@ def survive(name: str, valid: bytes | Sequence[bytes], mutate: Mutate, read: Cal
 
 @contextlib.contextmanager
 def _limited_memory() -> Iterator[None]:
-    """2 GB more than the process has now."""
+    """2 GB more than the process has now, where the system says how much that is."""
+    if not _PROCESS_PAGES.exists():
+        yield
+        return
     before = resource.getrlimit(resource.RLIMIT_AS)
-    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    now = int(_PROCESS_PAGES.read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY_BYTES, before[1]))
     try:
         yield

@@ -20,6 +20,30 @@ def pair(shared):
     return read_graph_def(shared / PAIR)
 
 
+@pytest.mark.parametrize(
+    ("graph", "compiled", "input_tensor", "outputs", "side", "order"),
+    [
+        ("PCK_frozen_inference_graph", "pikachu2_detector", "Preprocessor/sub", "concat,concat_1", 256, "auto"),
+        ("voc20_frozen_inference_graph", "voc20_object_detection", "Preprocessor/sub", "concat,concat_1", 256, "auto"),
+        ("google_person_cat_dog", "google_person_cat_dog", "Preprocessor/sub", "concat,concat_1", 256, "O6"),
+        ("google_squeezenet_160", "google_squeezenet_160", "input", "Prediction", 160, "auto"),
+    ],
+)
+def test_golden_pairs_compile_to_the_same_bytes(shared, graph, compiled, input_tensor, outputs, side, order):
+    graph_def = read_graph_def(shared / f"data/bonnet/{graph}.pb")
+    model, report = bonnet.build(graph_def, input_tensor, outputs, side, order)
+    assert bf.serialise(model) == (shared / f"data/bonnet/{compiled}.binaryproto").read_bytes()
+    assert not report.warnings
+
+
+def test_a_file_of_2017_comes_back_in_todays_spelling(shared):
+    model = bf.read(shared / "data/bonnet/google_person_cat_dog_2017.binaryproto")
+    again, _ = bonnet.build(to_graph_def(model), model.input, model.outputs)
+    kinds = {f"{kind}2": kind for kind in ("PadMyriad", "ReorderBdrcToBrcdMyriad", "ReorderBrcdToBdrcMyriad")}
+    assert again.ops == tuple(replace(op, kind=kinds.get(op.kind or "", op.kind)) for op in model.ops)
+    assert {c.name: c for c in again.constants} == {c.name: c for c in model.constants}
+
+
 def test_golden_pair_compiles_to_the_same_bytes(shared, pair):
     model, report = bonnet.build(pair)
     assert report.sha256 == PAIR_SHA256

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from helpers_graph import small_network
+from mirilla.bonnet import compile as bonnet
 from mirilla.bonnet import describe
 from mirilla.bonnet import format as bf
-from mirilla.bonnet.describe import plan_differences
+from mirilla.bonnet.describe import model_facts, plan_differences
+from mirilla.cli.bonnet_tables import shape_text
 
 
 def test_plan_differences(shared):
@@ -26,3 +29,17 @@ def test_short_names_stay_unique():
         names[2]: "b",
         "concat": "concat",
     }
+
+
+def test_an_op_of_an_unknown_type_is_shown_without_shapes():
+    graph = small_network()
+    model, _ = bonnet.build(graph.graph_def)
+    index = next(i for i, op in enumerate(model.ops) if op.kind == "Relu6")
+    ops = [replace(op, kind="Rotate") if i == index else op for i, op in enumerate(model.ops)]
+    facts = model_facts(replace(model, ops=tuple(ops)))
+    assert facts.ops[index].kind == "Rotate"
+    assert facts.ops[index].shape is None
+    assert facts.ops[index - 1].shape is not None
+    assert facts.ops[index].output_bytes == model.ops[index].plan.output_bytes
+    assert "'Rotate'" in facts.plan_differences[0] or "(Rotate)" in facts.plan_differences[0]
+    assert shape_text(None) == "?"

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import helpers_bonnet
 from helpers_graph import small_network
 from mirilla.bonnet import compile as bonnet
 from mirilla.bonnet import format as bf
 from mirilla.bonnet import wire
 from mirilla.errors import MirillaError, ModelError
 
-FILES = ("card_detector", "darthvader", "pikachu2_detector", "pikachu_detector", "rover_224", "rps_160")
+FILES = (*helpers_bonnet.FILES, "google_person_cat_dog_2017")
 SMALL, _ = bonnet.build(small_network().graph_def)
 
 

@@ -52,13 +52,14 @@ def test_undecided_planar_threshold_is_a_warning():
     assert "24" in warning.what
 
 
-def test_planar_output_is_padded_and_cropped_for_an_interleaved_reader():
+def test_planar_output_is_reordered_for_an_interleaved_reader():
     graph = Graph()
     x = graph.block("a", graph.placeholder(), (3, 3, 3, 16), 2)
     graph.bias("b", graph.conv("b", x, (1, 1, 16, 8)), 8)
     model, report = bonnet.build(graph.graph_def)
-    assert [op.kind for op in model.ops] == ["Conv", "PadMyriad", "ReorderBdrcToBrcdMyriad", "Conv"]
-    assert [finding.code for finding in report.warnings] == ["planar-reader"]
+    assert [op.kind for op in model.ops] == ["Conv", "ReorderBdrcToBrcdMyriad", "Conv"]
+    assert model.ops[1].kernel is None
+    assert not report.warnings
 
 
 def test_softmax_is_preceded_by_a_reshape():
@@ -103,6 +104,63 @@ def _unusual_start(kind: str) -> Graph:
     return graph
 
 
+def _squeezing(side: int) -> Graph:
+    """A module of Squeezenet: a planar 3x3 and a 1x1 convolution joined along depth, after a maximum pool."""
+    graph = Graph(6)
+    x = graph.block("a", graph.placeholder(shape=(-1, side, side, 3)), (3, 3, 3, 16), 2)
+    window = {"ksize": [1, 3, 3, 1], "strides": [1, 2, 2, 1], "padding": "VALID", "data_format": "NHWC"}
+    x = graph.node("MaxPool", "pool", x, **window)
+    x = graph.block("squeeze", x, (1, 1, 16, 8))
+    first, second = graph.block("e", x, (1, 1, 8, 16)), graph.block("t", x, (3, 3, 8, 16))
+    x = graph.node("ConcatV2", "join", first, second, graph.const("axis", np.int32(3)), N=2)
+    x = graph.node("Relu", "relu", graph.bias("head", graph.conv("head", x, (1, 1, 32, 8)), 8))
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("side", "kinds"),
+    [
+        (64, ["Conv", "Relu6", "DepthConcat", "Conv", "Relu"]),  # maps of 15x15: interleaved
+        (68, ["ReorderBrcdToBdrcMyriad", "Conv", "ReorderBdrcToBrcdMyriad"]),  # 16x16: a multiple of 4
+        (76, ["ReorderBrcdToBdrcMyriad", "PadMyriad", "Conv", "CropMyriad", "ReorderBdrcToBrcdMyriad"]),  # 18x18
+    ],
+)
+def test_a_planar_convolution_computes_what_the_graph_computes(side, kinds):
+    from mirilla.bonnet.run import CompiledModel
+    from mirilla.graph import reader
+    from mirilla.graph.reference import run
+
+    graph = _squeezing(side).graph_def
+    model, report = bonnet.build(graph)
+    names = [op.kind for op in model.ops]
+    start = next(i for i in range(len(names)) if names[i : i + len(kinds)] == kinds)
+    assert names[start : start + len(kinds)] == kinds
+    assert [finding.code for finding in report.warnings] == (["planar-threshold"] if side == 64 else [])
+    images = np.random.default_rng(4).uniform(-1, 1, (1, side, side, 3)).astype(np.float32)
+    (expected,) = run(reader.read(graph), images).values()
+    compiled = CompiledModel(bf.parse(bf.serialise(model)))
+    assert compiled.input_size == (side, side)
+    (found,) = compiled.run(images).values()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.05)
+    assert expected.std() > 0.3
+    again, _ = bonnet.build(to_graph_def(model), output_tensors=model.outputs)
+    assert again.ops == model.ops
+
+
+def test_a_reorder_that_does_not_fit_writes_outside_the_arena():
+    graph = Graph(7)
+    x = graph.block("a", graph.placeholder(shape=(-1, 160, 160, 3)), (5, 5, 3, 72), 2)
+    window = {"ksize": [1, 3, 3, 1], "strides": [1, 2, 2, 1], "padding": "VALID", "data_format": "NHWC"}
+    graph.node("MaxPool", "pool", x, **window)
+    model, _ = bonnet.build(graph.graph_def)
+    assert [op.kind for op in model.ops] == ["Conv", "ReorderBdrcToBrcdMyriad", "Move", "MaxPool"]
+    outside, back = model.ops[1:3]
+    assert outside.output == "a/Relu6_brcd_output_in_ddr"
+    plan = bf.Plan(0, 0, 512000, 2**64 - 921600, input_planar=1, in_place=0, in_use=921600 + 512000)
+    assert outside.plan == plan
+    assert back.plan == bf.Plan(0, output_bytes=921600, input_planar=1, in_place=0, in_use=921600)
+
+
 @pytest.mark.parametrize("kind", ["pointwise", "two-depthwise", "two-planar", "usual"])
 def test_compiled_models_compute_what_the_graph_computes(kind):
     from mirilla.bonnet.run import CompiledModel
@@ -123,10 +181,8 @@ def test_compiled_models_compute_what_the_graph_computes(kind):
     "rule",
     [
         "input-channels",
-        "relu",
         "sigmoid",
         "no-sample",
-        "max-pool",
         "pool-padding",
         "depth-multiplier",
         "strides",
@@ -156,16 +212,16 @@ def test_depthwise_kernel_larger_than_its_map_is_refused():
 
 
 def test_all_errors_are_reported_at_once():
-    graph = unsupported("relu")
+    graph = unsupported("sigmoid")
     graph.node(
         "MaxPool",
         "pool",
-        "relu",
-        ksize=[1, 2, 2, 1],
+        "sigmoid",
+        ksize=[1, 3, 3, 1],
         strides=[1, 2, 2, 1],
-        padding="VALID",
+        padding="SAME",
         data_format="NHWC",
     )
     with pytest.raises(RuleError) as caught:
         bonnet.build(graph.graph_def)
-    assert [finding.code for finding in caught.value.findings][:2] == ["relu", "max-pool"]
+    assert [finding.code for finding in caught.value.findings][:2] == ["sigmoid", "pool-padding"]

@@ -17,24 +17,23 @@ from mirilla.findings import RuleError
 FILES = {
     "card_detector": 256,
     "darthvader": 256,
+    "google_mobilenet_v1_160_imagenet": 160,
+    "google_person_cat_dog": 256,
+    "google_person_cat_dog_2017": 256,
+    "google_squeezenet_160": 160,
     "pikachu2_detector": 256,
     "pikachu_detector": 256,
     "rover_224": 224,
     "rps_160": 160,
+    "voc20_object_detection": 256,
 }
 
 
 @pytest.mark.parametrize(("name", "side"), FILES.items())
 def test_plans_of_known_files_are_reproduced(shared, name, side):
     model = bf.read(shared / f"data/bonnet/{name}.binaryproto")
-    # Keep nothing of the old plan except which ops have a fused Relu6.
-    bare = replace(
-        model,
-        ops=tuple(
-            replace(op, plan=bf.Plan(post=op.plan.post if op.kind != "ReorderBrcdToBdrcMyriad" else None))
-            for op in model.ops
-        ),
-    )
+    # Keep nothing of the old plan except which ops have a fused Relu6 or pad.
+    bare = replace(model, ops=tuple(replace(op, plan=bf.Plan(post=op.plan.post)) for op in model.ops))
     again = replan(bare, (side, side))
     for old, new in zip(model.ops, again.ops, strict=True):
         assert new == old

@@ -291,7 +291,7 @@ def refused(network: format.Model, shape: tuple[int, ...] = (1, 4, 4, 3), limits
         ),
         ([reshape("y", "x", 1, 1, 47)], [], "cannot become"),
         ([concat("y", ("x", "x"), 0)], [], "axis"),
-        ([Op("ReorderBdrcToBrcdMyriad", ("x",), "y")], [], "border"),
+        ([Op("ReorderBdrcToBrcdMyriad", ("x",), "y", kernel=Kernel(1))], [], "border"),
         (
             [replace(depthwise("y", "x", kernel(3, 2)), plan=Plan(planar=1))],
             [constant("y_w", np.zeros((1, 3, 3, 3))), constant("y_b", [0, 0, 0])],

@@ -67,13 +67,26 @@ def test_a_wrong_name_on_the_command_line_of_googles_compiler(shared, tmp_path, 
 
 def test_failures_leave_no_file_and_no_traceback(tmp_path, capsys):
     graph = tmp_path / "graph.pb"
-    write_graph_def(graph, unsupported("relu").graph_def)
+    write_graph_def(graph, unsupported("sigmoid").graph_def)
     assert main(["compile", str(graph), "--out", str(tmp_path / "m.binaryproto")]) == 1
-    assert main(["compile", str(graph)]) == 2
+    assert main(["compile"]) == 2
     assert main(["compile", str(graph), "--out", str(graph)]) == 2
     assert main(["compile", str(tmp_path / "none.pb"), "--out", str(tmp_path / "m")]) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["graph.pb"]
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_doctor_is_named_where_it_is_the_cure(tmp_path, capsys):
+    graph = tmp_path / "graph.pb"
+    write_graph_def(graph, small_network("FusedBatchNormV3", side=8).graph_def)  # a kernel larger than its map
+    assert main(["compile", str(graph), "--out", str(tmp_path / "m.binaryproto")]) == 1
+    assert f"mirilla doctor {graph} --fix {tmp_path / 'graph_fixed.pb'} writes" in capsys.readouterr().err
+    assert main(["doctor", str(graph), "--fix", str(tmp_path / "graph_fixed.pb")]) == 0
+    assert main(["compile", str(tmp_path / "graph_fixed.pb"), "--out", str(tmp_path / "m.binaryproto")]) == 0
+    write_graph_def(graph, unsupported("no-sample").graph_def)
+    capsys.readouterr()
+    assert main(["compile", str(graph), "--out", str(tmp_path / "n.binaryproto")]) == 1
+    assert "--fix" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("reason", ["input of 256x256", "another model"])

@@ -134,7 +134,7 @@ def test_wrong_use(model, tmp_path, capsys, arguments, code, message):
 def test_output_folder_is_a_file(model, tmp_path, capsys):
     (tmp_path / "out").write_text("")
     photo = picture(tmp_path / "x.png")
-    assert main(["detect", str(model), str(photo), "--out", str(tmp_path / "out")]) == 1
+    assert main(["detect", str(model), str(photo), "--out", str(tmp_path / "out")]) == 2
     assert "out" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == ""
 

@@ -92,6 +92,18 @@ def test_a_split_of_its_own_holds_beside_a_set_for_evaluation(photos, tmp_path, 
     assert sizes == [9, 3]
 
 
+def test_problems_and_choices_of_reading_are_printed_once(photos, tmp_path, capsys):
+    for i in (5, 6):
+        (photos / "images" / f"{i}.png").unlink()
+    (photos / "other.csv").write_text((photos / "annotations.csv").read_text())
+    assert run(photos, "--out", tmp_path / "pipeline.config") == 0
+    printed = capsys.readouterr()
+    assert printed.out.count("annotations.csv is read (rather than other.csv)") == 1
+    assert printed.out.count("Held out for evaluation") == 1
+    assert printed.err.count("warning: ") == 1
+    assert "5.png does not exist. [missing-picture]; 1 more, 'mirilla data check' lists them" in printed.err
+
+
 def test_tfrecord_files_are_used_where_they_are(photos, tmp_path, capsys):
     split(photos)
     assert run(photos, "--out", tmp_path / "a" / "pipeline.config", "--convert") == 0
@@ -111,6 +123,24 @@ def test_tfrecord_files_are_used_where_they_are(photos, tmp_path, capsys):
     assert config.load(third).train_input_reader.tf_record_input_reader == readers[0].tf_record_input_reader
     assert run(records / "train.tfrecord", "--out", tmp_path / "d" / "pipeline.config") == 2
     assert "--eval" in capsys.readouterr().err
+
+
+def test_tfrecord_files_in_folders_of_parts(photos, tmp_path):
+    split(photos)
+    assert run(photos, "--out", tmp_path / "a" / "pipeline.config", "--convert") == 0
+    made = tmp_path / "a" / "records"
+    exported = tmp_path / "exported" / "v1"  # the only folder in what is given
+    for file, folder in (("train", "train"), ("eval", "test")):
+        (exported / folder).mkdir(parents=True)
+        (made / f"{file}.tfrecord").rename(exported / folder / "Faces.tfrecord")
+    out = tmp_path / "b" / "pipeline.config"
+    assert run(tmp_path / "exported", "--out", out) == 0
+    pipeline = config.load(out)
+    readers = (pipeline.train_input_reader, pipeline.eval_input_reader)
+    assert [list(r.tf_record_input_reader.input_path) for r in readers] == [
+        [str(exported / "train" / "Faces.tfrecord")],
+        [str(exported / "test" / "Faces.tfrecord")],
+    ]
 
 
 def test_a_given_label_map_decides(photos, tmp_path, capsys):

@@ -38,8 +38,8 @@ def test_ignored_by_name(capsys):
     ("verb", "word", "message"),
     [
         ("train", "--checkpoint_dir=x", "'mirilla tf1 model_main' has it"),
-        ("train", "--hparams_overrides=a=1", "fields of pipeline.config"),
-        ("export", "--write_inference_graph", "inference_graph.pbtxt"),
+        ("train", "--hparams_overrides=a=1", "'mirilla tf1 model_main' has it"),
+        ("export", "--use_side_inputs", "no side inputs"),
         ("eval", "--eval_training_data", "'mirilla tf1 eval' has it"),
     ],
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from helpers_job import csv_set, make
-from mirilla.cli.main import main
+from mirilla.cli.main import build_parser, main
 from mirilla.config.to_spec import model_spec
 from mirilla.job import evaluate, prepare, training
 from mirilla.model.layers import architecture
@@ -114,6 +115,29 @@ def test_makes_everything_and_skips_it_the_second_time(toy_set, tmp_path, traine
     assert len(trainer.calls) == 1
 
 
+def test_the_next_commands_run(toy_set, tmp_path, trainer, capsys, monkeypatch):
+    """Each printed command does what it says; the last one trains on."""
+    monkeypatch.chdir(tmp_path)
+    command = ["run", str(toy_set), "--out", "my job", "--steps", "50", "--size", "128", "--seed", "3"]
+    assert main(command) == 0
+    printed = capsys.readouterr().out.partition("Next steps")[2]
+    commands = [shlex.split(line)[1:] for line in printed.splitlines() if line.strip().startswith("mirilla ")]
+    assert [words[0] for words in commands] == ["detect", "eval", "compile", "deploy", "export", "run"]
+    photo = str(next(toy_set.rglob("*.jpg")))
+    places = {"PHOTO...": photo, "DATASET": f"{toy_set}@eval"}
+    for words in commands:
+        words = [places.get(word, word) for word in words]
+        if words[0] == "deploy":
+            build_parser("deploy").parse_args(words)
+        elif words[0] == "export":
+            build_parser("export").parse_args(words)  # tests/test_exports.py runs it
+        else:
+            assert main(words) == 0, words
+    assert (tmp_path / "detected" / "detections.json").is_file()
+    assert (tmp_path / "my job" / "kit.binaryproto").is_file()
+    assert trainer.calls == [(50, None), (100, 50)]
+
+
 def test_resumes_where_training_was_stopped(toy_set, tmp_path, trainer, capsys):
     command = ["run", str(toy_set), "--out", str(tmp_path / "job"), "--steps", "50"]
     trainer.stop_at = 30
@@ -126,7 +150,7 @@ def test_resumes_where_training_was_stopped(toy_set, tmp_path, trainer, capsys):
 
 
 @pytest.mark.parametrize(
-    ("module", "function"), [(prepare, "check"), (prepare, "write_tfrecords"), (evaluate, "write_text")]
+    ("module", "function"), [(prepare, "check_samples"), (prepare, "write_tfrecords"), (evaluate, "write_text")]
 )
 def test_resumes_after_being_killed_anywhere(toy_set, tmp_path, trainer, monkeypatch, module, function):
 

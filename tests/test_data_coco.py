@@ -218,3 +218,21 @@ def test_mutated_files(count, tmp_path):
     result = mutations.survive("coco", json.dumps(content).encode(), mutations.of_json, read, count)
     assert result["read"] > count / 4
     assert result["refused"] > count / 10
+
+
+def test_one_of_two_files_that_cannot_be_read_is_a_finding(tmp_path):
+    (tmp_path / "train2017").mkdir()
+    (tmp_path / "train2017" / "a.jpg").write_bytes(picture(150, 200))
+    (tmp_path / "annotations").mkdir()
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [50, 30, 60, 80]}],
+        "categories": [{"id": 1, "name": "face"}],
+    }
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(content))
+    (tmp_path / "annotations" / "instances_val2017.json").write_text('{"images": [')
+    found = read_dataset(tmp_path)
+    assert [s.boxes_px_xyxy.round(6).tolist() for s in found.samples] == [[[50, 30, 110, 110]]]
+    (finding,) = found.problems
+    assert (finding.severity, finding.code) == ("error", "bad-annotation")
+    assert finding.what.startswith("not JSON")

@@ -8,6 +8,7 @@ import pytest
 
 from helpers_data import picture
 from mirilla.data import read_dataset
+from mirilla.data.check import check
 from mirilla.data.dataset import EmptyDatasetError
 from mirilla.errors import DataError
 
@@ -37,17 +38,18 @@ def boxes(folder: Path) -> dict[str, list[tuple[str, list[float]]]]:
 
 
 def test_csv_other_headers_empty_pictures_and_bad_rows(tmp_path):
-    photos(tmp_path / "images", *(f"{name}.jpg" for name in "abcdef"))
+    photos(tmp_path / "images", *(f"{name}.jpg" for name in "abcdefg"))
     (tmp_path / "annotations.csv").write_text(
         "file,width,height,x1,y1,x2,y2,label\na.jpg,200,150,3,2,9,12,cat\na.jpg,200,150,1.5,1,2,2,dog\n"
         "b.jpg,200,150,,,,,\nc.jpg,200,150,1,2,three,4,cat\nd.jpg,200,150,1,2,3,4,\ne.jpg,200,150,1,2,1e400,4,cat\n"
-        "f.jpg,nan,150,1,2,3,4,cat\n"
+        "f.jpg,nan,150,1,2,3,4,cat\ng.jpg,200,150,1,2,1e300,4,cat\n"
     )
     found = read_dataset(tmp_path)
     assert [(s.filename, s.labels) for s in found.samples] == [("a.jpg", ("cat", "dog")), ("b.jpg", ())]
-    assert [p.where.split(", ")[-1] for p in found.problems] == ["line 5", "line 6", "line 7", "line 8"]
+    assert [p.where.split(", ")[-1] for p in found.problems] == ["line 5", "line 6", "line 7", "line 8", "line 9"]
     assert "xmax is 'three', not a number" in found.problems[0].what
     assert "xmax is '1e400', not a finite number" in found.problems[2].what
+    assert "a number of g.jpg is over 1e+09" in found.problems[4].what
     assert found.labels == ("cat", "dog")
     (tmp_path / "annotations.csv").write_text("file,label\na.jpg,cat\n")
     with pytest.raises(DataError, match="lacks the columns xmin, ymin, xmax, ymax"):
@@ -78,7 +80,10 @@ def test_csv_other_headers_empty_pictures_and_bad_rows(tmp_path):
 def test_one_box_in_every_table(content, tmp_path):
     photos(tmp_path, "a.jpg")
     (tmp_path / "classes.csv").write_text("face,0\n")
+    (tmp_path / "._labels.csv").write_bytes(b"\0\5\x16\7")
     (tmp_path / "labels.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert boxes(tmp_path) == {"a.jpg": [("face", list(BOX))]}
+    (tmp_path / "labels.csv").rename(tmp_path / "labels.TSV")
     assert boxes(tmp_path) == {"a.jpg": [("face", list(BOX))]}
 
 
@@ -208,6 +213,7 @@ def test_layouts_of_train_and_eval(tables, pictures, source, tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{HEADER}\n{Path(name).name},200,150,face,50,30,110,110\n")
     assert boxes(tmp_path / source) == {name: [("face", list(BOX))] for name in ("a.jpg", "b.jpg")}
+    assert not check(read_dataset(tmp_path / source, split="train"))  # no note about the pictures of the other part
     parts = read_dataset(tmp_path / source).parts
     assert parts == {"a.jpg": "train", "b.jpg": "test" if "test" in tables[1] else "eval"}
     assert [s.filename for s in read_dataset(f"{tmp_path / source}@train").samples] == ["a.jpg"]
@@ -218,6 +224,32 @@ def test_pictures_of_two_parts_with_the_same_name_are_both_read(tmp_path):
     for part in ("train", "test"):
         (tmp_path / f"{part}_labels.csv").write_text(f"{HEADER}\na.jpg,200,150,{part},50,30,110,110\n")
     assert boxes(tmp_path) == {f"{part}/a.jpg": [(part, list(BOX))] for part in ("train", "test")}
+
+
+def test_two_names_for_one_picture_are_refused(tmp_path):
+    photos(tmp_path, "a.jpg", "b.jpg")
+    rows = [f"C:\\p{i}\\{name}.jpg,200,150,face,50,30,110,110" for i, name in ((1, "a"), (2, "a"), (1, "b"), (1, "B"))]
+    (tmp_path / "labels.csv").write_text("\n".join([HEADER, *rows]))
+    found = read_dataset(tmp_path)
+    assert {s.filename: len(s) for s in found.samples} == {"b.jpg": 2}
+    (finding,) = found.problems
+    assert (finding.severity, finding.code) == ("error", "bad-annotation")
+    assert "only one picture fits" in finding.what
+
+
+def test_absolute_paths_of_pictures_with_one_name(tmp_path):
+    photos(tmp_path, "p1/a.jpg", "p2/a.jpg", "my/set/b.jpg")
+    paths = [tmp_path / name for name in ("p1/a.jpg", "p2/a.jpg", "my/set/b.jpg", "p1/a.jpg")]
+    table = "\n".join(f"{path},50,30,110,110,face" for path in paths)  # keras-retinanet's
+    (tmp_path / "my" / "set" / "labels.csv").write_text(table)
+    found = read_dataset(tmp_path / "my" / "set")
+    assert {s.filename: (s.image, len(s)) for s in found.samples} == {
+        "a.jpg": (paths[0], 2),
+        "a-2.jpg": (paths[1], 1),
+        "b.jpg": (paths[2], 1),
+    }
+    (finding,) = found.problems
+    assert (finding.severity, finding.code) == ("warning", "same-name")
 
 
 def test_odd_names_survive(tmp_path):

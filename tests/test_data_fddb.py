@@ -49,4 +49,4 @@ def test_a_picture_whose_lines_are_wrong_is_left_out_alone(tmp_path):
     (tmp_path / "FDDB-folds" / "FDDB-fold-02-ellipseList.txt").write_bytes(b"caf\xe9\n0\n")
     found = read_dataset(tmp_path)
     assert len(found) == 2
-    assert "it is not UTF-8" in found.problems[2].what
+    assert "it is not UTF-8" in found.problems[0].what

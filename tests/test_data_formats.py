@@ -51,7 +51,7 @@ def _datasets(draw, labels):
         boxes = []
         for _ in range(count):
             x0, y0 = draw(_px), draw(_px)
-            boxes.append((x0, y0, x0 + draw(_px) + 1.01, y0 + draw(_px) + 1.01))  # under 1 px: taken as normalised
+            boxes.append((x0, y0, x0 + draw(_px) + 1.51, y0 + draw(_px) + 1.51))  # smaller ones look normalised
         flag = st.lists(st.booleans(), min_size=count, max_size=count)
         name = draw(st.sampled_from(["x", "dir/y", "ü b"])) + f"{i}.jpg"
         samples.append(

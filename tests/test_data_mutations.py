@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import random
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import mutations
-from helpers_data import sample
-from mirilla.data import csv_table, read_dataset, voc, widerface
+from helpers_data import dataset, picture, rotated, sample
+from mirilla.data import csv_table, images, read_dataset, voc, widerface
 from mirilla.data.check import check
+from mirilla.data.convert import convert
+from mirilla.data.formats import WRITABLE
 from mirilla.data.records import write_record
 from mirilla.data.tfrecord import LABEL_MAP, write_tfrecords
+from mirilla.errors import MirillaError
 from mirilla.protos import example
 
 SAMPLES = (
@@ -141,3 +149,105 @@ def test_label_map_beside_records(count, tmp_path):
     write_tfrecords(SAMPLES, ["face", "mask"], tmp_path / "train.record")
     label_map = b"item {\n  id: 1\n  name: 'face'\n}\nitem {\n  id: 2\n  display_name: 'mask'\n}\n"
     mutations.survive("label map", label_map, mutations.of_text, reader(tmp_path, LABEL_MAP, "tfrecord"), count)
+
+
+@mutations.counts(40, 1500)
+def test_conversions_lose_nothing_silently(count, tmp_path):
+    """What can be read from a mutated table is written in every format and read back, or each loss is listed."""
+    read_table = reader(tmp_path, "labels.csv", "csv")
+
+    def read(content: bytes) -> None:
+        read_table(content)
+        before = read_dataset(tmp_path, format="csv")
+        for format in WRITABLE:
+            out = tmp_path / "made" / format
+            shutil.rmtree(out, ignore_errors=True)
+            try:
+                made = convert(before, out, format)
+            except MirillaError:
+                assert not out.exists()
+                continue
+            after = read_dataset(out)
+            assert len(after) == len(before)
+            assert after.boxes == before.boxes or made.changes
+            assert not [problem for problem in after.problems if problem.severity == "error"]
+
+    table = csv_table.text_of(SAMPLES).encode()
+    result = mutations.survive("conversions", table, mutations.of_text, read, count)
+    assert result["read"] > count * 0.2
+
+
+@mutations.counts(350, 20000)
+def test_pictures(count):
+    kinds = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM")
+    files = [picture(format=kind) for kind in kinds]
+    files += [rotated(6), rotated(8, format="PNG"), picture(mode="CMYK"), picture(format="PNG", mode="I;16")]
+    files += [
+        picture(progressive=True),
+        picture(format="TIFF", compression="tiff_lzw"),
+        picture(format="PNG", mode="P"),
+    ]
+
+    def read(content: bytes) -> None:
+        size = images.header_of(content).upright_px
+        assert images.decode_rgb(content).shape == (*size, 3)
+
+    mutations.survive("pictures", files, mutations.of_bytes, read, count)
+
+
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory) -> list[Path]:
+    """A data set in each format."""
+    folder = tmp_path_factory.mktemp("trees")
+    faces = tuple(replace(item, labels=("face",) * len(item)) for item in SAMPLES)
+    parts = {"a.jpg": "train", "b.jpg": "eval", "c.jpg": "train"}
+    for format in WRITABLE:
+        convert(dataset(*faces, parts=parts), folder / format, format)
+    return [folder / format for format in WRITABLE]
+
+
+@mutations.counts(150, 6000)
+def test_folders(count, trees, tmp_path):
+    """Files that are removed, renamed, emptied, exchanged, or replaced by folders and links."""
+
+    def read(content: bytes) -> None:
+        drawn = random.Random(content)
+        folder = tmp_path / "data"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(drawn.choice(trees), folder)
+        if drawn.random() < 0.2:
+            shutil.copytree(drawn.choice(trees), folder, dirs_exist_ok=True)
+        for _ in range(drawn.choice((1, 2, 4))):
+            with contextlib.suppress(OSError):
+                _change(sorted(folder.rglob("*")), drawn)
+        for split in (None, "eval"):
+            with contextlib.suppress(MirillaError):
+                check(read_dataset(folder, split=split), decode=False)
+
+    mutations.survive("folders", b"", lambda _, drawn: drawn.randbytes(8), read, count)
+
+
+def _change(paths: list[Path], drawn: random.Random) -> None:
+    """Change a file or folder."""
+    path, other = drawn.choice(paths), drawn.choice(paths)
+    kind = drawn.randrange(8)
+    if kind < 3 and path.is_file():
+        path.write_bytes((b"", path.read_bytes()[:20], other.read_bytes() if other.is_file() else b"\0")[kind])
+    elif kind == 3:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif kind == 4:
+        name = drawn.choice(
+            ("a.jpg", "labels", "images", "data.yaml", "x.xml", "train", "split.csv", "\udcff.csv", " ")
+        )
+        if not (path.parent / name).exists():
+            path.rename(path.parent / name)
+    elif kind == 5 and path.is_file():
+        path.unlink()
+        path.mkdir()
+    elif kind == 6 and path.is_file():
+        path.unlink()
+        path.symlink_to(drawn.choice((path.parent, path, other, Path("/nowhere"))))
+    elif path.is_file():
+        shutil.copy(
+            path, path.with_suffix(drawn.choice((".csv", ".json", ".xml", ".txt", ".record", ".yaml", ".pbtxt")))
+        )

@@ -86,6 +86,12 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+CORNERS = ("xmin", "xmax", "ymin", "ymax")
+NO_BOXES: dict[str, list] = {
+    f"object_{name}": [] for name in ("class_text", "class_label", *(f"bbox_{n}" for n in CORNERS))
+}
+
+
 def features(**changed: list) -> dict[str, list]:
     """The features of a record with a box x 50 to 110, y 30 to 110 px in a picture of 200x150 px."""
     whole = {
@@ -113,6 +119,7 @@ def record_file(path, *records_: dict[str, list], compress=None):
 
 def test_gzip_is_read_and_other_kinds_are_named(tmp_path):
     path = record_file(tmp_path / "train.record", features(), features(filename=[b"b.jpg"]), compress=gzip.compress)
+    (tmp_path / "._train.record").write_bytes(b"\0\5\x16\7")
     assert [s.filename for s in read_dataset(tmp_path).samples] == ["a.jpg", "b.jpg"]
     assert len(list(tfrecord.read_tfrecords(path))) == 2
     with pytest.raises(DataError, match="compressed, but training reads single records") as caught:
@@ -149,7 +156,17 @@ def test_gzip_is_read_and_other_kinds_are_named(tmp_path):
         ({"object_class_text": [], "object_class_label": [1.5]}, "class/label has numbers that are not whole"),
         ({"object_class_text": [], "object_class_label": [float("nan")]}, "class/label has numbers that are not whole"),
         ({"object_class_text": [], "object_class_label": [b"1"]}, "class/label has bytes"),
+        ({"object_weight": [float("nan")]}, "image/object/weight has a number that is not finite"),
+        ({"object_difficult": [0, 1]}, "image/object/difficult has 2 values for 1 boxes"),
         ({"encoded": [7]}, "image/encoded has the type int"),
+        (
+            NO_BOXES | {"class/label": [1]},
+            r"a class of the whole picture \(image/class/label\), but no boxes",
+        ),
+        (
+            NO_BOXES | {"bbox/xmin": [0.5]},
+            "it has image/bbox/xmin, but no image/object/bbox/xmin",
+        ),
         ({"encoded": []}, "the record has no picture"),
     ],
 )
@@ -213,6 +230,24 @@ def test_the_label_map_beside_names_the_numbers(name, tmp_path):
     named = read_dataset(tmp_path)
     assert ([s.labels for s in named.samples], named.labels, named.notes) == ([("face",), ("9",)], ("face",), ())
     assert "class 9 is not in the label map" in next(p.what for p in named.problems if p.code == "class-number")
+
+
+def test_a_label_map_that_cannot_be_read_is_a_finding(tmp_path):
+    record_file(tmp_path / "train.record", features())
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 0 name: 'face' }")
+    found = read_dataset(tmp_path)
+    assert found.samples[0].labels == ("face",)
+    (finding,) = found.problems
+    assert (finding.severity, finding.where) == ("error", str(tmp_path / "label_map.pbtxt"))
+
+
+def test_a_label_map_with_other_numbers_is_a_finding(tmp_path):
+    record_file(tmp_path / "train.record", features(), features(filename=[b"b.jpg"]))
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'mask' } item { id: 2 name: 'face' }")
+    found = read_dataset(tmp_path)
+    assert {s.labels for s in found.samples} == {("face",)}
+    (finding,) = found.problems
+    assert finding.what == "class 1 is 'mask' in the label map, but the records call it 'face'."
 
 
 def test_a_class_number_below_1_is_a_finding_once(tmp_path):

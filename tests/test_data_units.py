@@ -16,7 +16,10 @@ from mirilla.data.units import unit_of
     [
         ([[0.25, 0.2, 0.55, 0.73]], False, "normalised"),
         ([[0, 0, 1, 1], [0, 0, 0.5, 1]], False, "normalised"),
-        ([[0, 0, 1, 1]], False, None),  # a pixel, as far as one can tell
+        ([[0, 0, 1, 1]], False, "normalised"),
+        ([[-0.1, 0.2, 0.5, 1.1]], False, "normalised"),
+        ([[-3, 0, 1, 1]], False, None),
+        ([[0.2, 0.2, 2.5, 1]], False, None),
         ([[0, 0, 0, 0]], False, None),
         ([[50, 30, 110, 110]], False, None),
         ([[0.25, 0.2, 0.55, 0.73], [50, 30, 110, 110]], False, None),

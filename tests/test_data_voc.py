@@ -9,6 +9,7 @@ import pytest
 
 from helpers_data import picture, rotated
 from mirilla.data import read_dataset
+from mirilla.data.check import check
 from mirilla.data.dataset import EmptyDatasetError
 
 
@@ -139,6 +140,7 @@ def test_flags_that_are_words(flag, value, tmp_path):
         ("a", "<filename>file:///C:/pics/a.jpg</filename>", None),
         ("a", "<filename>a</filename><size><width>0</width><height>0</height></size>", None),
         ("a", "<filename>old.png</filename>", None),
+        ("7", "<path>C:\\pics\\IMG 7.jpg</path>", "IMG 7.jpg"),
         ("a.jpg", "<filename>a.jpg</filename>", "a.jpg"),
         ("a", "<size><width></width><height></height></size>", None),
         ("my photo", "<filename>my%20photo.jpg</filename>", None),
@@ -148,6 +150,7 @@ def test_flags_that_are_words(flag, value, tmp_path):
 )
 def test_the_picture_of_a_file(name, content, photo, tmp_path):
     write(tmp_path / f"{name}.xml", content, photo)
+    (tmp_path / f"._{name}.xml").write_bytes(b"\0\5\x16\7")
     assert boxes(tmp_path) == {photo or f"{name}.jpg": FACE}
     assert {p.code for p in read_dataset(tmp_path).problems} <= ({"name-differs"} if name == "7" else set())
     (tmp_path / f"{name}.xml").rename(tmp_path / f"{name}.XML")
@@ -247,4 +250,6 @@ def test_a_file_that_cannot_be_read_is_one_finding(content, message, tmp_path):
     assert message in finding.what
     write(tmp_path / "b.xml", "<filename>b.jpg</filename>")
     assert boxes(tmp_path) == {"b.jpg": FACE}
-    assert [p.where for p in read_dataset(tmp_path).problems] == [str(tmp_path / "a.xml")]
+    found = read_dataset(tmp_path)
+    assert [p.where for p in found.problems] == [str(tmp_path / "a.xml")]
+    assert len(check(found)) == 1  # a.jpg has an annotation

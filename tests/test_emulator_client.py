@@ -39,6 +39,13 @@ DEPENDENCIES = [
 MAPS = ((16, 16), (8, 8), (4, 4), (2, 2), (1, 1))
 ANCHORS = anchors_yxyx(AnchorSpec(), MAPS, 256, 256)
 # Photos of ilc2021 in which these models detect something (they were not trained on faces).
+# Photos of scikit-image's package -> the ImageNet classes that they show, counted from 1 (0 is the background).
+OBJECTS = {
+    "chelsea.png": {282, 283, 286},  # tabby, tiger cat, Egyptian cat
+    "coffee.png": {505, 968, 969},  # coffee mug, espresso, cup
+    "motorcycle_left.png": {666, 671},  # moped, motor scooter
+    "motorcycle_right.png": {666, 671},
+}
 PHOTOS = (
     "1a1f1785657aa98068e6b66d1031784d",
     "121c9e1e2f9fefa8a5ea63b54d23ac91",
@@ -100,6 +107,10 @@ def kit_models(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(models / "card_detector.binaryproto", folder / f"{stem}.binaryproto")
     lines = [" ".join(repr(float(edge)) for edge in anchor) for anchor in ANCHORS]
     (folder / f"{stem}_anchors.txt").write_text("\n".join(lines) + "\n")
+    stem = "mobilenet_v1_160res_0.5_imagenet"
+    shutil.copy(models / "google_mobilenet_v1_160_imagenet.binaryproto", folder / f"{stem}.binaryproto")
+    shutil.copy(models / "google_squeezenet_160.binaryproto", folder / "squeezenet_160res_5x5_0.75.binaryproto")
+    (folder / f"{stem}_labels.txt").write_text("".join(f"{i}\n" for i in range(1001)))
     return folder
 
 
@@ -299,3 +310,28 @@ def test_googles_decoder_gives_the_same_objects_as_the_detector(ask: Ask, models
             assert geometry.iou(theirs, ours.boxes_yxyx[same].astype(np.float64)).max() > 0.9
             total += 1
     assert total >= 3
+
+
+def test_googles_classifiers(ask: Ask, environment: Path, models: Path):
+    """The best class is right for photos of things that ImageNet has, and the probabilities are the interpreter's."""
+    command = [str(environment), "-m", "pip", "install", "-q", "--no-deps", "--retries", "1", "scikit-image"]
+    if subprocess.run(command, capture_output=True, timeout=240).returncode:
+        pytest.skip("scikit-image, for its photos, cannot be installed")
+    where = "import importlib.util as u; print(u.find_spec('skimage').submodule_search_locations[0])"
+    folder = Path(subprocess.run([environment, "-c", where], capture_output=True, text=True).stdout.strip()) / "data"
+    found = ask("classes", photos=[str(folder / name) for name in OBJECTS])
+    files = {
+        "image_classification_mobilenet": "google_mobilenet_v1_160_imagenet.binaryproto",
+        "image_classification_squeezenet": "google_squeezenet_160.binaryproto",
+    }
+    for path, answers in found.items():
+        name = Path(path).name
+        with Image.open(path) as image:
+            rgb = np.asarray(image.convert("RGB"))
+        for kind, (whole, sparse) in answers.items():
+            assert int(whole[0][0]) in OBJECTS[name], (name, kind, whole)
+            probabilities = next(iter(flat(models / files[kind], rgb).values()))
+            best = np.argsort(-probabilities)[:3]
+            assert [int(label) for label, _ in whole] == best.tolist()
+            np.testing.assert_allclose([score for _, score in whole], probabilities[best], atol=1e-5)
+            assert [label for label, _ in sparse] == [label for label, score in whole if score > 0.01]

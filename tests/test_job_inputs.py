@@ -46,6 +46,21 @@ def test_a_sets_own_split_is_kept_and_eval_takes_its_eval_part(tmp_path):
     assert names(found.evaluation) == {"a1.png", "b0.png", "b3.png"}
 
 
+def test_the_test_part_is_for_evaluation_if_there_is_no_eval_part(tmp_path):
+    a = make(tmp_path, "a", 6)
+    parts = {"a1.png": "test", "a2.png": "test"}
+    rows = [f"{path.name},{parts.get(path.name, 'train')}" for path in sorted((a / "images").iterdir())]
+    (a / "split.csv").write_text("\n".join(rows))
+    found = inputs.read_inputs(options(a))
+    assert (names(found.evaluation), len(found.train)) == ({"a1.png", "a2.png"}, 4)
+    assert any("using its part 'test' instead" in note for note in found.notes)
+    parts["a3.png"] = "eval"
+    rows = [f"{path.name},{parts.get(path.name, 'train')}" for path in sorted((a / "images").iterdir())]
+    (a / "split.csv").write_text("\n".join(rows))
+    found = inputs.read_inputs(options(a))
+    assert (names(found.evaluation), len(found.train)) == ({"a3.png"}, 3)
+
+
 def test_a_split_file_divides_the_data_sets(tmp_path):
     split = tmp_path / "split.csv"
     split.write_text("a2.png,eval\nother.png,train\n")

@@ -130,3 +130,18 @@ def test_a_finished_run_still_writes_its_tensorflow_checkpoint(words, tmp_path):
     assert not (tmp_path / "run/model.ckpt-3.index").exists()
     assert run_script("model_main", [*words, "--num_train_steps=3", "--tf_checkpoints"]) == 0
     assert (tmp_path / "run/model.ckpt-3.index").is_file()
+
+
+def test_tensorboard_reads_the_figures_zeros_too(words, tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    assert run_script("model_main", [*words, "--num_train_steps=3", "--sample_1_of_n_eval_examples=6"]) == 0
+    for folder, tags in (
+        ("run/eval_0", figures(tmp_path / "run/eval_0")[3]),
+        ("run", figures(tmp_path / "run", "events")[3]),
+    ):
+        accumulator = reader.EventAccumulator(str(tmp_path / folder))
+        accumulator.Reload()
+        assert set(accumulator.Tags()["scalars"]) == set(tags)
+        for tag, value in tags.items():
+            assert accumulator.Scalars(tag)[-1].value == pytest.approx(value)
+    assert 0.0 in figures(tmp_path / "run/eval_0")[3].values()

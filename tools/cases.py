@@ -389,6 +389,7 @@ def _cell(run: Run | None) -> str:
     if run is None:
         return ""
     lines = [f"exit {run.code}", *(line.strip() for line in run.output.splitlines() if not _COUNTS.match(line))]
+    lines.sort(key=lambda line: (not line.startswith("exit "), not line.startswith(("mirilla ", "Remedy: "))))
     short = "; ".join(lines)
     short = short if len(short) <= SHOWN else f"{short[:SHOWN]}..."
     return re.sub(r"([|<>*_`\\])", r"\\\1", short)

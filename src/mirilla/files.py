@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from mirilla.errors import MirillaError
+from mirilla.errors import MirillaError, UsageError
 
 _REMEDIES = {
     errno.ENOSPC: "Free some space, or write to another disk.",
@@ -83,3 +83,32 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str], what: str, remedy: str) -> Iterator[None]:
+    """Hold a lock file; the operating system releases it when the process ends, even if it is killed.
+
+    Args:
+        path: of the lock file, which is created if missing and stays.
+        what, remedy: of the error.
+
+    Raises:
+        UsageError: another process holds the lock.
+        MirillaError: the file cannot be created.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with explaining(path):
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(what, remedy) from error
+        yield
+    finally:
+        os.close(handle)

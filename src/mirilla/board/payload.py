@@ -72,6 +72,7 @@ def read_payload(model_path: str | os.PathLike[str], *, bonnet: bool = True, sta
         MirillaError: a file cannot be read.
     """
     from mirilla.model import card as cards
+    from mirilla.model import classifier_card
 
     model_path = Path(model_path)
     with explaining(model_path):
@@ -82,9 +83,10 @@ def read_payload(model_path: str | os.PathLike[str], *, bonnet: bool = True, sta
     if card_path is None:
         raise ModelError(
             f"{model_path}: no model.json beside it. It holds the labels and anchors.",
-            "Compile in an export's folder: 'mirilla compile' writes model.json beside the model.",
+            "Compile in an export's folder: 'mirilla compile' writes model.json beside the model, and for a classifier "
+            "always (--labels FILE names its classes).",
         )
-    card = cards.load(card_path, model_path)
+    card = classifier_card.load_beside(model_path) or cards.load(card_path, model_path)
     if bonnet and card.target != "bonnet":
         raise ModelError(
             f"{card_path}: 'file.target' is '{card.target}', not 'bonnet'.", "Compile again with 'mirilla compile'."

@@ -77,7 +77,8 @@ def parse_options(text: str) -> tuple[str, ...]:
         raise UsageError(f"--options: {error}.", "Close every quote.") from None
     for option in options:
         _quoted(option)
-    if any(option == "--dir" or option.startswith("--dir=") for option in options):
+    names = [option.partition("=")[0] for option in options]
+    if any(len(name) > 2 and "--dir".startswith(name) for name in names):  # abbreviations too
         raise UsageError("--options must not contain --dir: the program always uses the deployed version's folder.")
     return options
 

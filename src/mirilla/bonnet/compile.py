@@ -14,11 +14,13 @@ from mirilla.bonnet import fp16, shapes
 from mirilla.bonnet.constant_order import arrange
 from mirilla.bonnet.legalise import Legal, legalise
 from mirilla.bonnet.memory_plan import plan_ops
-from mirilla.errors import ModelError
+from mirilla.errors import ModelError, UsageError
 from mirilla.findings import WARNING, Finding, RuleError
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
 from mirilla.model import card as cards
+from mirilla.model import classifier_card
+from mirilla.model.classifier_card import ClassifierCard
 from mirilla.protos.graphdef import read_graph_def
 from mirilla.protos.tensorflow_pb2 import GraphDef
 
@@ -168,8 +170,14 @@ def compile_file(
     output_tensors: str | Sequence[str] | None = None,
     input_size: int | tuple[int, int] | None = None,
     constant_order: str = "auto",
+    labels: str | None = None,
 ) -> tuple[bf.Model, BuildReport, Path | None]:
     """Compile a graph's file into a model's file; if the graph has a model.json, write one beside the model.
+
+    A classifier always gets a model.json.
+
+    Args:
+        labels: of a classifier: a text file, one a line; None looks for one beside the graph.
 
     Returns:
         The model, the report, and the path of the model.json (None if there is none).
@@ -180,7 +188,14 @@ def compile_file(
     """
     graph_def = read_graph_def(graph_path)
     model, report = build(graph_def, input_tensor, output_tensors, input_size, constant_order)
-    card, warnings = _card(graph_path, report)
+    classes = classifier_card.output_classes([shape for _, shape in report.outputs])
+    if classes is None and labels is not None:
+        raise UsageError("--labels: this network is not a classifier.", "Leave --labels out.")
+    card: cards.ModelCard | ClassifierCard | None
+    if classes is None:
+        card, warnings = _card(graph_path, report)
+    else:
+        card, warnings = _classifier_card(Path(graph_path), report, model, classes, labels), []
     report = replace(report, warnings=(*report.warnings, *warnings))
     bf.write(out, model)
     if card is None:
@@ -189,8 +204,24 @@ def compile_file(
     card_path = out.with_name(cards.FILE_NAME)
     if card_path.exists() and cards.find(out) != card_path:  # it belongs to another model, such as the graph
         card_path = out.with_name(f"{out.stem}.{cards.FILE_NAME}")
-    cards.save(replace(card, target="bonnet"), out, path=card_path)
+    if isinstance(card, ClassifierCard):
+        classifier_card.save(card, out, card_path)
+    else:
+        cards.save(replace(card, target="bonnet"), out, path=card_path)
     return model, report, card_path
+
+
+def _classifier_card(
+    graph_path: Path, report: BuildReport, model: bf.Model, classes: int, labels: str | None
+) -> ClassifierCard:
+    """The card of a compiled classifier: that of the graph, or a new one."""
+    earlier = classifier_card.load_beside(graph_path)
+    if earlier is not None and labels is None:
+        return replace(earlier, target="bonnet")
+    names, _ = classifier_card.labels_for(graph_path, labels, classes)
+    rows, columns, _ = report.input_shape
+    converter = "IDENTITY" if model.ops[-1].kind == "SoftmaxActivation" else "SOFTMAX"
+    return ClassifierCard(names, rows, columns, report.input, model.outputs[0], converter, name=graph_path.stem)
 
 
 def _card(graph_path: str | os.PathLike[str], report: BuildReport) -> tuple[cards.ModelCard | None, list[Finding]]:

@@ -1,6 +1,6 @@
 """The order in which a compiled file lists its constants.
 
-A loader cannot depend on this order, but five orders are known from files, and byte-identical output needs them.
+A loader cannot depend on this order, but eight orders are known from files, and byte-identical output needs them.
 They result from the history of a hash map that is not fully understood, so they are stored as tables of short tokens
 (docs/bonnet-format.md, The order of constants).
 """
@@ -22,10 +22,12 @@ _EXTRA_LAYERS = {  # token -> the SSD's extra layer
     "x24": "Conv2d_13_pointwise_2_Conv2d_4_2x2_s2_32",
 }
 _FUSED, _UNFUSED = "BatchNorm/FusedBatchNorm", "BatchNorm/batchnorm/add_1"
-_SSD, _CLASSIFIER = "FeatureExtractor/MobilenetV1", "MobilenetV1"
+_SSD, _CLASSIFIER, _SQUEEZENET = "FeatureExtractor/MobilenetV1", "MobilenetV1", "Squeezenet"
+_FIRE = {"s": "Squeeze", "e": "Expand_1x1", "t": "Expand_3x3"}
 
 # name -> (suffix of the batch norm, scope, tokens). A token is w (weights) or B (bias) and a layer: c0, dN (depthwise),
-# pN (pointwise), xMN (extra layer), bN (box predictor), kN (class predictor), gemm or logits.
+# pN (pointwise), xMN (extra layer), bN (box predictor), kN (class predictor), gemm or logits. Squeezenet: c1, c10, and
+# sN, eN, tN for the three convolutions of the module fire N.
 _TABLES = {
     "O1": (
         _FUSED,
@@ -70,6 +72,31 @@ _TABLES = {
         Bc0 Bp9 wd8 wp12 wp13 wd12 Bp1 wp6 wp3 wp7 wc0 Bp6 wd13 wp2 wp10 wd6 wd2 wd1 wd11 wp1 wd5 wp5 wd4
         wd9 wd7 wd10 Bd3 wlogits wp9 Bp2 wd3 wp8 wp11 wp4""",
     ),
+    "O6": (  # of the same names as O1 and O2
+        _FUSED,
+        _SSD,
+        """
+        Bk4 Bb4 Bk3 Bb3 Bk2 Bb1 Bb0 Bx24 Bx14 Bx23 Bx22 Bp12 Bd12 Bd11 Bp10 Bd10 Bp9 Bd8 Bp6 Bd6 Bd5 Bp3 Bd3
+        Bp2 Bd1 Bc0 Bd2 Bd7 Bp8 Bp13 wb3 wp7 wk1 Bp7 wx24 wx23 Bx12 wx12 wp5 wd5 Bk1 wp9 Bp5 wd3 wd12 Bd13 wk2
+        wc0 wb1 wp1 wd4 wx14 wp2 wp4 Bd4 wk4 wd2 wp12 Bx13 wp3 Bp4 wd8 wk3 wd1 Bk0 wp13 wp11 wp10 wp6 wp8 wd9
+        Bp11 wd11 wx22 wb2 wd7 wk0 wd6 wd13 Bp1 wx13 wd10 Bd9 wb0 wb4 Bb2""",
+    ),
+    "O7": (
+        _FUSED,
+        _SQUEEZENET,
+        """
+        Be9 Bs9 Bt8 Be8 Bs8 Bt7 Bs7 Bs4 Bt3 Be3 Bt2 Bt9 Bs2 Bc1 Be2 Bc10 Bs5 Bs6 Bt6 Bt5 Be6 Be5 ws8 wt3 wt6
+        ws7 ws6 ws5 wt2 wc1 Be4 we9 wc10 wt4 wt5 Be7 we4 ws2 ws4 we3 we7 we5 we2 Bt4 we8 Bs3 wt8 ws9 we6 wt9
+        wt7 ws3""",
+    ),
+    "O8": (  # of the same names as O5
+        _FUSED,
+        _CLASSIFIER,
+        """
+        Bp13 Bd13 Bp12 Bd12 Bp11 Bd11 Bp10 Bd10 Bp9 Bd9 Bp8 Bd8 Bp7 Bd7 Bp6 Bd5 Bd4 Bp4 Bp3 Bd3 Bp2 Bd2 Bc0
+        Bp5 Bd1 wd1 wp10 wd8 wd11 wp7 Bp1 wd6 wp2 wd9 wd2 wp8 wlogits wp6 wd10 Blogits wp5 Bd6 wc0 wp4 wd3 wp9
+        wd4 wp1 wp3 wp11 wd5 wd12 wp12 wd7 wd13 wp13""",
+    ),
 }
 TABLES = tuple(_TABLES)
 CHOICES = ("auto", *TABLES, "graph")
@@ -78,6 +105,8 @@ CHOICES = ("auto", *TABLES, "graph")
 def _expand(token: str, suffix: str, scope: str) -> str:
     """The full name of a token's constant."""
     is_bias, layer = token[0] == "B", token[1:]
+    if scope == _SQUEEZENET:
+        return _squeezenet(layer, is_bias, suffix)
     if layer == "gemm":
         return "final_training_ops/Wx_plus_b/add/" + (
             "matmul_bias" if is_bias else "matmul/transpose_weights/transpose"
@@ -95,6 +124,15 @@ def _expand(token: str, suffix: str, scope: str) -> str:
     return f"{scope}/{name}/" + ("depthwise_weights" if layer[0] == "d" else "weights")
 
 
+def _squeezenet(layer: str, is_bias: bool, suffix: str) -> str:
+    """The full name of a constant of the slim models' Squeezenet."""
+    if layer == "c10":
+        name = f"{_SQUEEZENET}/Logits/Conv_10"
+        return f"{name}/BiasAdd/conv_bias" if is_bias else f"{name}/weights"
+    name = "Conv2d_1" if layer == "c1" else f"Fire_{layer[1:]}/{_FIRE[layer[0]]}"
+    return f"{_SQUEEZENET}/{_SQUEEZENET}/{name}/{suffix}/conv_bias" if is_bias else f"{_SQUEEZENET}/{name}/weights"
+
+
 def _predictor(layer: str) -> str:
     """Scope of a layer that predicts: the classifier's logits, or an SSD's boxes or classes."""
     if layer == "logits":
@@ -104,7 +142,7 @@ def _predictor(layer: str) -> str:
 
 @cache
 def table(name: str) -> tuple[str, ...]:
-    """The constants' names in the order of a table, 'O1' to 'O5'."""
+    """The constants' names in the order of a table, 'O1' to 'O8'."""
     suffix, scope, tokens = _TABLES[name]
     return tuple(_expand(token, suffix, scope) for token in tokens.split())
 

@@ -32,13 +32,16 @@ class TensorFacts:
 
 @dataclass(frozen=True)
 class OpRow:
-    """An op of a compiled model; shapes are (rows, columns, depth), addresses and sizes in bytes."""
+    """An op of a compiled model; addresses and sizes in bytes.
+
+    shape: (rows, columns, depth); None, with an empty layout, if an op of an unknown type comes before.
+    """
 
     index: int
     kind: str
     output: str
     inputs: tuple[str, ...]
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int] | None
     kernel: tuple[int, int] | None
     stride: int | None
     padding: str | None
@@ -102,7 +105,7 @@ def model_facts(model: Model, size: tuple[int, int] | None = None) -> ModelFacts
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
         input=TensorFacts(model.input, shapes.input_map(model, size).shape),
-        outputs=tuple(TensorFacts(name, output_shapes.get(name, ())) for name in model.outputs),
+        outputs=tuple(TensorFacts(name, output_shapes.get(name) or ()) for name in model.outputs),
         arena_bytes=model.arena.bytes if model.arena else None,
         peak=Peak(peak.in_use, peak.index, peak.output),
         plan_differences=tuple(plan_differences(model, size)),
@@ -127,13 +130,14 @@ def op_rows(model: Model, size: tuple[int, int] | None = None) -> list[OpRow]:
     """A row for each op.
 
     Raises:
-        RuleError: ops have an unknown type or do not fit together, or the input size cannot be inferred.
+        RuleError: ops do not fit together, or the input size cannot be inferred.
     """
-    maps = shapes.infer(model.ops, shapes.constant_dims(model), model.input or "", shapes.input_map(model, size))
-    return [_op_row(index, op, maps[op.output or ""]) for index, op in enumerate(model.ops)]
+    source = shapes.input_map(model, size)
+    maps = shapes.infer_known(model.ops, shapes.constant_dims(model), model.input or "", source)
+    return [_op_row(index, op, maps.get(op.output or "")) for index, op in enumerate(model.ops)]
 
 
-def _op_row(index: int, op: Op, output: shapes.FeatureMap) -> OpRow:
+def _op_row(index: int, op: Op, output: shapes.FeatureMap | None) -> OpRow:
     kernel, plan = op.kernel or Kernel(), op.plan or Plan()
     has_window = bool(kernel.height and kernel.width)
     return OpRow(
@@ -141,11 +145,11 @@ def _op_row(index: int, op: Op, output: shapes.FeatureMap) -> OpRow:
         kind=op.kind or "",
         output=op.output or "",
         inputs=op.inputs,
-        shape=output.shape,
+        shape=output.shape if output else None,
         kernel=(kernel.height or 0, kernel.width or 0) if has_window else None,
         stride=kernel.stride if has_window else None,
         padding=_PADDINGS.get(kernel.padding or 0),
-        layout=("bdrc" if output.planar else "brcd") + (f"+{output.border}" if output.border else ""),
+        layout=_layout(output) if output else "",
         post=_POSTS.get(plan.post, str(plan.post)) if plan.post else None,
         address=plan.address,
         output_bytes=plan.output_bytes,
@@ -153,6 +157,10 @@ def _op_row(index: int, op: Op, output: shapes.FeatureMap) -> OpRow:
         scratch_bytes=plan.scratch_bytes,
         in_use=plan.in_use,
     )
+
+
+def _layout(output: shapes.FeatureMap) -> str:
+    return ("bdrc" if output.planar else "brcd") + (f"+{output.border}" if output.border else "")
 
 
 def plan_differences(model: Model, size: tuple[int, int] | None = None) -> list[str]:

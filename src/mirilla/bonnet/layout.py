@@ -1,7 +1,8 @@
 """The layout pass: insert pads and reorders around the convolutions that run on planar (bdrc) tensors.
 
-The first convolution reads and writes planar tensors. A 3x3 depthwise convolution of stride 1 on a large map runs on
-a planar tensor with a border, in place. Everything else reads interleaved (brcd) tensors.
+The first convolution reads and writes planar tensors. A 3x3 convolution of stride 1 on a large map reads a planar
+tensor with a border, depthwise ones in place (`mirilla.bonnet.planar`). All other ops read interleaved (brcd) tensors.
+A reorder whose input and output do not fit the arena together writes outside it, and a Move brings the tensor back.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from dataclasses import replace
 
 from mirilla.bonnet import format as bf
 from mirilla.bonnet.lower import LoweredOp, Lowering
+from mirilla.bonnet.planar import can_run_planar, runs_planar, threshold_of
+from mirilla.bonnet.shapes import BORDER, COLUMN_STEP, FeatureMap
 from mirilla.findings import INFERRED, breach
 from mirilla.graph import deploy
 from mirilla.graph.deploy import Layer
-from mirilla.padding import SAME
 
-# Sides of a map: known files use the planar kernel from 28 on and the interleaved kernel up to 20.
-PLANAR_FROM, PLANAR_UNDECIDED_FROM = 28, 21
+_CONVOLUTIONS = ("Conv", "DepthwiseConv")
 
 
 def insert_layout_ops(lowered: Sequence[LoweredOp], lowering: Lowering) -> list[bf.Op]:
@@ -44,8 +45,8 @@ class _Layout:
 
     def add(self, op: bf.Op, layer: Layer) -> None:
         reads_input = op.inputs[0] == self.graph.input
-        if op.kind == "DepthwiseConv" and self._runs_planar(layer):
-            self._add_planar_depthwise(op, layer)
+        if not reads_input and op.kind in _CONVOLUTIONS and self._runs_planar(layer):
+            self._add_planar_convolution(op, layer)
         elif op.kind == "Conv" and reads_input:
             self.planar.add(op.output or "")
             self.ops.append(op)
@@ -58,7 +59,7 @@ class _Layout:
                     "Begin the network with a 3x3 convolution of stride 2.",
                 )
             constants = self.lowering.constants
-            inputs = [name if name in constants else self._read_interleaved(name, layer) for name in op.inputs]
+            inputs = [name if name in constants else self._read_interleaved(name) for name in op.inputs]
             self.ops.append(replace(op, inputs=tuple(inputs)))
 
     def check_outputs(self) -> None:
@@ -75,53 +76,69 @@ class _Layout:
                 )
 
     def _runs_planar(self, layer: Layer) -> bool:
-        if not isinstance(layer, deploy.Depthwise) or layer.strides != (1, 1):
+        assert isinstance(layer, deploy.Conv | deploy.Depthwise)
+        threshold = threshold_of(layer)
+        if not can_run_planar(layer):
+            if isinstance(layer, deploy.Depthwise) and layer.strides == (1, 1):
+                self.lowering.warn(
+                    "depthwise-kernel",
+                    layer,
+                    "no known file has a depthwise convolution other than 3x3 SAME.",
+                    "Use 3x3, SAME.",
+                )
             return False
         side = min(layer.shape[:2])
-        if layer.weights.shape[:2] != (3, 3) or layer.padding != SAME:
-            self.lowering.warn(
-                "depthwise-kernel",
-                layer,
-                "no known file has a depthwise convolution other than 3x3 SAME.",
-                "Use 3x3, SAME.",
-            )
-            return False
-        if PLANAR_UNDECIDED_FROM <= side < PLANAR_FROM:
+        if threshold.interleaved_to < side < threshold.planar_from:
             self.lowering.warn(
                 "planar-threshold",
                 layer,
-                f"the map's side {side} lies between the known sides 20 (interleaved kernel) and 28 (planar kernel); "
-                "the interleaved kernel is used.",
-                "Choose an input size without maps of side 21 to 27: 256, 224 or 160.",
+                f"the map's side {side} lies between the known sides {threshold.interleaved_to} (interleaved kernel) "
+                f"and {threshold.planar_from} (planar kernel); the interleaved kernel is used.",
+                "Choose an input size without such maps: 256, 224 or 160.",
             )
-        return side >= PLANAR_FROM
+        return runs_planar(layer)
 
-    def _add_planar_depthwise(self, op: bf.Op, layer: Layer) -> None:
+    def _add_planar_convolution(self, op: bf.Op, layer: Layer) -> None:
+        """Pad, convolve and crop, with reorders at both ends; five ops if rows do not have a multiple of 4 columns."""
+        source, name = op.inputs[0], op.output or ""
+        cols = deploy.view(self.graph.shape_of(source))[1]
+        padded = self._padded(op, layer, cols % COLUMN_STEP == 0)
+        cropped = f"{name}{bf.PRE_CROP}"
+        self.ops.append(replace(op, inputs=(padded, *op.inputs[1:]), output=cropped))
+        self.interleaved[name] = name if name in self.graph.outputs else f"{name}_brcd"
+        shape = deploy.view(layer.shape)
+        bordered = FeatureMap(*shape, planar=True, border=BORDER)
+        if cols % COLUMN_STEP == 0:
+            self._reorder(cropped, bordered, self.interleaved[name], crops=True)
+            return
+        plain = f"{name}_bdrc" if name in self.graph.outputs else name
+        self.ops.append(bf.Op("CropMyriad", (cropped,), plain, kernel=bf.Kernel(1)))
+        self._reorder(plain, FeatureMap(*shape, planar=True), self.interleaved[name], crops=False)
+
+    def _padded(self, op: bf.Op, layer: Layer, in_one_op: bool) -> str:
+        """The name of the op's input as a planar tensor with a border; adds the ops that make it."""
         source, name = op.inputs[0], op.output or ""
         if source in self.planar and source not in self.interleaved and len(self.lowering.readers.get(source, ())) == 1:
-            padded = self._pad(source)
-        else:
-            interleaved = self._read_interleaved(source, layer)
-            padded = f"{source}_post_pad"
-            if any(other.output == padded for other in self.ops):
-                padded = f"{name}_pre_pad"  # for a second planar reader: the first one overwrote its padded input
-            self.ops.append(bf.Op("ReorderBrcdToBdrcMyriad", (interleaved,), padded))
-        self.ops.append(replace(op, inputs=(padded, *op.inputs[1:]), output=f"{name}_pre_crop"))
-        self.interleaved[name] = name if name in self.graph.outputs else f"{name}_brcd"
-        self._add_crop(f"{name}_pre_crop", self.interleaved[name])
+            return self._pad(source)
+        interleaved = self._read_interleaved(source)
+        written = {other.output for other in self.ops}
+        # for a second planar reader, since a depthwise convolution overwrites its padded input
+        padded = f"{name}_pre_pad" if f"{source}_post_pad" in written else f"{source}_post_pad"
+        if in_one_op:
+            pad = bf.Plan(post=bf.POST_PAD)
+            self.ops.append(bf.Op("ReorderBrcdToBdrcMyriad", (interleaved,), padded, plan=pad))
+            return padded
+        planar = f"{name}_pre_bdrc" if f"{source}_bdrc" in written else f"{source}_bdrc"
+        self.ops.append(bf.Op("ReorderBrcdToBdrcMyriad", (interleaved,), planar))
+        self.ops.append(bf.Op("PadMyriad", (planar,), padded))
+        return padded
 
-    def _read_interleaved(self, name: str, layer: Layer) -> str:
-        """The interleaved tensor for `name`. A planar one is padded and cropped: no known op only reorders."""
+    def _read_interleaved(self, name: str) -> str:
+        """The interleaved tensor for `name`; a planar one is reordered."""
         if name in self.planar and name not in self.interleaved:
-            self.lowering.warn(
-                "planar-reader",
-                layer,
-                f"it reads '{name}', the planar output of the first convolution; in known files only a depthwise "
-                "convolution of stride 1 does.",
-                "Put a 3x3 depthwise convolution of stride 1 after the first convolution.",
-            )
             self.interleaved[name] = f"{name}_brcd"
-            self._add_crop(self._pad(name), self.interleaved[name])
+            source = FeatureMap(*deploy.view(self.graph.shape_of(name)), planar=True)
+            self._reorder(name, source, self.interleaved[name], crops=False)
         return self.interleaved.get(name, name)
 
     def _pad(self, name: str) -> str:
@@ -130,5 +147,12 @@ class _Layout:
             self.ops.append(bf.Op("PadMyriad", (name,), self.padded[name]))
         return self.padded[name]
 
-    def _add_crop(self, name: str, output: str) -> None:
-        self.ops.append(bf.Op("ReorderBdrcToBrcdMyriad", (name,), output, kernel=bf.Kernel(1)))
+    def _reorder(self, name: str, source: FeatureMap, output: str, *, crops: bool) -> None:
+        """Add the reorder of a planar tensor to an interleaved one; one that crops has a kernel message."""
+        kernel = bf.Kernel(1) if crops else None
+        if source.bytes + FeatureMap(*source.shape).bytes <= bf.ARENA_BYTES:
+            self.ops.append(bf.Op("ReorderBdrcToBrcdMyriad", (name,), output, kernel=kernel))
+            return
+        outside = f"{output}{bf.IN_DDR}"
+        self.ops.append(bf.Op("ReorderBdrcToBrcdMyriad", (name,), outside, kernel=kernel))
+        self.ops.append(bf.Op("Move", (outside,), output))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.bonnet import format as bf
+from mirilla.bonnet.planar import runs_planar
 from mirilla.bonnet.shapes import Dims
 from mirilla.findings import ERROR, INFERRED, WARNING, Finding, Severity
 from mirilla.graph import deploy
@@ -23,6 +24,13 @@ _NO_OP_REMEDIES = {
     "add": "Use a network without residual sums (MobileNet v1).",
     "pad": "Use SAME padding in the convolution.",
 }
+
+
+_RELUS = {deploy.RELU6: "Relu6", deploy.RELU: "Relu"}
+# (side of the kernel, stride, channels) of the first convolutions of known files
+_FIRST_CONVOLUTIONS = ((3, 2, 16), (5, 2, 72), (3, 1, 32))
+# position of an activation that became an op of its own: among ops of the same distance it runs last
+_LAST = -1
 
 
 @dataclass(frozen=True)
@@ -136,13 +144,19 @@ def _conv(layer: deploy.Conv, lowering: Lowering) -> list[LoweredOp]:
         lowering.constant(layer.weights_name, layer.weights.transpose(3, 0, 1, 2), layer.linear_position),
         lowering.bias(layer, "conv_bias", c_out),
     )
-    relu6 = layer.activation == deploy.RELU6
-    if relu6 and not first and (kh, kw) != (1, 1):  # Relu6 is not fused into larger kernels
-        conv = bf.Op("Conv", inputs, layer.linear_name, kernel=kernel, plan=bf.Plan())
-        relu = bf.Op("Relu6", (layer.linear_name,), layer.name, plan=bf.Plan())
-        return [LoweredOp(conv, layer.linear_position, layer), LoweredOp(relu, layer.position, layer)]
-    plan = bf.Plan(post=bf.POST_RELU6 if relu6 else None)
-    return [LoweredOp(bf.Op("Conv", inputs, layer.name, kernel=kernel, plan=plan), layer.position, layer)]
+    fuses = first or (kh, kw) == (1, 1) or runs_planar(layer)  # other kernels do not fuse Relu6
+    return _with_activation(bf.Op("Conv", inputs, kernel=kernel), layer, fuses)
+
+
+def _with_activation(op: bf.Op, layer: deploy.Linear, fuses_relu6: bool) -> list[LoweredOp]:
+    """An op with its activation: fused, or as an op of its own, which works in place."""
+    kind = _RELUS.get(layer.activation or "")
+    if kind is None or (kind == "Relu6" and fuses_relu6):
+        plan = bf.Plan(post=bf.POST_RELU6 if kind else None)
+        return [LoweredOp(replace(op, output=layer.name, plan=plan), layer.position, layer)]
+    product = replace(op, output=layer.linear_name, plan=bf.Plan())
+    relu = bf.Op(kind, (layer.linear_name,), layer.name, plan=bf.Plan())
+    return [LoweredOp(product, layer.linear_position, layer), LoweredOp(relu, _LAST, layer)]
 
 
 def _check_first_conv(layer: deploy.Conv, lowering: Lowering) -> None:
@@ -155,12 +169,13 @@ def _check_first_conv(layer: deploy.Conv, lowering: Lowering) -> None:
             "reads 3.",
             "Train with RGB pictures (3 channels). A grey channel can be repeated three times.",
         )
-    elif (kh, kw) != (3, 3) or layer.strides != (2, 2) or c_out != 16:
+    elif (kh, layer.strides[0], c_out) not in _FIRST_CONVOLUTIONS or kh != kw:
+        known = ", ".join(f"{k}x{k} stride {stride} with {out}" for k, stride, out in _FIRST_CONVOLUTIONS)
         lowering.warn(
             "first-conv",
             layer,
-            f"the first convolution is {kh}x{kw}, stride {layer.strides[0]}, {c_out} channels; all known files have "
-            "3x3, stride 2, 16 channels, so its scratch size is inferred.",
+            f"the first convolution is {kh}x{kw}, stride {layer.strides[0]}, with {c_out} channels; those of known "
+            f"files are {known}, so its scratch size is inferred.",
             "Use 3x3, stride 2, 16 channels to be safe.",
         )
 
@@ -190,27 +205,12 @@ def _depthwise(layer: deploy.Depthwise, lowering: Lowering) -> list[LoweredOp]:
         lowering.constant(layer.weights_name, weights, layer.linear_position),
         lowering.bias(layer, "conv_bias", channels * multiplier),
     )
-    plan = bf.Plan(post=bf.POST_RELU6 if layer.activation == deploy.RELU6 else None)
-    op = bf.Op("DepthwiseConv", inputs, layer.name, bf.Depthwise(1), kernel, plan=plan)
-    return [LoweredOp(op, layer.position, layer)]
+    op = bf.Op("DepthwiseConv", inputs, depthwise=bf.Depthwise(1), kernel=kernel)
+    return _with_activation(op, layer, fuses_relu6=True)
 
 
 def _gemm(layer: deploy.Gemm, lowering: Lowering) -> list[LoweredOp]:
-    if layer.activation is not None:
-        lowering.error(
-            "gemm-activation",
-            layer,
-            f"a matrix product with a fused {layer.activation}; known files have none.",
-            "Choose an output before the activation.",
-        )
-    shape = lowering.graph.shape_of(layer.inputs[0])
-    if view(shape)[:2] != (1, 1):
-        lowering.warn(
-            "flatten",
-            layer,
-            f"a fully connected layer reads a whole map {shape}; known files only have one after a global pool.",
-            "Pool the map to 1x1 first.",
-        )
+    _check_activation(layer, layer.activation, lowering)
     weights = np.ascontiguousarray(layer.weights.T)[:, :, None, None]
     weights_name = f"{layer.linear_name}/matmul/transpose_weights/transpose"
     inputs = (
@@ -218,7 +218,7 @@ def _gemm(layer: deploy.Gemm, lowering: Lowering) -> list[LoweredOp]:
         lowering.constant(weights_name, weights, layer.linear_position),
         lowering.bias(layer, "matmul_bias", layer.weights.shape[1]),
     )
-    return [LoweredOp(bf.Op("Gemm", inputs, layer.name), layer.position, layer)]
+    return _with_activation(bf.Op("Gemm", inputs), layer, fuses_relu6=False)
 
 
 def _kernel(layer: deploy.Conv | deploy.Depthwise | deploy.Pool, lowering: Lowering, rows: int, cols: int) -> bf.Kernel:
@@ -245,13 +245,12 @@ def _check_kernel_size(layer: deploy.Conv | deploy.Depthwise, lowering: Lowering
 
 
 def _check_activation(layer: Layer, activation: str | None, lowering: Lowering) -> None:
-    if activation not in (None, deploy.RELU6):
-        sigmoid = activation == deploy.SIGMOID
+    if activation is not None and activation not in _RELUS:
         lowering.error(
             activation,
             layer,
-            f"its activation is {activation}; known files only have Relu6.",
-            "Choose an output before it (SSD: concat_1 holds logits)." if sigmoid else "Train with Relu6.",
+            f"its activation is {activation}; known files only have Relu6 and Relu.",
+            "Choose an output before it (SSD: concat_1 holds logits).",
         )
 
 
@@ -262,25 +261,19 @@ def _activation(layer: deploy.Activation, lowering: Lowering) -> list[LoweredOp]
     source = layer.inputs[0]
     _check_activation(layer, layer.kind, lowering)
     read_elsewhere = len(lowering.readers.get(source, ())) > 1 or source in lowering.graph.outputs
-    if layer.kind == deploy.RELU6 and (read_elsewhere or lowering.reads_input(layer)):
+    kind = _RELUS.get(layer.kind, "Relu6")
+    if layer.kind in _RELUS and (read_elsewhere or lowering.reads_input(layer)):
         lowering.error(
             "relu6-in-place",
             layer,
-            f"Relu6 works in place, but '{source}' is read elsewhere too.",
-            "Make Relu6 the only reader of its input.",
+            f"{kind} works in place, but '{source}' is read elsewhere too.",
+            f"Make {kind} the only reader of its input.",
         )
-    return [LoweredOp(bf.Op("Relu6", (source,), layer.name), layer.position, layer)]
+    return [LoweredOp(bf.Op(kind, (source,), layer.name), layer.position, layer)]
 
 
 def _pool(layer: deploy.Pool, lowering: Lowering) -> list[LoweredOp]:
     rows, cols, _ = view(lowering.graph.shape_of(layer.inputs[0]))
-    if layer.kind != "average":
-        lowering.error(
-            "max-pool",
-            layer,
-            "no known file has a maximum pool.",
-            "Use a convolution of stride 2, or an average pool.",
-        )
     padding = layer.padding
     if padding == SAME and not any(
         same_padding(rows, layer.window[0], layer.strides[0]) + same_padding(cols, layer.window[1], layer.strides[1])
@@ -289,7 +282,8 @@ def _pool(layer: deploy.Pool, lowering: Lowering) -> list[LoweredOp]:
     if padding != VALID:
         lowering.error("pool-padding", layer, "its SAME padding adds zeros; known pools are VALID.", "Use VALID.")
     kernel = _kernel(replace(layer, padding=padding), lowering, *layer.window)
-    return [LoweredOp(bf.Op("AveragePool", layer.inputs, layer.name, kernel=kernel), layer.position, layer)]
+    kind = "AveragePool" if layer.kind == "average" else "MaxPool"
+    return [LoweredOp(bf.Op(kind, layer.inputs, layer.name, kernel=kernel), layer.position, layer)]
 
 
 def _reshape(name: str, source: str, shape: tuple[int, int, int]) -> bf.Op:
@@ -299,12 +293,7 @@ def _reshape(name: str, source: str, shape: tuple[int, int, int]) -> bf.Op:
 def _concat(layer: deploy.Concat, lowering: Lowering) -> list[LoweredOp]:
     axis = layer.axis + 3 - len(layer.shape)
     if axis == 3:
-        lowering.warn(
-            "concat-depth",
-            layer,
-            "no known file concatenates along depth; the axis number 3 is inferred.",
-            "Compare the kit's outputs with 'mirilla emulate' before you rely on it.",
-        )
+        return [LoweredOp(bf.Op("DepthConcat", layer.inputs, layer.name), layer.position, layer)]
     return [LoweredOp(bf.Op("Concat", layer.inputs, layer.name, concat=bf.Concat(axis)), layer.position, layer)]
 
 
@@ -317,9 +306,15 @@ def _softmax(layer: deploy.Softmax, lowering: Lowering) -> list[LoweredOp]:
             f"softmax over the last axis of {layer.shape}; known files only have it over a single vector.",
             "Choose an output before it and apply softmax on the host.",
         )
-    vector = f"{layer.name}/softmax_insert_reshape"
-    softmax = bf.Op("SoftmaxActivation", (vector,), layer.name, softmax=bf.Softmax(1.0))
+    softmax = bf.Op("SoftmaxActivation", layer.inputs, layer.name, softmax=bf.Softmax(1.0))
+    if not _is_product(layer.inputs[0], lowering.graph):
+        return [LoweredOp(softmax, layer.position, layer)]
+    vector = f"{layer.name}/softmax_insert_reshape"  # only after a matrix product
     return [
         LoweredOp(_reshape(vector, layer.inputs[0], (1, 1, elements)), layer.position, layer),
-        LoweredOp(softmax, layer.position, layer),
+        LoweredOp(replace(softmax, inputs=(vector,)), layer.position, layer),
     ]
+
+
+def _is_product(name: str, graph: DeployGraph) -> bool:
+    return name != graph.input and isinstance(graph.layer(name), deploy.Gemm)

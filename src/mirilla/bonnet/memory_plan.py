@@ -8,14 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from mirilla.bonnet.format import ARENA_BYTES, POST_PAD, Model, Op, Plan
+from mirilla.bonnet.format import ARENA_BYTES, IN_DDR, Model, Op, Plan
 from mirilla.bonnet.shapes import ConstantDims, FeatureMap, constant_dims, infer, input_map
 from mirilla.findings import ERROR, Finding, RuleError, breach
 
 ALIGNMENT = 8
-MAX_SCRATCH_BYTES = 262144  # proven for 1x1 convolutions, assumed for larger kernels
+MAX_SCRATCH_BYTES = 262144  # of a 1x1 convolution; larger kernels have no limit
+DDR_SCRATCH_BYTES = 512000  # of a reorder whose output lies outside the arena
 _CONVOLUTIONS = ("Conv", "DepthwiseConv")
-_LAYOUT_OPS = ("PadMyriad", "ReorderBrcdToBdrcMyriad", "ReorderBdrcToBrcdMyriad")
+_RELUS = ("Relu", "Relu6")
+_PLAIN_LAYOUT_OPS = ("PadMyriad", "ReorderBrcdToBdrcMyriad", "ReorderBdrcToBrcdMyriad")
+_LAYOUT_OPS = (*_PLAIN_LAYOUT_OPS, *(f"{kind}2" for kind in _PLAIN_LAYOUT_OPS), "CropMyriad", "Move")
 
 
 @dataclass(frozen=True)
@@ -102,21 +105,28 @@ def is_planar(op: Op, x: FeatureMap) -> bool:
 
 def in_place(op: Op, x: FeatureMap) -> bool:
     """Whether the output takes over the first input's memory."""
-    return op.kind == "Relu6" or (op.kind == "DepthwiseConv" and is_planar(op, x))
+    return op.kind in _RELUS or (op.kind == "DepthwiseConv" and is_planar(op, x))
+
+
+def in_ddr(op: Op) -> bool:
+    """Whether the output lies outside the arena, from where a Move brings it back."""
+    return (op.output or "").endswith(IN_DDR)
 
 
 def scratch_bytes(op: Op, x: FeatureMap, y: FeatureMap, dims: ConstantDims) -> int | None:
     """Working memory of an op besides its output; None if it needs none."""
+    if in_ddr(op):
+        return DDR_SCRATCH_BYTES
     if op.kind not in _CONVOLUTIONS:
         return None
     out, kh, kw, depth = dims[op.inputs[1]]
     if is_planar(op, x):
-        return 4 * (x.rows + 2 * x.border) * (x.cols + 2 * x.border)  # two planes
+        return 4 * x.plane_elements  # two planes
     if op.kind == "DepthwiseConv":
         return 2 * kh * kw * depth
-    window = kh * kw * depth
-    columns = 0 if (kh, kw) == (1, 1) else y.cols
-    return min(2 * window * (out + columns), MAX_SCRATCH_BYTES)
+    if (kh, kw) == (1, 1):
+        return min(2 * depth * out, MAX_SCRATCH_BYTES)
+    return 2 * kh * kw * depth * (out + y.cols)
 
 
 class _Arena:
@@ -182,6 +192,8 @@ def plan_ops(
             if last_use[first] != index or first in outputs:
                 raise _overwritten(index, op)
             output = arena.rename(first, name)
+        elif in_ddr(op):
+            output = Block(name, 0, 2**64 - y.bytes)
         else:
             output = arena.allocate(index, op, name, y.bytes)
         size = scratch_bytes(op, x, y, dims)
@@ -208,17 +220,16 @@ def _overwritten(index: int, op: Op) -> RuleError:
 def _plan(op: Op, x: FeatureMap, output: Block, scratch: Block | None, in_use: int) -> Plan:
     """The plan message with the fields that ops of this type carry."""
     convolution = op.kind in _CONVOLUTIONS
-    post = op.plan.post if op.plan is not None else None
     return Plan(
         address=output.address,
         scratch_address=None if scratch is None else scratch.address,
         scratch_bytes=None if scratch is None else scratch.bytes,
         output_bytes=output.bytes,
         planar=int(is_planar(op, x)) if convolution else None,
-        input_planar=int(x.planar) if convolution or op.kind in _LAYOUT_OPS else None,
+        input_planar=int(x.planar or op.kind == "Move") if convolution or op.kind in _LAYOUT_OPS else None,
         in_place=int(in_place(op, x)),
-        post=POST_PAD if op.kind == "ReorderBrcdToBdrcMyriad" else post,
-        field13=0 if op.kind == "Conv" and x.planar else None,
+        post=op.plan.post if op.plan is not None else None,
+        field13=0 if op.kind == "Conv" and x.planar and not x.border else None,
         in_use=in_use,
     )
 
@@ -278,6 +289,12 @@ def _live_ranges_of(
     """The live ranges of an op's output and scratch."""
     name, plan = op.output or "", op.plan
     if plan is None or plan.address is None:
+        return
+    if in_ddr(op):
+        if plan.scratch_address is not None:
+            yield LiveRange(
+                Block(f"scratch of {name}", plan.scratch_address, plan.scratch_bytes or 0), index, index, "scratch"
+            )
         return
     kind = "output" if name in outputs else "tensor"
     size = maps[name].bytes if plan.output_bytes is None else plan.output_bytes

@@ -15,6 +15,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,6 +72,9 @@ class CompiledModel:
         input_name, output_names: names of the tensors.
         input_channels: depth of the input tensor.
         input_size: (height, width) that the memory plan was made for; None if it cannot be inferred from the file.
+
+    Args:
+        constants: values that replace those of the file, in its layouts: the weights before they were rounded.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class CompiledModel:
         fp16_activations: bool = False,
         input_size: tuple[int, int] | None = None,
         limits: Limits | None = None,
+        constants: Mapping[str, NDArray[np.float32]] | None = None,
     ):
         self.model = model
         self.where = where
@@ -89,6 +94,7 @@ class CompiledModel:
         self.input_name: str = model.input or ""
         self.output_names = model.outputs
         self._constants = {constant.name or "": constant.values.astype(np.float32) for constant in model.constants}
+        self._constants |= constants or {}
         self.input_channels = shapes.input_map(model, (1, 1)).depth
         self.input_size = input_size or _planned_size(model)
         self._programs: OrderedDict[tuple[int, int], Program] = OrderedDict()

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, Op
-from mirilla.bonnet.shapes import BORDER, CONSTANTS_READ
+from mirilla.bonnet.format import PADDING_SAME, PADDING_VALID, POST_PAD, POST_RELU6, PRE_CROP, Op
+from mirilla.bonnet.shapes import BORDER, CONSTANTS_READ, JOINS, join_axis
 from mirilla.graph import numpy_ops
 from mirilla.padding import SAME, VALID, output_side
 
@@ -43,7 +43,7 @@ def prepare(op: Op, inputs: Sequence[Shape], constants: Sequence[Floats]) -> Pre
         ValueError: the op is unknown, or its shapes and attributes do not fit together; the message has the details.
     """
     kind = op.kind or ""
-    if kind == "Concat":
+    if kind in JOINS:
         return _concat(op, inputs)
     if kind not in _PREPARE:
         raise ValueError("unknown type of op")
@@ -78,7 +78,13 @@ def _conv(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
     _check_weights(weights, bias, weights.shape[0], shape, kernel)
     taps = math.prod(kernel) * shape[2]
     _check_buffer(rows * columns * taps)
-    run = numpy_ops.conv(shape, weights.transpose(1, 2, 3, 0), bias.reshape(-1), strides, padding)
+    filters = weights.transpose(1, 2, 3, 0)
+    if op.plan and op.plan.planar and (op.output or "").endswith(PRE_CROP):
+        _check_bordered(kernel, strides, padding)
+        inner = numpy_ops.conv(shape, filters, bias.reshape(-1), (1, 1), VALID)
+        run = _bordered(inner, (*shape[:2], weights.shape[0]), kernel)
+    else:
+        run = numpy_ops.conv(shape, filters, bias.reshape(-1), strides, padding)
     return _with_relu6(op, PreparedOp((rows, columns, weights.shape[0]), run, rows * columns * weights.shape[0] * taps))
 
 
@@ -92,24 +98,28 @@ def _depthwise(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
         raise ValueError(f"a depth multiplier of {op.depthwise.multiplier} is not supported")
     taps = math.prod(kernel)
     if op.plan and op.plan.planar:
-        if strides != (1, 1) or padding != SAME or max(kernel) > 2 * BORDER + 1:
-            raise ValueError(
-                f"a planar depthwise convolution has stride 1, SAME padding and a kernel of at most {2 * BORDER + 1}"
-            )
-        run = _bordered_depthwise(shape, weights, bias.reshape(-1))
+        _check_bordered(kernel, strides, padding)
+        _check_buffer((shape[1] - kernel[1] + 1) * shape[2] * taps)
+        inner = numpy_ops.depthwise(shape, weights.transpose(1, 2, 3, 0), bias.reshape(-1), (1, 1), VALID)
+        run = _bordered(inner, shape, kernel)
     else:
         _check_buffer(columns * shape[2] * taps)
         run = numpy_ops.depthwise(shape, weights.transpose(1, 2, 3, 0), bias.reshape(-1), strides, padding)
     return _with_relu6(op, PreparedOp((rows, columns, shape[2]), run, rows * columns * shape[2] * taps))
 
 
-def _bordered_depthwise(shape: Shape, weights: Floats, bias: Floats) -> OpFunction:
-    """A stride-1 depthwise convolution of a map with its border; the border of the output is zero."""
-    kh, kw = weights.shape[1:3]
-    rows, columns = shape[0] - kh + 1, shape[1] - kw + 1
-    _check_buffer(columns * shape[2] * kh * kw)
-    inner = numpy_ops.depthwise(shape, weights.transpose(1, 2, 3, 0), bias, (1, 1), VALID)
-    top, left = (kh - 1) // 2, (kw - 1) // 2
+def _check_bordered(kernel: tuple[int, int], strides: tuple[int, int], padding: str) -> None:
+    if strides != (1, 1) or padding != SAME or max(kernel) > 2 * BORDER + 1:
+        raise ValueError(
+            f"a planar convolution of a map with a border has stride 1, SAME padding and a kernel of at most "
+            f"{2 * BORDER + 1}"
+        )
+
+
+def _bordered(inner: OpFunction, shape: Shape, kernel: tuple[int, int]) -> OpFunction:
+    """A stride-1 convolution of a map with its border: `inner` inside, and zeros as the border of the output."""
+    rows, columns = shape[0] - kernel[0] + 1, shape[1] - kernel[1] + 1
+    top, left = (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
 
     def run(x: Floats) -> Floats:
         out = np.zeros(shape, np.float32)
@@ -150,12 +160,20 @@ def _gemm(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
     return PreparedOp((1, 1, out), lambda x: (matrix @ x.reshape(-1) + row).reshape(1, 1, out), weights.size)
 
 
-def _average_pool(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+def _pool(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
     kernel, strides, padding, (rows, columns) = _window(op, shape)
     multiplications = rows * columns * shape[2] * math.prod(kernel)
     _check_buffer(multiplications)
-    run = numpy_ops.pool(shape, kernel, strides, padding, "average")
+    run = numpy_ops.pool(shape, kernel, strides, padding, "max" if op.kind == "MaxPool" else "average")
     return PreparedOp((rows, columns, shape[2]), run, multiplications)
+
+
+def _relu(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    return PreparedOp(shape, lambda x: np.maximum(x, 0), 0)
+
+
+def _unchanged(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    return PreparedOp(shape, lambda x: x, 0)
 
 
 def _relu6(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
@@ -171,10 +189,15 @@ def _to_planar(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
     """The layout only concerns the Bonnet; here a reorder changes nothing but the border."""
     if op.plan and op.plan.post == POST_PAD:
         return _pad(op, shape, constants)
-    return PreparedOp(shape, lambda x: x, 0)
+    return _unchanged(op, shape, constants)
 
 
 def _to_interleaved(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
+    """A reorder with a kernel message takes the border away; one without it reads a map without border."""
+    return _unchanged(op, shape, constants) if op.kernel is None else _crop(op, shape, constants)
+
+
+def _crop(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
     if min(shape[:2]) <= 2 * BORDER:
         raise ValueError(f"a {shape[0]}x{shape[1]} map has no border of {BORDER} to crop")
     cropped = (shape[0] - 2 * BORDER, shape[1] - 2 * BORDER, shape[2])
@@ -192,7 +215,7 @@ def _reshape(op: Op, shape: Shape, constants: Sequence[Floats]) -> PreparedOp:
 
 
 def _concat(op: Op, inputs: Sequence[Shape]) -> PreparedOp:
-    axis = op.concat.axis if op.concat else None
+    axis = join_axis(op)
     if axis not in (1, 2, 3):
         raise ValueError(f"axis {axis} is not one of rows (1), columns (2) and depth (3)")
     if not inputs or len(inputs) != len(op.inputs):
@@ -222,14 +245,21 @@ def _check_buffer(floats: int) -> None:
 
 
 _PREPARE: dict[str, Callable[[Op, Shape, Sequence[Floats]], PreparedOp]] = {
-    "AveragePool": _average_pool,
+    "AveragePool": _pool,
     "Conv": _conv,
+    "CropMyriad": _crop,
     "DepthwiseConv": _depthwise,
     "Gemm": _gemm,
+    "MaxPool": _pool,
+    "Move": _unchanged,
     "PadMyriad": _pad,
+    "PadMyriad2": _pad,
+    "Relu": _relu,
     "Relu6": _relu6,
     "ReorderBdrcToBrcdMyriad": _to_interleaved,
+    "ReorderBdrcToBrcdMyriad2": _to_interleaved,
     "ReorderBrcdToBdrcMyriad": _to_planar,
+    "ReorderBrcdToBdrcMyriad2": _to_planar,
     "Reshape": _reshape,
     "SoftmaxActivation": _softmax,
 }

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mirilla.bonnet.format import PADDING_SAME, Kernel, Model, Op
+from mirilla.bonnet.format import PADDING_SAME, POST_PAD, Kernel, Model, Op
 from mirilla.findings import breach
 from mirilla.padding import SAME, VALID, output_side
 
 BORDER = 2  # rows and columns of zeros on each side of a padded planar tensor
+COLUMN_STEP = 4  # a planar tensor's rows are stored with a multiple of this many columns, border included
 CONSTANTS_READ = {"Conv": 2, "DepthwiseConv": 2, "Gemm": 2}  # weights and bias; all other ops read none
+JOINS = ("Concat", "DepthConcat")
 Dims = tuple[int, int, int, int]
 ConstantDims = Mapping[str, Dims]
 
@@ -37,9 +39,17 @@ class FeatureMap:
         return self.rows * self.cols * self.depth
 
     @property
+    def plane_elements(self) -> int:
+        """Elements of one stored channel, border included; a planar tensor's rows are padded to COLUMN_STEP."""
+        cols = self.cols + 2 * self.border
+        if self.planar:
+            cols = -(-cols // COLUMN_STEP) * COLUMN_STEP
+        return (self.rows + 2 * self.border) * cols
+
+    @property
     def bytes(self) -> int:
-        """Size in fp16, border included."""
-        return 2 * (self.rows + 2 * self.border) * (self.cols + 2 * self.border) * self.depth
+        """Size in fp16, with border and padding."""
+        return 2 * self.plane_elements * self.depth
 
 
 def constant_dims(model: Model) -> dict[str, Dims]:
@@ -70,9 +80,10 @@ def _square_size(model: Model, channels: int) -> tuple[int, int]:
     plan = model.ops[0].plan
     if plan is not None and plan.in_use is not None and plan.output_bytes is not None and channels >= 1:
         pixels = (plan.in_use - plan.output_bytes - (plan.scratch_bytes or 0)) / (2 * channels)
-        side = math.isqrt(int(pixels)) if 0 < pixels < 1 << 32 else 0
-        if side >= 1 and side * side == pixels:
-            return side, side
+        root = math.isqrt(int(pixels)) if 0 < pixels < 1 << 32 else 0
+        for side in range(root, max(root - COLUMN_STEP, 0), -1):
+            if FeatureMap(side, side, 1, planar=True).plane_elements == pixels:
+                return side, side
     raise breach(
         "input-size",
         model.input or "",
@@ -119,6 +130,22 @@ def infer(ops: Sequence[Op], dims: ConstantDims, input_name: str, source: Featur
     return maps
 
 
+def infer_known(ops: Sequence[Op], dims: ConstantDims, input_name: str, source: FeatureMap) -> dict[str, FeatureMap]:
+    """Like `infer`, without the outputs of ops of an unknown type and of what is computed from them.
+
+    Raises:
+        RuleError: an op does not fit its inputs.
+    """
+    unknown: set[str] = set()
+    known = []
+    for op in ops:
+        if op.kind in _INFER and unknown.isdisjoint(op.inputs):
+            known.append(op)
+        else:
+            unknown.add(op.output or "")
+    return infer(known, dims, input_name, source)
+
+
 def _operands(
     where: str, op: Op, maps: Mapping[str, FeatureMap], dims: ConstantDims
 ) -> tuple[list[FeatureMap], list[Dims]]:
@@ -129,14 +156,14 @@ def _operands(
     weights = [dims[name] for name in op.inputs if name not in maps and name in dims]
     if (
         activations < 1
-        or (activations > 1 and op.kind != "Concat")
+        or (activations > 1 and op.kind not in JOINS)
         or len(weights) != constants
         or any(name not in maps for name in op.inputs[:activations])
     ):
         raise breach(
             "malformed",
             op.output or "",
-            f"{where} reads {', '.join(op.inputs)}; the rule is one activation (Concat: several), "
+            f"{where} reads {', '.join(op.inputs)}; the rule is one activation (joins: several), "
             f"then {constants} constants.",
             "The file is damaged. Compile it again.",
             op=op.kind,
@@ -161,7 +188,9 @@ def _conv(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap:
     rows, cols, *size = _window(op.kernel, x)
     if size != [kh, kw] or depth != x.depth or weights[1] != (1, 1, 1, out):
         raise ValueError(f"weights {weights[0]}, bias {weights[1]} for a kernel {size} and {x.depth} channels")
-    return FeatureMap(rows, cols, out, planar=x.planar)
+    if x.border and (rows, cols) != (x.rows, x.cols):
+        raise ValueError("a convolution of a map with a border must keep the map's size")
+    return FeatureMap(rows, cols, out, x.planar, x.border)
 
 
 def _depthwise(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap:
@@ -197,7 +226,7 @@ def _reshape(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMa
 
 
 def _concat(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap:
-    axis = (op.concat.axis if op.concat else None) or 0
+    axis = join_axis(op)
     if not 1 <= axis <= 3:
         raise ValueError(f"axis {axis} is not 1, 2 or 3")
     shapes = [list(x.shape) for x in inputs]
@@ -211,12 +240,28 @@ def _concat(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap
     return FeatureMap(rows, cols, depth)
 
 
+def join_axis(op: Op) -> int:
+    """The axis of a join in the 4-D view: 1 rows, 2 columns, 3 depth; 0 if the op does not name one."""
+    if op.kind == "DepthConcat":
+        return 3
+    return (op.concat.axis if op.concat else None) or 0
+
+
 def _same(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap:
     return inputs[0]
 
 
 def _bordered(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap:
     return FeatureMap(*inputs[0].shape, planar=True, border=BORDER)
+
+
+def _to_planar(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap:
+    padded = op.plan is not None and op.plan.post == POST_PAD
+    return FeatureMap(*inputs[0].shape, planar=True, border=BORDER if padded else 0)
+
+
+def _cropped(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap:
+    return FeatureMap(*inputs[0].shape, planar=True)
 
 
 def _interleaved(op: Op, inputs: list[FeatureMap], weights: list[Dims]) -> FeatureMap:
@@ -227,12 +272,21 @@ _INFER: dict[str, Callable[[Op, list[FeatureMap], list[Dims]], FeatureMap]] = {
     "AveragePool": _pool,
     "Concat": _concat,
     "Conv": _conv,
+    "CropMyriad": _cropped,
+    "DepthConcat": _concat,
     "DepthwiseConv": _depthwise,
     "Gemm": _gemm,
+    "MaxPool": _pool,
+    "Move": _interleaved,
     "PadMyriad": _bordered,
+    "PadMyriad2": _bordered,  # the spellings with 2 are those of 2017
+    "Relu": _same,
     "Relu6": _same,
     "ReorderBdrcToBrcdMyriad": _interleaved,
-    "ReorderBrcdToBdrcMyriad": _bordered,
+    "ReorderBdrcToBrcdMyriad2": _interleaved,
+    "ReorderBrcdToBdrcMyriad": _to_planar,
+    "ReorderBrcdToBdrcMyriad2": _to_planar,
     "Reshape": _reshape,
     "SoftmaxActivation": _interleaved,
 }
+KINDS = tuple(_INFER)  # all types of ops that known files have

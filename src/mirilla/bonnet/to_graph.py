@@ -7,14 +7,14 @@ get the name of the node that added them, and the nodes are in an order that lea
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.bonnet.format import PADDING_SAME, POST_RELU6, Kernel, Model, Op
 from mirilla.bonnet.legalise import distances
-from mirilla.bonnet.shapes import FeatureMap, constant_dims, infer, input_map
+from mirilla.bonnet.shapes import FeatureMap, constant_dims, infer, input_map, join_axis
 from mirilla.findings import breach
 from mirilla.protos import tensorflow_pb2
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
@@ -90,13 +90,29 @@ def to_graph_def(model: Model, size: tuple[int, int] | None = None) -> GraphDef:
     for side in (-1, *maps[source].shape):
         placeholder.attr["shape"].shape.dim.add(size=side)
     builder.nodes[source] = source
-    for op in _in_node_order(model.ops):
+    ops, aliases = _without_layout(model.ops)
+    for op in _in_node_order(ops):
         _add(op, builder)
     for name in model.outputs:
-        if builder.nodes[name] != name:
-            builder.node("Identity", name, (builder.nodes[name],))
+        node = builder.nodes[aliases.get(name, name)]
+        if node != name:
+            builder.node("Identity", name, (node,))
     builder.graph.versions.producer = PRODUCER
     return builder.graph
+
+
+def _without_layout(ops: Sequence[Op]) -> tuple[list[Op], dict[str, str]]:
+    """The ops that compute something, and {tensor: the computed tensor with the same content} for all others."""
+    computing: list[Op] = []
+    aliases: dict[str, str] = {}
+    for op in ops:
+        inputs = tuple(aliases.get(name, name) for name in op.inputs)
+        name = op.output or ""
+        if op.kind in _ADD and not (op.kind == "Reshape" and name.endswith(_SOFTMAX_RESHAPE)):
+            computing.append(replace(op, inputs=inputs))
+        else:  # a layout op, or inserted
+            aliases[name] = inputs[0]
+    return computing, aliases
 
 
 def _in_node_order(ops: Sequence[Op]) -> list[Op]:
@@ -106,13 +122,10 @@ def _in_node_order(ops: Sequence[Op]) -> list[Op]:
 
 
 def _add(op: Op, builder: _Builder) -> None:
-    name, kind = op.output or "", op.kind or ""
+    name = op.output or ""
     inputs = [builder.nodes[tensor] for tensor in op.inputs if tensor in builder.nodes]
-    if kind not in _ADD or (kind == "Reshape" and name.endswith(_SOFTMAX_RESHAPE)):  # a layout op, or inserted
-        builder.nodes[name] = inputs[0]
-        return
     builder.nodes[name] = name
-    _ADD[kind](op, inputs, builder)
+    _ADD[op.kind or ""](op, inputs, builder)
 
 
 def _add_elementwise(node_op: str) -> Callable[[Op, list[str], _Builder], None]:
@@ -124,7 +137,7 @@ def _add_elementwise(node_op: str) -> Callable[[Op, list[str], _Builder], None]:
 
 def _add_pool(op: Op, inputs: list[str], builder: _Builder) -> None:
     kernel = _kernel(op)
-    node = builder.node("AvgPool", op.output or "", inputs)
+    node = builder.node("AvgPool" if op.kind == "AveragePool" else "MaxPool", op.output or "", inputs)
     node.attr["ksize"].list.i.extend([1, kernel.height or 1, kernel.width or 1, 1])
     _set_window(node, kernel)
 
@@ -146,7 +159,7 @@ def _reshape_rank(op: Op, builder: _Builder) -> int:
 
 def _add_concat(op: Op, inputs: list[str], builder: _Builder) -> None:
     rank = builder.ranks[inputs[0]]
-    axis = (op.concat.axis if op.concat else None) or 1
+    axis = join_axis(op)
     axis_name = builder.constant(f"{op.output}/axis", np.array(axis - (4 - rank), np.int32))
     node = builder.node("ConcatV2", op.output or "", (*inputs, axis_name), rank)
     node.attr["N"].i = len(inputs)
@@ -204,13 +217,16 @@ def _add_product(op: Op, source: str, scope: str, builder: _Builder) -> NodeDef:
     return node
 
 
-# Layout ops (PadMyriad, Reorder...) are missing: TensorFlow needs none.
+# Layout ops (PadMyriad, Reorder..., CropMyriad, Move) are missing: TensorFlow needs none.
 _ADD: dict[str, Callable[[Op, list[str], _Builder], None]] = {
     "AveragePool": _add_pool,
     "Concat": _add_concat,
     "Conv": _add_linear,
+    "DepthConcat": _add_concat,
     "DepthwiseConv": _add_linear,
     "Gemm": _add_linear,
+    "MaxPool": _add_pool,
+    "Relu": _add_elementwise("Relu"),
     "Relu6": _add_elementwise("Relu6"),
     "Reshape": _add_reshape,
     "SoftmaxActivation": _add_elementwise("Softmax"),

@@ -70,7 +70,7 @@ def _add(target: argparse._ActionsContainer, item: Field[Any], declared: Option,
             settings["help"] += " (default: %(default)s)"
     if declared.metavar is None:
         settings["choices"] = declared.choices  # listed in the usage line
-    target.add_argument(declared.flag, **settings)
+    target.add_argument(*filter(None, (declared.flag, declared.alias)), **settings)
 
 
 def _value_type(hint: object) -> tuple[type, bool]:

@@ -65,9 +65,9 @@ def print_layers(graph: DeployGraph) -> None:
     print_table("", ("#", "layer", "output", "shape", "kernel", "then", "weights"), cells)
 
 
-def shape_text(shape: tuple[int, ...]) -> str:
-    """(8, 8, 64) -> '8x8x64'."""
-    return "x".join(map(str, shape))
+def shape_text(shape: tuple[int, ...] | None) -> str:
+    """(8, 8, 64) -> '8x8x64'; '?' for an unknown shape."""
+    return "x".join(map(str, shape)) if shape else "?"
 
 
 def _kernel_text(kernel: tuple[int, int] | None, stride: int | None, padding: str | None) -> str:

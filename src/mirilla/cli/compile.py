@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mirilla.cli.arguments import size
+from mirilla.cli.parser import Parser
 
 if TYPE_CHECKING:
     from mirilla.bonnet.compile import BuildReport
@@ -20,7 +21,12 @@ _NOTABLE_ERROR = 1e-2  # of a constant's value in fp16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options, each also under the name that it has in Google's compiler."""
-    parser.add_argument("graph", nargs="?", metavar="GRAPH.pb", help="the frozen graph")
+    parser.add_argument(
+        "graph",
+        nargs="?",
+        metavar="MODEL",
+        help="a frozen graph, an export or training folder, the folder of a run, or 'shipped'",
+    )
     parser.add_argument(
         "--frozen_graph_path",
         dest="frozen_graph",
@@ -31,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         "--output_graph_path",
         metavar="MODEL.binaryproto",
-        help="the compiled model to write; model.json is written beside it if the graph has one",
+        help="the compiled model to write (default: beside the model); a model.json of the graph is written beside it",
     )
     parser.add_argument(
         "--input-tensor",
@@ -56,40 +62,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--constant-order",
         default="auto",
         metavar="ORDER",
-        help="order of the constants in the file: auto, O1 to O5 (as in known files), or graph; the kit reads them "
+        help="order of the constants in the file: auto, O1 to O8 (as in known files), or graph; the kit reads them "
         "all (default: auto)",
+    )
+    parser.add_argument(
+        "--labels", metavar="FILE", help="names of a classifier's classes, one a line (default: a labels.txt beside it)"
     )
     parser.add_argument("--debug", action="store_true", help="print every op with its place in the arena")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compile, and print what was built."""
-    from mirilla.console import echo
     from mirilla.errors import UsageError
 
     given = [path for path in (args.graph, args.frozen_graph) if path]
-    if len(given) != 1 or not args.out:
-        raise UsageError(
-            "A graph to compile and a name for the model are needed.",
-            "mirilla compile GRAPH.pb --out MODEL.binaryproto",
-        )
-    if os.path.realpath(given[0]) == os.path.realpath(args.out):
-        raise UsageError("The model would overwrite its graph.", "Give --out another name.")
+    if len(given) != 1:
+        raise UsageError("A model to compile is needed.", "mirilla compile GRAPH.pb --out MODEL.binaryproto")
 
+    from mirilla.detect import resolve
+
+    out = Path(args.out) if args.out else resolve.default_output(given[0])
+    if args.out is None:
+        resolve.require_own_output(out)
+    with resolve.model_file(given[0]) as graph:
+        if os.path.realpath(graph) == os.path.realpath(out):
+            raise UsageError("The model would overwrite its graph.", "Give --out another name.")
+        return _compile(args, graph, out)
+
+
+def _compile(args: argparse.Namespace, graph: Path, out: Path) -> int:
     from mirilla.bonnet.compile import compile_file
+    from mirilla.console import echo
+    from mirilla.errors import ModelError
 
-    model, report, card = compile_file(
-        given[0], args.out, args.input_tensor, args.output_tensors, args.input_size, args.constant_order
-    )
+    try:
+        ends = args.input_tensor, args.output_tensors, args.input_size
+        model, report, card = compile_file(graph, out, *ends, args.constant_order, args.labels)
+    except ModelError as error:
+        if _is_fixable(str(graph), args):
+            fixed = graph.with_name(f"{graph.stem}_fixed.pb")
+            error.remedy = f"mirilla doctor {graph} --fix {fixed} writes a graph that compiles."
+        raise
     if args.debug:
         from mirilla.cli.bonnet_tables import print_ops
 
         print_ops(model, args.input_size or report.input_shape[:2])
         echo()
-    _print_report(report, args.out)
+    _print_report(report, str(out))
     if card is not None:
         echo(f"model.json: {card}")
     return 0
+
+
+def _is_fixable(graph: str, args: argparse.Namespace) -> bool:
+    """Whether `mirilla doctor --fix` makes a graph that compiles."""
+    from mirilla.doctor import examine as doctor
+    from mirilla.errors import MirillaError
+    from mirilla.findings import ERROR
+
+    options = doctor.Options(args.input_tensor, args.output_tensors, args.input_size)
+    try:
+        diagnosis = doctor.examine(graph, options)
+    except MirillaError:
+        return False
+    errors = [found for found in diagnosis.findings if found.severity == ERROR]
+    cured = all(found.fixable and found.code != "unknown-name" for found in errors)
+    return diagnosis.fixed is not None and bool(errors) and cured
 
 
 def _print_report(report: BuildReport, out: str) -> None:
@@ -147,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from mirilla.errors import MirillaError
 
     program = Path(sys.argv[0]).name or "bonnet_model_compiler"
-    parser = argparse.ArgumentParser(prog=program, description="Compile a frozen graph for the Vision Bonnet.")
+    parser = Parser(prog=program, description="Compile a frozen graph for the Vision Bonnet.")
     add_arguments(parser)
     args = parser.parse_args(argv)
     try:

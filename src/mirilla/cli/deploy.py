@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "items",
         nargs="*",
-        metavar="MODEL.binaryproto HOST",
-        help="the compiled model, with model.json beside it, and [user@]host",
+        metavar="MODEL HOST",
+        help="the model, which is compiled if it is not yet, and [user@]host",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="only check whether the kit can run a model")
@@ -77,11 +77,17 @@ def run(args: argparse.Namespace) -> int:
     from mirilla.board import bundle, checks, install, service
     from mirilla.board.payload import read_payload
     from mirilla.console import echo
+    from mirilla.detect.resolve import compiled_model
 
     options = service.parse_options(args.options)
     model, host = _items(args)
+
+    def compiled_payload() -> Payload:
+        with compiled_model(model) as path:
+            return read_payload(path)
+
     if args.bundle:
-        payload = read_payload(model)
+        payload = compiled_payload()
         bundle.write(payload, args.bundle, options)
         echo(f"{args.bundle}: {payload.model}, version {payload.name}.")
         echo("Unpack it on the kit and run: sh mirilla-bundle/install.sh")
@@ -90,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if args.files_only:
         return _files_only(link, read_payload(model, bonnet=False), args.to)
     if args.check:
-        found = checks.findings(checks.probe(link), need_bytes=read_payload(model).size_bytes if model else 0)
+        found = checks.findings(checks.probe(link), need_bytes=compiled_payload().size_bytes if model else 0)
         _show(found)
         checks.require(found, host)
         echo(f"{host}: the kit can run a model.")
@@ -101,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.remove:
         return _remove(link)
-    return _deploy(link, read_payload(model), options, args)
+    return _deploy(link, compiled_payload(), options, args)
 
 
 def _items(args: argparse.Namespace) -> tuple[str, str]:
@@ -132,6 +138,8 @@ def _check_combination(args: argparse.Namespace, mode: str) -> None:
 
     if mode and (args.service or args.run):
         raise UsageError(f"{mode} cannot be combined with --service or --run.", "Give one of them at a time.")
+    if args.port is not None and not 0 < args.port < 65536:
+        raise UsageError(f"--port {args.port}: it must be between 1 and 65535.")
     if args.to is not None and mode != "--files-only":
         raise UsageError(
             "--to needs --files-only.", "mirilla deploy MODEL.binaryproto pi@HOST --files-only --to FOLDER"

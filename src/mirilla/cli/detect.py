@@ -30,9 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold",
+        "--conf",
         type=float,
         metavar="T",
         help="minimum score (default: the recommendation in the model's model.json)",
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="FILE",
+        help="names of a classifier's classes, one a line (default: those of its model.json)",
     )
     parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames of a video or camera")
 
@@ -40,12 +46,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from mirilla import console, shipped
     from mirilla.detect.files import Options, detect_files
+    from mirilla.errors import UsageError
 
     model, photos = model_and_photos(args.model, args.model_and_photos)
     if model is None:
         model = str(shipped.default_model())
         if not args.json:
             console.echo("Model: the face detector that ships with Mirilla (choose another with --model).")
+    from mirilla.detect.classifier import try_load
+
+    if (classifier := try_load(Path(model), args.labels)) is not None:
+        from mirilla.detect.classify_files import classify_files
+
+        if args.out is not None:
+            raise UsageError("--out draws boxes, and a classifier has none.", "Use --json to keep its results.")
+        failed = classify_files(classifier, photos, json_lines=args.json, threshold=args.threshold)
+        return 1 if failed else 0
+    if args.labels is not None:
+        raise UsageError(f"--labels: {model} is not a classifier; a detector's labels are in its model.json.")
     options = Options(
         model=model,
         sources=photos,

@@ -47,6 +47,7 @@ def _count(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Examine a file, and fix it with --fix."""
+    from mirilla.detect.resolve import model_file
     from mirilla.doctor import examine as doctor
     from mirilla.doctor.rules import has_problems
     from mirilla.errors import ModelError
@@ -54,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if args.fix:
         _check_fix(args.file, args.fix)
     options = doctor.Options(args.input_tensor, args.output_tensors, args.input_size, args.classes, args.name)
-    diagnosis = doctor.examine(args.file, options)
+    with model_file(args.file) as path:
+        diagnosis = doctor.examine(path, options)
     fixed = diagnosis.fixed if args.fix else None
     if fixed is not None:
         doctor.save(diagnosis, args.fix)

@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLE
     parser.add_argument(
         "model",
-        metavar="MODEL.binaryproto",
+        metavar="MODEL",
         nargs="?",
-        help="a compiled model to load at the start; clients can load more",
+        help="a model to load at the start, which is compiled if it is not yet; clients can load more",
     )
     parser.add_argument("--name", help="name of MODEL for clients (default: its file name without the suffix)")
     parser.add_argument(
@@ -73,12 +73,16 @@ def run(args: argparse.Namespace) -> int:
     import logging
 
     from mirilla.console import echo
+    from mirilla.detect.resolve import compiled_model
     from mirilla.emulator.bonnet import EmulatedBonnet
     from mirilla.emulator.camera import open_frames
     from mirilla.emulator.server import Server
 
     _check_ranges(args)
-    models = {} if args.model is None else _load(args)
+    models: dict[str, LoadedModel] = {}
+    if args.model is not None:
+        with compiled_model(args.model) as path:
+            models = _load(args, path)
     frames = None if args.frames is None else open_frames(args.frames)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     bonnet = EmulatedBonnet(frames=frames, fps=args.fps, fp16_activations=args.fp16_activations, preloaded=models)
@@ -110,16 +114,16 @@ def _check_ranges(args: argparse.Namespace) -> None:
         raise UsageError("--name and --input-size need a MODEL.", "mirilla emulate MODEL.binaryproto")
 
 
-def _load(args: argparse.Namespace) -> dict[str, LoadedModel]:
-    """The model of the command line, under its name."""
+def _load(args: argparse.Namespace, path: Path) -> dict[str, LoadedModel]:
+    """The model of the command line, under its name; `path`: the compiled model."""
     from mirilla.bonnet.run import CompiledModel
     from mirilla.emulator.models import BUILT_IN, LoadedModel
     from mirilla.errors import UsageError
     from mirilla.model import card as cards
 
-    model = CompiledModel.load(args.model, fp16_activations=args.fp16_activations, input_size=args.input_size)
-    if model.input_size is None and (card := cards.find(args.model)) is not None:
-        spec = cards.load(card, args.model).spec
+    model = CompiledModel.load(path, fp16_activations=args.fp16_activations, input_size=args.input_size)
+    if model.input_size is None and (card := cards.find(path)) is not None:
+        spec = cards.load(card, path).spec
         model.input_size = spec.height_px, spec.width_px
     if model.input_size is None:
         raise UsageError(
@@ -127,7 +131,7 @@ def _load(args: argparse.Namespace) -> dict[str, LoadedModel]:
             "Give it with --input-size HEIGHTxWIDTH.",
         )
     model.program(*model.input_size)  # raises if an op does not fit
-    name = args.name or Path(args.model).stem
+    name = args.name or path.stem
     if name in BUILT_IN:
         raise UsageError(
             f"The kit's firmware has a built-in model named '{name}' and ignores other graphs of this name.",

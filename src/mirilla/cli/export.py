@@ -80,6 +80,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="fields that replace those of pipeline.config, in its form: 'model { ssd { num_classes: 2 } }'",
     )
+    parser.add_argument(
+        "--write-inference-graph",
+        "--write_inference_graph",
+        action="store_true",
+        help="also write inference_graph.pbtxt, the graph with variables, in text form",
+    )
     add_original_flags(parser, "export_inference_graph", {})
 
 
@@ -167,6 +173,7 @@ def _export_checkpoint(args: argparse.Namespace) -> int:
         licence=args.licence,
         threshold=args.threshold,
         training={"checkpoint": found.path.name, "steps": found.step, "averaged": found.averaged},
+        write_inference_graph=args.write_inference_graph,
     )
     step = "" if found.step is None else f" of step {found.step}"
     console.echo(f"{found.path}{step}{' (moving averages)' if found.averaged else ''} -> {exported.folder}")

@@ -30,11 +30,13 @@ def run(args: argparse.Namespace) -> int:
         echo(f"Classes without a box in the training data are left out: {', '.join(initialised.left_out)}")
     for finding in initialised.warnings:
         warn(f"{finding.where}: {finding.what} {finding.remedy}".rstrip())
-    unusable = sum(
-        problem.severity == "error" for dataset in (split.train, split.evaluation) for problem in dataset.problems
-    )
-    if unusable:
-        warn(f"{unusable} pictures or boxes cannot be used; 'mirilla data check' lists them.")
+    for note in dict.fromkeys((*split.train.notes, *split.evaluation.notes, *split.notes)):
+        echo(note)
+    problems = dict.fromkeys((*split.train.problems, *split.evaluation.problems))
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        more = f"; {len(errors) - 1} more, 'mirilla data check' lists them" if len(errors) > 1 else ""
+        warn(f"{errors[0].where}: {errors[0].what} [{errors[0].code}]{more}")
     echo(f"Wrote: {', '.join(map(str, initialised.made))}")
     echo("Next:")
     for command in next_commands(options, initialised):

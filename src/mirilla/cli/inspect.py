@@ -48,7 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Inspect one file."""
+    """Inspect one model."""
+    from mirilla.detect.resolve import model_file
+
+    with model_file(args.model) as path:
+        args.model = str(path)
+        return _inspect(args)
+
+
+def _inspect(args: argparse.Namespace) -> int:
     from mirilla.bonnet import format as bonnet_format
     from mirilla.doctor.examine import BONNET, GRAPH, kind_of
     from mirilla.errors import ModelError, UsageError

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
+from mirilla.cli.parser import Parser
+
 # verb -> help text. A verb's module is imported only when it is called, so that `mirilla --help` stays fast.
 VERBS = {
     "demo": "draw a toy data set, and train, evaluate, export and detect on it (no network needed)",
@@ -32,7 +34,7 @@ VERBS = {
 
 def build_parser(verb: str | None) -> argparse.ArgumentParser:
     """The parser; it lists all verbs, but has the options of `verb` only."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="mirilla",
         description="Train a tiny object detector and run it on tiny devices.",
         epilog="'mirilla VERB --help' describes a verb.",

@@ -11,18 +11,21 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import formats, images
-from mirilla.data.dataset import Dataset, EmptyDatasetError, parts_to_read
+from mirilla.data.dataset import Dataset, EmptyDatasetError, free_name, parts_to_read
 from mirilla.data.sample import Sample
 from mirilla.data.split import read_split
 from mirilla.data.units import WrongUnits
-from mirilla.errors import DataError, MirillaError
+from mirilla.errors import DataError, MirillaError, MissingExtraError
 from mirilla.findings import Finding
 
+T = TypeVar("T")
+_LARGEST = 1e9  # coordinate or weight; far beyond it, areas and float32 overflow
 Advance = Callable[[int], object]
 
 
@@ -81,6 +84,23 @@ def bad_annotation(where: str, what: str, remedy: str = "Correct the file.") -> 
     return Finding("error", "bad-annotation", where, what, remedy)
 
 
+def read_each(files: Sequence[Path], read: Callable[[Path], T], problems: list[Finding]) -> list[tuple[Path, T]]:
+    """The files with what `read` returns; one of several files that cannot be read becomes a finding.
+
+    Raises:
+        MirillaError: the only file cannot be read, or an extra is missing.
+    """
+    contents: list[tuple[Path, T]] = []
+    for file in files:
+        try:
+            contents.append((file, read(file)))
+        except MirillaError as error:
+            if len(files) == 1 or isinstance(error, MissingExtraError):
+                raise
+            problems.append(unreadable_file(file, error))
+    return contents
+
+
 def unreadable_file(path: Path, error: MirillaError) -> Finding:
     """A finding about one of several annotation files: it cannot be read, and the others are used without it."""
     return bad_annotation(str(path), error.what.removeprefix(f"{path}: "), error.remedy or "")
@@ -127,12 +147,19 @@ class _Samples:
         self.problems += findings
         if sample is None:
             return
+        if (np.abs(entry.boxes_xyxy) > _LARGEST).any() or (np.abs(entry.weight) > _LARGEST).any():
+            what = f"a number of {entry.filename} is over {_LARGEST:.0e}; the picture is left out."
+            self.problems.append(bad_annotation(entry.where, what))
+            return
         size_px = sample.height_px, sample.width_px
         if self._wrong_units[entry.normalised].add(entry.boxes_xyxy, size_px, entry.filename, entry.where):
             return
-        if sample.filename in self.samples:
-            self.problems.append(_listed_twice(entry, self.samples[sample.filename]))
-            return
+        if first := self.samples.get(sample.filename):
+            if first.image == sample.image:
+                self.problems.append(_listed_twice(entry, first))
+                return
+            sample = replace(sample, filename=free_name(sample.filename, self.samples))
+            self.problems.append(_renamed(entry, first, sample.filename))
         self.samples[sample.filename] = sample
         if entry.part:
             self.parts[sample.filename] = entry.part
@@ -180,6 +207,16 @@ def _listed_twice(entry: Entry, first: Sample) -> Finding:
         entry.where,
         f"{entry.filename} is listed a second time (first at {first.where}); the second entry is left out.",
         "Merge the two entries, or remove one.",
+    )
+
+
+def _renamed(entry: Entry, first: Sample, name: str) -> Finding:
+    return Finding(
+        "warning",
+        "same-name",
+        entry.where,
+        f"the pictures {first.image} and {entry.picture} are both called {entry.filename}; the second is now {name}.",
+        "Give them different names.",
     )
 
 

@@ -225,5 +225,5 @@ def _files_beside(paths: Iterable[Path]) -> list[Path]:
 def _resolved(path: Path) -> Path:
     try:
         return path.resolve()
-    except (OSError, ValueError):  # a name that no file can have
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or a loop of links
         return path

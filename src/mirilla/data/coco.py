@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mirilla.data import coco_content, text
-from mirilla.data.annotations import Advance, Annotations, Entry, build
+from mirilla.data.annotations import Advance, Annotations, Entry, build, read_each
 from mirilla.data.coco_content import Content, Json, Object
 from mirilla.data.dataset import Dataset, parts_to_read
 from mirilla.data.names import PictureFinder
@@ -22,6 +22,7 @@ from mirilla.data.sample import FLAGS, Sample
 from mirilla.data.split import part_name
 from mirilla.errors import DataError
 from mirilla.files import explaining
+from mirilla.findings import Finding
 
 _ROBOFLOW = "_annotations.coco.json"
 _PATTERNS = ("annotations/instances_*.json", "instances_*.json", f"*/{_ROBOFLOW}", _ROBOFLOW)
@@ -80,10 +81,12 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         )
     parts = {file: part_of(file, path) for file in files}
     read = parts_to_read(list(parts.values()), split, path)
-    contents = [_parsed(file, parts[file], len(files) > 1) for file in files if parts[file] in read]
+    bad: list[Finding] = []
+    chosen = [file for file in files if parts[file] in read]
+    contents = [c for _, c in read_each(chosen, lambda file: _parsed(file, parts[file], len(files) > 1), bad)]
     entries = [entry for content in contents for entry in content.entries]
     labels, notes = _labels(contents, entries)
-    problems = tuple(problem for content in contents for problem in content.problems)
+    problems = (*bad, *(problem for content in contents for problem in content.problems))
     unused = tuple(picture for content in contents for picture in content.unused)
     known = unused if len(contents) == len(files) else None
     notes = (*notes, *_note_of_choice(path, files))

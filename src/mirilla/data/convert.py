@@ -14,7 +14,7 @@ from pathlib import Path
 from mirilla.data import formats, records, tfrecord
 from mirilla.data.adapt import adapt
 from mirilla.data.dataset import Dataset
-from mirilla.data.output import Output
+from mirilla.data.output import Output, require_safe_names
 from mirilla.data.tf_example import Labels, label_ids
 from mirilla.errors import DataError, UsageError
 from mirilla.files import explaining
@@ -73,6 +73,8 @@ def convert(
         MirillaError: the disk is full, or the destination may not be written.
     """
     format = formats.writable(to)
+    if to != "tfrecord":
+        require_safe_names(dataset.samples)
     if shards != 1 and to != "tfrecord":
         raise UsageError(f"Shards are for TFRecord files only, not for {to}.")
     destination = Path(os.path.abspath(destination))

@@ -7,6 +7,7 @@ is_crowd, weight.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -17,15 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from mirilla.data import text
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_each
 from mirilla.data.csv_header import COLUMNS, CORNERS, OPTIONAL, Columns, columns_of
 from mirilla.data.csv_rows import rows
 from mirilla.data.dataset import Dataset, parts_to_read
+from mirilla.data.folders import files_in
 from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
 from mirilla.data.split import part_in_name, part_name
-from mirilla.errors import DataError, MirillaError
+from mirilla.errors import DataError
 from mirilla.findings import Finding
 
 _PREFERRED = ("annotations.csv", "labels.csv", "_annotations.csv")
@@ -47,8 +49,8 @@ def near_miss(folder: Path) -> str | None:
 
 
 def _tables(folder: Path) -> list[Path]:
-    """The .csv files of a folder, except the split file; those with a usual name first."""
-    tables = [path for path in folder.glob("*.[cC][sS][vV]") if path.name != "split.csv"]
+    """The .csv and .tsv files of a folder, except the split file; those with a usual name first."""
+    tables = [path for path in files_in(folder, "*.csv", "*.tsv") if path.name != "split.csv"]
     return sorted(tables, key=lambda path: (*(path.name != name for name in _PREFERRED), path.name))
 
 
@@ -86,20 +88,18 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     read = parts_to_read(parts, split, path)
     entries: list[Entry] = []
     problems: list[Finding] = []
-    for file, part in zip(files, parts, strict=True):
-        if part not in read:
-            continue
-        try:
-            file_entries, file_problems = parse(text.read(file), str(file), _picture_folders(file, part), part)
-        except MirillaError as error:
-            if len(files) == 1:
-                raise
-            problems.append(unreadable_file(file, error))
-            continue
+    part_of = dict(zip(files, parts, strict=True))
+
+    def parsed(file: Path) -> tuple[list[Entry], list[Finding]]:
+        return parse(text.read(file), str(file), _picture_folders(file, part_of[file]), part_of[file])
+
+    contents = read_each([file for file in files if part_of[file] in read], parsed, problems)
+    for _, (file_entries, file_problems) in contents:
         entries += file_entries
         problems += file_problems
+    unused = () if len(contents) == len(files) else None
     entries = _with_distinct_names(entries)
-    return build(Annotations("csv", path, tuple(entries), tuple(problems), notes=notes), split, advance)
+    return build(Annotations("csv", path, tuple(entries), tuple(problems), notes=notes, unused=unused), split, advance)
 
 
 def _with_distinct_names(entries: Sequence[Entry]) -> list[Entry]:
@@ -125,11 +125,10 @@ def _picture_folders(table: Path, part: str | None) -> tuple[Path, ...]:
     """The folders that may hold a table's pictures."""
     folder, above = table.parent, table.parent.parent
     bases = (folder / "images", folder, above / "images", above)
-    try:
-        named = [path for base in bases if base.is_dir() for path in sorted(base.iterdir()) if path.is_dir()]
-    except OSError:
-        named = []
-    parts = [path for path in named if part is not None and part_name(path.name) == part]
+    parts: list[Path] = []
+    with contextlib.suppress(OSError):
+        named = (path for base in bases if part and base.is_dir() for path in sorted(base.iterdir()))
+        parts += [path for path in named if part_name(path.name) == part and path.is_dir()]
     folders = [path for path in (bases[0], folder, *parts, bases[2], above) if path.is_dir()]
     return tuple(dict.fromkeys(folders)) or (folder,)
 
@@ -170,7 +169,7 @@ def parse(
             if filename not in found:
                 picture = found[filename] = finder.find(filename)
                 pictures.setdefault(picture.path, _Picture(picture, filename, where, columns))
-            pictures[found[filename].path].add(row, number)
+            pictures[found[filename].path].add(row, number, filename)
     bad = [picture for picture in pictures.values() if picture.error]
     problems += [bad_annotation(picture.where, picture.error, "Correct the row.") for picture in bad]
     return [picture.entry(part) for picture in pictures.values() if not picture.error], problems
@@ -182,6 +181,11 @@ def _first_row(lines: Sequence[str]) -> tuple[int, str]:
         if line.strip() and not line.strip('" ').lower().startswith("sep="):
             return at, line
     return 0, ""
+
+
+def _folder_of(filename: str) -> str:
+    """The name of the folder that a picture's name mentions last; "" if it mentions none."""
+    return filename.replace("\\", "/").removeprefix("./").rpartition("/")[0].rpartition("/")[2].casefold()
 
 
 def _cell(row: Sequence[str], columns: Columns, column: str) -> str:
@@ -202,11 +206,13 @@ class _Picture:
         self._labels: list[str] = []
         self._optional: dict[str, list[float]] = {column: [] for column in OPTIONAL if column in columns.indices}
 
-    def add(self, row: Sequence[str], line: int) -> None:
-        """Add a row."""
+    def add(self, row: Sequence[str], line: int, filename: str) -> None:
+        """Add a row that has this name for the picture."""
         if self.error:
             return
         try:
+            if filename != self.filename and len({_folder_of(filename), _folder_of(self.filename)} - {""}) > 1:
+                raise ValueError(f"only one picture fits {filename[:200]!r} and the name in an earlier line")
             self._add(row)
         except ValueError as error:
             self.error = f"line {line}: {error}; the picture {self.filename[:200]!r} is left out."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -91,6 +91,11 @@ class EmptyDatasetError(DataError):
             )
             return
         first = "; ".join(f"{p.where}: {p.what}" for p in self.problems[:3])
+        if len(problems) == 1:
+            super().__init__(
+                f"{source}: no picture of the data set can be used: {first}", self.problems[0].remedy or None
+            )
+            return
         super().__init__(
             f"{source}: no picture of the data set can be used ({len(problems)} problems). First: {first}",
             "Run 'mirilla data check' to list every problem.",
@@ -148,7 +153,7 @@ def combine(datasets: Iterable[Dataset], name: str = "combined") -> Dataset:
     )
 
 
-def free_name(name: str, taken: set[str]) -> str:
+def free_name(name: str, taken: Container[str]) -> str:
     """`name`, or `name` with '-2', '-3', ... before its suffix, whichever is not taken."""
     if name not in taken:
         return name

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import text
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_each
 from mirilla.data.dataset import Dataset
+from mirilla.data.folders import files_in
 from mirilla.data.names import PictureFinder
-from mirilla.errors import DataError, MirillaError
+from mirilla.errors import DataError
 from mirilla.findings import Finding
 
 LABEL = "face"
@@ -25,7 +26,7 @@ _FORM = "The form is: a picture's name, its number of faces, then 'major minor a
 def find(folder: Path) -> list[Path]:
     """The ellipse lists of a folder."""
     for place in (folder / "FDDB-folds", folder):
-        if files := sorted(place.glob("*ellipseList.txt")):
+        if files := files_in(place, "*ellipselist.txt"):
             return files
     return []
 
@@ -48,18 +49,14 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         raise DataError(f"{path}: no FDDB-fold-*-ellipseList.txt in this folder.", "Give the folder above FDDB-folds.")
     entries: list[Entry] = []
     problems: list[Finding] = []
-    for file in files:
-        try:
-            lines = [line.strip() for line in text.read(file).split("\n")]
-        except MirillaError as error:
-            if len(files) == 1:
-                raise
-            problems.append(unreadable_file(file, error))
-            continue
+    contents = read_each(files, text.read, problems)
+    for file, content in contents:
+        lines = [line.strip() for line in content.split("\n")]
         file_entries, file_problems = _parse(lines, str(file), _picture_folder(file))
         entries += file_entries
         problems += file_problems
-    return build(Annotations("fddb", path, tuple(entries), tuple(problems), (LABEL,)), split, advance)
+    unused = () if len(contents) == len(files) else None
+    return build(Annotations("fddb", path, tuple(entries), tuple(problems), (LABEL,), unused=unused), split, advance)
 
 
 def _picture_folder(file: Path) -> Path:
@@ -82,7 +79,7 @@ def _parse(lines: list[str], name: str, folder: Path) -> tuple[list[Entry], list
         try:
             boxes = _parse_ellipses(lines, at + 1)
         except ValueError as error:
-            what = f"{lines[at][:80]!r}: {error}; the picture is left out."
+            what = f"{lines[at][:80]!r}: {error}; the picture {lines[at].rpartition('/')[2][:80]}.jpg is left out."
             problems.append(bad_annotation(where, what, _FORM))
             at = next((i for i in range(at + 1, len(lines)) if _is_name(lines[i])), len(lines))
             continue

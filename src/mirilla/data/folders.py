@@ -1,11 +1,37 @@
-"""List the files below a folder; a subfolder that cannot be read is a finding, not silence."""
+"""List files. The metadata files of macOS, '._a.xml' beside 'a.xml', are left out.
+
+A subfolder that cannot be read is a finding, not silence.
+"""
 
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mirilla.findings import Finding
+
+
+def files_in(folder: Path, *patterns: str) -> list[Path]:
+    """The files and folders in a folder whose names in lower case match a pattern, sorted; none if there is no folder.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(
+        folder / name
+        for name in names
+        if not is_metadata(name) and any(fnmatchcase(name.lower(), pattern) for pattern in patterns)
+    )
+
+
+def is_metadata(name: str) -> bool:
+    """Whether macOS keeps the metadata of another file under this name."""
+    return name.startswith("._")
 
 
 def files_below(folder: Path) -> tuple[list[Path], list[Finding]]:
@@ -27,5 +53,5 @@ def files_below(folder: Path) -> tuple[list[Path], list[Finding]]:
             inside.clear()
             continue
         listed.add((stat.st_dev, stat.st_ino))
-        files += [Path(place, name) for name in names]
+        files += [Path(place, name) for name in names if not is_metadata(name)]
     return sorted(files), problems

@@ -124,10 +124,13 @@ FORMATS = (
         "TFRecord",
         "tfrecord",
         "*.tfrecord or *.record",
-        ("*.tfrecord", "*.tfrecords", "*.record", "*.records", "*.tfrec", "*-[0-9]*-of-[0-9]*"),
+        (
+            *("*.tfrecord", "*.tfrecords", "*.record", "*.records", "*.tfrec", "*-[0-9]*-of-[0-9]*"),
+            *("*.tfrecord.gz", "*.record.gz", "*.tfrec.gz"),
+        ),
         clips=True,
     ),
-    Format("csv", "CSV", "csv_table", "*.csv", ("*.csv",)),
+    Format("csv", "CSV", "csv_table", "*.csv", ("*.csv", "*.tsv")),
 )
 BY_NAME: Mapping[str, Format] = {format.name: format for format in FORMATS}
 READABLE = tuple(BY_NAME)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import os
 import struct
@@ -40,7 +41,15 @@ EXTENSIONS = frozenset(
         ".avif",
     }
 )
+# The formats that are read. Pillow knows more, and runs Ghostscript for PostScript, whatever the file is called.
+_FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "AVIF")
+MAX_PIXELS = 100_000_000  # of a picture: a file of a few kilobytes can ask for gigabytes
+MAX_PIXELS_VARIABLE = "MIRILLA_MAX_PIXELS"
 _ORIENTATION = 0x0112
+_BROKEN = (  # what Pillow raises for broken pictures, by format
+    *(OSError, EOFError, ValueError, TypeError, SyntaxError, LookupError, AttributeError, ArithmeticError),
+    *(RuntimeError, MemoryError, struct.error, Image.DecompressionBombError),
+)
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -86,10 +95,14 @@ def header_of(picture: str | os.PathLike[str] | bytes) -> Header:
         OSError: the file cannot be opened.
     """
     try:
-        with _open(picture) as image:
+        with open_picture(picture) as image:
             return _header(image)
     except UnidentifiedImageError:
         return Header("heif", heif.size(_heic(picture), _name(picture)), 1)
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise _broken(picture, error) from error
 
 
 def size_of(picture: str | os.PathLike[str] | bytes) -> tuple[int, int]:
@@ -152,11 +165,15 @@ def _loaded(picture: str | os.PathLike[str] | bytes) -> Iterator[tuple[Image.Ima
         raise DataError(f"{_name(picture)}: no such file.", "Check the path.") from error
     except PermissionError as error:
         raise DataError(f"{_name(picture)}: the picture may not be read.", "Change its permissions.") from error
-    except (OSError, ValueError, SyntaxError, struct.error, IndexError, EOFError, MemoryError) as error:
-        raise DataError(
-            f"{_name(picture)}: the picture is broken or cut short ({error}).",
-            "Replace the file, or remove it from the data set.",
-        ) from error
+    except _BROKEN as error:
+        raise _broken(picture, error) from error
+
+
+def _broken(picture: object, error: Exception) -> DataError:
+    return DataError(
+        f"{_name(picture)}: the picture is broken or cut short ({error}).",
+        "Replace the file, or remove it from the data set.",
+    )
 
 
 def to_upright(boxes_yxyx: NDArray[np.float64], orientation: int) -> NDArray[np.float64]:
@@ -186,9 +203,11 @@ def _turned(boxes: NDArray[np.float64], orientation: int) -> NDArray[np.float64]
 def _open_any(picture: str | os.PathLike[str] | bytes) -> Image.Image:
     """Open a picture; a HEIC photo is decoded."""
     try:
-        return _open(picture)
+        return open_picture(picture)
     except UnidentifiedImageError:
-        return heif.pixels(_heic(picture), _name(picture))
+        content = _heic(picture)
+        require_size(*heif.size(content, _name(picture)), _name(picture))
+        return heif.pixels(content, _name(picture))
 
 
 def _heic(picture: str | os.PathLike[str] | bytes) -> bytes:
@@ -207,27 +226,55 @@ def _heic(picture: str | os.PathLike[str] | bytes) -> bytes:
     return picture if isinstance(picture, bytes) else Path(picture).read_bytes()
 
 
-def _open(picture: str | os.PathLike[str] | bytes) -> Image.Image:
+def open_picture(picture: str | os.PathLike[str] | bytes) -> Image.Image:
+    """Open a picture of one of the formats that are read; its pixels are not decoded yet.
+
+    Raises:
+        DataError: the header cannot be used, or the picture is too large.
+        UnidentifiedImageError: it is something else.
+        OSError: the file cannot be opened.
+    """
     refuse_raw(picture)
     source = io.BytesIO(picture) if isinstance(picture, bytes) else Path(picture)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Image.open(source)
+            image = Image.open(source, formats=_readable_formats())
     except UnidentifiedImageError:
         raise
-    except (Image.DecompressionBombError, ValueError, SyntaxError, struct.error, IndexError) as error:
+    except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise DataError(
             f"{_name(picture)}: the picture's header cannot be used ({error}).",
             "Replace the file with a smaller or intact one.",
         ) from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
+    require_size(image.height, image.width, _name(picture))
+    return image
+
+
+@functools.cache
+def _readable_formats() -> tuple[str, ...]:
+    """_FORMATS without those that this Pillow does not have."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def require_size(height_px: int, width_px: int, name: str) -> None:
+    """Refuse a picture with too many pixels; the environment variable MIRILLA_MAX_PIXELS replaces the limit.
+
+    Raises:
+        DataError: it has more.
+    """
+    try:
+        limit = int(os.environ.get(MAX_PIXELS_VARIABLE, MAX_PIXELS))
+    except ValueError:
+        limit = MAX_PIXELS
+    if height_px * width_px > limit:
         raise DataError(
-            f"{_name(picture)}: the picture's header is broken ({error}).",
-            "Replace the file, or remove it from the data set.",
-        ) from error
+            f"{name}: {width_px} x {height_px} pixels; at most {limit:,} are read.",
+            f"Make the picture smaller, or set {MAX_PIXELS_VARIABLE} to a higher number of pixels.",
+        )
 
 
 def _header(image: Image.Image) -> Header:
@@ -235,7 +282,9 @@ def _header(image: Image.Image) -> Header:
     name = {"mpo": "jpeg"}.get(name, name)
     orientation = 1
     if name == "tiff":
-        image.load()  # Pillow turns TIFF pictures upright itself
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image.load()  # Pillow turns TIFF pictures upright itself
     else:
         exif = image.info.get("exif") or (_png_exif(image) if name == "png" else None)
         if exif:
@@ -247,8 +296,10 @@ def _orientation(exif: bytes) -> int:
     """The orientation tag of an EXIF block (TIFF 6.0 layout, after an optional 'Exif\\0\\0'); 1 if it has none."""
     try:
         data = Image.Exif()
-        data.load(exif)
-        value = int(data.get(_ORIENTATION, 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            data.load(exif)
+            value = int(data.get(_ORIENTATION, 1))
     except Exception:
         return 1  # viewers ignore a broken EXIF block too
     return value if 1 <= value <= 8 else 1

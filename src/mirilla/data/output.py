@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mirilla.data import images
 from mirilla.data.dataset import EVAL, PARTS, TRAIN, Dataset
 from mirilla.data.sample import Sample
 from mirilla.errors import DataError
+
+_MAX_NAME_BYTES = 240  # file systems take 255; some formats add a suffix
 
 
 class Output:
@@ -40,11 +42,6 @@ class Output:
         Raises:
             DataError: the name would lead out of the folder.
         """
-        if safe_name(name) != name:
-            raise DataError(
-                f"{sample.where or name}: '{name}' cannot be a picture's name below the destination.",
-                "Rename the picture: no '..', no leading '/', and a picture's suffix.",
-            )
         path = self._path(name)
         if isinstance(sample.image, bytes):
             path.write_bytes(sample.image)
@@ -54,11 +51,39 @@ class Output:
             self.advance(1)
 
     def _path(self, name: str) -> Path:
+        if not is_below(name):
+            raise DataError(f"'{name}' leads out of the folder that is written.", "Rename the picture.")
         path = self.folder / name
         if path.parent not in self._made:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._made.add(path.parent)
         return path
+
+
+def is_below(name: str) -> bool:
+    """Whether a name leads to a file below a folder: no drive, no leading '/', no '..'."""
+    parts = name.replace("\\", "/").split("/")
+    return bool(name) and not {"", ".", ".."} & set(parts) and not parts[0].endswith(":") and "\0" not in name
+
+
+def require_safe_names(samples: Iterable[Sample]) -> None:
+    """Refuse pictures whose names cannot be used below a folder; called before anything is written.
+
+    Raises:
+        DataError: the first such name.
+    """
+    for sample in samples:
+        name = sample.filename
+        if not is_below(name) or safe_name(name) != name:
+            raise DataError(
+                f"{sample.where or name}: '{name}' cannot be a picture's name below the destination.",
+                "Rename the picture: no '..', no leading '/', and a picture's suffix.",
+            )
+        if any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in name.split("/")):
+            raise DataError(
+                f"{sample.where or name}: the name '{name[:60]}...' is longer than {_MAX_NAME_BYTES} bytes.",
+                "Rename the picture.",
+            )
 
 
 def safe_name(name: str, picture_format: str = "jpeg") -> str:

@@ -11,6 +11,7 @@ import glob
 import gzip
 import os
 import re
+import shlex
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -150,7 +151,9 @@ def offsets(path: str | os.PathLike[str]) -> NDArray[np.int64]:
     with explaining(path), open(path, "rb", buffering=0) as file:
         if _kind(path, file):
             what = "it is compressed, but training reads single records from it."
-            raise DataError(f"{path}: {what}", f"Convert it: mirilla data convert {path} DST --to tfrecord")
+            raise DataError(
+                f"{path}: {what}", f"Convert it: mirilla data convert {shlex.quote(str(path))} DST --to tfrecord"
+            )
         size = os.fstat(file.fileno()).st_size
         start, head = _HEAD, file.read(_HEAD)
         while len(head) == _HEAD:

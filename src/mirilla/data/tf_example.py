@@ -130,6 +130,7 @@ def from_example(
         header = images.header_of(encoded)
     except DataError as error:
         raise DataError(f"{where}: {error.what}", error.remedy) from error
+    _refuse_other_features(features)
     boxes, labels = _boxes(features), _labels(features, names or {}, findings)
     if len(labels) != len(boxes):
         classes = " or ".join((*_TEXTS, *_NUMBERS))
@@ -225,11 +226,13 @@ class _Features:
         """A number for each box; empty if the record does not have the feature.
 
         Raises:
-            DataError: there are more or fewer values than boxes, or they are bytes.
+            DataError: there are more or fewer values than boxes, or they are bytes or not finite.
         """
         values = self.numbers(name)
         if len(values) and len(values) != count:
             raise DataError(f"{self.where}: {name} has {len(values)} values for {count} boxes.", _WRONG_WRITER)
+        if not np.isfinite(values).all():
+            raise DataError(f"{self.where}: {name} has a number that is not finite.", _WRONG_WRITER)
         return values
 
 
@@ -252,6 +255,19 @@ def _boxes(features: _Features) -> NDArray[np.float64]:
     return np.array(columns).T.reshape(-1, 4)
 
 
+def _refuse_other_features(features: _Features) -> None:
+    """Refuse a record whose boxes have other names, or that has a class of the whole picture: it is no background."""
+    names = [name for name, values in features.features.items() if values]
+    if any(name.startswith("image/object/") for name in names):
+        return
+    for name in names:
+        if "bbox" in name.lower() or "xmin" in name.lower():
+            raise DataError(f"{features.where}: it has {name}, but no image/object/bbox/xmin.", _WRONG_WRITER)
+        if name in ("image/class/label", "image/class/text"):
+            what = f"{features.where}: it has a class of the whole picture ({name}), but no boxes."
+            raise DataError(what, "Use records of object detection.")
+
+
 def _labels(features: _Features, names: Mapping[int, str], findings: list[Finding] | None) -> tuple[str, ...]:
     """Class names from the text, or else from the numbers; empty if the record has neither."""
     texts, numbers = features.texts(_TEXTS), features.integers(_NUMBERS)
@@ -262,6 +278,8 @@ def _labels(features: _Features, names: Mapping[int, str], findings: list[Findin
             problems.append(f"the class '{label}' has the number {number}, but numbers begin with 1 (0: background).")
         elif names and not texts and number not in names:
             problems.append(f"class {number} is not in the label map; its number is used as its name.")
+        elif names.get(number, label) != label and label in names.values():
+            problems.append(f"class {number} is '{names[number]}' in the label map, but the records call it '{label}'.")
     if findings is not None:
         remedy = "Correct the label map."
         findings += [Finding("warning", "class-number", features.where, what, remedy) for what in problems]

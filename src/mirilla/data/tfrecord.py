@@ -12,14 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from mirilla.data import formats, records
-from mirilla.data.annotations import Advance, source_name
+from mirilla.data.annotations import Advance, source_name, unreadable_file
 from mirilla.data.dataset import Dataset, EmptyDatasetError, free_name, parts_to_read
+from mirilla.data.folders import files_in
 from mirilla.data.output import Output, by_part
 from mirilla.data.sample import Sample
 from mirilla.data.split import part_in_name, part_name
 from mirilla.data.tf_example import Labels, from_example, label_ids, to_example
 from mirilla.data.units import WrongUnits
-from mirilla.errors import DataError
+from mirilla.errors import DataError, MirillaError
 from mirilla.files import explaining, writing
 from mirilla.findings import Finding
 from mirilla.labels import Label, LabelMap, load_label_map, save_label_map
@@ -37,12 +38,12 @@ def find(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    recognises = formats.BY_NAME["tfrecord"].recognises
-    return sorted(
+    patterns = formats.BY_NAME["tfrecord"].files
+    return [
         path
-        for path in folder.iterdir()
-        if recognises(path) and any(word in path.name.lower() for word in ("record", "tfrec")) and path.is_file()
-    )
+        for path in files_in(folder, *patterns)
+        if any(word in path.name.lower() for word in ("record", "tfrec")) and path.is_file()
+    ]
 
 
 def load(path: Path, split: str | None = None, advance: Advance | None = None) -> Dataset:
@@ -52,7 +53,6 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
 
     Raises:
         DataError: there is no such file, a shard is missing, or no record can be used.
-        ConfigError: a label map cannot be read.
     """
     if path.is_dir():
         paths = find(path)
@@ -62,7 +62,7 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         files = records.expand([str(file) for file in paths])
     else:
         files = records.expand(path)
-    parts = {file: part for file in files if (part := _part_of(file, path))}
+    parts = {file: part for file in files if (part := part_of(file, path))}
     if len(parts) == len(files):
         read = parts_to_read(list(parts.values()), split, path)
         files = [file for file in files if parts[file] in read]
@@ -72,19 +72,26 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     return loader.dataset(path)
 
 
-def _part_of(file: Path, source: Path) -> str | None:
+def part_of(file: Path, source: Path) -> str | None:
     """The part that a file's name mentions, or that its folder inside the source is named after."""
     inside = source.is_dir() and file.parent != source
     return part_in_name(file.name) or (part_name(file.parent.name) if inside else None)
 
 
-def _label_map_beside(folder: Path) -> LabelMap | None:
-    """The label map in a folder: label_map.pbtxt, one with that in its name, or the only .pbtxt file."""
-    paths = sorted(folder.glob("*.pbtxt"))
+def _label_map_beside(folder: Path, problems: list[Finding]) -> LabelMap | None:
+    """The label map in a folder: label_map.pbtxt, one with that in its name, or the only .pbtxt file.
+
+    One that cannot be read becomes a finding: most records name their classes themselves.
+    """
+    paths = files_in(folder, "*.pbtxt")
     named = [path for path in paths if "labelmap" in path.name.lower().replace("_", "").replace("-", "")]
     first = [folder / LABEL_MAP] if folder / LABEL_MAP in named else []
-    chosen = (*first, *named, *(paths if len(paths) == 1 else ()))
-    return load_label_map(chosen[0]) if chosen else None
+    for path in (*first, *named, *(paths if len(paths) == 1 else ()))[:1]:
+        try:
+            return load_label_map(path)
+        except MirillaError as error:
+            problems.append(unreadable_file(path, error))
+    return None
 
 
 class _Loader:
@@ -102,7 +109,7 @@ class _Loader:
     def read(self, path: Path, part: str | None) -> None:
         """Read a file, up to a broken record, after which no record can be located."""
         if path.parent not in self.label_maps:
-            self.label_maps[path.parent] = _label_map_beside(path.parent)
+            self.label_maps[path.parent] = _label_map_beside(path.parent, self.problems)
         names = {item.id: item.name or item.display_name for item in self.label_maps[path.parent] or ()}
         try:
             for index, content in enumerate(records.read_records(path)):
@@ -135,7 +142,7 @@ class _Loader:
 
     def _renamed(self, sample: Sample) -> Sample:
         first = self.samples[sample.filename]
-        name = free_name(sample.filename, set(self.samples))
+        name = free_name(sample.filename, self.samples)
         self.problems.append(
             Finding(
                 "warning",

@@ -21,6 +21,7 @@ _LOOKS = {
     "normalised": "look normalised to the picture (0 to 1)",
     "percent": "look like percent of the picture",
 }
+_NEARLY_INSIDE = 1.5  # normalised boxes may reach out of the picture a little
 _FAR_OUTSIDE = 2.0  # a box that is drawn beyond its picture's edge does not reach twice its width
 _REMEDY = {
     "pixels": "Multiply them by the picture's width and height, or export them in pixels.",
@@ -38,14 +39,15 @@ def unit_of(boxes_xyxy: NDArray[np.float64], normalised: bool, size_px: tuple[in
         size_px: (height, width) of the picture.
     """
     boxes = np.asarray(boxes_xyxy, np.float64).reshape(-1, 4)
-    if not len(boxes) or (boxes.max() <= _FAR_OUTSIDE if normalised else boxes.max() > 1):
+    if not len(boxes) or (boxes.max() <= _FAR_OUTSIDE if normalised else boxes.max() > _NEARLY_INSIDE):
         return None  # as nearly always
     boxes = boxes[np.isfinite(boxes).all(1)]
     if not len(boxes):
         return None
     if not normalised:
-        inside = ((boxes >= 0) & (boxes <= 1)).all()
-        return "normalised" if inside and (boxes % 1 != 0).any() and min(size_px) > 2 else None
+        inside = ((boxes >= 1 - _NEARLY_INSIDE) & (boxes <= _NEARLY_INSIDE)).all()
+        has_area = (boxes[:, 2:] > boxes[:, :2]).all(1).any()
+        return "normalised" if inside and has_area and min(size_px) > 2 else None
     if np.count_nonzero(boxes.max(1) > _FAR_OUTSIDE) * 2 < len(boxes):
         return None
     height, width = size_px

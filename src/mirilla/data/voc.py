@@ -19,7 +19,7 @@ import numpy as np
 from mirilla.data import text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
 from mirilla.data.dataset import EVAL, TEST, TRAIN, Dataset
-from mirilla.data.folders import files_below
+from mirilla.data.folders import files_below, files_in
 from mirilla.data.names import Picture, PictureFinder
 from mirilla.data.output import Output, pixel_text
 from mirilla.data.sample import FLAGS, Sample
@@ -41,8 +41,8 @@ def find(folder: Path) -> list[Path]:
     places = (_annotation_folder(base) for base in _bases(folder))
     if found := [place for place in places if place is not None]:
         return found
-    inside = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    return [path for path in inside if any(map(_is_voc, path.glob(_FILES)))]
+    inside = (path for path in _folders_in(folder) if not path.name.startswith("."))
+    return [path for path in inside if any(map(_is_voc, files_in(path, "*.xml")))]
 
 
 def _bases(folder: Path) -> list[Path]:
@@ -55,14 +55,19 @@ def _bases(folder: Path) -> list[Path]:
 
 
 def _folders_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    """The folders in a folder, sorted; of a folder with many pictures, no picture is looked at."""
+    if not os.path.isdir(folder):
+        return []
+    with os.scandir(folder) as entries:  # a link may lead in a circle, which only os.path.isdir accepts
+        found = [entry for entry in entries if (os.path.isdir(entry) if entry.is_symlink() else entry.is_dir())]
+    return sorted(folder / entry.name for entry in found)
 
 
 def _annotation_folder(base: Path) -> Path | None:
     for name in _ANNOTATION_FOLDERS:
         if (base / name).is_dir() and next((base / name).rglob(_FILES), None):
             return base / name
-    return base if next(base.glob(_FILES), None) else None
+    return base if files_in(base, "*.xml") else None
 
 
 def _is_voc(path: Path) -> bool:
@@ -84,7 +89,7 @@ class _Place:
         if path.is_file():
             folder, files = path.parent, [path]
         else:
-            folder, files = path, sorted(path.glob(_FILES))
+            folder, files = path, files_in(path, "*.xml")
         problems: list[Finding] = []
         if path.name in _ANNOTATION_FOLDERS and path.is_dir():
             below, problems = files_below(path)
@@ -110,14 +115,16 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
         raise DataError(f"{path}: no Annotations/*.xml in this folder.", "Give the folder that holds Annotations.")
     entries: list[Entry] = []
     problems: list[Finding] = []
+    unused: list[Path] = []
     for place in map(_Place.of, folders):
-        place_entries, place_problems = _read_place(place, with_prefix=len(folders) > 1)
+        place_entries, place_problems = _read_place(place, len(folders) > 1, unused)
         entries += place_entries
         problems += place_problems
-    return build(Annotations("voc", path, tuple(entries), tuple(problems)), split, advance)
+    return build(Annotations("voc", path, tuple(entries), tuple(problems), unused=tuple(unused)), split, advance)
 
 
-def _read_place(place: _Place, with_prefix: bool) -> tuple[list[Entry], list[Finding]]:
+def _read_place(place: _Place, with_prefix: bool, unused: list[Path]) -> tuple[list[Entry], list[Finding]]:
+    """The entries of a place; pictures whose file cannot be read are added to `unused`."""
     parts, problems = _image_sets(place.base)
     problems += place.problems
     default = part_name(place.base.name) if with_prefix else None
@@ -131,6 +138,7 @@ def _read_place(place: _Place, with_prefix: bool) -> tuple[list[Entry], list[Fin
             entry, finding = parse(file.read_bytes(), str(file), pictures, key)
         except (OSError, ValueError) as error:
             problems.append(_unreadable(file, error))
+            unused.append(pictures.find(key).path)
             continue
         if finding:
             problems.append(finding)
@@ -235,7 +243,8 @@ def parse(content: bytes, name: str, pictures: PictureFinder, key: str) -> tuple
     objects = _Objects()
     for number, item in enumerate(root.findall("object"), 1):
         objects.add(item, number)
-    picture, finding = _picture(pictures, (root.findtext("filename") or "").strip(), key, name)
+    given = root.findtext("filename") or root.findtext("path") or ""
+    picture, finding = _picture(pictures, given.strip(), key, name)
     entry = Entry(
         picture.path,
         picture.name,
@@ -258,8 +267,10 @@ def _root(document: str) -> ElementTree.Element:
         line, column = error.position
         at = document.split("\n")[line - 1 : line]
         ampersand = "&" in "".join(at)[max(0, column - 8) : column + 1] and "DTD" not in str(error)
-        remedy = "; write '&' as '&amp;'" if ampersand else ""
-        raise ValueError(f"not well-formed XML ({error}{remedy})") from None
+        reason, _, place = str(error).partition(": ")
+        reason = reason.removeprefix("not well-formed ").strip("()")
+        remedy = " (write '&' as '&amp;')" if ampersand else ""
+        raise ValueError(f"not well-formed XML: {reason} in {place}{remedy}") from None
     if root.tag != "annotation":
         raise _OtherFormatError(f"its root element is <{root.tag[:40]}>, not <annotation>: it is not Pascal VOC")
     if root.find("object") is None and (root.find(".//bndbox") is not None or root.find(".//object") is not None):

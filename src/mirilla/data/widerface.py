@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.data import images, text
-from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, unreadable_file
+from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_each
 from mirilla.data.dataset import EVAL, TRAIN, Dataset, parts_to_read
+from mirilla.data.folders import files_in
 from mirilla.data.names import PictureFinder
 from mirilla.data.output import Output, by_part, part_word, pixel_text
 from mirilla.data.sample import Sample
-from mirilla.errors import DataError, MirillaError, MissingExtraError
+from mirilla.errors import DataError, MissingExtraError
 from mirilla.files import explaining
 from mirilla.findings import Finding
 
@@ -50,9 +51,9 @@ def find(folder: Path) -> list[Path]:
         return plain[:1]
     split = folder / "wider_face_split"
     for place in (split, split / split.name, folder):  # archives from Kaggle are unpacked one folder deeper
-        if texts := sorted(place.glob("*_bbx_gt.txt")):
+        if texts := files_in(place, "*_bbx_gt.txt"):
             return texts
-        if mats := sorted(path for path in place.glob("wider_face_*.mat") if "test" not in path.name):
+        if mats := [path for path in files_in(place, "wider_face_*.mat") if "test" not in path.name]:
             return mats
     if folder.name in ("WIDER_train", "WIDER_val"):  # a folder of pictures: its annotations are beside it
         return [path for path in find(folder.parent) if folder.name.removeprefix("WIDER_") in path.name]
@@ -84,20 +85,11 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
     entries: list[Entry] = []
     problems: list[Finding] = []
     read = parts_to_read([part_of(file) for file in files], split, path)
-    for file in files:
-        part = part_of(file)
-        if part in read:
-            try:
-                faces, file_problems = read_mat(file) if file.suffix.lower() == ".mat" else read_file(file)
-            except MirillaError as error:
-                if len(files) == 1 or isinstance(error, MissingExtraError):
-                    raise
-                problems.append(unreadable_file(file, error))
-                continue
-            folder = _picture_folder(file, part, [picture.filename for picture in faces[:20]])
-            finder = PictureFinder(folder)
-            entries += [_entry(picture, finder, part) for picture in faces]
-            problems += file_problems
+    contents = read_each([file for file in files if part_of(file) in read], _faces, problems)
+    for file, (faces, file_problems) in contents:
+        finder = PictureFinder(_picture_folder(file, part_of(file), [picture.filename for picture in faces[:20]]))
+        entries += [_entry(picture, finder, part_of(file)) for picture in faces]
+        problems += file_problems
     return build(
         Annotations(
             "widerface",
@@ -107,10 +99,15 @@ def load(path: Path, split: str | None = None, advance: Advance | None = None) -
             (LABEL,),
             _note_of_choice(path),
             split_folder=files[0].parent,
+            unused=() if len(contents) == len(files) else None,
         ),
         split,
         advance,
     )
+
+
+def _faces(file: Path) -> tuple[list[Faces], list[Finding]]:
+    return read_mat(file) if file.suffix.lower() == ".mat" else read_file(file)
 
 
 def _note_of_choice(path: Path) -> tuple[str, ...]:

@@ -135,6 +135,8 @@ def detect_files(options: Options) -> int:
     sources = find_sources(options.sources)
     if not (sources.photos or sources.videos or sources.missing):
         raise DataError("No photo and no video found.", f"Photos end in {', '.join(sorted(EXTENSIONS))}.")
+    if options.out is not None:
+        _require_free(Path(options.out), sources)
     run = _Run(detector, threshold, options)
     for path in sources.missing:
         run.fail(f"{path}: no such file or folder.")
@@ -170,6 +172,40 @@ def find_sources(paths: Iterable[str]) -> Sources:
     return sources
 
 
+def _require_free(out: Path, sources: Sources) -> None:
+    """Refuse an output folder in which a result would replace a file that an earlier `mirilla detect` did not write.
+
+    Raises:
+        UsageError: there is such a file, or `out` is a file or has a picture's name.
+    """
+    if out.suffix.lower() in EXTENSIONS | video.EXTENSIONS or (out.exists() and not out.is_dir()):
+        raise UsageError(f"--out {out}: this is a file's name.", "Name a folder.")
+    names = [Path(name).with_suffix(".jpg") for _, name in sources.photos]
+    names += [_video_name(source) for source in sources.videos]
+    own = _earlier_results(out)
+    for name in (*names, Path(RESULTS)):
+        if (out / name).exists() and name.as_posix() not in own:
+            raise UsageError(
+                f"--out {out}: {name} is there already, and 'mirilla detect' did not write it.",
+                "Name another folder, for example --out detections.",
+            )
+
+
+def _earlier_results(out: Path) -> set[str]:
+    """Names of the files that an earlier `mirilla detect` wrote to a folder, by its detections.json."""
+    try:
+        content = json.loads((out / RESULTS).read_bytes())
+        results = content["results"] if {"model", "protocol"} <= content.keys() else []
+        return {RESULTS, *(str(result["picture"]) for result in results if "picture" in result)} if results else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return set()
+
+
+def _video_name(source: str) -> Path:
+    """The name of a video's or camera's result."""
+    return Path(f"{Path(source.replace(':', '_')).stem}.mp4")
+
+
 class _Run:
     """Detects in one source after the other, reports, and keeps the results."""
 
@@ -196,7 +232,7 @@ class _Run:
 
     def video(self, source: str) -> None:
         """Detect in every frame; with an output folder, write the video with boxes."""
-        target = self._free_path(Path(f"{Path(source.replace(':', '_')).stem}.mp4"))
+        target = self._free_path(_video_name(source))
         # a camera is shown live; a file's frames are processed in parallel
         threads = 1 if source.startswith(video.CAMERA) else None
         try:

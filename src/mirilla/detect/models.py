@@ -141,7 +141,8 @@ def read_graph_for(graph_def: GraphDef, card: ModelCard) -> DeployGraph:
 
 def _read_frozen_graph(path: Path, choice: Choice) -> Model:
     source, notes = _frozen_graph_source(path)
-    return Model(source.card, graph_network(source.graph, source.card, str(path), choice.engine), str(path), notes)
+    network = graph_network(source.graph, source.card, str(path), choice.engine)
+    return Model(source.card, network, str(path), (*notes, *engine.note(choice.engine)))
 
 
 def _frozen_graph_source(path: Path) -> tuple[Source, tuple[str, ...]]:
@@ -192,7 +193,7 @@ def _read_compiled(path: Path, choice: Choice) -> Model:
 def _read_training_folder(path: Path, choice: Choice) -> Model:
     source, weights, note = _training_source(path, choice.averages)
     network = graph_network(source.graph, source.card, weights, choice.engine)
-    return Model(source.card, network, weights, (note,))
+    return Model(source.card, network, weights, (note, *engine.note(choice.engine)))
 
 
 def _training_source(path: Path, averages: bool | None) -> tuple[Source, str, str]:

@@ -110,6 +110,7 @@ def examine(path: str | os.PathLike[str], options: Options = Options()) -> Diagn
     """Examine a frozen graph, a compiled model or a pipeline.config.
 
     Raises:
+        UsageError: the file does not have the size of its input, and it is not given.
         MirillaError: the file cannot be read or is of another kind.
     """
     where = os.fspath(path)
@@ -173,6 +174,7 @@ def save(diagnosis: Diagnosis, path: str | os.PathLike[str]) -> Path | None:
 def _examine_graph(path: str, options: Options) -> Diagnosis:
     graph_def = read_graph_def(path)
     examination = doctor_graph.examine(graph_def, options.input_tensor, options.output_tensors, options.input_size)
+    _require_input_size(path, examination.findings)
     fixed = doctor_fix.fix(graph_def, examination)
     findings = doctor_fix.mark_fixable(examination.findings, fixed)
     network = examination.network
@@ -188,6 +190,7 @@ def _examine_model(path: str, options: Options) -> Diagnosis:
     model = bonnet_format.read(path)
     size = options.input_size
     examination = doctor_model.examine(model, (size, size) if isinstance(size, int) else size)
+    _require_input_size(path, examination.findings)
     maps = examination.maps
     shapes = [(maps[name].rows, maps[name].cols, maps[name].depth) for name in model.outputs if name in maps]
     outputs = Outputs.of(model.outputs, shapes) if shapes else None
@@ -196,6 +199,17 @@ def _examine_model(path: str, options: Options) -> Diagnosis:
         dict(Counter(op.kind or "" for op in model.ops)), (peak.plan and peak.plan.in_use) or 0, peak.output or ""
     )
     return Diagnosis(path, BONNET, in_order([*examination.findings, *_usage(path, outputs, options)]), facts)
+
+
+def _require_input_size(path: str, findings: Sequence[Finding]) -> None:
+    """Ask for the input size if the file does not have it: nothing is wrong with such a file.
+
+    Raises:
+        UsageError: the size is not known.
+    """
+    for found in findings:
+        if found.code == "input-size":
+            raise UsageError(f"{path}: {found.what}", "Give it with --input-size, for example 256.")
 
 
 def _examine_config(path: str, options: Options) -> Diagnosis:

@@ -13,13 +13,13 @@ import numpy as np
 
 from mirilla.doctor import graph as doctor_graph
 from mirilla.doctor import region, rewrite
-from mirilla.doctor.bypass import bypass
 from mirilla.doctor.graph import GraphExamination
 from mirilla.doctor.rules import in_order
 from mirilla.errors import ModelError
 from mirilla.findings import Finding
 from mirilla.graph import reader
 from mirilla.graph.deploy import DeployGraph
+from mirilla.graph.inference import bypass
 from mirilla.graph.reference import Runner
 from mirilla.protos.tensorflow_pb2 import GraphDef
 

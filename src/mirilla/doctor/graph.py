@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from mirilla.doctor import network as doctor_network
 from mirilla.doctor import node_rules
 from mirilla.doctor import region as doctor_region
-from mirilla.doctor.bypass import bypass
 from mirilla.doctor.region import Nodes
 from mirilla.doctor.rules import finding, in_order, listed, with_rule
 from mirilla.errors import ModelError
 from mirilla.findings import NOTE, Finding, RuleError
 from mirilla.graph import endpoints, reader
 from mirilla.graph.deploy import DeployGraph
+from mirilla.graph.inference import bypass
 from mirilla.graph.names import reading, split_names
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
@@ -96,7 +96,8 @@ def examine(
     nodes = doctor_region.index(graph_def)
     outputs = _before_postprocessing(nodes, source, outputs, findings)
     source = _after_preprocessing(nodes, source, outputs, findings)
-    findings += node_rules.findings([nodes[name] for name in doctor_region.between(nodes, source, outputs)], nodes)
+    region = [nodes[name] for name in doctor_region.between(nodes, source, outputs)]
+    findings += node_rules.findings(region, nodes, _needed_at_inference(graph_def, source, outputs))
     network, as_given = None, True
     try:
         network = reader.read(graph_def, source, outputs, input_size)
@@ -107,6 +108,13 @@ def examine(
     if network is not None:
         findings += doctor_network.examine(network)
     return GraphExamination(in_order(findings), source, outputs, network, as_given)
+
+
+def _needed_at_inference(graph_def: GraphDef, source: str, outputs: Sequence[str]) -> set[str]:
+    """Names of the nodes that remain when what only training needs is removed."""
+    copy = doctor_region.copied(graph_def)
+    bypass(copy, source, outputs, identities=False)
+    return set(doctor_region.between(doctor_region.index(copy), source, outputs))
 
 
 def _of_error(error: ModelError) -> list[Finding]:

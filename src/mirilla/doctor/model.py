@@ -117,7 +117,7 @@ def _depths(model: Model, maps: dict[str, FeatureMap]) -> Iterator[Finding]:
     readers: dict[str, list[str]] = {}
     for op in model.ops:
         name = op.inputs[0]
-        reads = op.kind in ("Conv", "DepthwiseConv", "AveragePool")
+        reads = op.kind in ("Conv", "DepthwiseConv")
         if reads and name != model.input and maps[name].depth % 8:
             readers.setdefault(name, []).append(op.output or "")
     for name, outputs in readers.items():

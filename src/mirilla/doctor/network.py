@@ -24,7 +24,6 @@ def examine(graph: DeployGraph) -> list[Finding]:
     findings = [
         *input_size(graph.input, graph.input_shape[0], graph.input_shape[1]),
         *_depths(graph),
-        *_flattened(graph),
     ]
     legal = None
     try:
@@ -75,7 +74,7 @@ def _depths(graph: DeployGraph) -> Iterator[Finding]:
     for layer in graph:
         source = layer.inputs[0]
         if (
-            isinstance(layer, deploy.Conv | deploy.Depthwise | deploy.Pool)
+            isinstance(layer, deploy.Conv | deploy.Depthwise)
             and source != graph.input
             and deploy.view(graph.shape_of(source))[2] % 8
         ):
@@ -88,24 +87,6 @@ def _depths(graph: DeployGraph) -> Iterator[Finding]:
             f"'{source}' has a depth of {depth} and is read by {listed(names)}.",
             f"Change the layer to {-(-depth // 8) * 8} channels (depth_multiplier, min_depth).",
         )
-
-
-def _flattened(graph: DeployGraph) -> Iterator[Finding]:
-    layers = {layer.name: layer for layer in graph}
-    for layer in graph:
-        if not isinstance(layer, deploy.Gemm):
-            continue
-        source = layers.get(layer.inputs[0])
-        shape = graph.shape_of(layer.inputs[0])
-        if isinstance(source, deploy.Reshape):
-            shape = graph.shape_of(source.inputs[0])
-        if deploy.view(shape)[:2] != (1, 1):
-            yield finding(
-                "flatten",
-                layer.name,
-                f"'{layer.name}' (fully connected) reads a flattened map of {shape}.",
-                "Pool the map to 1x1 first (a global average pool).",
-            )
 
 
 def _constants(legal: Legal) -> Iterator[Finding]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from mirilla.doctor import region as doctor_region
 from mirilla.doctor import rewrite
-from mirilla.doctor.bypass import is_fixed, is_random
 from mirilla.doctor.region import Nodes
 from mirilla.doctor.rules import finding, listed
-from mirilla.findings import Finding, RuleError
+from mirilla.findings import NOTE, Finding, RuleError, Severity
+from mirilla.graph.inference import is_fixed, is_random
 from mirilla.graph.lowering import VARIABLES, check_ops
 from mirilla.graph.names import data_inputs
 from mirilla.protos.tensorflow_pb2 import NodeDef
@@ -26,17 +26,21 @@ _EXPORT = (
 )
 
 
-def findings(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Finding]:
+_REMOVED = "It is removed when the graph is read: 'mirilla compile' needs no change; --fix writes a graph without it."
+
+
+def findings(region: Sequence[NodeDef], nodes: Nodes, kept: Collection[str]) -> Iterator[Finding]:
     """Violations of the rules about the nodes between a graph's input and outputs.
 
     Args:
         region: the nodes between input and outputs.
         nodes: all nodes of the graph by name.
+        kept: names of the nodes that remain when what only training needs is removed.
     """
     yield from _batch_norms(region, nodes)
     yield from _variables(region)
     yield from _switches(region, nodes)
-    yield from _dropouts(region)
+    yield from _dropouts(region, kept)
     yield from _quantised(region)
     yield from _newer_ops(region)
     yield from _newer_attributes(region)
@@ -53,14 +57,17 @@ def is_quantised(node: NodeDef) -> bool:
     return "Quant" in node.op or node.op == "Dequantize"
 
 
-def _by_op(nodes: Sequence[NodeDef], code: str, remedy: str, what: str = "{op}") -> Iterator[Finding]:
+def _by_op(
+    nodes: Sequence[NodeDef], code: str, remedy: str, what: str = "{op}", severity: Severity | None = None
+) -> Iterator[Finding]:
     """A finding for each op among the nodes; '{op}' in `what` is replaced by the op."""
     ops: dict[str, list[str]] = {}
     for node in nodes:
         ops.setdefault(node.op, []).append(node.name)
     for op, names in ops.items():
         count = "1 node is" if len(names) == 1 else f"{len(names)} nodes are"
-        yield finding(code, names[0], f"{count} {what.format(op=op)}: {listed(names)}.", remedy)
+        said = f"{count} {what.format(op=op)}: {listed(names)}."
+        yield finding(code, names[0], said, remedy, severity=severity)
 
 
 def _batch_norms(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Finding]:
@@ -116,25 +123,45 @@ def _variables(region: Sequence[NodeDef]) -> Iterator[Finding]:
 
 
 def _switches(region: Sequence[NodeDef], nodes: Nodes) -> Iterator[Finding]:
+    inputs = [node for node in region if node.op.startswith("Placeholder")]
+    switches = [node for node in region if node.op in _SWITCHES and (not _is_in_norm(node) or is_fixed(nodes, node))]
     yield from _by_op(
-        [node for node in region if node.op.startswith("Placeholder")],
+        [node for node in inputs if not node.input],
         "training-switch",
-        "Export for inference, so that the image is the only input; --fix replaces a placeholder by its default.",
+        "Export for inference, so that the image is the only input.",
         "{op}, an input besides the image",
     )
     yield from _by_op(
-        [node for node in region if node.op in _SWITCHES and (not _is_in_norm(node) or is_fixed(nodes, node))],
+        [node for node in inputs if node.input],
         "training-switch",
-        "Export for inference (is_training false); --fix removes switches whose side is fixed.",
+        _REMOVED,
+        "{op}, an input besides the image with a default",
+        NOTE,
+    )
+    yield from _by_op(
+        [node for node in switches if not is_fixed(nodes, node)],
+        "training-switch",
+        "Export for inference (is_training false).",
+    )
+    yield from _by_op(
+        [node for node in switches if is_fixed(nodes, node)],
+        "training-switch",
+        _REMOVED,
+        "{op} with a fixed side",
+        NOTE,
     )
 
 
-def _dropouts(region: Sequence[NodeDef]) -> Iterator[Finding]:
+def _dropouts(region: Sequence[NodeDef], kept: Collection[str]) -> Iterator[Finding]:
+    random = [node for node in region if node.op.startswith("Random")]
     yield from _by_op(
-        [node for node in region if node.op.startswith("Random")],
+        [node for node in random if node.name in kept],
         "dropout",
-        "Export for inference; --fix removes plain dropout.",
+        "Export for inference; this is not plain dropout, which is removed when the graph is read.",
         "{op}, random numbers",
+    )
+    yield from _by_op(
+        [node for node in random if node.name not in kept], "dropout", _REMOVED, "{op}, random numbers of dropout", NOTE
     )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
+from mirilla.graph.inference import MAX_STEPS, Nodes, between, index
 from mirilla.graph.lowering import IDENTITIES
 from mirilla.graph.names import data_inputs, node_name
 from mirilla.protos import tensorflow_pb2
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
-Nodes = Mapping[str, NodeDef]
+__all__ = ["Nodes", "between", "index"]
 
 LOOPS = frozenset({"Enter", "Exit", "NextIteration", "LoopCond", "While", "StatelessWhile"})
 PIXELS = frozenset(
@@ -27,7 +28,6 @@ PIXELS = frozenset(
     }
 )
 _PASSED_OVER = IDENTITIES | {"Pad", "PadV2", "PlaceholderWithDefault"}
-MAX_STEPS = 16  # maximum length of a walk along single inputs, in case of a loop
 
 
 def copied(graph_def: GraphDef) -> GraphDef:
@@ -35,26 +35,6 @@ def copied(graph_def: GraphDef) -> GraphDef:
     copy = GraphDef()
     copy.CopyFrom(graph_def)
     return copy
-
-
-def index(graph_def: GraphDef) -> dict[str, NodeDef]:
-    """Name -> node."""
-    return {node.name: node for node in graph_def.node}
-
-
-def between(nodes: Nodes, source: str, outputs: Sequence[str]) -> list[str]:
-    """Names of the nodes that the outputs need, back to `source` (excluded), in the GraphDef's order.
-
-    The graph may have loops.
-    """
-    seen, waiting = {source}, [name for name in outputs if name != source]
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name not in nodes:
-            continue
-        seen.add(name)
-        waiting += [node_name(reference) for reference in data_inputs(nodes[name])]
-    return [name for name in nodes if name in seen and name != source]
 
 
 def before(nodes: Nodes, source: str) -> list[str]:

@@ -51,7 +51,7 @@ def to_json(found: Finding) -> dict[str, object]:
 
 _GOOGLES_FILES = "every known file of Google's compiler"
 _ISSUE = "google/aiyprojects-raspbian, issue"
-_LAYERS = "The network consists of convolutions, Relu6, average pools, products, reshapes, concats and softmax."
+_LAYERS = "The network consists of convolutions, Relu6, Relu, pools, products, reshapes, concats and softmax."
 
 RULES: dict[str, Rule] = {
     "preprocessing-inside": Rule(
@@ -89,16 +89,17 @@ RULES: dict[str, Rule] = {
         "Variables are constants in a frozen graph.", ERROR, PROVEN, "the graph has no values for them."
     ),
     "training-switch": Rule(
-        "The graph has no control flow: no switches between training and inference.",
+        "Every switch between training and inference has a fixed side, and every input but the image a default.",
         ERROR,
         PROVEN,
-        f"{_ISSUE} 411; the format has no such op.",
+        f"{_ISSUE} 411; the format has no such op. Defaults and fixed switches are removed when a graph is read, as "
+        "Google's compiler did with graphs of 'TensorFlow for poets'.",
     ),
     "dropout": Rule(
         "Dropout is used in training only; at inference it passes its input on.",
         ERROR,
         PROVEN,
-        "the format has no random numbers.",
+        "the format has no random numbers. Plain dropout is removed when a graph is read.",
     ),
     "quantised": Rule(
         "The bonnet computes in fp16; graphs with simulated or real 8-bit quantisation are not supported.",
@@ -150,33 +151,27 @@ RULES: dict[str, Rule] = {
         PROVEN,
         f"{_ISSUE} 536: Google's compiler accepts square inputs only. It is unknown whether the firmware does.",
     ),
-    "input-size": Rule(
-        "The input has a fixed size.", ERROR, PROVEN, "the memory plan has addresses for a single size."
-    ),
     "depth": Rule(
-        "Tensors that a convolution or pool reads, except the input, have a depth that is a multiple of 8.",
+        "Tensors that a convolution reads, except the input, have a depth that is a multiple of 8.",
         WARNING,
         INFERRED,
-        f"{_GOOGLES_FILES} has such depths: 16, 32, 64, 128 ...; only outputs (6, 12, 24, 1001) do not.",
-    ),
-    "flatten": Rule(
-        "A fully connected layer reads a map that was pooled to 1x1, not a flattened map.",
-        WARNING,
-        INFERRED,
-        f"known files have one only after a global pool; {_ISSUE} 439: Google's compiler refuses Flatten.",
+        f"{_GOOGLES_FILES} has such depths: 8, 16, 24, 32, 64 ...; only outputs and what a pool reads (6, 12, 24, "
+        "1001) do not.",
     ),
     "arena-overflow": Rule(
         "All tensors that are alive at the same time, with scratch memory, fit into 1441792 bytes.",
         ERROR,
         PROVEN,
         f"the memory plan of {_GOOGLES_FILES} follows from this size; {_ISSUE} 436: 'Not enough on-device memory'. "
-        "(A larger network was published for the kit, so Google's compiler has another method, which is unknown.)",
+        "A reorder that does not fit beside its input writes outside the arena, as in Google's own Squeezenet; a "
+        "larger network was published for the kit, so there may be other cases.",
     ),
     "fp16-overflow": Rule(
         "Weights and biases, with batch norm folded in, are below 65520 in magnitude.",
         ERROR,
         PROVEN,
-        "the range of fp16, in which all constants are stored (the largest in known files is 88.4).",
+        "the range of fp16, in which all constants are stored (the largest in known files is 88.4). Google's compiler "
+        "did not check it: an old file, which its author replaced, has constants that are not numbers.",
     ),
     "name-taken": Rule(
         "A model must not be loaded under a name of a built-in model of the firmware.",
@@ -207,24 +202,18 @@ RULES: dict[str, Rule] = {
         f"{_GOOGLES_FILES} has no other; {_ISSUE} 644: Google's compiler refuses 1x1.",
     ),
     "planar-threshold": Rule(
-        "Depthwise convolutions of stride 1 use the planar layout on maps of at least some side between 21 and 28.",
+        "3x3 convolutions of stride 1 use the planar layout on large maps: depthwise ones from 21 to 28 "
+        "px on, others from 10 to 16 px on.",
         WARNING,
         INFERRED,
-        "known files have sides up to 20 and from 28; what happens between is unknown.",
-    ),
-    "planar-reader": Rule(
-        "A depthwise convolution of stride 1 follows the first convolution.",
-        WARNING,
-        INFERRED,
-        f"{_GOOGLES_FILES} has this.",
+        "the sides in known files; what happens between is unknown.",
     ),
     "first-conv": Rule(
-        "The first convolution is 3x3, stride 2, with 16 channels.",
+        "The first convolution is 3x3, stride 2, with 16 channels; 5x5, stride 2, with 72; or 3x3, stride 1, with 32.",
         WARNING,
         INFERRED,
-        f"{_GOOGLES_FILES} has this; the scratch memory of other shapes is a guess.",
+        f"{_GOOGLES_FILES} has one of these; the scratch memory of other shapes is a guess.",
     ),
-    "concat-depth": Rule("Concats join rows or columns.", WARNING, INFERRED, "no known file joins along the depth."),
     "plan-differs": Rule(
         "The memory plan is the one that follows from ops and sizes.",
         WARNING,

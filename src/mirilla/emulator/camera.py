@@ -106,12 +106,14 @@ def open_frames(path: str | Path) -> Frames:
 
 def read_picture(path: Path) -> Picture:
     """Read a picture file as (H, W, 3); grey becomes three equal channels. The EXIF rotation is not applied."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
+
+    from mirilla.data.images import open_picture
 
     try:
         if path.suffix.lower() in (".jpg", ".jpeg"):
             return decode_jpeg(path.read_bytes())
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return np.asarray(image.convert("RGB"))
     except (OSError, ValueError, SyntaxError, DataError, UnidentifiedImageError) as error:
         raise DataError(f"{path}: cannot be read as a picture: {error}") from error

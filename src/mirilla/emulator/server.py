@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from mirilla.emulator.bonnet import EmulatedBonnet
 from mirilla.errors import MirillaError
+from mirilla.parallel import one_blas_thread
 from mirilla.protos import kit as protocol
 from mirilla.protos.kit_pb2 import Request, Response
 
@@ -60,6 +61,7 @@ class Server:
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._limits = contextlib.ExitStack()
         try:
             self._listener = socket.create_server((host, port), backlog=64)
         except (OSError, OverflowError) as error:
@@ -74,11 +76,13 @@ class Server:
 
     def start(self) -> Server:
         """Start listening in a thread."""
+        self._limits.enter_context(one_blas_thread())
         self._acceptor.start()
         return self
 
     def stop(self) -> None:
         """Close every connection and the listener."""
+        self._limits.close()
         self._stopping.set()
         with self._lock:
             connections = dict(self._connections)

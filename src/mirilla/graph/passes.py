@@ -22,7 +22,7 @@ Layers = list[Layer]
 def simplify(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
     """All passes, in order."""
     simplified = list(layers)
-    for graph_pass in (fold_affine, fuse_padding, fuse_activations, drop_reshapes):
+    for graph_pass in (fold_affine, fuse_padding, fuse_activations, merge_reshapes, drop_reshapes):
         simplified = graph_pass(simplified, outputs)
     return simplified
 
@@ -150,6 +150,17 @@ def fuse_activations(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
         return None
 
     return _merge(layers, outputs, fuse)
+
+
+def merge_reshapes(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:
+    """Make one Reshape of a chain of them (Reshape, Squeeze, ...), with the last shape."""
+
+    def merge(producer: Layer, layer: Layer) -> Layer | None:
+        if isinstance(layer, deploy.Reshape) and isinstance(producer, deploy.Reshape):
+            return replace(layer, inputs=producer.inputs)
+        return None
+
+    return _merge(layers, outputs, merge)
 
 
 def drop_reshapes(layers: Sequence[Layer], outputs: Sequence[str]) -> Layers:

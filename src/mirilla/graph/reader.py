@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from mirilla.errors import ModelError
 from mirilla.findings import breach
-from mirilla.graph import deploy, endpoints
+from mirilla.graph import deploy, endpoints, inference
 from mirilla.graph.deploy import DeployGraph, Shape
 from mirilla.graph.endpoints import Nodes
 from mirilla.graph.lowering import check_ops, lower
@@ -50,6 +50,11 @@ def read(
     notes: list[str] = []
     outputs = endpoints.find_outputs(nodes, output_tensors, notes)
     source = endpoints.find_input(nodes, input_tensor, notes)
+    if inference.needs_bypass(nodes, source, outputs):
+        graph_def = _copied(graph_def)
+        changes = inference.bypass(graph_def, source, outputs, identities=False)
+        notes += [f"For inference: {change}." for change in changes]
+        nodes |= inference.index(graph_def)
     positions = {node.name: index for index, node in enumerate(graph_def.node)}
     needed = _prune(nodes, source, outputs)
     computed = [(positions[name], nodes[name]) for name in needed if name != source]
@@ -74,6 +79,12 @@ def read(
         endpoints.preprocessing(nodes, source),
         tuple(notes),
     )
+
+
+def _copied(graph_def: GraphDef) -> GraphDef:
+    copy = GraphDef()
+    copy.CopyFrom(graph_def)
+    return copy
 
 
 def _output(name: str, value: Value, source: str) -> Tensor:

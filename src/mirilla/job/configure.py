@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from mirilla.config import anchor_fit, zoo
 from mirilla.config.to_spec import model_spec, write_anchors
 from mirilla.console import echo
 from mirilla.data.sample import Sample
+from mirilla.detect.models import find_model
 from mirilla.errors import ModelError, UsageError
 from mirilla.job import recipe
 from mirilla.job.inputs import Inputs
@@ -57,16 +59,20 @@ class TrainingIdentity:
 
 
 def require_available(options: JobOptions) -> None:
-    """Check that the files and the model that the options name exist, before any data is read.
+    """Check that the files, the model and the device that the options name exist, before any data is read.
 
     Raises:
-        UsageError, ModelError: an unknown model, or a missing file for --start or --teacher.
+        UsageError, ModelError: an unknown model, a missing file for --start or --teacher, or no such device.
     """
     zoo.find(options.model)
     if options.start not in ("shipped", "scratch"):
-        is_detector(Path(options.start))
+        is_detector(start_file(options.start))
     if options.teacher is not None and not options.teacher.is_file():
         raise UsageError(f"--teacher {options.teacher}: no such file.", "Give a YuNet's ONNX file.")
+    if options.device is not None and importlib.util.find_spec("torch"):
+        from mirilla.training.device import pick_device
+
+        pick_device(options.device)
 
 
 def make_pipeline(
@@ -140,6 +146,19 @@ def fit_anchors(pipeline: config.Pipeline, samples: Iterable[Sample]) -> None:
     write_anchors(pipeline, anchor_fit.fit_spec(model_spec(pipeline), shown))
 
 
+def start_file(start: str) -> Path:
+    """The file with the weights that --start names: the file itself, or that of an export, training or run folder.
+
+    Raises:
+        ModelError: a folder without a model or checkpoint.
+    """
+    path = Path(start)
+    if not path.is_dir():
+        return path  # perhaps a prefix
+    found = find_model(path)
+    return weights.load_newest_weights(found).path if found.is_dir() else found
+
+
 def is_detector(path: Path) -> bool:
     """Whether a checkpoint holds a detector, rather than a classifier.
 
@@ -178,7 +197,7 @@ def _set_initial_weights(options: JobOptions, pipeline: config.Pipeline) -> None
         if path is None:
             return
     else:
-        path = Path(options.start)
+        path = start_file(options.start)
         detector = is_detector(path)
     train = pipeline.train_config
     train.fine_tune_checkpoint = str(path.resolve())

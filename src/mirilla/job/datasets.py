@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mirilla.data import Dataset, combine, read_dataset
 from mirilla.data.check import unlisted
-from mirilla.data.dataset import EVAL, TRAIN
+from mirilla.data.dataset import EVAL, TEST, TRAIN
 from mirilla.data.read import select
 from mirilla.data.split import read_split, split_share
 from mirilla.errors import DataError, UsageError
@@ -34,7 +34,7 @@ class Source:
 
     @property
     def has_evaluation_part(self) -> bool:
-        return not self.is_part and EVAL in self.dataset.parts.values()
+        return not self.is_part and not {EVAL, TEST}.isdisjoint(self.dataset.parts.values())
 
     def for_training(self) -> Dataset | None:
         """The train part, else the pictures in no part; the whole set if it has no split. None if there are none."""
@@ -47,7 +47,7 @@ class Source:
         return replace(self.dataset, samples=rest) if rest else None
 
     def for_evaluation(self) -> Dataset:
-        """The eval part; all of a set that has none."""
+        """The eval part, or else the test part; all of a set that has neither."""
         return self.dataset.part(EVAL) if self.has_evaluation_part else self.dataset
 
     def describe(self, use: str = "") -> str:
@@ -107,7 +107,7 @@ def split_sources(
     if evaluations:
         evaluation = combine([source.for_evaluation() for source in evaluations], "eval")
         _refuse_overlap(train, evaluation)
-        return Split(train, evaluation, by_share=False)
+        return Split(train, evaluation, by_share=False, notes=evaluation.notes)
     train, evaluation = split_share(train, share, seed)
     note = (
         f"Held out for evaluation: {len(evaluation)} of {len(evaluation) + len(train)} pictures, chosen by a hash of "

@@ -11,9 +11,8 @@ from mirilla import config
 from mirilla.console import progress
 from mirilla.data import combine, records, tfrecord
 from mirilla.data.convert import check_labels, convert
-from mirilla.data.dataset import EVAL, TRAIN
-from mirilla.data.read import select
-from mirilla.data.split import part_in_name
+from mirilla.data.dataset import EVAL, TEST, TRAIN
+from mirilla.data.read import recognise, select
 from mirilla.data.tf_example import label_ids
 from mirilla.errors import ConfigError, DataError, UsageError
 from mirilla.findings import WARNING, Finding
@@ -141,13 +140,19 @@ def _record_files(options: InitOptions, are_records: bool) -> tuple[list[Path], 
 
 
 def _files_of_part(paths: Sequence[str], part: str) -> list[Path]:
-    """The TFRecord files that belong to a part by their names; all of a path whose files name no part."""
+    """The TFRecord files that belong to a part by their names or folders; all of a path whose files name no part."""
     found: list[Path] = []
     for path in paths:
         where, chosen = select(path)
+        if where.is_dir():
+            where = recognise(where)[1]
         files = tfrecord.find(where) if where.is_dir() else records.expand(str(where))
-        if all(part_in_name(file.name) for file in files):
-            files = [file for file in files if part_in_name(file.name) == (chosen or part)] or files
+        parts = [tfrecord.part_of(file, where) for file in files]
+        wanted = chosen or part
+        if wanted == EVAL and EVAL not in parts:
+            wanted = TEST
+        if all(parts) and wanted in parts:
+            files = [file for file, own in zip(files, parts, strict=True) if own == wanted]
         found += files
     return found
 

@@ -47,6 +47,7 @@ class Option:
         choices: the only values; a metavar keeps them out of the usage line.
         rule: what its value must satisfy (None always passes).
         group: options of one group exclude each other.
+        alias: the option's name in other programs, which works too.
     """
 
     help: str
@@ -55,6 +56,7 @@ class Option:
     choices: Sequence[str] | None = None
     rule: Rule | None = None
     group: str = ""
+    alias: str = ""
 
 
 def option(
@@ -66,9 +68,10 @@ def option(
     choices: Sequence[str] | None = None,
     rule: Rule | None = None,
     group: str = "",
+    alias: str = "",
 ) -> T:
     """A field with a default."""
-    made = Option(help, flag, metavar, choices, rule, group)
+    made = Option(help, flag, metavar, choices, rule, group, alias)
     return cast("T", field(default=default, metadata={_KEY: made}))
 
 
@@ -111,3 +114,15 @@ def check(options: DataclassInstance) -> None:
             raise UsageError(f"Unknown {item.name} '{value}'. Choose from: {', '.join(declared.choices)}.")
         if declared.rule is not None and not declared.rule.holds(value):
             raise UsageError(f"{declared.flag} {value}: it must {declared.rule.text}.", declared.rule.remedy)
+
+
+def words_of(options: DataclassInstance) -> list[str]:
+    """The command-line arguments that give these options; those with their default are left out."""
+    words: list[str] = []
+    for item in fields(options):
+        declared, value = option_of(item), getattr(options, item.name)
+        if value is None or value == item.default or value is False:
+            continue
+        values = [str(one) for one in (value if isinstance(value, tuple) else (value,))]
+        words += values if not declared.flag else [declared.flag] if value is True else [declared.flag, *values]
+    return words

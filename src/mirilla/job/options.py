@@ -47,13 +47,14 @@ class JobOptions:
         rule=MORE_THAN_0,
         group="length",
     )
-    batch_size: int = option(24, "pictures per step", metavar="B", rule=AT_LEAST_1)
+    batch_size: int = option(24, "pictures per step", metavar="B", rule=AT_LEAST_1, alias="--batch")
     size_px: int = option(
         256,
         "side of the network's square input in pixels",
         flag="--size",
         metavar="N",
         rule=Rule(f"be at least {MIN_SIZE_PX}", lambda size: size >= MIN_SIZE_PX),
+        alias="--imgsz",
     )
     depth_multiplier: float | None = option(
         None, "width of the network (default: that of --model)", metavar="D", rule=MORE_THAN_0
@@ -70,6 +71,7 @@ class JobOptions:
         "initial weights: 'shipped' (the face detector in the package), 'scratch' (random), or the path of a "
         "checkpoint or model",
         metavar="W",
+        alias="--weights",
     )
     teacher: Path | None = option(
         None,

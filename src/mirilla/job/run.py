@@ -58,5 +58,5 @@ def run_stages(options: JobOptions, workspace: Workspace) -> Outcome:
     export.draw_contact_sheet(workspace, inputs, trained, measured)
     run_report.write_report(workspace, options, inputs, pipeline, checked, measured)
     files = run_report.all_files(workspace)
-    run_report.print_summary(workspace.out, files)
+    run_report.print_summary(options, steps, files)
     return Outcome(workspace.out, tuple(files), tuple(measured.results), measured.threshold)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
 from mirilla import config, console
 from mirilla.files import write_text
@@ -13,6 +13,7 @@ from mirilla.job.configure import describe_recipe
 from mirilla.job.evaluate import Measured
 from mirilla.job.export import model_name
 from mirilla.job.inputs import Inputs
+from mirilla.job.option_fields import words_of
 from mirilla.job.options import JobOptions
 from mirilla.job.prepare import Checked
 from mirilla.job.workspace import Done, NoFacts, Workspace, fingerprint
@@ -20,6 +21,7 @@ from mirilla.report import tables
 from mirilla.report.page import Page, render
 from mirilla.report.training_log import LOG_FILE, read_log
 from mirilla.version import __version__
+from mirilla.weights.export import FROZEN_GRAPH
 
 _REPORT = "report.html"
 # Files of these stages are listed first, in this order.
@@ -58,7 +60,7 @@ def write_report(
             log=read_log(log_path) if log_path.is_file() else [],
             contact_sheet=workspace.out / "contact_sheet.jpg",
             files=tables.file_rows([file for file in all_files(workspace) if file[0] != _REPORT]),
-            commands=next_commands(workspace.out),
+            commands=next_commands(options, steps),
             notes=inputs.notes,
         )
     )
@@ -70,17 +72,23 @@ def write_report(
     workspace.stage("report", fingerprint(text), NoFacts, work)
 
 
-def next_commands(out: Path) -> list[tuple[str, str]]:
-    """(purpose, command) of every suggested next step."""
-    model, config_path = shlex.quote(str(out / "export")), shlex.quote(str(out / "pipeline.config"))
-    train = shlex.quote(str(out / "train"))
+def next_commands(options: JobOptions, steps: int) -> list[tuple[str, str]]:
+    """(purpose, command) of every suggested next step.
+
+    Args:
+        steps: of this run.
+    """
+    model = shlex.quote(str(options.out / "export"))
+    kit = shlex.quote(str(options.out / "kit.binaryproto"))
+    graph = shlex.quote(str(options.out / "export" / FROZEN_GRAPH))
+    longer = replace(options, steps=2 * steps, minutes=None, restart=False)
     return [
         ("Detect objects in your own photos:", f"mirilla detect {model} PHOTO... --out detected"),
         ("Measure the model on another labelled data set:", f"mirilla eval {model} DATASET"),
-        (
-            "Continue the training with the same settings:",
-            f"mirilla train --pipeline-config {config_path} --model-dir {train} --num-train-steps N",
-        ),
+        ("Compile it for the Vision Kit, and run it there:", f"mirilla compile {graph} --out {kit}"),
+        ("", f"mirilla deploy {kit} pi@raspberrypi.local --run"),
+        ("Make files for other boards and browsers:", f"mirilla export {model} --to all --out exports"),
+        ("Train on, twice as long in all:", shlex.join(["mirilla", "run", *words_of(longer)])),
     ]
 
 
@@ -90,15 +98,18 @@ def all_files(workspace: Workspace) -> list[tuple[str, int]]:
     return [file for stage in (*_STAGES_FIRST, *others) for file in workspace.outputs(stage).items()]
 
 
-def print_summary(out: Path, files: Sequence[tuple[str, int]]) -> None:
-    """Print the files and the next steps."""
+def print_summary(options: JobOptions, steps: int, files: Sequence[tuple[str, int]]) -> None:
+    """Print the files and the next steps; `steps`: of this run."""
+    out = options.out
     console.echo()
     rows = [(str(out / name), size, what) for name, size, what in tables.file_rows(files)]
     console.print_table("Files", ("file", "size", "content"), rows)
     console.echo()
     console.echo("Next steps")
-    for what, command in (("Open the report in a browser:", str(out / _REPORT)), *next_commands(out)):
-        console.echo(f"  {what}\n      {command}")
+    for what, command in (("Open the report in a browser:", str(out / _REPORT)), *next_commands(options, steps)):
+        if what:
+            console.echo(f"  {what}")
+        console.echo(f"      {command}")
 
 
 def _about(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Generic, NotRequired, TypedDict, TypeVar
 
 from mirilla.data.sample import Sample
 from mirilla.errors import MirillaError, UsageError
-from mirilla.files import explaining, write_text
+from mirilla.files import explaining, locked, write_text
 from mirilla.version import __version__
 
 if TYPE_CHECKING:
@@ -113,7 +112,8 @@ class Workspace:
         _require_own_folder(out)
         with explaining(out):
             out.mkdir(parents=True, exist_ok=True)
-        with _locked(out):
+        what = f"--out {out}: another mirilla process is using this folder."
+        with locked(out / LOCK, what, "Wait for it, or name another folder."):
             for name in OWN if restart else ():
                 with explaining(out / name):
                     _remove(out / name)
@@ -246,25 +246,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     elif path.exists() or path.is_symlink():
         path.unlink()
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Hold the folder's lock; the operating system releases it when the process ends, even if it is killed."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with explaining(out):
-        handle = os.open(out / LOCK, os.O_CREAT | os.O_RDWR, 0o666)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UsageError(
-                f"--out {out}: another mirilla process is using this folder.", "Wait for it, or name another folder."
-            ) from error
-        yield
-    finally:
-        os.close(handle)

@@ -201,9 +201,9 @@ def xml_to_csv(values: Values) -> int:
         for word in words:
             folder = DATA / f"tf_wider_{word}"
             rows = [row for entry in _entries(folder) for row in _rows(entry)]
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([csv_table.COLUMNS, *rows])
-            own.write(folder / f"{word}.csv", text.getvalue().encode())
+            content = io.StringIO()
+            csv.writer(content, lineterminator="\n").writerows([csv_table.COLUMNS, *rows])
+            own.write(folder / f"{word}.csv", content.getvalue().encode())
             echo(f"{folder / f'{word}.csv'}: {len(rows)} boxes")
     return 0
 
@@ -237,7 +237,7 @@ def generate_tfrecord(values: Values) -> int:
         raise DataError(f"--images_path={folder}: no such folder.", "Give the folder of the photos.")
     if out.is_dir():
         raise UsageError(f"--output_path={out}: this is a folder.", "Name a file, such as data/train.record.")
-    entries, problems = csv_table.parse(text.read(table), str(table), (folder,))
+    entries, problems = csv_table.parse(text.read(table), str(table), (folder, folder / "images"))
     dataset = build(Annotations("csv", table, tuple(entries), tuple(problems), split_folder=folder))
     _warn(dataset)
     named = values.text("label_map")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch import Tensor
+
 from mirilla import console
 from mirilla.batches.host_batches import Batches
 from mirilla.errors import DataError, TrainingError
@@ -70,7 +72,7 @@ class TrainingLoop:
                     rate = self.learner.plan.schedule(self.state.step)
                     losses = self._step()
                     if self._logs_now() or self.learner.device.type == "cpu":  # on a GPU this waits for the step
-                        check_finite(losses, self.state.step, rate)
+                        check_finite(losses, self.state.step, rate, self.learner.parameters.regularization())
                         stopped = self.learner.group.any(stop.is_set(), self.learner.device)  # same step for all
                     bar.advance(1)
                     if self._logs_now():
@@ -148,12 +150,13 @@ def make_batches(setup: Setup) -> Batches:
     )
 
 
-def check_finite(losses: Losses, step: int, rate: float) -> None:
-    """Raise a TrainingError if the loss is infinite or NaN."""
-    total = float(losses.localization + losses.classification)
+def check_finite(losses: Losses, step: int, rate: float, regularization: Tensor) -> None:
+    """Raise a TrainingError if a part of the loss is infinite or NaN."""
+    parts = {"box": losses.localization, "class": losses.classification, "regularization": regularization}
+    total = float(losses.localization + losses.classification + regularization)
     if math.isfinite(total):
         return
-    part = "box" if not math.isfinite(float(losses.localization)) else "class"
+    part = next((name for name, value in parts.items() if not math.isfinite(float(value))), "total")
     raise TrainingError(
         f"Step {step}: the {part} loss is {total}. The last checkpoint was written before that.",
         f"The learning rate ({rate:g}) is most likely too high: lower it, or set "

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mirilla import config, console
 from mirilla.config.rules import PRECISIONS
 from mirilla.errors import UsageError
+from mirilla.files import explaining, locked
 from mirilla.model import fused
 from mirilla.training import distributed
 from mirilla.training.device import pick_device
 from mirilla.training.loop import OnCheckpoint, TrainingLoop
 from mirilla.training.setup import Setup, config_hash, prepare, warn_of_changes
 from mirilla.weights import checkpoint as checkpoints
+
+LOCK = ".train.lock"
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,11 @@ def train(
     if precision not in PRECISIONS:
         raise UsageError(f"Unknown precision '{precision}'.", f"Choose from: {', '.join(PRECISIONS)}.")
     torch_device = pick_device(distributed.device_of_rank(device or pipeline.mirilla.device))
-    with distributed.process_group(str(torch_device)) as group, console.muted(not group.is_main):
+    with (
+        distributed.process_group(str(torch_device)) as group,
+        console.muted(not group.is_main),
+        _only_one(model_dir) if group.is_main else contextlib.nullcontext(),
+    ):
         finished = _finished(pipeline, model_dir, num_steps, tf_checkpoints) if group.is_main else None
         if group.any(finished is not None, torch_device):
             last = num_steps or pipeline.train_config.num_steps
@@ -83,6 +92,20 @@ def train(
             loop = TrainingLoop(setup, device_batches, tf_checkpoints, on_checkpoint)
             stopped = loop.run()
         return _result(loop, stopped)
+
+
+@contextlib.contextmanager
+def _only_one(model_dir: Path) -> Iterator[None]:
+    """Only one training at a time may write to a folder.
+
+    Raises:
+        UsageError: another process trains there.
+    """
+    with explaining(model_dir):
+        model_dir.mkdir(parents=True, exist_ok=True)
+    what = f"{model_dir}: another process is training in this folder."
+    with locked(model_dir / LOCK, what, "Wait for it, or give another --model-dir."):
+        yield
 
 
 def _finished(pipeline: config.Pipeline, model_dir: Path, num_steps: int | None, tf_checkpoints: bool) -> Result | None:

@@ -23,7 +23,7 @@ import numpy as np
 from google.protobuf import text_format
 from numpy.typing import NDArray
 
-from mirilla.errors import MirillaError, MissingExtraError
+from mirilla.errors import MirillaError
 from mirilla.files import explaining, write_bytes, write_text
 from mirilla.labels import LabelMap, save_label_map
 from mirilla.model import card as cards
@@ -32,6 +32,7 @@ from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
 from mirilla.targets import frozen_graph, saved_model, variable_graph
 from mirilla.targets.preprocessor_graph import IMAGE_TENSOR, InputType
+from mirilla.weights.arrays import safetensors_bytes
 from mirilla.weights.tensorflow_write import save_checkpoint, save_state
 
 if TYPE_CHECKING:
@@ -163,11 +164,7 @@ def weights_file(spec: ModelSpec, weights: Mapping[str, NDArray]) -> bytes:
     Raises:
         MissingExtraError: safetensors is not installed.
     """
-    try:
-        from safetensors.numpy import save
-    except ImportError:
-        raise MissingExtraError("safetensors", "train", "Writing the exported checkpoint") from None
-    return save(_variables(spec, weights), {"format": "mirilla-weights", "layout": "tensorflow"})
+    return safetensors_bytes(_variables(spec, weights), {"format": "mirilla-weights", "layout": "tensorflow"})
 
 
 def _variables(spec: ModelSpec, weights: Mapping[str, NDArray]) -> dict[str, NDArray]:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from .decode import min_logit
 from .errors import Fault, KitError, explain, sentence
-from .model import Model
-from .result import check_outputs, is_sparse, read_result
+from .model import Classifier, Model
+from .result import check_outputs, is_sparse, read_classes, read_result
 
 # One inference. height and width are the picture's, in pixels; picture (JPEG bytes or a Pillow image) and name are
 # None for the camera.
@@ -36,7 +36,9 @@ class Bonnet:
         sparse: request only the logits above the threshold, where the model and the firmware allow it.
     """
 
-    def __init__(self, model: Model, threshold: float, log: "Callable[[str], None]", sparse: bool = True):
+    def __init__(
+        self, model: "Model | Classifier", threshold: float, log: "Callable[[str], None]", sparse: bool = True
+    ):
         try:
             from aiy.vision import inference
         except ImportError as error:
@@ -46,7 +48,10 @@ class Bonnet:
             )
         self._api, self._model, self._threshold, self._log = inference, model, threshold, log
         self._was_reset = False
-        self._min_logit = min_logit(model, max(threshold, model.score_threshold))
+        # a classifier's output is short: it is always requested as a whole
+        self._min_logit = None
+        if isinstance(model, Model):
+            self._min_logit = min_logit(model, max(threshold, model.score_threshold))
         self._sparse = sparse and self._min_logit is not None
         self._sparse_works = False  # whether a sparse answer has arrived
         self._engine = None
@@ -134,9 +139,9 @@ class Bonnet:
 
     def _sparse_configs(self) -> "dict[str, object] | None":
         """The request for sparse outputs; None for whole ones."""
-        if not self._sparse:
-            return None
         api, model = self._api, self._model
+        if not self._sparse or isinstance(model, Classifier):
+            return None
         count, columns = len(model.anchors), model.classes + 1
         logits = api.ThresholdingConfig(
             logical_shape=[count, columns], threshold=self._min_logit, top_k=count * model.classes, to_ignore=[(1, 0)]
@@ -185,10 +190,14 @@ class Bonnet:
         return self._frame(result, scale_yx, picture)
 
     def _frame(self, result, scale_yx: "tuple[float, float]" = (1.0, 1.0), picture=None) -> Frame:
-        check_outputs(self._model, result)
-        sparse = is_sparse(self._model, result, self._sparse)
-        self._sparse_works = self._sparse_works or sparse
-        found = read_result(self._model, result, sparse, self._threshold, scale_yx)
+        model = self._model
+        check_outputs(model, result)
+        if isinstance(model, Classifier):
+            found = read_classes(model, result, self._threshold)
+        else:
+            sparse = is_sparse(model, result, self._sparse)
+            self._sparse_works = self._sparse_works or sparse
+            found = read_result(model, result, sparse, self._threshold, scale_yx)
         return Frame(found, result.duration_ms, result.height, result.width, picture, None)
 
     def temperature(self) -> "float | None":

@@ -22,6 +22,14 @@ def sigmoid(logit: float) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
+def softmax(logits: "Sequence[float]") -> "list[float]":
+    """Scores that sum to 1."""
+    top = max(logits)
+    powers = [math.exp(max(logit - top, -700)) for logit in logits]
+    total = sum(powers)
+    return [power / total for power in powers]
+
+
 def min_logit(model: Model, threshold: float) -> "float | None":
     """A logit below which no score reaches the threshold; None for SOFTMAX, where it takes all logits of an anchor.
 
@@ -76,11 +84,9 @@ def _softmax_candidates(
     found = {}
     for anchor in range(len(model.anchors)):
         row = logits[anchor * columns : (anchor + 1) * columns]
-        top = max(row)
-        powers = [math.exp(max(logit - top, -700)) for logit in row]
-        total = sum(powers)
+        shares = softmax(row)
         for class_id in range(1, columns):
-            score = float32(powers[class_id] / total)
+            score = float32(shares[class_id])
             if _passes(model, score, threshold):
                 found.setdefault(class_id, []).append((score, anchor))
     return found

@@ -7,8 +7,50 @@ import os
 from .errors import KitError
 
 VERSION = 1  # of model.json
+DETECTOR, CLASSIFIER = "mirilla-model", "mirilla-classifier"  # its formats
 CONVERTERS = ("SIGMOID", "SOFTMAX", "IDENTITY")
 SUFFIX = ".binaryproto"
+
+
+def _bonnet_name(graph: bytes) -> str:
+    """The name under which the bonnet keeps a model.
+
+    It holds a hash of the bytes, since the client does not send a model whose name the bonnet already knows.
+    """
+    return "mirilla-" + hashlib.sha256(graph).hexdigest()[:16]
+
+
+class Classifier:
+    """The contents of a classifier's model.json, and the compiled model's bytes.
+
+    labels: class id -> name to show, for every class.
+    """
+
+    letterbox = False
+
+    def __init__(self, card: dict, graph: bytes, path: str):
+        self.graph = graph
+        try:
+            self.name = str(card["name"])
+            self.labels = {int(label["id"]): str(label["name"]) for label in card["labels"]}
+            image = card["input"]
+            self.height, self.width = int(image["height"]), int(image["width"])
+            self.mean, self.stddev = float(image["mean"]), float(image["stddev"])
+            self.scores_name = str(card["outputs"]["scores"])
+            self.output_names = (self.scores_name,)
+            self.converter = str(card["score_converter"])
+            self.threshold = float(card["recommended_threshold"])
+        except KeyError as error:
+            raise KitError("%s: %s is missing. Compile the model again." % (path, error))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise KitError("%s: invalid value (%s). Compile the model again." % (path, error))
+        if self.converter not in ("IDENTITY", "SOFTMAX") or not self.labels or self.stddev == 0:
+            raise KitError("%s: no labels, or a value that this program does not know. Deploy again." % path)
+        self.bonnet_name = _bonnet_name(graph)
+
+    def label(self, class_id: int) -> str:
+        """The name to show for a class."""
+        return self.labels.get(class_id, "class %d" % class_id)
 
 
 class Model:
@@ -17,8 +59,7 @@ class Model:
     anchors: a list of (centre y, centre x, height, width), normalised.
     labels: class id -> name to show.
     scales: of the box coder: (y, x, height, width).
-    bonnet_name: the name under which the bonnet keeps the model. It holds a hash of the bytes, since the client
-        does not send a model whose name the bonnet already knows.
+    bonnet_name: see `_bonnet_name`.
     """
 
     def __init__(self, card: dict, graph: bytes, path: str):
@@ -38,7 +79,7 @@ class Model:
             raise KitError(
                 "%s: no anchors or classes, or a scale or stddev of 0. Export and compile the model again." % path
             )
-        self.bonnet_name = "mirilla-" + hashlib.sha256(graph).hexdigest()[:16]
+        self.bonnet_name = _bonnet_name(graph)
 
     def _read(self, card: dict) -> None:
         self.name = str(card["name"])
@@ -49,6 +90,7 @@ class Model:
         self.letterbox = image["resize"] == "letterbox"
         self.codes_name = str(card["outputs"]["box_codes"])
         self.logits_name = str(card["outputs"]["class_logits"])
+        self.output_names = (self.codes_name, self.logits_name)
         self.anchors = []
         for ymin, xmin, ymax, xmax in card["anchors"]["boxes_yxyx"]:
             height, width = ymax - ymin, xmax - xmin
@@ -69,7 +111,7 @@ class Model:
         return self.labels.get(class_id, "class %d" % class_id)
 
 
-def load_model(folder: str) -> Model:
+def load_model(folder: str) -> "Model | Classifier":
     """Load the compiled model of a folder: a .binaryproto and its model.json (or NAME.model.json).
 
     Raises:
@@ -87,7 +129,7 @@ def load_model(folder: str) -> Model:
             "%s: it belongs to a file with SHA-256 %s..., but %s has %s... (damaged, or another model). "
             "Copy both again." % (path, str(expected)[:16], graph_name, actual[:16])
         )
-    return Model(card, graph, path)
+    return Classifier(card, graph, path) if card["format"] == CLASSIFIER else Model(card, graph, path)
 
 
 def _find(folder: str) -> "tuple[str, str]":
@@ -125,7 +167,7 @@ def _read_card(path: str) -> dict:
         card = json.loads(content.decode("utf-8"))
     except (ValueError, RuntimeError) as error:  # RuntimeError: nested too deeply
         raise KitError("%s: not JSON (%s). Copy it again." % (path, error))
-    if not isinstance(card, dict) or card.get("format") != "mirilla-model":
+    if not isinstance(card, dict) or card.get("format") not in (DETECTOR, CLASSIFIER):
         raise KitError("%s: not a model.json of Mirilla. Copy the one that 'mirilla compile' wrote." % path)
     if card.get("version") != VERSION:
         raise KitError(

@@ -11,7 +11,9 @@ from .errors import explain
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the program's options."""
-    made = argparse.ArgumentParser(prog="mirilla_kit.py", description="Run a detector on the Vision Kit.")
+    made = argparse.ArgumentParser(
+        prog="mirilla_kit.py", description="Run a detector or classifier on the Vision Kit.", allow_abbrev=False
+    )
     _add_detection(made)
     _add_faults(made)
     _add_page(made.add_argument_group("web page"))

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+WHOLE_PICTURE = (0.0, 0.0, 1.0, 1.0)
 MAX_OBJECTS = 5  # in a line of text
 MIN_LINE_S, MAX_LINE_S = 1.0, 60.0  # between two lines of text
 
@@ -70,7 +71,10 @@ def _line(entry: dict) -> str:
     for detection in detections[:MAX_OBJECTS]:
         ymin, xmin, ymax, xmax = detection["box_yxyx"]
         label, percent = detection["label"], detection["score"] * 100
-        objects.append("%s %.0f %% at (%.2f, %.2f)-(%.2f, %.2f)" % (label, percent, xmin, ymin, xmax, ymax))
+        text = "%s %.0f %%" % (label, percent)
+        if (ymin, xmin, ymax, xmax) != WHOLE_PICTURE:  # a classifier's classes have no place
+            text += " at (%.2f, %.2f)-(%.2f, %.2f)" % (xmin, ymin, xmax, ymax)
+        objects.append(text)
     if len(detections) > MAX_OBJECTS:
         objects.append("and %d more" % (len(detections) - MAX_OBJECTS))
     source = entry.get("file") or "frame %d, %.1f/s" % (entry["frame"], entry["rate"])

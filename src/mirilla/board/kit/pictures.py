@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 from .bonnet import Bonnet, Frame
 from .errors import KitError, explain
-from .model import Model
+from .model import Classifier, Model
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 MAX_JPEG_BYTES = 6 << 20  # larger ones overload the driver's buffer
+FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+MAX_PIXELS = 40000000  # of a picture; the kit has 512 MB
 MAX_SIDE_PX = 1640  # of pictures that are sent as pixels
 
 # Pillow's transpositions (Image.FLIP_LEFT_RIGHT is 0) that undo an EXIF orientation.
@@ -25,7 +27,7 @@ Picture = collections.namedtuple("Picture", "content scale_yx size_px")
 class Pictures:
     """The pictures of a file or folder, by name, repeatedly unless `once`."""
 
-    def __init__(self, source: str, model: Model, once: bool, log: "Callable[[str], None]"):
+    def __init__(self, source: str, model: "Model | Classifier", once: bool, log: "Callable[[str], None]"):
         self._source, self._model, self._once, self._log = source, model, once, log
         self._paths = find_pictures(source)
         self._next = 0
@@ -110,6 +112,10 @@ def read_picture(path: str, letterbox: bool, height: int, width: int) -> Picture
         return Picture(content, (1.0, 1.0), None)
     try:
         image = Image.open(io.BytesIO(content))
+        if image.format not in FORMATS:  # Pillow would run Ghostscript for PostScript
+            raise ValueError("%s is not read" % image.format)
+        if image.size[0] * image.size[1] > MAX_PIXELS:
+            raise ValueError("%d x %d pixels are too many" % image.size)
         orientation = _orientation(image)
         size = image.size
         if image.format == "JPEG" and orientation == 1 and not letterbox and len(content) <= MAX_JPEG_BYTES:

@@ -2,17 +2,38 @@
 
 from collections.abc import Sequence
 
-from .decode import Detection, dense_candidates, detections, sparse_candidates
+from .decode import Detection, dense_candidates, detections, float32, softmax, sparse_candidates
 from .errors import Fault
-from .model import Model
+from .model import Classifier, Model
+from .output import WHOLE_PICTURE
+
+MAX_CLASSES = 3  # of a picture that are shown
 
 
-def check_outputs(model: Model, result) -> None:
+def check_outputs(model: "Model | Classifier", result) -> None:
     """Raise Fault if the result lacks one of the model's outputs."""
-    for name in (model.codes_name, model.logits_name):
+    for name in model.output_names:
         if name not in result.tensors:
             outputs = ", ".join(sorted(result.tensors)) or "(none)"
             raise Fault("the bonnet's answer has the outputs %s, but not '%s'" % (outputs, name))
+
+
+def read_classes(model: Classifier, result, threshold: float) -> "list[Detection]":
+    """The best classes of a classifier's result, each as a detection of the whole picture.
+
+    Raises:
+        Fault: the output does not fit the model.
+    """
+    values = list(result.tensors[model.scores_name].data)
+    if len(values) != len(model.labels):
+        raise Fault("the bonnet sent %d scores, but model.json has %d labels" % (len(values), len(model.labels)))
+    scores = softmax(values) if model.converter == "SOFTMAX" else values
+    best = sorted(range(len(scores)), key=lambda class_id: -scores[class_id])[:MAX_CLASSES]
+    return [
+        Detection(class_id, float32(scores[class_id]), WHOLE_PICTURE)
+        for class_id in best
+        if scores[class_id] >= threshold
+    ]
 
 
 def is_sparse(model: Model, result, requested: bool) -> bool:

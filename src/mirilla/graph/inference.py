@@ -1,22 +1,58 @@
-"""Remove nodes that only forward their input at inference: identities, defaults, fixed switches, and dropout."""
+"""Remove nodes that only forward their input at inference: identities, defaults, fixed switches, and dropout.
+
+The reader removes all but identities, so that graphs saved during training, such as those of "TensorFlow for poets",
+are read as they are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from mirilla.doctor.region import MAX_STEPS, Nodes, between, index
 from mirilla.graph.lowering import IDENTITIES
 from mirilla.graph.names import data_inputs, node_name
 from mirilla.protos.graphdef import constant_array
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef
 
+Nodes = Mapping[str, NodeDef]
+
+MAX_STEPS = 16  # maximum length of a walk along single inputs, in case of a loop
 _MAX_DROPOUT_STEPS = 6  # maximum number of nodes between a dropout's mask and its random numbers
 _DEFAULTS = frozenset({"PlaceholderWithDefault"})
+_FORWARDING = frozenset({"PlaceholderWithDefault", "Switch", "Merge"})
 _WEIGHTED = frozenset({"Conv2D", "DepthwiseConv2dNative", "MatMul"})
 
 
-def bypass(graph_def: GraphDef, source: str, outputs: Sequence[str]) -> list[str]:
+def index(graph_def: GraphDef) -> dict[str, NodeDef]:
+    """Name -> node."""
+    return {node.name: node for node in graph_def.node}
+
+
+def between(nodes: Nodes, source: str, outputs: Sequence[str]) -> list[str]:
+    """Names of the nodes that the outputs need, back to `source` (excluded), in the GraphDef's order.
+
+    The graph may have loops.
+    """
+    seen, waiting = {source}, [name for name in outputs if name != source]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in nodes:
+            continue
+        seen.add(name)
+        waiting += [node_name(reference) for reference in data_inputs(nodes[name])]
+    return [name for name in nodes if name in seen and name != source]
+
+
+def needs_bypass(nodes: Nodes, source: str, outputs: Sequence[str]) -> bool:
+    """Whether there are nodes between input and outputs, besides identities, that may only forward their input."""
+    region = (nodes[name] for name in between(nodes, source, outputs))
+    return any(node.op in _FORWARDING or node.op.startswith("Random") for node in region)
+
+
+def bypass(graph_def: GraphDef, source: str, outputs: Sequence[str], *, identities: bool = True) -> list[str]:
     """Remove these nodes in place, and all nodes that the outputs no longer need.
+
+    Args:
+        identities: remove identities too.
 
     Returns:
         A phrase for each kind of change.
@@ -26,7 +62,7 @@ def bypass(graph_def: GraphDef, source: str, outputs: Sequence[str]) -> list[str
     nodes = index(graph_def)
     for name in between(nodes, source, outputs):
         forwarded = None if name in outputs else _passed_on(nodes, nodes[name])
-        if forwarded is not None:
+        if forwarded is not None and (identities or nodes[name].op not in IDENTITIES):
             kind, tensor = forwarded
             counts[kind] = counts.get(kind, 0) + 1
             replacements[name] = tensor
