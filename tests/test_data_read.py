@@ -60,6 +60,16 @@ def test_nothing_to_read(tmp_path, make, message):
         read_dataset(tmp_path / "x")
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.JPG", "a picture"), ("a.zip", "an archive"), ("a.tar.gz", "an archive"), ("a.txt", "a label file")],
+)
+def test_files_that_are_no_data_set(tmp_path, name, message):
+    (tmp_path / name).write_bytes(b"0 0.5 0.5 0.1 0.1")
+    with pytest.raises(DataError, match=f"this is {message}.*, not a data set"):
+        read_dataset(tmp_path / name)
+
+
 @pytest.mark.parametrize("format", formats.READABLE)
 def test_a_missing_path_with_a_given_format(format, tmp_path):
     with pytest.raises(DataError, match=r"/x: no (such file or folder|TFRecord file)"):
@@ -157,6 +167,14 @@ def test_a_data_set_in_an_inner_folder_is_read_with_a_note(tmp_path):
     found = read_dataset(tmp_path)
     assert (len(found), found.source) == (1, tmp_path / "faces/faces")
     assert "the data set is in" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_a_folder_inside_a_data_set_names_the_one_above(tmp_path, name):
+    _files(tmp_path, **{"images/a.jpg": None, "labels/a.txt": "0 0.5 0.5 0.1 0.1\n"})
+    with pytest.raises(DataError, match=r"part of the YOLO data set in the folder above") as caught:
+        read_dataset(tmp_path / name)
+    assert caught.value.remedy == f"Give that folder: {tmp_path}."
 
 
 def test_names_longer_than_a_file_system_allows(tmp_path):

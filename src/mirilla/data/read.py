@@ -8,11 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from mirilla.data import foreign, formats, images, widerface
+from mirilla.data import foreign, formats, images, text, widerface, yolo_labels
 from mirilla.data.dataset import PARTS, Dataset
 from mirilla.data.split import part_name
 from mirilla.errors import DataError, UsageError
 
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".rar", ".7z")
+_INNER_FOLDERS = ("images", "labels", "annotations", "jpegimages", "img", "train", "valid", "val", "test")
 _MOST_FOLDERS = 30  # that are searched for data sets
 _MOST_KINDS = 6  # of files that a message lists
 
@@ -94,6 +96,13 @@ def recognise(path: Path) -> tuple[formats.Format, Path, tuple[str, ...]]:
     for format in formats.FORMATS:
         if format.recognises(path):
             return format, path, ()
+    if images.is_picture_name(path.name):
+        raise DataError(f"{path}: this is a picture, not a data set.", "Give the folder or file that has its labels.")
+    if path.name.lower().endswith(_ARCHIVES):
+        raise DataError(f"{path}: this is an archive, not a data set.", "Unpack it, and give the folder.")
+    if path.suffix.lower() == ".txt" and yolo_labels.is_label_text(text.head(path)):
+        what = f"{path}: this is a label file of a single picture, not a data set."
+        raise DataError(what, "Give the folder that has the pictures as well.")
     raise DataError(
         f"{path}: its format is not recognised by its name.",
         f"Give the format with --from: {', '.join(formats.READABLE)}.",
@@ -156,12 +165,27 @@ def _folders_in(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith((".", "__"))]
 
 
+def _data_set_above(folder: Path) -> list[formats.Format]:
+    """The formats of the folder above one with a name like 'images'; empty if it is no data set."""
+    if folder.resolve().name.lower() not in _INNER_FOLDERS:
+        return []
+    try:
+        return _matches(folder.resolve().parent)
+    except (OSError, DataError):
+        return []
+
+
 def _not_recognised(folder: Path, inside: Mapping[Path, list[formats.Format]]) -> DataError:
     """The error about a folder without a data set of its own: what it has, and why each candidate failed."""
     if inside:
         listed = ", ".join(f"{path.name} ({matches[0].title})" for path, matches in inside.items())
         return DataError(f"{folder}: it holds several data sets: {listed}.", "Give one of them, or several by name.")
     foreign.refuse_folder(folder)
+    if above := _data_set_above(folder):
+        return DataError(
+            f"{folder}: this is a part of the {above[0].title} data set in the folder above it.",
+            f"Give that folder: {folder.resolve().parent}.",
+        )
     reasons = [f"{format.title}: {reason}" for format in formats.FORMATS if (reason := format.why_not(folder))]
     folders = _folders_in(folder)
     if not reasons and len(folders) == 1 and not any(map(images.is_picture_name, os.listdir(folder))):
