@@ -156,3 +156,9 @@ def test_damaged_files_are_parsed_or_refused(data):
 def test_random_bytes_are_refused(content):
     with pytest.raises(ModelError):
         bf.parse(content)
+
+
+@pytest.mark.parametrize(("head", "what"), [(b"version https://git-lfs", "Git LFS pointer"), (b"<html>", "a web page")])
+def test_other_files_are_named(head, what):
+    with pytest.raises(ModelError, match=f"{what}, not a compiled model"):
+        bf.parse(head + b"\n" * 100)

@@ -106,12 +106,39 @@ def test_an_unknown_name_lists_the_valid_names():
         ("model { center_net { num_classes: 3 } }", ("center_net is not supported",)),
         ('train_config { fine_tune_checkpoint: "abc\n }', ("p.config:1:",)),
         ("[some.extension] { a: 1 }", ("p.config:1:",)),
+        ("train_config { batch_size: 24.0 }", ("p.config:1:", "24.0", "without a decimal point")),
+        ("eval_input_reader {\n label_map_path: PATH }", ("p.config:2:", "Put the text in quotes")),
+        (
+            "train_config { data_augmentation_options {\n random_horizontal_flip {}\n ssd_random_crop {} } }",
+            ("p.config:3:", "its own data_augmentation_options { }"),
+        ),
+        ('eval_input_reader {\n label_map_path: "C:\\Users\\me\\map.pbtxt" }', ("p.config:2:", "escape")),
+        ('eval_input_reader {\n label_map_path: "C:\\data\\map.pbtxt" }', ("p.config:2:", "escape")),
+        ('eval_input_reader {\n label_map_path: "C:\\tensorflow1\\map" }', ("p.config:2:18:", "begins an escape")),
+        ("eval_input_reader {\n label_map_path: 'annotations\\train' }", ("p.config:2:18:", "begins an escape")),
     ],
 )
 def test_other_errors(content, words):
-    what = failure(content).what
+    error = failure(content)
+    assert error.remedy
     for word in words:
-        assert word in what
+        assert word in str(error)
+
+
+@pytest.mark.parametrize(
+    "written", ["C:/tensorflow1/map", "C:\\\\tensorflow1\\\\map", "\\303\\261u.pbtxt", "it\\'s.pbtxt"]
+)
+def test_paths_that_are_read(written):
+    text = f"eval_input_reader {{ label_map_path: '{written}' }}  # model_path: 'C:\\tensorflow'"
+    reader = config.loads(text, "p.config").eval_input_reader
+    assert reader.label_map_path == written.replace("\\\\", "\\").replace("\\303\\261", "ñ").replace("\\'", "'")
+
+
+def test_checkpoints_of_tensorflow_2_are_refused():
+    text = "train_config { fine_tune_checkpoint_version: %s }"
+    found = {f.where for f in config.check(config.loads(text % "V1"), parts=("train",))}
+    refused = {f.where for f in config.check(config.loads(text % "V2"), parts=("train",))}
+    assert refused - found == {"train_config.fine_tune_checkpoint_version"}
 
 
 def test_missing_file(tmp_path):

@@ -54,16 +54,34 @@ def test_from_names():
         ("item { name: 'a' }", ("l.pbtxt:1:", "has no id")),
         ("# x\nitem { id: 1 }", ("l.pbtxt:2:", "no name")),
         ("item { id: 1 nmae: 'a' }", ("l.pbtxt:1:", "'nmae'", "Did you mean 'name'?")),
-        ("item { id: 1 name: 'a'", ("l.pbtxt:1:",)),
+        ("item { id: 1 name: 'a'", ("l.pbtxt:1:", "Close every {")),
         ("", ("l.pbtxt", "no class")),
-        ("face\ncat\n", ("l.pbtxt:1:",)),
+        ("face\ncat\n", ("l.pbtxt:1:", "an  item { id: 1 name: 'face' }  for each class")),
+        ("???\nface\n", ("l.pbtxt:1:", "an  item { id: 1 name: 'face' }  for each class")),
+        ("item {\n id: 1\n name: 'baby's face'\n}", ("l.pbtxt:3:", "double quotes")),
+        ("item {\n id: 1\n name: “toy”\n}", ("l.pbtxt:3:", "straight quotes")),
+        ("item {\n id: 1\n name: ‘toy’\n}", ("l.pbtxt:3:", "straight quotes")),
+        ("item {\n id: 1\n name: face\n}", ("l.pbtxt:3:", "Put the text in quotes")),
+        ("item {\n id: '1'\n name: 'face'\n}", ("l.pbtxt:2:", "without quotes")),
+        ("'item {\n id: 1\n name: 'face'\n}'", ("l.pbtxt:1:", "Remove the quotes")),
+        ("// mine\nitem {\n id: 1\n}", ("l.pbtxt:1:", "comments with #")),
+        ('{"1": "face"}', ("l.pbtxt:1:", "not JSON")),
+        ("item {\n id: 1 name: 'a'\n id: 2 name: 'b'\n}", ("l.pbtxt:3:", "for each class")),
+        ("item { id: 1 name: 'a' }\n}", ("l.pbtxt:2:", "Remove this }")),
     ],
 )
 def test_errors_name_the_line(content, words):
     with pytest.raises(ConfigError) as caught:
         parse_label_map(content, "l.pbtxt")
+    assert caught.value.remedy
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings(tmp_path, encoding):
+    (tmp_path / "l.pbtxt").write_text("item { id: 1 name: 'niño' }", encoding)
+    assert load_label_map(tmp_path / "l.pbtxt").names == ("niño",)
 
 
 def test_braces_in_strings_and_comments_do_not_move_lines():

@@ -30,6 +30,9 @@ def test_written_graph_is_read_back(tmp_path):
         (b"\xff" * 100, "not a binary GraphDef"),
         (b'node {\n  name: "x"\n}', "text form"),
         (b"versions {\n}", "text form"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html>", "a web page"),
+        (b"PK\x03\x04" + b"\xff" * 60, "a ZIP archive"),
         (GraphDef().SerializeToString() + b"\x22\x00", "without nodes"),
     ],
 )
@@ -37,6 +40,12 @@ def test_other_files_are_refused_with_a_remedy(content, word):
     with pytest.raises(ModelError, match=word) as caught:
         parse_graph_def(content)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(("name", "what"), [("m.keras", "a Keras model"), ("m.pt", "a PyTorch"), ("m.onnx", "an ONNX")])
+def test_other_models_are_named(name, what):
+    with pytest.raises(ModelError, match=f"{name}: {what}.*, not a frozen graph"):
+        parse_graph_def(b"\xff" * 100, name)
 
 
 def test_cut_file_is_refused():

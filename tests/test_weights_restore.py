@@ -183,12 +183,6 @@ WRONG = {
         "another network",
         "SSD on MobileNet v1",
     ),
-    "TensorFlow 2": (
-        {"model/layer-1/kernel/.ATTRIBUTES/VARIABLE_VALUE": np.zeros((3, 3), "f4")},
-        Options(Path(), "detection"),
-        "object-based",
-        None,
-    ),
     "no averages": (of(ONE), Options(Path(), "detection", averages=True), "no moving averages", "false"),
     "not finite": (
         {**of(ONE), "FeatureExtractor/MobilenetV1/Conv2d_0/weights": np.full((3, 3, 3, 16), np.nan, "f4")},

@@ -127,6 +127,10 @@ def broken_cases():
         ),
         "data missing": (lambda f: without(f, ".data-00000-of-00001") / "model.ckpt-5", "No such file"),
         "index missing": (lambda f: without(f, ".index") / "model.ckpt-5.data-00000-of-00001", "is missing"),
+        "TensorFlow 2": (
+            lambda f: handmade.write_v2(f / "ckpt-0", {"model/gamma/.ATTRIBUTES/VARIABLE_VALUE": np.zeros(3, "f4")}),
+            "object-based checkpoint of TensorFlow 2",
+        ),
         "V1 without a middle": (v1_cut, "checksum|cut short"),
         "V1 without a file": (
             lambda f: handmade.write_v1(f / "model.ckpt-00000-of-00002", VALUES).with_name("model.ckpt"),

@@ -61,6 +61,19 @@ def write_text(path: str | os.PathLike[str], content: str) -> None:
     write_bytes(path, content.encode())
 
 
+# Files that are met in place of another: first bytes, what it is, and what to do.
+MISTAKEN = (
+    (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file itself: git lfs pull"),
+    (b"<", "a web page", "Download the file itself."),
+    (b"PK\x03\x04", "a ZIP archive", "Unpack it."),
+)
+
+
+def mistaken(content: bytes) -> tuple[str, str] | None:
+    """What a file of a wrong kind is, and what to do, by its first bytes; None if it is none of `MISTAKEN`."""
+    return next(((what, remedy) for first, what, remedy in MISTAKEN if content.startswith(first)), None)
+
+
 @contextlib.contextmanager
 def explaining(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn an OSError in the block into a MirillaError about `path`, with a remedy."""

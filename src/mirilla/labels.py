@@ -169,9 +169,12 @@ def _verify(labels: Iterable[Label], where: Callable[[Label], str], source: str 
     for label in labels:
         if label.id < 1:
             reason = "0 is the background" if label.id == 0 else "ids start at 1"
-            raise ConfigError(f"{where(label)}: id {label.id} of '{label.name}' is not allowed: {reason}.")
+            raise ConfigError(
+                f"{where(label)}: id {label.id} of '{label.name}' is not allowed: {reason}.",
+                "Remove it, or number the classes from 1.",
+            )
         if not label.name:
-            raise ConfigError(f"{where(label)}: item {label.id} has no name.")
+            raise ConfigError(f"{where(label)}: item {label.id} has no name.", "Add  name: '...'  to it.")
         if label.id in by_id:
             other = by_id[label.id]
             raise ConfigError(

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mirilla.bonnet import wire
 from mirilla.errors import ModelError
-from mirilla.files import explaining, write_bytes
+from mirilla.files import explaining, mistaken, write_bytes
 
 ARENA_BYTES = 1441792
 FP16 = 2  # the file's number for half precision
@@ -186,6 +186,8 @@ def parse(content: bytes, where: str = "the model") -> Model:
     """
     if len(content) > MAX_FILE_BYTES:
         raise ModelError(f"{where}: {len(content)} bytes. A compiled model has at most {MAX_FILE_BYTES}.")
+    if other := mistaken(content):
+        raise ModelError(f"{where}: {other[0]}, not a compiled model.", other[1])
     model = wire.parse(Model, content, where)
     _check_parts(model, where)
     _check_constants(model, where)

@@ -61,6 +61,9 @@ _TRAINING = (
             "fine_tune_checkpoint_type": acts(
                 "`detection` or `classification`; if empty, from_detection_checkpoint decides"
             ),
+            "fine_tune_checkpoint_version": only(
+                "V1", reason="checkpoints of TensorFlow 2 (V2) have other variables and are not read"
+            ),
             "from_detection_checkpoint": acts(
                 "used if fine_tune_checkpoint_type is empty; false, the default, means classification"
             ),

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mirilla.errors import DataError
-from mirilla.files import explaining
+from mirilla.files import MISTAKEN, explaining
 
 _MASK = 0xA282EAD8
 _HEAD, _TAIL = 12, 4  # bytes before and after a record's content
@@ -32,9 +32,7 @@ _GZIP = b"\x1f\x8b"
 _LARGEST_COMPRESSED = 1 << 28  # bytes of a record
 _WITHOUT = "Write it without compression, or with TFRecordOptions('GZIP')."
 _OTHER_KINDS = (
-    (b"version https://git-lfs", "a Git LFS pointer", "Fetch the file itself: git lfs pull"),
-    (b"<", "a web page", "Download the file itself."),
-    (b"PK\x03\x04", "a ZIP archive", "Unpack it."),
+    *MISTAKEN,
     (b"x\x01", "compressed with zlib", _WITHOUT),
     (b"x\x9c", "compressed with zlib", _WITHOUT),
     (b"x\xda", "compressed with zlib", _WITHOUT),

@@ -24,7 +24,11 @@ from mirilla.targets.target import Codes, Network, Source
 
 FROZEN_GRAPH = "frozen_inference_graph.pb"
 SHIPPED = "shipped"  # the name of the model in the package, as a user gives it
-_EXPORTED = (".onnx", ".tflite", ".param")  # files of `mirilla export --to` that a detector runs
+_EXPORTED = {
+    ".onnx": "ONNX",
+    ".tflite": "TensorFlow Lite",
+    ".param": "ncnn",
+}  # files of `mirilla export --to` that a detector runs
 _RUN_STATE, _RUN_EXPORT = "run.json", "export"  # in the folder of a run
 Floats = NDArray[np.float32]
 
@@ -161,7 +165,8 @@ def _read_exported(path: Path, choice: Choice) -> Model:
     card_path = cards.find(path)
     if card_path is None:
         raise ModelError(
-            f"{path}: there is no model.json beside this file, so its anchors and labels are not known.",
+            f"{path}: this {_EXPORTED[path.suffix]} file has no model.json beside it, so its anchors and labels are "
+            "not known.",
             "Copy the model.json that 'mirilla export --to' wrote with it, or give the frozen graph.",
         )
     card = cards.load(card_path, path)

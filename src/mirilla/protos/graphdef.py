@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+from pathlib import PurePath
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from mirilla.errors import ModelError
-from mirilla.files import explaining, write_bytes
+from mirilla.files import explaining, mistaken, write_bytes
 from mirilla.protos import tensorflow_pb2
 from mirilla.protos.tensorflow_pb2 import GraphDef, NodeDef, TensorProto, TensorShapeProto
 
@@ -18,6 +19,16 @@ MAX_FILE_BYTES = 1 << 30
 MAX_CONSTANT_ELEMENTS = 1 << 28
 _GIVE_FROZEN = "Give a frozen graph (frozen_inference_graph.pb), as 'mirilla export' writes it."
 _DAMAGED = "The file is damaged: export it again."
+
+_OTHER_MODELS = {  # suffix -> what such a file is
+    ".keras": "a Keras model",
+    ".h5": "a Keras model",
+    ".pt": "a PyTorch model",
+    ".pth": "a PyTorch model",
+    ".onnx": "an ONNX model",
+    ".tflite": "a TensorFlow Lite model",
+    ".pbtxt": "a text file",
+}
 
 # TensorFlow's data types that are read, as numpy's
 DTYPES: dict[int, np.dtype] = {
@@ -61,7 +72,7 @@ def parse_graph_def(content: bytes, where: str = "the graph") -> GraphDef:
     try:
         graph_def.ParseFromString(content)
     except (DecodeError, RecursionError):
-        raise ModelError(f"{where}: not a binary GraphDef, or cut short.", _GIVE_FROZEN) from None
+        raise _not_a_graph(content, where) from None
     if not graph_def.node:
         raise ModelError(f"{where}: a GraphDef without nodes, perhaps a SavedModel or a checkpoint.", _GIVE_FROZEN)
     names: set[str] = set()
@@ -72,6 +83,16 @@ def parse_graph_def(content: bytes, where: str = "the graph") -> GraphDef:
             raise ModelError(f"{where}: two nodes are named '{node.name}'; names must be unique.", _GIVE_FROZEN)
         names.add(node.name)
     return graph_def
+
+
+def _not_a_graph(content: bytes, where: str) -> ModelError:
+    """What a file is that is not a GraphDef."""
+    suffix = PurePath(where).suffix.lower()
+    if suffix in _OTHER_MODELS:
+        return ModelError(f"{where}: {_OTHER_MODELS[suffix]}, not a frozen graph.", _GIVE_FROZEN)
+    if other := mistaken(content):
+        return ModelError(f"{where}: {other[0]}, not a frozen graph.", other[1])
+    return ModelError(f"{where}: not a binary GraphDef, or cut short.", _GIVE_FROZEN)
 
 
 def write_graph_def(path: str | os.PathLike[str], graph_def: GraphDef) -> None:

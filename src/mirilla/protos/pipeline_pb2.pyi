@@ -19,6 +19,12 @@ class TrainingDataType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ALL_CLASSES: _ClassVar[TrainingDataType]
     CLASS_SPECIFIC: _ClassVar[TrainingDataType]
 
+class CheckpointVersion(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    UNKNOWN: _ClassVar[CheckpointVersion]
+    V1: _ClassVar[CheckpointVersion]
+    V2: _ClassVar[CheckpointVersion]
+
 class InstanceMaskType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DEFAULT: _ClassVar[InstanceMaskType]
@@ -37,6 +43,9 @@ AREA: ResizeType
 DATA_TYPE_UNKNOWN: TrainingDataType
 ALL_CLASSES: TrainingDataType
 CLASS_SPECIFIC: TrainingDataType
+UNKNOWN: CheckpointVersion
+V1: CheckpointVersion
+V2: CheckpointVersion
 DEFAULT: InstanceMaskType
 NUMERICAL_MASKS: InstanceMaskType
 PNG_MASKS: InstanceMaskType
@@ -1221,7 +1230,7 @@ class SigmoidParameters(_message.Message):
     def __init__(self, a: _Optional[float] = ..., b: _Optional[float] = ...) -> None: ...
 
 class TrainConfig(_message.Message):
-    __slots__ = ("batch_size", "data_augmentation_options", "sync_replicas", "keep_checkpoint_every_n_hours", "optimizer", "gradient_clipping_by_norm", "fine_tune_checkpoint", "fine_tune_checkpoint_type", "from_detection_checkpoint", "load_all_detection_checkpoint_vars", "num_steps", "startup_delay_steps", "bias_grad_multiplier", "update_trainable_variables", "freeze_variables", "replicas_to_aggregate", "batch_queue_capacity", "num_batch_queue_threads", "prefetch_queue_capacity", "merge_multiple_label_boxes", "use_multiclass_scores", "add_regularization_loss", "max_number_of_boxes", "unpad_groundtruth_tensors", "retain_original_images")
+    __slots__ = ("batch_size", "data_augmentation_options", "sync_replicas", "keep_checkpoint_every_n_hours", "optimizer", "gradient_clipping_by_norm", "fine_tune_checkpoint", "fine_tune_checkpoint_type", "fine_tune_checkpoint_version", "from_detection_checkpoint", "load_all_detection_checkpoint_vars", "num_steps", "startup_delay_steps", "bias_grad_multiplier", "update_trainable_variables", "freeze_variables", "replicas_to_aggregate", "batch_queue_capacity", "num_batch_queue_threads", "prefetch_queue_capacity", "merge_multiple_label_boxes", "use_multiclass_scores", "add_regularization_loss", "max_number_of_boxes", "unpad_groundtruth_tensors", "retain_original_images")
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     DATA_AUGMENTATION_OPTIONS_FIELD_NUMBER: _ClassVar[int]
     SYNC_REPLICAS_FIELD_NUMBER: _ClassVar[int]
@@ -1230,6 +1239,7 @@ class TrainConfig(_message.Message):
     GRADIENT_CLIPPING_BY_NORM_FIELD_NUMBER: _ClassVar[int]
     FINE_TUNE_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     FINE_TUNE_CHECKPOINT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    FINE_TUNE_CHECKPOINT_VERSION_FIELD_NUMBER: _ClassVar[int]
     FROM_DETECTION_CHECKPOINT_FIELD_NUMBER: _ClassVar[int]
     LOAD_ALL_DETECTION_CHECKPOINT_VARS_FIELD_NUMBER: _ClassVar[int]
     NUM_STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -1255,6 +1265,7 @@ class TrainConfig(_message.Message):
     gradient_clipping_by_norm: float
     fine_tune_checkpoint: str
     fine_tune_checkpoint_type: str
+    fine_tune_checkpoint_version: CheckpointVersion
     from_detection_checkpoint: bool
     load_all_detection_checkpoint_vars: bool
     num_steps: int
@@ -1272,7 +1283,7 @@ class TrainConfig(_message.Message):
     max_number_of_boxes: int
     unpad_groundtruth_tensors: bool
     retain_original_images: bool
-    def __init__(self, batch_size: _Optional[int] = ..., data_augmentation_options: _Optional[_Iterable[_Union[PreprocessingStep, _Mapping]]] = ..., sync_replicas: bool = ..., keep_checkpoint_every_n_hours: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., gradient_clipping_by_norm: _Optional[float] = ..., fine_tune_checkpoint: _Optional[str] = ..., fine_tune_checkpoint_type: _Optional[str] = ..., from_detection_checkpoint: bool = ..., load_all_detection_checkpoint_vars: bool = ..., num_steps: _Optional[int] = ..., startup_delay_steps: _Optional[float] = ..., bias_grad_multiplier: _Optional[float] = ..., update_trainable_variables: _Optional[_Iterable[str]] = ..., freeze_variables: _Optional[_Iterable[str]] = ..., replicas_to_aggregate: _Optional[int] = ..., batch_queue_capacity: _Optional[int] = ..., num_batch_queue_threads: _Optional[int] = ..., prefetch_queue_capacity: _Optional[int] = ..., merge_multiple_label_boxes: bool = ..., use_multiclass_scores: bool = ..., add_regularization_loss: bool = ..., max_number_of_boxes: _Optional[int] = ..., unpad_groundtruth_tensors: bool = ..., retain_original_images: bool = ...) -> None: ...
+    def __init__(self, batch_size: _Optional[int] = ..., data_augmentation_options: _Optional[_Iterable[_Union[PreprocessingStep, _Mapping]]] = ..., sync_replicas: bool = ..., keep_checkpoint_every_n_hours: _Optional[int] = ..., optimizer: _Optional[_Union[Optimizer, _Mapping]] = ..., gradient_clipping_by_norm: _Optional[float] = ..., fine_tune_checkpoint: _Optional[str] = ..., fine_tune_checkpoint_type: _Optional[str] = ..., fine_tune_checkpoint_version: _Optional[_Union[CheckpointVersion, str]] = ..., from_detection_checkpoint: bool = ..., load_all_detection_checkpoint_vars: bool = ..., num_steps: _Optional[int] = ..., startup_delay_steps: _Optional[float] = ..., bias_grad_multiplier: _Optional[float] = ..., update_trainable_variables: _Optional[_Iterable[str]] = ..., freeze_variables: _Optional[_Iterable[str]] = ..., replicas_to_aggregate: _Optional[int] = ..., batch_queue_capacity: _Optional[int] = ..., num_batch_queue_threads: _Optional[int] = ..., prefetch_queue_capacity: _Optional[int] = ..., merge_multiple_label_boxes: bool = ..., use_multiclass_scores: bool = ..., add_regularization_loss: bool = ..., max_number_of_boxes: _Optional[int] = ..., unpad_groundtruth_tensors: bool = ..., retain_original_images: bool = ...) -> None: ...
 
 class Optimizer(_message.Message):
     __slots__ = ("rms_prop_optimizer", "momentum_optimizer", "adam_optimizer", "use_moving_average", "moving_average_decay")

@@ -6,6 +6,7 @@ comments, several strings in a row.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import os
 import re
@@ -33,6 +34,27 @@ _ENUM_NUMBER = re.compile(r'Enum type "([\w.]+)" has no value with number ([\w+-
 _REPEATED = re.compile(r'Message type "([\w.]+)" should not have multiple "([\w.]+)" fields')
 _ONEOF = re.compile(r'Field "([\w.]+)" is specified along with field "([\w.]+)", another member of oneof')
 _POSITION = re.compile(r"^\s*\d+:\d+\s*:\s*")
+
+_BACKSLASH = "A backslash in quotes begins an escape. Write / or \\\\ in paths."
+_LABEL_MAP = "A label map has an  item { id: 1 name: 'face' }  for each class."
+_REMEDIES = (  # what the parser says, what to do
+    (re.compile(r"escape|codec can't decode"), _BACKSLASH),
+    (re.compile(r"Expected string but found: '[“”‘’„]|got [“”‘’„]"), "Use straight quotes: '...' or \"...\"."),
+    (re.compile(r"Expected string but found"), "Put the text in quotes."),
+    (re.compile(r"Couldn't parse integer: ['\"]"), "Write the number without quotes."),
+    (re.compile(r"Couldn't parse integer"), "Write a whole number, without a decimal point."),
+    (re.compile(r"Couldn't parse (float|double)|Couldn't parse number"), "Write a number, without quotes or units."),
+    (re.compile(r"got /"), "Begin comments with #."),
+    (re.compile(r"got ['\"]"), "Remove the quotes around fields."),
+    (re.compile(r"got {"), "Write the text form, not JSON: names without quotes, no braces around the whole."),
+    (re.compile(r"got }"), "Remove this }, or add the { that belongs to it."),
+    (re.compile(r'Expected "[}>]"'), "Close every { with a }."),
+)
+_QUOTED_PATH = re.compile(
+    r"""(?P<field>\w*(?:path|checkpoint)\w*)\s*:\s*\[?\s*(?P<text>"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*')"""
+)
+_DRIVE = re.compile(r"['\"][A-Za-z]:\\(?!\\)")
+_CONTROL = re.compile(r"(?<!\\)(?:\\\\)*\\[abfnrtv]")
 
 
 class ConfigSyntaxError(ConfigError):
@@ -62,7 +84,7 @@ class ConfigSyntaxError(ConfigError):
 
 
 def read_text(path: str | os.PathLike[str], kind: str) -> str:
-    """Read a UTF-8 text file; a byte-order mark at its start is dropped.
+    """Read a text file in UTF-8, or in UTF-16 with a byte-order mark; the mark is dropped.
 
     Args:
         kind: what the file is, for messages.
@@ -77,13 +99,14 @@ def read_text(path: str | os.PathLike[str], kind: str) -> str:
         raise ConfigError(f"{path}: no such file.", f"Check the path of the {kind}.") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the {kind}: {error.strerror or error}.") from None
+    is_utf_16 = content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     try:
-        return content.decode("utf-8-sig")
+        return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
+        line, encoding = content[: error.start].count(b"\n") + 1, "UTF-16" if is_utf_16 else "UTF-8"
         raise ConfigError(
-            f"{path}:{line}: byte {content[error.start]:#04x} is not UTF-8; the file is not a {kind}, or has another "
-            "encoding.",
+            f"{path}:{line}: byte {content[error.start]:#04x} is not {encoding}; the file is not a {kind}, or has "
+            "another encoding.",
             "Save the file as UTF-8 text.",
         ) from None
 
@@ -97,11 +120,24 @@ def parse(text: str, message: M, source: str) -> M:
     Raises:
         ConfigSyntaxError: the text is malformed, or has an unknown name or value.
     """
+    _refuse_escapes_in_paths(text, source)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as error:
-        raise _explained(error, source) from None
+        raise _explained(error, text, message.DESCRIPTOR.name, source) from None
     return message
+
+
+def _refuse_escapes_in_paths(text: str, source: str) -> None:
+    r"""Refuse "C:\tensorflow1": the parser reads a tab in it."""
+    for match in _QUOTED_PATH.finditer(text):
+        if _DRIVE.match(match["text"]) or _CONTROL.search(match["text"]):
+            start = text.rfind("\n", 0, match.start()) + 1
+            if "#" in text[start : match.start()]:
+                continue
+            line, column = text.count("\n", 0, match.start()) + 1, match.start("text") - start + 1
+            what = f"{source}:{line}:{column}: the {match['field']} {match['text']} has an escape."
+            raise ConfigSyntaxError(what, _BACKSLASH, source=source, line=line, column=column, field=match["field"])
 
 
 def dump(message: Message) -> str:
@@ -184,27 +220,35 @@ class _Place(TypedDict):
     column: int | None
 
 
-def _explained(error: text_format.ParseError, source: str) -> ConfigSyntaxError:
-    """The parser's error with names from the schema."""
+def _explained(error: text_format.ParseError, content: str, kind: str, source: str) -> ConfigSyntaxError:
+    """The parser's error with names from the schema, and what to do."""
     line, column = error.GetLine(), error.GetColumn()
     where = f"{source}:{line}:{column}" if line else source
     place = _Place(source=source, line=line, column=column)
     text = _POSITION.sub("", str(error))
     if match := _UNKNOWN_FIELD.search(text):
+        if line and column and content.splitlines()[line - 1][: column - 1].endswith("'"):
+            what = f"{where}: there is text behind the closing quote."
+            return ConfigSyntaxError(what, "Put text that has an apostrophe in double quotes.", field=match[2], **place)
         return _unknown_field(match[1], match[2], where, place)
     if match := _UNKNOWN_VALUE.search(text) or _ENUM_NUMBER.search(text):
         return _unknown_value(match[1], match[2], where, place)
     if match := _REPEATED.search(text):
         message, field = _last(match[1]), _last(match[2])
         what = f"{where}: '{field}' is set a second time; {message} has only one."
-        return ConfigSyntaxError(what, "Keep one of the two.", field=field, **place)
+        remedy = f"Keep one of the two. {_LABEL_MAP}" if message.startswith("StringInt") else "Keep one of the two."
+        return ConfigSyntaxError(what, remedy, field=field, **place)
     if match := _ONEOF.search(text):
         first, second = _last(match[1]), _last(match[2])
         what = f"{where}: '{first}' and '{second}' are both set, but only one of them may be."
-        return ConfigSyntaxError(what, "Keep one of the two.", field=first, **place)
+        is_step = "PreprocessingStep" in text
+        remedy = "Give each step its own data_augmentation_options { }." if is_step else "Keep one of the two."
+        return ConfigSyntaxError(what, remedy, field=first, **place)
     # The parser sometimes puts the whole line before its message, which repeats the position.
     text = re.sub(r"^'.*' ?: (?=Couldn't|Expected|Value|Failed)", "", text)
-    return ConfigSyntaxError(f"{where}: {text.rstrip('.')}.", None, **place)
+    default = _LABEL_MAP if kind == "StringIntLabelMap" else "Correct this line."
+    remedy = next((remedy for pattern, remedy in _REMEDIES if pattern.search(text)), default)
+    return ConfigSyntaxError(f"{where}: {text.rstrip('.')}.", remedy, **place)
 
 
 def _unknown_field(full_name: str, field: str, where: str, place: _Place) -> ConfigSyntaxError:
@@ -221,6 +265,8 @@ def _unknown_field(full_name: str, field: str, where: str, place: _Place) -> Con
     suggestion = nearest(field, names)
     if suggestion:
         remedy = f"Did you mean '{suggestion}'?"
+    elif message == "StringIntLabelMap":
+        remedy = _LABEL_MAP
     else:
         remedy = f"{message} has: {', '.join(names)}." if names else f"{message} has no fields."
     what = f"{where}: {message} has no field '{field}'."

@@ -263,8 +263,6 @@ def _nothing_restored(plan: RestorePlan, values: Mapping[str, NDArray], options:
 
 def _example(values: Mapping[str, NDArray]) -> str:
     """What another network's checkpoint contains."""
-    if any(".ATTRIBUTES/VARIABLE_VALUE" in name for name in values):
-        return "it is an object-based checkpoint of TensorFlow 2, which has other names"
     names = [name for name in sorted(values) if values[name].ndim >= 1]
     return f"its first variable is '{names[0]}'" if names else "it contains no variables"
 

@@ -97,6 +97,11 @@ def _read_v2(prefix: Path) -> dict[str, NDArray]:
     header = _parse(BundleHeaderProto, entries.pop(b""))
     if header.endianness != BundleHeaderProto.LITTLE:
         raise _NeedsTensorFlow("its numbers are big-endian")
+    if any(b".ATTRIBUTES/VARIABLE_VALUE" in key for key in entries):
+        raise ModelError(
+            f"{prefix}: an object-based checkpoint of TensorFlow 2 (Keras), which has other names.",
+            "Give a checkpoint of TensorFlow 1: a model.ckpt of the TF1 detection zoo, or of tf.compat.v1.",
+        )
     # the key of a slice is not text; its variable has an entry of its own
     variables = {key.decode(errors="backslashreplace"): _parse(BundleEntryProto, v) for key, v in entries.items()}
     for name, entry in variables.items():
