@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import numpy as np
@@ -245,3 +246,30 @@ def test_a_video_without_opencv(model, tmp_path, capsys, monkeypatch):
     (tmp_path / "clip.mp4").write_bytes(b"")
     assert main(["detect", str(model), str(tmp_path / "clip.mp4")]) == 1
     assert "pip install 'mirilla[video]'" in capsys.readouterr().err
+
+
+def test_patterns_and_lists(model, tmp_path, capsys, monkeypatch):
+    for name in ("a.jpg", "b.jpg", "c.png"):
+        picture(tmp_path / "photos" / name)
+    (tmp_path / "list.txt").write_bytes("photos/c.png\r\n\r\nphotos/a.jpg\r\n".encode("utf-16"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["detect", str(model), "photos/*.jpg", "list.txt", "--json"]) == 0
+    wanted = ["photos/a.jpg", "photos/b.jpg", "photos/c.png", "photos/a.jpg"]
+    assert [entry["source"] for entry in lines(capsys.readouterr().out)] == wanted
+    monkeypatch.chdir(tmp_path.parent)  # the paths in a list are also relative to the list
+    assert main(["detect", str(model), str(tmp_path / "list.txt"), "--json"]) == 0
+    assert len(lines(capsys.readouterr().out)) == 2
+    assert main(["detect", str(model), str(tmp_path / "*.bmp"), "--json"]) != 0
+    assert "no file fits this pattern" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_cannot_be_read_is_reported(model, tmp_path, capsys):
+    picture(tmp_path / "photos" / "a.jpg")
+    picture(tmp_path / "photos" / "locked" / "b.jpg")
+    (tmp_path / "photos" / "locked").chmod(0)
+    try:
+        assert main(["detect", str(model), str(tmp_path / "photos")]) == 1
+    finally:
+        (tmp_path / "photos" / "locked").chmod(0o700)
+    assert "locked: the folder cannot be read" in capsys.readouterr().err

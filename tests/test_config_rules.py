@@ -39,3 +39,21 @@ def test_the_recipes_settings_pass():
 )
 def test_invalid_settings_are_refused(text, field):
     assert list(errors(f"mirilla {{ {text} }}")) == [field]
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("model { ssd { image_resizer { fixed_shape_resizer { height: 1000000 width: 1000000 } } } }", "model.ssd"),
+        ("model { ssd { num_classes: 2147483647 } }", "model.ssd"),
+        ("model { ssd { feature_extractor { depth_multiplier: 1e6 } } }", "model.ssd"),
+        ("train_config { batch_size: 4000000000 }", "train_config.batch_size"),
+    ],
+)
+def test_sizes_that_no_machine_bears(text, field):
+    assert "GB of memory" in errors(text)[field]
+
+
+def test_large_sizes_pass():
+    assert errors("model { ssd { num_classes: 1000 feature_extractor { depth_multiplier: 1.4 } } }") == {}
+    assert errors("model { ssd { image_resizer { fixed_shape_resizer { height: 2048 width: 2048 } } } }") == {}

@@ -22,6 +22,12 @@ class Progress(Protocol):
 
 
 _muted = False
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which a terminal would obey, and without bytes that are no text."""
+    return text.translate(_CONTROL).encode("utf-8", "backslashreplace").decode()
 
 
 @contextlib.contextmanager
@@ -46,6 +52,7 @@ def echo(text: str = "") -> None:
     """Print a line (or several) to standard output; markup is not interpreted."""
     if _muted:
         return
+    text = printable(text)
     if sys.stdout.isatty():
         _console().print(text, markup=False)
     else:
@@ -55,12 +62,13 @@ def echo(text: str = "") -> None:
 def warn(text: str) -> None:
     """Print a warning to standard error."""
     if not _muted:
-        print(f"warning: {text}", file=sys.stderr, flush=True)
+        print(f"warning: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table; columns that hold only numbers are aligned right."""
-    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    title = printable(title)
+    cells = [["" if cell is None else printable(str(cell)) for cell in row] for row in rows]
     numeric = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
     if sys.stdout.isatty():
         _print_rich_table(title, columns, cells, numeric)
@@ -134,7 +142,7 @@ def _rich_progress(description: str, total: int | None, unit: str) -> Iterator[P
                 bars.advance(task, count)
 
             def note(self, text: str) -> None:
-                bars.update(task, note=text)
+                bars.update(task, note=printable(text))
 
         yield Bar()
 
@@ -156,7 +164,7 @@ class _PlainProgress:
             self._print()
 
     def note(self, text: str) -> None:
-        self.text = text
+        self.text = printable(text)
 
     def finish(self) -> None:
         self._print()

@@ -6,13 +6,23 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import IO
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 from mirilla.errors import MirillaError, UsageError
 
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.part")  # as tempfile names them
+_YOUNG_S = 2.0  # a younger temporary file may not have its lock yet
 _REMEDIES = {
     errno.ENOSPC: "Free some space, or write to another disk.",
     errno.EDQUOT: "Your disk quota is exhausted: free some space, or write to another disk.",
@@ -21,6 +31,7 @@ _REMEDIES = {
     errno.EROFS: "The disk is read-only: choose another.",
     errno.ENOENT: "Check the path: the file or folder does not exist.",
     errno.ENOTDIR: "A part of the path is a file, not a folder: choose another path.",
+    errno.ENAMETOOLONG: "Shorten the name.",
     errno.EISDIR: "This is a folder, not a file: choose another path.",
 }
 
@@ -35,7 +46,9 @@ def writing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
     path = Path(path)
     with explaining(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(path.parent)
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
+        lock = _lock(handle)
         try:
             encoding = None if "b" in mode else "utf-8"
             with os.fdopen(handle, mode, encoding=encoding) as file:
@@ -48,6 +61,35 @@ def writing(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _lock(handle: int) -> int | None:
+    """Lock an open temporary file, so that no other process takes it for a leftover; a handle to close when it is done.
+
+    None on Windows, which cannot rename a file while a handle to it is open.
+    """
+    if fcntl is None:
+        return None
+    with contextlib.suppress(OSError):  # some file systems have no locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return os.dup(handle)
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a folder, once a process."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if not _TEMPORARY.fullmatch(entry.name) or time.time() - entry.stat().st_mtime < _YOUNG_S:
+                continue
+            with contextlib.suppress(OSError), open(entry.path, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(entry.path)
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
@@ -82,6 +124,8 @@ def explaining(path: str | os.PathLike[str]) -> Iterator[None]:
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         is_temporary = isinstance(error.filename, str) and ".part" in error.filename
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and isinstance(error.filename2, str):  # where a copy goes
+            raise MirillaError(f"{error.filename2}: {reason}.", _REMEDIES[error.errno]) from error
         where = error.filename if isinstance(error.filename, str) and not is_temporary else path
         raise MirillaError(f"{where}: {reason}.", _REMEDIES.get(error.errno or 0)) from error
 
@@ -110,9 +154,7 @@ def locked(path: str | os.PathLike[str], what: str, remedy: str) -> Iterator[Non
         UsageError: another process holds the lock.
         MirillaError: the file cannot be created.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
+    if fcntl is None:
         yield
         return
     with explaining(path):

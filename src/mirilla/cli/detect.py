@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import glob
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model_and_photos",
         metavar="[MODEL] PHOTO",
         nargs="+",
-        help="photos, folders (searched recursively), video files, or camera:0. The first may be a model instead: "
-        "a frozen graph (.pb), a compiled model (.binaryproto), a folder with one of them, or a training folder "
-        "(default: the face detector that ships with Mirilla)",
+        help="photos, folders (searched recursively), patterns ('photos/*.jpg'), lists (.txt), video files, or "
+        "camera:0. The first may be a model instead: a frozen graph (.pb), a compiled model (.binaryproto), a folder "
+        "with one of them, or a training folder (default: the face detector that ships with Mirilla)",
     )
     parser.add_argument("--model", metavar="MODEL", help="the model; all positional arguments are photos then")
     parser.add_argument(
@@ -108,7 +110,9 @@ def _is_model(word: str) -> bool:
     if path.is_dir():
         if (path / PIPELINE).is_file():
             return True
-        if any(file.suffix.lower() in MODEL_SUFFIXES for file in path.iterdir()):
-            return True
+        with contextlib.suppress(OSError):  # a folder that cannot be read is reported later
+            if any(file.suffix.lower() in MODEL_SUFFIXES for file in path.iterdir()):
+                return True
         return not any(file.suffix.lower() in photo_suffixes for file in path.rglob("*"))
-    return not (path.exists() or path.suffix.lower() in photo_suffixes or word.startswith("camera:"))
+    is_source = path.suffix.lower() in photo_suffixes or word.startswith("camera:") or glob.has_magic(word)
+    return not (path.exists() or is_source)

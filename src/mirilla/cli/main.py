@@ -59,6 +59,7 @@ def _module(verb: str) -> ModuleType:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0 success, 1 error, 2 wrong usage, 130 stopped by Ctrl-C."""
+    from mirilla.console import printable
     from mirilla.errors import MirillaError
 
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _module(args.verb).run(args) or 0
     except MirillaError as error:
-        print(f"mirilla {args.verb}: {error}", file=sys.stderr)
+        print(f"mirilla {args.verb}: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"mirilla {args.verb}: stopped.", file=sys.stderr)

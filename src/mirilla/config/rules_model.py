@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mirilla.config import rules_anchors
+from mirilla.config import rules_anchors, rules_memory
 from mirilla.config.pipeline import Pipeline
 from mirilla.config.rules_fields import INIT, above, at_least, between, chosen, refused, suspect
 from mirilla.config.to_spec import BASE_BATCH_NORM_DECAY, BASE_BATCH_NORM_EPSILON
@@ -38,6 +38,7 @@ def findings(pipeline: Pipeline) -> Iterator[Finding]:
         return
     ssd, path = pipeline.model.ssd, "model.ssd"
     yield from at_least(ssd, path, "num_classes", 1)
+    yield from rules_memory.findings(pipeline, path)
     for name, kinds in (
         ("image_resizer", "image_resizer_oneof"),
         ("box_coder", "box_coder_oneof"),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from google.protobuf.message import Message
 
-from mirilla.config import rules_augmentation
+from mirilla.config import rules_augmentation, rules_memory
 from mirilla.config.pipeline import Pipeline
 from mirilla.config.rules_fields import INIT, above, at_least, between, chosen, refused, suspect
 from mirilla.config.to_spec import batch_norm_decays
@@ -26,6 +26,8 @@ def findings(pipeline: Pipeline) -> Iterator[Finding]:
         yield refused(path, "is missing.", INIT)
         return
     yield from at_least(config, path, "batch_size", 1)
+    if not any(rules_memory.findings(pipeline, path)):
+        yield from rules_memory.findings(pipeline, f"{path}.batch_size", config.batch_size)
     yield from at_least(config, path, "gradient_clipping_by_norm", 0)
     yield from _optimizer(config.optimizer, f"{path}.optimizer")
     yield from rules_augmentation.findings(

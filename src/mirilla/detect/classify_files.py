@@ -44,8 +44,8 @@ def classify_files(
         raise DataError("No photo found.", f"Photos end in {', '.join(sorted(EXTENSIONS))}.")
     for note in classifier.notes:
         console.warn(note)
-    for path in found.missing:
-        console.warn(f"{path}: no such file or folder.")
+    for reason in found.missing:
+        console.warn(reason)
     failed = len(found.missing)
     for path, _ in found.photos:
         try:

@@ -7,10 +7,11 @@ With an output folder the results are also written to its detections.json, with 
 
 from __future__ import annotations
 
+import glob
 import itertools
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import numpy as np
 from PIL import Image
 
 from mirilla import console
+from mirilla.data.folders import files_below
 from mirilla.data.images import EXTENSIONS, decode_rgb
+from mirilla.data.text import read
 from mirilla.detect import video
 from mirilla.detect.detector import Detector, Photo
 from mirilla.detections import Detections
@@ -107,7 +110,7 @@ class Sources:
 
     photos: (file, name of its result).
     videos: files and cameras.
-    missing: paths that do not exist.
+    missing: what cannot be read, with the reason.
     """
 
     photos: list[tuple[Path, str]] = field(default_factory=list)
@@ -138,8 +141,8 @@ def detect_files(options: Options) -> int:
     if options.out is not None:
         _require_free(Path(options.out), sources)
     run = _Run(detector, threshold, options)
-    for path in sources.missing:
-        run.fail(f"{path}: no such file or folder.")
+    for reason in sources.missing:
+        run.fail(reason)
     try:
         run.photos(sources.photos)
         for source in sources.videos:
@@ -152,24 +155,47 @@ def detect_files(options: Options) -> int:
 
 
 def find_sources(paths: Iterable[str]) -> Sources:
-    """Sort paths into photos, videos and cameras; folders are searched recursively."""
+    """Sort paths into photos, videos and cameras.
+
+    Folders are searched recursively. A pattern (`photos/*.jpg`) stands for the files that it fits. A `.txt` file stands
+    for the paths in its lines, which are relative to the current folder or to the file's.
+    """
     sources = Sources()
-    for text in paths:
+    for text in _expanded(paths, sources.missing):
         path = Path(text)
         if text.startswith(video.CAMERA):
             sources.videos.append(text)
         elif path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file())
+            below, problems = files_below(path)
+            sources.missing += [f"{problem.where}: {problem.what}" for problem in problems]
+            files = [file for file in below if file.is_file()]
             photos = [file for file in files if file.suffix.lower() in EXTENSIONS]
             sources.photos += [(file, str(file.relative_to(path))) for file in photos]
             sources.videos += [str(file) for file in files if file.suffix.lower() in video.EXTENSIONS]
         elif not path.exists():
-            sources.missing.append(text)
+            sources.missing.append(f"{text}: no such file or folder.")
         elif path.suffix.lower() in video.EXTENSIONS:
             sources.videos.append(text)
         else:
             sources.photos.append((path, path.name))
     return sources
+
+
+def _expanded(paths: Iterable[str], missing: list[str]) -> Iterator[str]:
+    """The paths with patterns and lists replaced by what they stand for."""
+    for text in paths:
+        path = Path(text)
+        if path.suffix.lower() == ".txt" and path.is_file():
+            lines = [line.strip() for line in read(path).splitlines()]
+            for line in filter(None, lines):
+                yield line if Path(line).exists() else str(path.parent / line)
+        elif glob.has_magic(text) and not path.exists():
+            found = sorted(glob.glob(text, recursive=True))
+            if not found:
+                missing.append(f"{text}: no file fits this pattern.")
+            yield from found
+        else:
+            yield text
 
 
 def _require_free(out: Path, sources: Sources) -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 from mirilla.errors import ModelError
 
 T = TypeVar("T")
 
+_LARGEST = float(np.finfo(np.float32).max)  # Python reads integers of any size from JSON
 _NAMES = {
     dict: "an object",
     list: "a list",
@@ -49,7 +51,7 @@ class JsonFields:
         return value
 
     def number(self, value: object, key: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= _LARGEST:
             raise self.error(key, "must be a finite number")
         return float(value)
 
