@@ -5,7 +5,9 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 from mirilla.board.kit.errors import KitError
 from mirilla.board.kit.status import Status
-from mirilla.board.kit.web import Page, start_page, web_token
+from mirilla.board.kit.web import Handler, Page, start_page, web_token
 
 TOKEN = "0123456789abcdef"
 
@@ -129,3 +131,34 @@ def test_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         web_token(str(path))
     monkeypatch.setenv("MIRILLA_WEB_TOKEN", TOKEN)
     assert web_token(None) == TOKEN
+
+
+def test_a_request_has_a_deadline_as_a_whole(page: Page, monkeypatch):
+    monkeypatch.setattr(Handler, "timeout", 0.5)
+    with socket.create_connection(("127.0.0.1", page.server_address[1]), timeout=10) as stranger:
+        stranger.sendall(b"GET / HTTP/1.1\r\nX: ")
+        start, ended = time.monotonic(), False
+        while not ended and time.monotonic() - start < 10:
+            try:
+                stranger.sendall(b"a")
+            except ConnectionError:
+                ended = True
+            time.sleep(0.1)
+        assert ended
+    assert get(page, f"/?token={TOKEN}")[0] == 200
+
+
+def test_strangers_of_one_address_do_not_shut_out_the_owner(page: Page):
+    strangers = [
+        socket.create_connection(("127.0.0.1", page.server_address[1]), 10, ("127.0.0.2", 0))
+        for _ in range(Page.MAX_CONNECTIONS)
+    ]
+    try:
+        closed = 0
+        for stranger in strangers[Page.MAX_PER_ADDRESS :]:
+            closed += stranger.recv(1) == b""
+        assert closed == Page.MAX_CONNECTIONS - Page.MAX_PER_ADDRESS
+        assert get(page, f"/?token={TOKEN}")[0] == 200
+    finally:
+        for stranger in strangers:
+            stranger.close()

@@ -95,6 +95,9 @@ def test_too_many_connections(camera_folder: Path):
             assert succeeded(first.ask(get_system_info={}))
             assert succeeded(second.ask(get_system_info={}))
             with Client(emulator) as third:
+                answer = third.ask(get_system_info={})
+                assert not succeeded(answer)
+                assert "The emulator is full: 2 clients" in answer.status.message
                 assert third.closed()
         for _ in range(100):
             try:
@@ -102,6 +105,12 @@ def test_too_many_connections(camera_folder: Path):
                 break
             except (AssertionError, OSError):
                 time.sleep(0.02)
+        assert responds(emulator)
+
+
+def test_connections_that_never_ask_are_closed():
+    with Server(EmulatedBonnet(), port=0, first_s=0.2) as emulator, Client(emulator) as client:
+        assert client.closed()
         assert responds(emulator)
 
 

@@ -22,7 +22,9 @@ from mirilla.protos.kit_pb2 import Request, Response
 
 PORT = 35000  # the default of the kit's client
 MAX_CONNECTIONS = 16
-IDLE_S = 3600.0  # between two messages
+FIRST_S = 30.0  # until a connection's first message
+IDLE_S = 3600.0  # between two messages: a program keeps its connection while it waits for its user
+_REFUSAL_S = 1.0  # for a refused client to read why
 MESSAGE_S = 30.0  # from a message's first byte to its last, and for the client to read a response
 
 _log = logging.getLogger(__name__)
@@ -34,7 +36,8 @@ class Server:
     Args:
         host: the address to listen on; only this computer can reach the default.
         port: 0 selects a free port.
-        idle_s: how long a connection may be silent between two messages.
+        first_s: how long a connection may be silent before its first message.
+        idle_s: how long it may be silent between two messages.
         message_s: how long a message may take.
         on_request: called with a line about each request.
 
@@ -50,13 +53,14 @@ class Server:
         *,
         max_connections: int = MAX_CONNECTIONS,
         max_message_bytes: int = protocol.MAX_MESSAGE_BYTES,
+        first_s: float = FIRST_S,
         idle_s: float = IDLE_S,
         message_s: float = MESSAGE_S,
         on_request: Callable[[str], None] | None = None,
     ):
         self.bonnet = bonnet
         self._max_connections, self._max_message_bytes = max_connections, max_message_bytes
-        self._idle_s, self._message_s = idle_s, message_s
+        self._first_s, self._idle_s, self._message_s = first_s, idle_s, message_s
         self._on_request = on_request
         self._connections: dict[socket.socket, threading.Thread] = {}
         self._lock = threading.Lock()
@@ -121,7 +125,7 @@ class Server:
             with self._lock:
                 if len(self._connections) >= self._max_connections or self._stopping.is_set():
                     _log.warning("connection from %s refused: %d connections are open", address, len(self._connections))
-                    connection.close()
+                    threading.Thread(target=self._refuse, args=(connection,), daemon=True).start()
                     continue
                 thread = threading.Thread(
                     target=self._serve, args=(connection, f"{address[0]}:{address[1]}"), daemon=True
@@ -129,17 +133,28 @@ class Server:
                 self._connections[connection] = thread
             thread.start()
 
+    def _refuse(self, connection: socket.socket) -> None:
+        """Tell a client that there are too many, and disconnect it."""
+        answer = protocol.error(f"The emulator is full: {self._max_connections} clients are connected. Close one.")
+        with contextlib.suppress(OSError):
+            protocol.send(connection, answer.SerializeToString(), _REFUSAL_S)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 16):  # else the answer may be lost with what the client has sent
+                pass
+        _close(connection)
+
     def _serve(self, connection: socket.socket, address: str) -> None:
         """Answer the requests of a client until it disconnects."""
-        client = object()
+        client, silence_s = object(), min(self._first_s, self._idle_s)
         try:
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             while not self._stopping.is_set():
                 content = protocol.receive(
-                    connection, max_bytes=self._max_message_bytes, idle_s=self._idle_s, within_s=self._message_s
+                    connection, max_bytes=self._max_message_bytes, idle_s=silence_s, within_s=self._message_s
                 )
+                silence_s = self._idle_s
                 if content is None:
                     return
                 request = protocol.parse_request(content)

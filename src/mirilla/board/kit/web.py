@@ -1,5 +1,6 @@
 """The web page's server: `/`, `/state.json` and `/live.mjpeg`, all of which need the token and change nothing."""
 
+import collections
 import hmac
 import http.server
 import json
@@ -26,31 +27,43 @@ class Page(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
     block_on_close = False
     allow_reuse_address = True
-    MAX_CONNECTIONS, MAX_VIEWERS = 24, 4
+    MAX_CONNECTIONS, MAX_PER_ADDRESS, MAX_VIEWERS = 24, 8, 4
     MAX_WAIT_S = 15.0  # for a live picture
     MIN_GAP_S = 0.08  # between two live pictures
 
     def __init__(self, host: str, port: int, token: str, status: Status):
         self.token, self.status = token, status
         self.html = pkgutil.get_data(__package__ or "", "page.html") or b""
-        self._connections = threading.BoundedSemaphore(self.MAX_CONNECTIONS)
+        self._lock = threading.Lock()
+        self._connections = collections.Counter()  # address -> how many it has
         http.server.HTTPServer.__init__(self, (host, port), http.server.BaseHTTPRequestHandler)
 
     def process_request(self, request, client_address):
-        if not self._connections.acquire(False):
+        address = client_address[0]
+        with self._lock:
+            is_full = sum(self._connections.values()) >= self.MAX_CONNECTIONS
+            is_full = is_full or self._connections[address] >= self.MAX_PER_ADDRESS
+            if not is_full:
+                self._connections[address] += 1
+        if is_full:
             self.shutdown_request(request)
             return
         try:
             socketserver.ThreadingMixIn.process_request(self, request, client_address)
         except Exception:
-            self._connections.release()
+            self._release(address)
             raise
 
     def process_request_thread(self, request, client_address):
         try:
             socketserver.ThreadingMixIn.process_request_thread(self, request, client_address)
         finally:
-            self._connections.release()
+            self._release(client_address[0])
+
+    def _release(self, address: str) -> None:
+        with self._lock:
+            self._connections[address] -= 1
+            self._connections += collections.Counter()  # drops addresses without a connection
 
     def finish_request(self, request, client_address):
         Handler(request, client_address, self)
@@ -68,11 +81,32 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers one request."""
 
     server_version, sys_version = "mirilla", ""
-    timeout = 10.0  # for a request, and for sending a part of its answer
+    timeout = 10.0  # for a whole request, and for sending a part of its answer
 
     def __init__(self, request, client_address, server: Page):
         self._page = server
         http.server.BaseHTTPRequestHandler.__init__(self, request, client_address, server)
+
+    def setup(self):
+        http.server.BaseHTTPRequestHandler.setup(self)
+        self._deadline = threading.Timer(self.timeout, self._disconnect)
+        self._deadline.daemon = True
+        self._deadline.start()
+
+    def parse_request(self):
+        is_whole = http.server.BaseHTTPRequestHandler.parse_request(self)
+        self._deadline.cancel()
+        return is_whole
+
+    def finish(self):
+        self._deadline.cancel()
+        http.server.BaseHTTPRequestHandler.finish(self)
+
+    def _disconnect(self) -> None:
+        try:
+            self.connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
 
     def do_GET(self):
         page, address = self._page, urllib.parse.urlsplit(self.path)
