@@ -6,17 +6,15 @@ A damaged HEIC file can crash its decoder, and with it the process: here only th
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from mirilla.data import isolated
 from mirilla.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_SECONDS = 120
-_MEMORY_BYTES = 3 << 30  # a photo of 48 megapixels takes a tenth of this
 _REMEDY = "Replace the file, or remove it from the data set."
 
 
@@ -51,27 +49,18 @@ def _run(what: str, content: bytes, name: str) -> tuple[tuple[int, int], bytes]:
             "pip install 'mirilla[heif]', or save the photos as JPEG.",
         )
     try:
-        command = [sys.executable, "-m", "mirilla.data.heif", what]
-        done = subprocess.run(command, input=content, capture_output=True, timeout=_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"{name}: the HEIC photo takes more than {_SECONDS} s to decode.", _REMEDY) from error
-    line, _, raw = done.stdout.partition(b"\n")
-    if done.returncode or len(line.split()) != 2:
-        reason = done.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2] or "its decoder crashed"
-        raise DataError(f"{name}: the HEIC photo is broken ({reason[:200]}).", _REMEDY)
+        line, _, raw = isolated.run(__name__, what, content=content).partition(b"\n")
+    except isolated.ChildError as error:
+        raise DataError(f"{name}: the HEIC photo is broken ({error}).", _REMEDY) from error
     height, width = map(int, line.split())
     return (height, width), raw
 
 
 def _child(what: str) -> None:
     """Read a photo from standard input; write 'height width' and, if asked for, its pixels to standard output."""
-    import contextlib
     import io
 
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource  # not on Windows
-
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    isolated.limit_memory()
     from pi_heif import HeifImageFile, options
 
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False

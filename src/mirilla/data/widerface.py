@@ -18,15 +18,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.data import images, text
+from mirilla.data import images, matlab, text
 from mirilla.data.annotations import Advance, Annotations, Entry, bad_annotation, build, read_each
 from mirilla.data.dataset import EVAL, TRAIN, Dataset, parts_to_read
 from mirilla.data.folders import files_in
 from mirilla.data.names import PictureFinder
 from mirilla.data.output import Output, by_part, part_word, pixel_text
 from mirilla.data.sample import Sample
-from mirilla.errors import DataError, MissingExtraError
-from mirilla.files import explaining
+from mirilla.errors import DataError
 from mirilla.findings import Finding
 
 FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
@@ -248,14 +247,9 @@ def read_mat(path: Path) -> tuple[list[Faces], list[Finding]]:
         MissingExtraError: scipy is not installed.
         DataError: not such a file.
     """
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise MissingExtraError("scipy", "eval", "Reading WIDER FACE's .mat files") from error
     faces: list[Faces] = []
+    mat = matlab.load(path)
     try:
-        with explaining(path), open(path, "rb") as file:
-            mat = loadmat(file)
         lists = [mat[f"{name}_label_list"] for name in FLAGS]
         events, files, boxes = mat["event_list"], mat["file_list"], mat["face_bbx_list"]
         for e in range(len(events)):

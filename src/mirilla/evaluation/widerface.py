@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mirilla.data import matlab
 from mirilla.detections import Detections
-from mirilla.errors import DataError, MissingExtraError
+from mirilla.errors import DataError
 from mirilla.evaluation.interface import Curve, Figure, GroundTruth, Result, refuse_unknown
 from mirilla.evaluation.precision_recall import envelope
 
@@ -193,19 +194,12 @@ def _joined(parts: list[NDArray]) -> NDArray:
 
 
 def _load_mat(path: Path, fields: Sequence[str]) -> dict[str, NDArray]:
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise MissingExtraError("scipy", "eval", "WIDER FACE's ground truth") from None
     if not path.is_file():
         raise DataError(
             f"{path}: no such file.",
             "Put the benchmark's wider_face_val.mat and wider_{easy,medium,hard}_val.mat in one folder.",
         )
-    try:
-        content = loadmat(path, variable_names=fields)
-    except Exception as error:  # scipy raises many kinds of exceptions for a broken file
-        raise DataError(f"{path}: this MATLAB file cannot be read: {error}.", "Download it again.") from error
+    content = matlab.load(path, fields)
     if missing := [f for f in fields if f not in content]:
         raise DataError(f"{path}: the file has no variable '{missing[0]}'.", "Use the benchmark's own file.")
     return content
