@@ -106,7 +106,7 @@ def test_a_damaged_mat_file_does_not_crash_the_process(tmp_path, seed):
     for _ in range(int(random.integers(1, 6))):
         content[int(random.integers(128, len(content)))] = int(random.integers(256))
     path.write_bytes(content)
-    with pytest.raises(DataError, match="wider_face_val.mat"):
+    with pytest.raises(DataError, match=r"wider_face_val\.mat"):
         widerface.read_mat(path)
 
 

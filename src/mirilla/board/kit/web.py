@@ -89,7 +89,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def setup(self):
         http.server.BaseHTTPRequestHandler.setup(self)
-        self._deadline = threading.Timer(self.timeout, self._disconnect)
+        self._deadline = threading.Timer(self.timeout or 10.0, self._disconnect)
         self._deadline.daemon = True
         self._deadline.start()
 
