@@ -134,7 +134,7 @@ def test_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_request_has_a_deadline_as_a_whole(page: Page, monkeypatch):
-    monkeypatch.setattr(Handler, "timeout", 0.5)
+    monkeypatch.setattr(Handler, "REQUEST_S", 0.5)
     with socket.create_connection(("127.0.0.1", page.server_address[1]), timeout=10) as stranger:
         stranger.sendall(b"GET / HTTP/1.1\r\nX: ")
         start, ended = time.monotonic(), False

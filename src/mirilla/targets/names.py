@@ -5,6 +5,7 @@ from __future__ import annotations
 # name -> (module of mirilla.targets, name of the Target in it)
 TARGETS: dict[str, tuple[str, str]] = {
     "onnx": ("onnx_file", "ONNX"),
+    "opencv-yunet": ("opencv_yunet", "OPENCV_YUNET"),
     "tflite": ("tflite.floats", "TFLITE"),
     "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
     "tflite-int8": ("tflite.integers", "TFLITE_INT8"),

@@ -81,7 +81,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     """Answers one request."""
 
     server_version, sys_version = "mirilla", ""
-    timeout = 10.0  # for a whole request, and for sending a part of its answer
+    REQUEST_S = 10.0  # for a whole request
+    timeout = 10.0  # for receiving or sending a part
 
     def __init__(self, request, client_address, server: Page):
         self._page = server
@@ -89,7 +90,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def setup(self):
         http.server.BaseHTTPRequestHandler.setup(self)
-        self._deadline = threading.Timer(self.timeout or 10.0, self._disconnect)
+        self._deadline = threading.Timer(self.REQUEST_S, self._disconnect)
         self._deadline.daemon = True
         self._deadline.start()
 
