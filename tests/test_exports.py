@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +16,7 @@ from mirilla import shipped
 from mirilla.cli.main import main
 from mirilla.data.images import decode_rgb
 from mirilla.detect.detector import Detector
+from mirilla.targets import table
 from mirilla.targets.names import EXAMPLE, TARGETS
 
 pytest.importorskip("onnxruntime")
@@ -84,3 +88,22 @@ def test_errors(arguments, message, capsys, tmp_path, monkeypatch):
     assert main(arguments) != 0
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_has_every_target():
+    page = (Path(__file__).parents[1] / "docs/boards.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `([a-z0-9-]+)` \| `(\S+)` \|", page, re.M))
+    assert rows == {name: table.target(name).file for name in TARGETS}
+
+
+def test_the_pages_commands_run(exports, tmp_path, monkeypatch, capsys):
+    """`export --to all` is what the fixture runs; the page's next command takes one of its folders."""
+    page = (Path(__file__).parents[1] / "docs/boards.md").read_text("utf-8")
+    commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^mirilla .*", page, re.M)]
+    assert commands[0] == ["export", "shipped", "--to", "all", "--out", "files"]
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(exports, "files")
+    shutil.copy(shipped.PHOTO, "holiday.jpg")
+    for command in commands[1:]:
+        assert main(command) == 0
+    assert "holiday.jpg: face" in capsys.readouterr().out
