@@ -38,6 +38,7 @@ def test_the_file_passes_onnxs_checker(file):
     onnx = pytest.importorskip("onnx")
     model = onnx.load(str(file))
     onnx.checker.check_model(model, full_check=True)
+    assert [side.dim_value for side in model.graph.input[0].type.tensor_type.shape.dim] == [1, 3, 256, 256]
     names = [output.name for output in model.graph.output]
     assert names == [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in (8, 16, 32)]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 TARGETS: dict[str, tuple[str, str]] = {
     "onnx": ("onnx_file", "ONNX"),
     "opencv-yunet": ("opencv_yunet", "OPENCV_YUNET"),
+    "openvino-ssd": ("openvino_ssd", "OPENVINO_SSD"),
     "tflite": ("tflite.floats", "TFLITE"),
     "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
     "tflite-int8": ("tflite.integers", "TFLITE_INT8"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from mirilla.protos.onnx_pb2 import TensorProto
 from mirilla.targets.onnx_graph import TO_PLANAR, OnnxBuilder
 from mirilla.targets.target import Candidates, Floats, Network, Pixels, Source, Target, to_bytes
 from mirilla.version import __version__
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 OPSET, IR_VERSION = 17, 8
 INPUT, BOXES, SCORES = "image", "boxes", "scores"
@@ -55,23 +59,37 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
         ModelError: a layer cannot be written as ONNX.
     """
     builder = OnnxBuilder(source.graph, opset=OPSET, ir_version=IR_VERSION)
-    image = builder.input(INPUT, source.graph.input_shape, TensorProto.UINT8)
+    add_picture(builder)
+    builder.add_layers()
+    count, classes = len(source.card.anchors_yxyx), source.card.spec.num_classes
+    boxes, scores = decoded(builder, source.card)
+    builder.output(BOXES, boxes, (count, 4))
+    builder.output(SCORES, scores, (count, classes))
+    return {FILE: finished(builder, source.card)}
+
+
+def add_picture(builder: OnnxBuilder) -> None:
+    """Add the input: a picture's bytes, normalised for the first layer."""
+    graph = builder.graph
+    image = builder.input(INPUT, graph.input_shape, TensorProto.UINT8)
     planes = builder.node(
         "Transpose", [builder.node("Cast", [image], "float", to=TensorProto.FLOAT)], "planes", perm=TO_PLANAR
     )
     scaled = builder.node("Mul", [planes, builder.constant("scale", np.array(INPUT_SCALE, np.float32))], "scaled")
     offset = builder.constant("offset", np.array(-INPUT_OFFSET, np.float32))
-    builder.planar[source.graph.input] = builder.node("Sub", [scaled, offset], "normalised")
-    builder.add_layers()
-    add_boxes(builder, source.card)
-    for key, value in metadata(source.card).items():
+    builder.planar[graph.input] = builder.node("Sub", [scaled, offset], "normalised")
+
+
+def finished(builder: OnnxBuilder, card: ModelCard) -> bytes:
+    """The file, with the model's metadata."""
+    for key, value in metadata(card).items():
         builder.model.metadata_props.add(key=key, value=value)
     builder.model.producer_version = __version__
-    return {FILE: builder.model.SerializeToString(deterministic=True)}
+    return builder.model.SerializeToString(deterministic=True)
 
 
-def add_boxes(builder: OnnxBuilder, card: ModelCard) -> None:
-    """Add the outputs `boxes` and `scores`: decoded codes and converted logits."""
+def decoded(builder: OnnxBuilder, card: ModelCard) -> tuple[str, str]:
+    """Add decoded codes (N, A, 4) yxyx and converted logits (N, A, C); their tensors' names."""
     codes, logits = (builder.as_interleaved(name) for name in builder.graph.outputs)
     anchors = card.anchors_yxyx
     count, classes = len(anchors), card.spec.num_classes
@@ -95,7 +113,7 @@ def add_boxes(builder: OnnxBuilder, card: ModelCard) -> None:
     ratio = builder.node("Exp", [logarithms], "decode/exp")
     half = builder.node("Mul", [ratio, constant("halves", sizes / 2)], "decode/half")
     corners = [builder.node(op, [centre, half], f"decode/{op.lower()}") for op in ("Sub", "Add")]
-    builder.output(BOXES, builder.node("Concat", corners, "decode/boxes", axis=-1), (count, 4))
+    boxes = builder.node("Concat", corners, "decode/boxes", axis=-1)
 
     logits = builder.reshaped(logits, (count, 1 + classes), "decode/logits")
     if converter == "SOFTMAX":
@@ -103,7 +121,7 @@ def add_boxes(builder: OnnxBuilder, card: ModelCard) -> None:
     scores = part(logits, 1, _END, "foreground")
     if converter == "SIGMOID":
         scores = builder.node("Sigmoid", [scores], "decode/sigmoid")
-    builder.output(SCORES, scores, (count, classes))
+    return boxes, scores
 
 
 def metadata(card: ModelCard) -> dict[str, str]:
@@ -124,7 +142,7 @@ def metadata(card: ModelCard) -> dict[str, str]:
     }
 
 
-def run(path: Path, card: ModelCard) -> Network:
+def session_of(path: Path) -> InferenceSession:
     """The file in onnxruntime, on one thread.
 
     Raises:
@@ -139,9 +157,14 @@ def run(path: Path, card: ModelCard) -> Network:
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common class of their own
         raise ModelError(f"{path}: onnxruntime refuses the file ({error}).", "Export the model again.") from None
+
+
+def run(path: Path, card: ModelCard) -> Network:
+    """The file in onnxruntime; see `session_of`."""
+    session = session_of(path)
 
     def network(pictures: Floats) -> Candidates:
         results = [session.run([BOXES, SCORES], {INPUT: picture[None]}) for picture in to_bytes(pictures)]

@@ -74,6 +74,13 @@ class OnnxBuilder:
         self.node("Identity", [source], f"{name}/output", output=name)
         self._value(self.onnx.output.add(name=name), shape, TensorProto.FLOAT)
 
+    def fix_batch(self) -> None:
+        """Declare inputs and outputs for one picture instead of N."""
+        for value in (*self.onnx.input, *self.onnx.output):
+            batch = value.type.tensor_type.shape.dim[0]
+            batch.Clear()
+            batch.dim_value = 1
+
     def add_layers(self) -> None:
         """Add all layers of the deploy graph.
 

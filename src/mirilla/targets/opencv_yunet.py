@@ -22,7 +22,7 @@ from mirilla.findings import Finding
 from mirilla.model.box_coder import centre_size
 from mirilla.model.card import ModelCard
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
-from mirilla.targets.onnx_file import IR_VERSION, OPSET, metadata
+from mirilla.targets.onnx_file import IR_VERSION, OPSET, finished
 from mirilla.targets.onnx_graph import OnnxBuilder
 from mirilla.targets.target import Candidates, Floats, Network, Pixels, Source, Target, to_bytes
 
@@ -76,11 +76,8 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     builder.planar[source.graph.input] = builder.node("Conv", inputs, "normalised", kernel_shape=(1, 1))
     builder.add_layers()
     _add_outputs(builder, source.card)
-    for value in (*builder.onnx.input, *builder.onnx.output):
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-    for key, text in metadata(source.card).items():
-        builder.model.metadata_props.add(key=key, value=text)
-    return {FILE: builder.model.SerializeToString(deterministic=True)}
+    builder.fix_batch()
+    return {FILE: finished(builder, source.card)}
 
 
 def _cells(height_px: int, width_px: int) -> np.ndarray:
