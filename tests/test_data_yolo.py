@@ -309,6 +309,20 @@ def test_mutated_data_yaml(count, tmp_path):
     assert result["refused"] > count / 10
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("data.yaml", "train: /\nval: /\nnames: [face]\n"),
+        ("data.yaml", "path: /\ntrain: .\nval: .\nnames: [face]\n"),
+        ("obj.data", "train = /\nnames = obj.names\n"),
+    ],
+)
+def test_the_root_of_the_file_system_is_no_folder_of_pictures(name, content, tmp_path):
+    _write(tmp_path, {name: content, "obj.names": "face\n"} | _labelled("d/a"))
+    with pytest.raises(DataError, match="root of the file system"):
+        read_dataset(tmp_path)
+
+
 @mutations.counts(150, 4000)
 def test_mutated_lists(count, tmp_path):
     files = {"obj.data": "train = data/train.txt\nnames = obj.names\n", "obj.names": "face\n", "train.txt": "d/a.jpg\n"}

@@ -103,9 +103,12 @@ def pictures(layout: Layout, place: Path, problems: list[Finding]) -> Iterator[t
         problems: a list to which findings about folders that cannot be read are added.
 
     Raises:
-        DataError: the list cannot be read.
+        DataError: the list cannot be read, or the folder is the root of the file system.
     """
     if os.path.isdir(place):
+        if place.resolve() == Path(place.resolve().anchor):  # reading it would take hours
+            what = f"{place}: the root of the file system is named as a folder of pictures."
+            raise DataError(what, "Name the folder of the pictures in data.yaml or obj.data.")
         below, unreadable = files_below(place)
         problems += unreadable
         for path in below:
