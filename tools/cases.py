@@ -94,8 +94,11 @@ class Case:
             )
         except subprocess.TimeoutExpired:
             return Run(-1, f"Traceback: no end after {SECONDS} s", name)
-        text = f"{done.stdout}\n{done.stderr}".replace(str(self.work), "OUT").replace(f"{self.folder}/", "")
-        return Run(done.returncode, text, name)
+        return Run(done.returncode, self.without_folders(f"{done.stdout}\n{done.stderr}"), name)
+
+    def without_folders(self, text: str) -> str:
+        """The text without this machine's paths."""
+        return text.replace(str(self.work), "OUT").replace(f"{self.folder}/", "")
 
     def check_and_list(self, source: Path | str, *words: str) -> list[Run]:
         """'data check', and the rows of 'data convert --to csv'."""
@@ -132,7 +135,7 @@ def run_it(case: Case) -> list[Run]:
     words = ("--steps", "2", "--batch-size", "2", "--size", "96", "--start", "scratch", "--device", "cpu")
     done = case.run("run", case.data, "--out", case.work / "run", *words)
     findings = case.work / "run" / "findings.txt"
-    text = findings.read_text() if findings.exists() else ""
+    text = case.without_folders(findings.read_text()) if findings.exists() else ""
     return [Run(done.code, f"findings.txt: {text}\n{done.output}")]
 
 
