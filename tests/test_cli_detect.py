@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from PIL import Image
 
 from mirilla.cli.main import main
 from mirilla.detect.detector import Detector
+from mirilla.detect.video import live_source
 from mirilla.labels import LabelMap
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
@@ -220,9 +225,10 @@ def test_a_video(model, video, tmp_path, capsys):
     assert main(["detect", str(model), str(video), "--out", str(out), "--json"]) == 0
     found = lines(capsys.readouterr().out)
     assert [entry["frame"] for entry in found] == [0, 1, 2, 3, 4]
-    assert {path.name for path in out.iterdir()} == {"clip.mp4", "detections.json"}
-    capture = cv2.VideoCapture(str(out / "clip.mp4"))
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    assert {path.name for path in out.iterdir()} == {"clip.webm", "detections.json"}
+    capture = cv2.VideoCapture(str(out / "clip.webm"))
+    assert int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little") == b"VP80"
+    assert sum(capture.grab() for _ in range(9)) == 5
     assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (80, 64)
 
@@ -273,3 +279,51 @@ def test_a_folder_that_cannot_be_read_is_reported(model, tmp_path, capsys):
     finally:
         (tmp_path / "photos" / "locked").chmod(0o700)
     assert "locked: the folder cannot be read" in capsys.readouterr().err
+
+
+def test_a_video_has_a_summary_and_lines_only_if_asked(model, video, tmp_path, capsys):
+    assert main(["detect", str(model), str(video), "--out", str(tmp_path / "out")]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"clip\.mp4: \d+ found in 5 frames, [\d.]+ frames/s", out)
+    assert "frame 0" not in out
+    content = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [entry["frame"] for entry in content["results"]] == [0, 1, 2, 3, 4]
+    assert main(["detect", str(model), str(video), "-v"]) == 0
+    assert "frame 4" in capsys.readouterr().out
+
+
+def test_a_video_over_http(model, video, capsys):
+    handler = partial(SimpleHTTPRequestHandler, directory=str(video.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/clip.mp4"
+        assert main(["detect", str(model), address]) == 0
+        assert f"{address}: " in capsys.readouterr().out
+        assert main(["detect", address.replace("clip", "none")]) == 1
+        assert "the stream cannot be read" in capsys.readouterr().err
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("word", "source"),
+    [
+        ("0", "camera:0"),
+        ("2", "camera:2"),
+        ("webcam", "camera:0"),
+        ("rtsp://u:p@h/1", "rtsp://u:p@h/1"),
+        ("a.mp4", None),
+    ],
+)
+def test_words_for_cameras_and_streams(word, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert live_source(word) == source
+    (tmp_path / "0").write_text("a file called 0")
+    assert live_source("0") is None
+
+
+def test_a_streams_password_is_not_shown(model, capsys):
+    pytest.importorskip("cv2")
+    assert main(["detect", str(model), "http://user:secret@127.0.0.1:9/x.mp4"]) == 1
+    out, err = capsys.readouterr()
+    assert "http://127.0.0.1:9/x.mp4: the stream cannot be read" in err
+    assert "secret" not in out + err

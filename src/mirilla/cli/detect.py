@@ -17,9 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model_and_photos",
         metavar="[MODEL] PHOTO",
         nargs="+",
-        help="photos, folders (searched recursively), patterns ('photos/*.jpg'), lists (.txt), video files, or "
-        "camera:0. The first may be a model instead: a frozen graph (.pb), a compiled model (.binaryproto), a folder "
-        "with one of them, or a training folder (default: the face detector that ships with Mirilla)",
+        help="photos, folders (searched recursively), patterns ('photos/*.jpg'), lists (.txt), video files, "
+        "cameras (0, webcam) or streams (rtsp://...). The first may be a model instead: a frozen graph (.pb), a "
+        "compiled model (.binaryproto), a folder with one of them, or a training folder (default: the face detector "
+        "that ships with Mirilla)",
     )
     parser.add_argument("--model", metavar="MODEL", help="the model; all positional arguments are photos then")
     parser.add_argument(
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="names of a classifier's classes, one a line (default: those of its model.json)",
     )
+    parser.add_argument("-v", "--verbose", action="store_true", help="print a line for each frame of a video")
     parser.add_argument("--frames", type=int, metavar="N", help="stop after N frames of a video or camera")
 
 
@@ -73,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         json_lines=args.json,
         threshold=args.threshold,
         frames=args.frames,
+        verbose=args.verbose,
     )
     return 1 if detect_files(options) else 0
 
@@ -114,5 +117,5 @@ def _is_model(word: str) -> bool:
             if any(file.suffix.lower() in MODEL_SUFFIXES for file in path.iterdir()):
                 return True
         return not any(file.suffix.lower() in photo_suffixes for file in path.rglob("*"))
-    is_source = path.suffix.lower() in photo_suffixes or word.startswith("camera:") or glob.has_magic(word)
-    return not (path.exists() or is_source)
+    is_live = video.live_source(word) is not None
+    return not (path.exists() or is_live or path.suffix.lower() in photo_suffixes or glob.has_magic(word))

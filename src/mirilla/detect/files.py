@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import itertools
 import json
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from mirilla.detect import video
 from mirilla.detect.detector import Detector, Photo
 from mirilla.detections import Detections
 from mirilla.errors import DataError, MissingExtraError, UsageError
-from mirilla.files import write_text, writing
+from mirilla.files import writing
 from mirilla.parallel import in_order
 
 RESULTS = "detections.json"
@@ -39,11 +40,12 @@ class Options:
     """Where to detect, and where the results go.
 
     model: a path that `Detector.load` takes.
-    sources: photos, folders, videos, 'camera:0'.
+    sources: photos, folders, patterns, lists, videos, cameras ('camera:0', '0', 'webcam') and streams ('rtsp://...').
     out: folder for pictures with boxes and detections.json; None writes no files.
     json_lines: print results as JSON, one object per line, instead of readable lines.
     threshold: the lowest score that is reported; None for the one that the model recommends.
     frames: stop each video or camera after this many.
+    verbose: print a line for each frame of a video, not only a summary.
     """
 
     model: str
@@ -52,6 +54,7 @@ class Options:
     json_lines: bool = False
     threshold: float | None = None
     frames: int | None = None
+    verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,8 @@ def find_sources(paths: Iterable[str]) -> Sources:
     sources = Sources()
     for text in _expanded(paths, sources.missing):
         path = Path(text)
-        if text.startswith(video.CAMERA):
-            sources.videos.append(text)
+        if (live := video.live_source(text)) is not None:
+            sources.videos.append(live)
         elif path.is_dir():
             below, problems = files_below(path)
             sources.missing += [f"{problem.where}: {problem.what}" for problem in problems]
@@ -228,8 +231,9 @@ def _earlier_results(out: Path) -> set[str]:
 
 
 def _video_name(source: str) -> Path:
-    """The name of a video's or camera's result."""
-    return Path(f"{Path(source.replace(':', '_')).stem}.mp4")
+    """The name of a video's, camera's or stream's result."""
+    name = video.without_password(source).partition("?")[0].rstrip("/").replace(":", "_")
+    return Path(f"{Path(name).stem}{video.suffix()}")
 
 
 class _Run:
@@ -239,8 +243,9 @@ class _Run:
         self.detector, self.threshold, self.options = detector, threshold, options
         self.labels = dict(detector.labels)
         self.out = Path(options.out) if options.out else None
-        self.results: list[dict[str, object]] = []
-        self.count = self.failed = 0
+        # a camera may run for days, so results are kept on disk, and only if they are to be written
+        self.results = tempfile.TemporaryFile("w+", encoding="utf-8") if self.out else None  # noqa: SIM115 (see finish)
+        self.count = self.pictures = self.failed = 0
         self.taken: set[str] = set()  # names of written pictures, in lower case
 
     def photos(self, photos: list[tuple[Path, str]]) -> None:
@@ -258,26 +263,33 @@ class _Run:
 
     def video(self, source: str) -> None:
         """Detect in every frame; with an output folder, write the video with boxes."""
-        target = self._free_path(_video_name(source))
+        shown = video.without_password(source)
+        target = self._free_path(_video_name(source)) if self.out else None
         # a camera is shown live; a file's frames are processed in parallel
-        threads = 1 if source.startswith(video.CAMERA) else None
+        threads = 1 if video.live_source(source) is not None else None
+        pictures, count, start = self.pictures, self.count, time.perf_counter()
         try:
             with (
                 video.opened(source) as (frames, rate),
                 video.VideoWriter(target, rate) as writer,
-                console.progress(source, self.options.frames, "frames") as bar,
+                console.progress(shown, self.options.frames, "frames") as bar,
             ):
                 frames = itertools.islice(frames, self.options.frames)
-                results = in_order(lambda frame: (frame, self._detect(frame, source)), frames, threads)
+                results = in_order(lambda frame: (frame, self._detect(frame, shown)), frames, threads)
                 for number, (frame, result) in enumerate(results):
                     name = None
                     if target is not None:
                         writer.write(np.asarray(self._draw(frame, result.detections)))
                         name = target.name
-                    self._keep(replace(result, frame=number, picture=name))
+                    self._keep(replace(result, frame=number, picture=name), quiet=not self.options.verbose)
                     bar.advance()
         except (DataError, MissingExtraError) as error:
             self.fail(str(error))
+        finally:
+            frames_done, seconds = self.pictures - pictures, time.perf_counter() - start
+            if frames_done and not self.options.json_lines:
+                rate = f"{frames_done / seconds:.1f} frames/s"
+                console.echo(f"{shown}: {self.count - count} found in {frames_done} frames, {rate}")
 
     def fail(self, message: str) -> None:
         """Report a source that cannot be read."""
@@ -287,20 +299,28 @@ class _Run:
     def finish(self) -> None:
         """Write detections.json and print the totals."""
         if self.out:
-            content = {
-                "model": self.detector.source,
-                "name": self.detector.card.name,
-                "protocol": self.detector.protocol,
-                "threshold": self.threshold,
-                "notes": list(self.detector.notes),
-                "results": self.results,
-            }
-            write_text(self.out / RESULTS, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+            self._write_results(self.out / RESULTS)
         if not self.options.json_lines:
-            total = f"{self.count} found in {len(self.results)} pictures, scores >= {self.threshold:g}."
+            total = f"{self.count} found in {self.pictures} pictures, scores >= {self.threshold:g}."
             console.echo(total + (f" Results: {self.out}" if self.out else ""))
         if self.failed:
             console.warn(f"{self.failed} could not be read; see above.")
+
+    def _write_results(self, path: Path) -> None:
+        head = {
+            "model": self.detector.source,
+            "name": self.detector.card.name,
+            "protocol": self.detector.protocol,
+            "threshold": self.threshold,
+            "notes": list(self.detector.notes),
+        }
+        assert self.results is not None
+        self.results.seek(0)
+        with writing(path, "w") as file, self.results as lines:
+            file.write(json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}") + ',\n "results": [')
+            for number, line in enumerate(lines):
+                file.write(("," if number else "") + "\n  " + line.rstrip("\n"))
+            file.write("\n ]\n}\n")
 
     def _detect_in_file(self, path: Path) -> tuple[Result, Image.Image | None] | Exception:
         """Decode a photo and detect; with an output folder, also draw the boxes."""
@@ -329,14 +349,16 @@ class _Run:
             result = replace(result, picture=target.relative_to(self.out).as_posix())
         self._keep(result)
 
-    def _keep(self, result: Result) -> None:
-        """Print a result and keep its JSON."""
-        content = result.to_json(self.labels)
-        self.results.append(content)
+    def _keep(self, result: Result, quiet: bool = False) -> None:
+        """Print a result, unless `quiet`, and keep its JSON for detections.json."""
+        text = json.dumps(result.to_json(self.labels), ensure_ascii=False)
+        if self.results is not None:
+            self.results.write(text + "\n")
+        self.pictures += 1
         self.count += len(result.detections)
         if self.options.json_lines:
-            print(json.dumps(content, ensure_ascii=False), flush=True)
-        else:
+            print(text, flush=True)
+        elif not quiet:
             console.echo(result.to_line(self.labels))
 
     def _free_path(self, name: Path) -> Path | None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import sys
+import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
@@ -20,15 +24,28 @@ if TYPE_CHECKING:
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 EXTENSIONS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".h264"})
 CAMERA = "camera:"
+_STREAMS = ("rtsp://", "rtmp://", "http://", "https://", "udp://")
 MAX_RATE, DEFAULT_RATE = 240.0, 25.0  # frames per second; a file that claims more, or nothing, gets the default
+
+
+def live_source(word: str) -> str | None:
+    """A camera or stream by the words that people use: '0' and 'webcam' are 'camera:0'; None if it is neither."""
+    if word == "webcam" or (word.isdigit() and not os.path.exists(word)):
+        return CAMERA + (word if word.isdigit() else "0")
+    return word if word.startswith((CAMERA, *_STREAMS)) else None
+
+
+def without_password(source: str) -> str:
+    """The source as it is shown and kept: a stream's address without user and password."""
+    return re.sub(r"^(\w+://)[^/@]*@", r"\1", source)
 
 
 @contextlib.contextmanager
 def opened(source: str) -> Iterator[tuple[Iterator[Frame], float]]:
-    """The frames of a video file or a camera ('camera:0'), and its frames per second.
+    """The frames of a video file, a camera ('camera:0') or a stream's address, and its frames per second.
 
     Raises:
-        DataError: the file or camera cannot be read.
+        DataError: the file, camera or stream cannot be read.
         MissingExtraError: OpenCV is not installed.
     """
     opencv = _opencv()
@@ -42,6 +59,10 @@ def opened(source: str) -> Iterator[tuple[Iterator[Frame], float]]:
             raise DataError(
                 f"{source}: the camera cannot be opened.",
                 "Check that it is plugged in and not used by another program.",
+            )
+        if not capture.isOpened() and source.startswith(_STREAMS):
+            raise DataError(
+                f"{without_password(source)}: the stream cannot be read.", "Check the address, name and password."
             )
         if not capture.isOpened():
             raise DataError(f"{source}: not a readable video.", "Convert it to MP4 (H.264).")
@@ -60,12 +81,41 @@ def _frames(opencv: ModuleType, capture: cv2.VideoCapture, source: str) -> Itera
         good, frame = capture.read()
 
 
+@cache
+def suffix() -> str:
+    """'.webm' with VP8, which browsers play; '.mp4' (MPEG-4 part 2) if this OpenCV has no VP8."""
+    try:
+        _opencv()
+    except MissingExtraError:
+        return ".webm"
+    with tempfile.TemporaryDirectory() as folder:
+        writer = _open_writer(Path(folder) / "probe.webm", DEFAULT_RATE, (32, 32))
+        is_open = writer.isOpened()
+        writer.release()
+    return ".webm" if is_open else ".mp4"
+
+
+def _open_writer(path: Path, rate: float, size: tuple[int, int]) -> cv2.VideoWriter:
+    """OpenCV's writer for a file name with `suffix`, without the line that it prints about the tag of every WebM."""
+    opencv = _opencv()
+    code = opencv.VideoWriter.fourcc(*("VP80" if path.suffix == ".webm" else "mp4v"))
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nothing, 2)
+        return opencv.VideoWriter(str(path), code, rate, size)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
+
+
 class VideoWriter:
-    """An MP4 that gets its name only when it is complete; a path of None writes nothing."""
+    """A video that gets its name only when it is complete; a path of None writes nothing."""
 
     def __init__(self, path: Path | None, rate: float):
         self._path, self._rate = path, rate
-        self._part = path.with_name(f".{path.stem}.part.mp4") if path else None
+        self._part = path.with_name(f".{path.stem}.part{path.suffix}") if path else None
         self._writer: cv2.VideoWriter | None = None
 
     def __enter__(self) -> VideoWriter:
@@ -79,15 +129,13 @@ class VideoWriter:
         """
         if self._path is None or self._part is None:
             return
-        opencv, writer = _opencv(), self._writer
+        writer = self._writer
         if writer is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            size = (frame.shape[1], frame.shape[0])
-            writer = opencv.VideoWriter(str(self._part), opencv.VideoWriter.fourcc(*"mp4v"), self._rate, size)
-            self._writer = writer
+            self._writer = writer = _open_writer(self._part, self._rate, (frame.shape[1], frame.shape[0]))
             if not writer.isOpened():
                 raise MirillaError(f"{self._path}: the video cannot be written.", "Choose another --out, or omit it.")
-        writer.write(opencv.cvtColor(frame, opencv.COLOR_RGB2BGR))
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
