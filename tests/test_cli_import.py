@@ -20,6 +20,7 @@ from mirilla.model.spec import AnchorSpec, ModelSpec
 from mirilla.weights import checkpoint
 from mirilla.weights import load as weights
 from mirilla.weights.checkpoint import AVERAGE
+from mirilla.weights.training_folder import load_labels
 
 pytest.importorskip("safetensors")
 
@@ -137,6 +138,21 @@ def test_raw_weights(odapi, tmp_path, by):
     photo = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
     both = [Detector.load(path)(photo) for path in (out, out / "export")]
     np.testing.assert_array_equal(both[0].scores, both[1].scores)
+
+
+def test_the_pipeline_config_names_the_label_map_in_the_folder(odapi, tmp_path, monkeypatch):
+    """So that a label map given with --label-map is used for training too, from any working directory."""
+    given = tmp_path / "given.pbtxt"
+    given.write_text("item { id: 1 name: 'cat' }")
+    monkeypatch.chdir(tmp_path)
+    source = odapi / "ckpt_b24_step60/model.ckpt-60"
+    assert run(odapi, source, "cal", "--label-map", "given.pbtxt") == 0
+    given.unlink()
+    for folder in ("cal", "cal/export"):
+        pipeline = config.load(tmp_path / folder / "pipeline.config")
+        readers = (pipeline.train_input_reader, pipeline.eval_input_reader)
+        assert [reader.label_map_path for reader in readers] == [str(tmp_path / "cal/label_map.pbtxt")] * 2
+    assert load_labels(pipeline, tmp_path, 1).names == ("cat",)
 
 
 def test_the_folder_detects_compiles_and_trains_on(odapi, tmp_path, capsys):

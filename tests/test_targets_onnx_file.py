@@ -7,27 +7,20 @@ import json
 import numpy as np
 import pytest
 
-from mirilla import graph, shipped
-from mirilla.data.images import decode_rgb
+from helpers_targets import NO_PICTURES, PHOTO, shipped_source
 from mirilla.detect.detector import Detector
-from mirilla.detect.models import read_graph_for
-from mirilla.model import card as cards
 from mirilla.targets import onnx_file
 from mirilla.targets.target import Source
-
-PHOTO = decode_rgb(shipped.PHOTO)
 
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    path = shipped.default_weights()
-    card = cards.load(path.parent / cards.FILE_NAME, path)
-    return Source(read_graph_for(graph.read_graph_def(path), card), card)
+    return shipped_source()
 
 
 @pytest.fixture(scope="module")
 def content(source) -> bytes:
-    return onnx_file.build(source, np.zeros((0, 256, 256, 3), np.uint8))[onnx_file.FILE]
+    return onnx_file.build(source, NO_PICTURES)[onnx_file.FILE]
 
 
 def test_the_file_passes_onnxs_checker(content):

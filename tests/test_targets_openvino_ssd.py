@@ -10,24 +10,17 @@ import sys
 import numpy as np
 import pytest
 
-from mirilla import graph, shipped
-from mirilla.data.images import decode_rgb
+from helpers_targets import NO_PICTURES, PHOTO, shipped_source
 from mirilla.detect.detector import Detector
-from mirilla.detect.models import read_graph_for
-from mirilla.model import card as cards
 from mirilla.targets import onnx_file, openvino_ssd
 from mirilla.targets.target import Source
 
 onnxruntime = pytest.importorskip("onnxruntime")
-PHOTO = decode_rgb(shipped.PHOTO)
-NO_PICTURES = np.zeros((0, 256, 256, 3), np.uint8)
 
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    path = shipped.default_weights()
-    card = cards.load(path.parent / cards.FILE_NAME, path)
-    return Source(read_graph_for(graph.read_graph_def(path), card), card)
+    return shipped_source()
 
 
 @pytest.fixture(scope="module")

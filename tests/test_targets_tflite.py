@@ -12,24 +12,19 @@ import zipfile
 import numpy as np
 import pytest
 
-from mirilla import graph, shipped
-from mirilla.data.images import decode_rgb
+from helpers_targets import PHOTO, shipped_source
+from mirilla import shipped
 from mirilla.detect.detector import Detector
-from mirilla.detect.models import read_graph_for
-from mirilla.model import card as cards
 from mirilla.targets import table
 from mirilla.targets.target import Source, Target, to_bytes
 from mirilla.targets.tflite import integers, schema, simulate
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
-PHOTO = decode_rgb(shipped.PHOTO)
 
 
 @pytest.fixture(scope="module")
 def source() -> Source:
-    path = shipped.default_weights()
-    card = cards.load(path.parent / cards.FILE_NAME, path)
-    return Source(read_graph_for(graph.read_graph_def(path), card), card)
+    return shipped_source()
 
 
 @pytest.fixture(scope="module")

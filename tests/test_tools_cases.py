@@ -52,6 +52,6 @@ def test_outcome_and_judgement(cases, tmp_path, monkeypatch):
     assert table.splitlines()[2] == f"| `case` | exit 1; Traceback: ValueError: a\\|b | exit 0; {box} | no |"
     assert not cases.is_right("case", [cases.Run(0, "Traceback: ValueError: x")])
     monkeypatch.setitem(cases.RIGHT, "case", (cases.REMEDY,))
-    wrong, mended = cases.Run(1, "wrong", "a.config"), cases.Run(1, "wrong\n  Remedy: mend", "b.config")
-    assert cases.is_right("case", [mended, cases.Run(0, "fine", "c.config")])
-    assert not cases.is_right("case", [wrong, mended])
+    wrong, refused = cases.Run(1, "wrong", "a.config"), cases.Run(1, "wrong\n  Remedy: fix it", "b.config")
+    assert cases.is_right("case", [refused, cases.Run(0, "fine", "c.config")])
+    assert not cases.is_right("case", [wrong, refused])

@@ -166,7 +166,7 @@ def _folders_in(folder: Path) -> list[Path]:
 
 
 def _data_set_above(folder: Path) -> list[formats.Format]:
-    """The formats of the folder above one with a name like 'images'; empty if it is no data set."""
+    """The formats of the parent folder, for a folder named like 'images'; empty if the parent is not a data set."""
     if folder.resolve().name.lower() not in _INNER_FOLDERS:
         return []
     try:

@@ -100,8 +100,12 @@ def import_checkpoint(
     kept.eval_config.use_moving_averages = averaging
     if not kept.mirilla.ListFields():
         kept.ClearField("mirilla")
+    label_map = out.resolve() / "label_map.pbtxt"
+    for reader in (kept.train_input_reader, kept.eval_input_reader):
+        if reader.ListFields():
+            reader.label_map_path = str(label_map)
     exported = _export(weights, file, spec, labels, out, kept, name, licence)
-    save_label_map(out / "label_map.pbtxt", labels)
+    save_label_map(label_map, labels)
     config.save(out / "pipeline.config", kept)
     state = _training_state(values, spec)
     step = weights.step or 0
