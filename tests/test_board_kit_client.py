@@ -26,6 +26,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers_environment import make_environment
 from helpers_kit_program import kit_folder
 from mirilla.detect.detector import Detector
 from mirilla.emulator.bonnet import EmulatedBonnet
@@ -69,28 +70,7 @@ def python(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
             f"\nthe kit's program runs under {version}"
             + (" (no Python 3.7 is at hand)" if base == sys.executable else "")
         )
-    folder = tmp_path_factory.mktemp("kit") / "venv"
-    made = subprocess.run([base, "-m", "venv", str(folder)], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"no virtual environment can be made here: {made.stderr.strip() or made.stdout.strip()}")
-    for packages in (BESIDE, ["--no-deps", CLIENT]):
-        command = [
-            str(folder / "bin" / "python"),
-            "-m",
-            "pip",
-            "install",
-            "-q",
-            "--retries",
-            "1",
-            "--timeout",
-            "20",
-            *packages,
-        ]
-        installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
-        if installed.returncode:
-            last = (installed.stderr.strip().splitlines() or ["no output of pip"])[-1]
-            pytest.skip(f"{packages[-1]} cannot be installed (is the package registry within reach?): {last}")
-    return folder / "bin" / "python"
+    return make_environment(tmp_path_factory.mktemp("kit") / "venv", BESIDE, ["--no-deps", CLIENT], python=base)
 
 
 @pytest.fixture(scope="module")

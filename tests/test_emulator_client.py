@@ -11,7 +11,6 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers_environment import make_environment
 from mirilla import boxes as geometry
 from mirilla.bonnet.run import CompiledModel
 from mirilla.emulator.bonnet import EmulatedBonnet
@@ -65,18 +65,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python with Google's client."""
     if os.name == "nt" or platform.machine().startswith("arm"):
         pytest.skip("Google's client needs a Unix, and treats a processor named arm... as the kit")
-    folder = tmp_path_factory.mktemp("kit") / "venv"
-    made = subprocess.run([sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"cannot make a virtual environment: {made.stderr.strip() or made.stdout.strip()}")
-    python = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    for packages in (DEPENDENCIES, ["--no-deps", CLIENT]):
-        command = [str(python), "-m", "pip", "install", "-q", "--retries", "1", "--timeout", "20", *packages]
-        installed = subprocess.run(command, capture_output=True, text=True, timeout=240)
-        if installed.returncode:
-            last = (installed.stderr.strip().splitlines() or ["pip printed nothing"])[-1]
-            pytest.skip(f"{packages[-1]} cannot be installed (is the package registry reachable?): {last}")
-    return python
+    return make_environment(tmp_path_factory.mktemp("kit") / "venv", DEPENDENCIES, ["--no-deps", CLIENT])
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
+from helpers_environment import make_environment
 from helpers_targets import NO_PICTURES, PHOTO, shipped_source
 from mirilla.detect.detector import Detector
 from mirilla.targets import onnx_file, openvino_ssd
@@ -75,12 +74,7 @@ print(json.dumps(model(np.load(sys.argv[2]))[model.output(0)][0, 0].tolist()))
 @pytest.mark.slow
 def test_openvino_gives_the_same_rows(file, tmp_path):
     """OpenVINO in an environment of its own; the output's shape is fixed, as Frigate asks."""
-    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    install = [str(python), "-m", "pip", "install", "-q", "--retries", "1", "openvino>=2025"]
-    for command in ([sys.executable, "-m", "venv", str(tmp_path / "venv")], install):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
-        if done.returncode:
-            pytest.skip(f"OpenVINO cannot be installed: {done.stderr.strip()[-200:]}")
+    python = make_environment(tmp_path / "venv", ["openvino>=2025"])
     picture = np.ascontiguousarray(PHOTO[:256, :256])[None]
     np.save(tmp_path / "picture.npy", picture)
     command = [str(python), "-c", _IN_OPENVINO, str(file), str(tmp_path / "picture.npy")]

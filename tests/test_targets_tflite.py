@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
 
+from helpers_environment import make_environment
 from helpers_targets import PHOTO, shipped_source
 from mirilla import shipped
 from mirilla.detect.detector import Detector
@@ -139,12 +138,7 @@ for found in vision.ObjectDetector.create_from_options(options).detect(image).de
 @pytest.mark.slow
 def test_mediapipe_finds_and_names_the_face(source, pictures, tmp_path):
     """MediaPipe's object detector, in an environment of its own; it takes the size, the scale and the labels inside."""
-    python = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin") / "python"
-    install = [str(python), "-m", "pip", "install", "-q", "--retries", "1", "mediapipe>=1,<2"]
-    for command in ([sys.executable, "-m", "venv", str(tmp_path / "venv")], install):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=400)
-        if done.returncode:
-            pytest.skip(f"MediaPipe cannot be installed: {done.stderr.strip()[-200:]}")
+    python = make_environment(tmp_path / "venv", ["mediapipe>=1,<2"])
     detector = exported(table.target("tflite-detect"), source, pictures, tmp_path)
     file = tmp_path / "model_detect.tflite"
     command = [str(python), "-c", _IN_MEDIAPIPE, str(file), str(shipped.PHOTO)]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from helpers_checkpoint import mobilenet
+from helpers_environment import make_environment
 from mirilla.labels import LabelMap
 from mirilla.model.layers import architecture
 from mirilla.model.spec import ModelSpec
@@ -71,11 +72,7 @@ def tensorflow_1(tmp_path_factory):
     python = python_3_7()
     if python is None:
         pytest.skip("Python 3.7 is not installed")
-    folder = tmp_path_factory.mktemp("tensorflow_1")
-    for command in ([python, "-m", "venv", folder], [folder / "bin/pip", "install", "-q", *PACKAGES]):
-        if subprocess.run(command, capture_output=True).returncode:
-            pytest.skip("TensorFlow 1.15 cannot be installed")
-    return folder / "bin/python"
+    return make_environment(tmp_path_factory.mktemp("tensorflow_1") / "venv", PACKAGES, python=python)
 
 
 @pytest.mark.slow
