@@ -207,6 +207,24 @@ def test_kernels_take_pytorchs_threads():
         torch.set_num_threads(before)
 
 
+def test_denormal_numbers_are_flushed_in_every_thread():
+    """They would make a training several times slower. ARM's PyTorch may not be able to."""
+    denormal = torch.full((64,), 1e-39)
+    with fused.flushed_denormals():
+        if (denormal * 0.5).any():
+            pytest.skip("this processor's denormal numbers cannot be switched off")
+        both = threading.Barrier(2)
+        products: list[torch.Tensor] = []
+
+        def multiply(_):
+            both.wait(10)  # so that each thread takes one task
+            products.append(denormal * 0.5)
+
+        fused.thread_pool(2, fused._flush_denormals).run(multiply, 2)
+        assert not torch.stack(products).any()
+    assert (denormal * 0.5).all()
+
+
 def test_inference_does_not_use_it(monkeypatch):
     def run(layers, x):
         raise AssertionError

@@ -28,6 +28,7 @@ from mirilla.job import training  # noqa: E402
 from mirilla.labels import LabelMap, save_label_map  # noqa: E402
 from mirilla.training import log  # noqa: E402
 from mirilla.training.device import pick_device  # noqa: E402
+from mirilla.training.step import HostSteps  # noqa: E402
 from mirilla.training.trainer import train  # noqa: E402
 from mirilla.weights import checkpoint  # noqa: E402
 from mirilla.weights.tensorflow import load_checkpoint  # noqa: E402
@@ -69,6 +70,22 @@ def pipeline(tmp_path):
     result.mirilla.checkpoint_every_steps = 3
     result.mirilla.device = "cpu"
     return result
+
+
+def test_it_flushes_denormal_numbers(pipeline, tmp_path, monkeypatch):
+    """Weight decay makes the weights of unused channels denormal, and those are slow."""
+    products = []
+    step = HostSteps.step
+
+    def spy(self):
+        products.append(torch.full((8,), 1e-39) * 0.5)
+        return step(self)
+
+    monkeypatch.setattr(HostSteps, "step", spy)
+    train(pipeline, tmp_path / "run", num_steps=1)
+    if torch.set_flush_denormal(True):
+        assert not torch.stack(products).any()
+    torch.set_flush_denormal(False)
 
 
 def test_it_learns(pipeline, tmp_path):

@@ -24,10 +24,11 @@ def chunks(count: int, threads: int) -> list[tuple[int, int]]:
 
 
 class ThreadPool:
-    """A pool of `threads` threads, including the caller's."""
+    """A pool of `threads` threads, including the caller's. Each of its own threads first calls `on_start`."""
 
-    def __init__(self, threads: int):
+    def __init__(self, threads: int, on_start: Callable[[], object] | None = None):
         self.threads = threads
+        self._on_start = on_start
         self._work: SimpleQueue[tuple[Task, Iterator[int]]] = SimpleQueue()
         self._done: SimpleQueue[BaseException | None] = SimpleQueue()
         for i in range(threads - 1):
@@ -49,6 +50,8 @@ class ThreadPool:
                 raise error
 
     def _serve(self) -> None:
+        if self._on_start is not None:
+            self._on_start()
         while True:
             self._done.put(_run_all(*self._work.get()))
 
@@ -62,11 +65,11 @@ def _run_all(task: Task, indices: Iterator[int]) -> BaseException | None:
     return None
 
 
-def thread_pool(threads: int) -> ThreadPool:
+def thread_pool(threads: int, on_start: Callable[[], object] | None = None) -> ThreadPool:
     """The pool of this size. A forked process gets its own, because threads do not survive a fork."""
-    return _thread_pool(threads, os.getpid())
+    return _thread_pool(threads, on_start, os.getpid())
 
 
 @lru_cache(maxsize=4)
-def _thread_pool(threads: int, process: int) -> ThreadPool:
-    return ThreadPool(threads)
+def _thread_pool(threads: int, on_start: Callable[[], object] | None, process: int) -> ThreadPool:
+    return ThreadPool(threads, on_start)

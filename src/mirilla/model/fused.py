@@ -100,6 +100,24 @@ def threads_for_kernels(enabled: bool = True) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Context in which the calling thread rounds denormal numbers to zero, if the processor can.
+
+    Weight decay takes the weights of unused channels there, where each multiplication costs some hundred cycles: a
+    training from ImageNet's weights becomes four times slower within 2,000 steps.
+    """
+    _flush_denormals()
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def _flush_denormals() -> None:
+    torch.set_flush_denormal(True)
+
+
 @dataclass
 class _FeatureMap:
     """A layer's input or output: z (B, H, W, C), and the batch norm that gives h = relu6(scale * z + shift)."""
@@ -244,7 +262,7 @@ class _FusedLayers(torch.autograd.Function):
     def forward(
         ctx: _Context, layers: tuple[ConvBatchNormRelu6, ...], x: Tensor, *parameters: Tensor
     ) -> Tensor:  # (B, C, H, W) -> (B, C_out, H', W')
-        pool = thread_pool(_kernel_threads or torch.get_num_threads())
+        pool = thread_pool(_kernel_threads or torch.get_num_threads(), _flush_denormals)
         maps, kernels = [_input_map(x)], []
         for i, layer in enumerate(layers):
             weight, gamma, beta = (_array(p) for p in parameters[3 * i : 3 * i + 3])

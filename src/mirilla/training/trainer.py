@@ -88,7 +88,8 @@ def train(
             console.echo(f"step {step} of {last}: nothing left to do")
             return Result(step, checkpoints.path_of(model_dir, step), 0.0, 0.0, group.is_main)
         console.echo(_description(setup))
-        with fused.threads_for_kernels(torch_device.type == "cpu" and setup.learner.network.use_kernels):
+        use_kernels = torch_device.type == "cpu" and setup.learner.network.use_kernels
+        with fused.threads_for_kernels(use_kernels), fused.flushed_denormals():
             loop = TrainingLoop(setup, device_batches, tf_checkpoints, on_checkpoint)
             stopped = loop.run()
         return _result(loop, stopped)
