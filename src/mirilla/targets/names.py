@@ -7,6 +7,7 @@ TARGETS: dict[str, tuple[str, str]] = {
     "onnx": ("onnx_file", "ONNX"),
     "opencv-yunet": ("opencv_yunet", "OPENCV_YUNET"),
     "openvino-ssd": ("openvino_ssd", "OPENVINO_SSD"),
+    "ncnn": ("ncnn_file", "NCNN"),
     "tflite": ("tflite.floats", "TFLITE"),
     "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
     "tflite-int8": ("tflite.integers", "TFLITE_INT8"),
