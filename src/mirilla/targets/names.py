@@ -5,6 +5,7 @@ from __future__ import annotations
 # name -> (module of mirilla.targets, name of the Target in it)
 TARGETS: dict[str, tuple[str, str]] = {
     "onnx": ("onnx_file", "ONNX"),
+    "onnx-heads": ("heads.onnx_heads", "ONNX_HEADS"),
     "opencv-yunet": ("opencv_yunet", "OPENCV_YUNET"),
     "openvino-ssd": ("openvino_ssd", "OPENVINO_SSD"),
     "ncnn": ("ncnn_file", "NCNN"),

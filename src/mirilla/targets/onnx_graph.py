@@ -7,7 +7,7 @@ a product or an output, so every output has the values and the shape of the refe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -81,14 +81,19 @@ class OnnxBuilder:
             batch.Clear()
             batch.dim_value = 1
 
-    def add_layers(self) -> None:
-        """Add all layers of the deploy graph.
+    def add_layers(self, until: Collection[str] = ()) -> None:
+        """Add all layers of the deploy graph; or only those that the layers `until` need, and these.
 
         Raises:
             ModelError: a layer cannot be written as ONNX.
         """
+        needed = set(until)
+        for layer in reversed(self.graph.layers):
+            if layer.name in needed:
+                needed.update(layer.inputs)
         for layer in self.graph.layers:
-            self._layer(layer)
+            if not until or layer.name in needed:
+                self._layer(layer)
 
     def _layer(self, layer: Layer) -> None:
         if isinstance(layer, (deploy.Conv, deploy.Depthwise)):
