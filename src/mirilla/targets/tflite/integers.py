@@ -78,7 +78,12 @@ def check(source: Source) -> list[Finding]:
 
 
 def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
-    """The model's file.
+    """The model's file; see `integer_model`."""
+    return {FILE: integer_model(source, pictures).to_bytes()}
+
+
+def integer_model(source: Source, pictures: Pixels) -> Model:
+    """The model in 8-bit integers.
 
     Args:
         pictures: (N, height, width, 3) uint8, like those of the application.
@@ -94,7 +99,7 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     model.inputs = {"image": image}
     codes, scores = add_network(model, source, rounded, image)
     model.outputs = {"codes": codes, "scores": scores}
-    return {FILE: model.to_bytes()}
+    return model
 
 
 def rounded_network(source: Source, pictures: Pixels) -> Rounded:
