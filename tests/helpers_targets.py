@@ -22,3 +22,10 @@ def shipped_source() -> Source:
     path = shipped.default_weights()
     card = cards.load(path.parent / cards.FILE_NAME, path)
     return Source(read_graph_for(graph.read_graph_def(path), card), card)
+
+
+@cache
+def calibration_pictures() -> np.ndarray:
+    """The shipped photo, moved, flipped and darkened: (8, 256, 256, 3)."""
+    crops = [PHOTO[y : y + 512 : 2, x : x + 512 : 2] for y in (0, 1) for x in (0, 1)]
+    return np.stack([*crops, *(crop[:, ::-1] // 2 for crop in crops)])

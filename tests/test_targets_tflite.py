@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from helpers_environment import make_environment
-from helpers_targets import PHOTO, shipped_source
+from helpers_targets import PHOTO, calibration_pictures, shipped_source
 from mirilla import shipped
 from mirilla.detect.detector import Detector
 from mirilla.targets import table
@@ -27,11 +27,8 @@ def source() -> Source:
 
 
 @pytest.fixture(scope="module")
-def pictures(source) -> np.ndarray:
-    """The shipped photo, moved, flipped and darkened: (8, 256, 256, 3)."""
-    size = source.graph.input_shape[:2]
-    crops = [PHOTO[y : y + 2 * size[0] : 2, x : x + 2 * size[1] : 2] for y in (0, 1) for x in (0, 1)]
-    return np.stack([*crops, *(crop[:, ::-1] // 2 for crop in crops)])
+def pictures() -> np.ndarray:
+    return calibration_pictures()
 
 
 def exported(target: Target, source: Source, pictures: np.ndarray, folder) -> Detector:

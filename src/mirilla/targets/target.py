@@ -7,7 +7,6 @@ lists all targets; each is a module of its own.
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mirilla.errors import MissingExtraError
 from mirilla.findings import Finding
 from mirilla.graph.deploy import DeployGraph
 from mirilla.model.card import ModelCard
@@ -57,6 +55,15 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Package:
+    """An optional package: the module that it installs, its name, and the extra of Mirilla that has it."""
+
+    module: str
+    name: str
+    extra: str
+
+
+@dataclass(frozen=True)
 class Target:
     """A kind of file that a trained model can be written as.
 
@@ -69,7 +76,7 @@ class Target:
         None if the runtime cannot run here.
     snippet: a Python program of at most ten lines that runs the file, for the reader to copy.
     calibrated: whether `build` needs pictures to choose the ranges of integers.
-    needs: (module, package, extra) that `build` needs beside Mirilla's own; None if nothing.
+    needs: optional packages without which `build` cannot work.
     """
 
     name: str
@@ -80,16 +87,7 @@ class Target:
     run: Callable[[Path, ModelCard], Network] | None
     snippet: str
     calibrated: bool = False
-    needs: tuple[str, str, str] | None = None
-
-    def require(self) -> None:
-        """Check that what `build` needs is installed.
-
-        Raises:
-            MissingExtraError: it is not.
-        """
-        if self.needs is not None and importlib.util.find_spec(self.needs[0]) is None:
-            raise MissingExtraError(self.needs[1], self.needs[2], f"The target {self.name}")
+    needs: tuple[Package, ...] = ()
 
 
 def to_bytes(pictures: Floats) -> Pixels:

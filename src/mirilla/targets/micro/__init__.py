@@ -1,1 +1,1 @@
-"""Targets for microcontrollers and accelerators, all made from the file of `tflite-int8`."""
+"""Files for microcontrollers and small accelerators, made from the file of `tflite-int8`."""

@@ -2,7 +2,8 @@
 
 Input (1, height, width, 3) uint8: the photo's bytes. The network runs on 8-bit integers. The last operator is
 `TFLite_Detection_PostProcess`, with four float32 outputs: boxes (1, N, 4) yxyx, classes (1, N) from 0, scores (1, N),
-best first, and the count (1). MediaPipe's metadata is in the file; the labels are in a zip archive at its end.
+best first, and the count (1). MediaPipe's metadata is in the file, and the labels in a zip archive at its end. Beside
+the file lie the labels with numbers, as Frigate and picamera2 read them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from mirilla.targets.tflite.run import Interpreters
 from mirilla.targets.tflite.schema import Model, Op
 
 FILE = "model_detect.tflite"
+LABEL_MAP = "labelmap.txt"
 POSTPROCESS = "TFLite_Detection_PostProcess"
 MIN_SCORE = 1e-8  # Frigate tells classes from scores by their digits, so no score may be exactly 0
 _BYTES = Scale(INPUT_SCALE, 128)
@@ -52,7 +54,7 @@ def check(source: Source) -> list[Finding]:
 
 
 def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
-    """The model's file; `pictures` as for `tflite-int8`.
+    """The model's file and its labels; `pictures` as for `tflite-int8`.
 
     Raises:
         ModelError: a layer cannot be written as TensorFlow Lite.
@@ -75,7 +77,8 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     model.inputs = {"image": image}
     model.outputs = dict(zip(("boxes", "classes", "scores", "count"), outputs, strict=True))
     model.metadata = {NAME: metadata(source.card)}
-    return {FILE: model.to_bytes() + _labels_archive(source.card)}
+    numbered = "".join(f"{label.id - 1} {label.shown}\n" for label in source.card.labels)
+    return {FILE: model.to_bytes() + _labels_archive(source.card), LABEL_MAP: numbered.encode()}
 
 
 def _real(model: Model, source: int, name: str) -> int:
