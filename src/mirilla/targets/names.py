@@ -13,6 +13,7 @@ TARGETS: dict[str, tuple[str, str]] = {
     "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
     "tflite-int8": ("tflite.integers", "TFLITE_INT8"),
     "tflite-detect": ("tflite.detections", "TFLITE_DETECT"),
+    "edgetpu": ("micro.edgetpu", "EDGETPU"),
     "ethos-u": ("micro.ethos_u", "ETHOS_U"),
     "c": ("micro.c_source", "C"),
 }

@@ -26,6 +26,7 @@ from mirilla.targets.tflite.simulate import Rounded, round_network
 
 FILE = "model_int8.tflite"
 _SLICE_VERSION = 2  # of STRIDED_SLICE on int8
+_last: list[tuple[Source, Pixels, Rounded]] = []
 
 SNIPPET = """\
 import numpy as np
@@ -91,6 +92,11 @@ def integer_model(source: Source, pictures: Pixels) -> Model:
     Raises:
         ModelError: a layer cannot be written as TensorFlow Lite.
     """
+    return {FILE: network_model(source, pictures).to_bytes()}
+
+
+def network_model(source: Source, pictures: Pixels) -> Model:
+    """The file's tensors and operators; see `build`."""
     rounded = rounded_network(source, pictures)
     model = Model(description=source.card.name)
     image = model.tensor(
@@ -103,9 +109,14 @@ def integer_model(source: Source, pictures: Pixels) -> Model:
 
 
 def rounded_network(source: Source, pictures: Pixels) -> Rounded:
-    """The source's network with 8-bit weights and maps, calibrated on pictures (N, height, width, 3) uint8."""
-    normalised = pictures.astype(np.float32) * np.float32(INPUT_SCALE) + np.float32(INPUT_OFFSET)
-    return round_network(without_background(source), normalised)
+    """The source's network with 8-bit weights and maps, calibrated on pictures (N, height, width, 3) uint8.
+
+    The last one is kept: several targets are made from it.
+    """
+    if not (_last and _last[0][0] is source and _last[0][1] is pictures):
+        normalised = pictures.astype(np.float32) * np.float32(INPUT_SCALE) + np.float32(INPUT_OFFSET)
+        _last[:] = [(source, pictures, round_network(without_background(source), normalised))]
+    return _last[0][2]
 
 
 def add_network(model: Model, source: Source, rounded: Rounded, image: int) -> tuple[int, int]:
