@@ -62,7 +62,7 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     Raises:
         ModelError: a layer cannot be written, or tflite-micro is installed and cannot run the model.
     """
-    model = integers.integer_model(source, pictures)
+    model = integers.network_model(source, pictures)
     content = model.to_bytes()
     made = {
         FILE: content,

@@ -79,12 +79,12 @@ def check(source: Source) -> list[Finding]:
 
 
 def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
-    """The model's file; see `integer_model`."""
-    return {FILE: integer_model(source, pictures).to_bytes()}
+    """The model's file; see `network_model`."""
+    return {FILE: network_model(source, pictures).to_bytes()}
 
 
-def integer_model(source: Source, pictures: Pixels) -> Model:
-    """The model in 8-bit integers.
+def network_model(source: Source, pictures: Pixels) -> Model:
+    """The file's tensors and operators.
 
     Args:
         pictures: (N, height, width, 3) uint8, like those of the application.
@@ -92,11 +92,6 @@ def integer_model(source: Source, pictures: Pixels) -> Model:
     Raises:
         ModelError: a layer cannot be written as TensorFlow Lite.
     """
-    return {FILE: network_model(source, pictures).to_bytes()}
-
-
-def network_model(source: Source, pictures: Pixels) -> Model:
-    """The file's tensors and operators; see `build`."""
     rounded = rounded_network(source, pictures)
     model = Model(description=source.card.name)
     image = model.tensor(
