@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from mirilla.cli.main import main
+from mirilla.detect import sources
 from mirilla.detect.detector import Detector
 from mirilla.detect.video import live_source
 from mirilla.labels import LabelMap
@@ -300,8 +302,39 @@ def test_a_video_over_http(model, video, capsys):
         assert main(["detect", str(model), address]) == 0
         assert f"{address}: " in capsys.readouterr().out
         assert main(["detect", address.replace("clip", "none")]) == 1
-        assert "the stream cannot be read" in capsys.readouterr().err
+        assert "none.mp4: cannot be fetched (HTTP Error 404" in capsys.readouterr().err
         server.shutdown()
+
+
+def test_a_photo_over_http(model, tmp_path, capsys, monkeypatch):
+    picture(tmp_path / "www/a photo.png")
+    (tmp_path / "www/broken.jpg").write_bytes(b"no picture")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "www"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"127.0.0.1:{server.server_address[1]}"
+        address, out = f"http://me:secret@{host}/a%20photo.png?size=1", tmp_path / "out"
+        assert main(["detect", str(model), address, "--out", str(out)]) == 0
+        assert f"http://{host}/a%20photo.png?size=1: " in capsys.readouterr().out
+        assert (out / "a photo.jpg").is_file()
+        assert "secret" not in (out / "detections.json").read_text()
+        assert main(["detect", str(model), f"http://{host}/broken.jpg"]) == 1
+        assert "not a picture" in capsys.readouterr().err
+        monkeypatch.setattr(sources, "MAX_BYTES", 100)
+        assert main(["detect", str(model), address]) == 1
+        assert "more than 100 bytes" in capsys.readouterr().err
+        server.shutdown()
+
+
+def test_a_photo_on_standard_input(model, tmp_path, capsys, monkeypatch):
+    photo = picture(tmp_path / "one.png")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(photo.read_bytes())))
+    assert main(["detect", "-", "--model", str(model), "--json"]) == 0
+    (line,) = lines(capsys.readouterr().out)
+    assert (line["source"], line["width_px"]) == ("-", 80)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert main(["detect", "-", "--model", str(model)]) == 1
+    assert "standard input: empty" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -325,5 +358,5 @@ def test_a_streams_password_is_not_shown(model, capsys):
     pytest.importorskip("cv2")
     assert main(["detect", str(model), "http://user:secret@127.0.0.1:9/x.mp4"]) == 1
     out, err = capsys.readouterr()
-    assert "http://127.0.0.1:9/x.mp4: the stream cannot be read" in err
+    assert "http://127.0.0.1:9/x.mp4: cannot be fetched" in err
     assert "secret" not in out + err

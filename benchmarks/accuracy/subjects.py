@@ -34,6 +34,7 @@ from mirilla.findings import RuleError
 from mirilla.graph import deploy
 from mirilla.model import card as cards
 from mirilla.model.layers import architecture
+from mirilla.targets.target import Codes
 
 Photo = np.ndarray
 TIMED = 40  # number of timed photos
@@ -157,7 +158,7 @@ def _emulated(compiled: bonnet_format.Model, card: cards.ModelCard, path: Path):
 
     def network(pictures: np.ndarray):
         found, count = runner.run(pictures), len(pictures)
-        return found[codes].reshape(count, -1, 4), found[logits].reshape(count, -1, card.spec.num_classes + 1)
+        return Codes(found[codes].reshape(count, -1, 4), found[logits].reshape(count, -1, card.spec.num_classes + 1))
 
     return network
 
@@ -210,7 +211,8 @@ def _fast_network(read: deploy.DeployGraph, detector: Detector):
 
     def network(pictures: np.ndarray):
         codes, logits = session.run(list(read.outputs), {feed: pictures})
-        return codes.reshape(len(pictures), -1, 4), logits.reshape(len(pictures), -1, columns)  # type: ignore[union-attr]
+        shapes = (len(pictures), -1, 4), (len(pictures), -1, columns)
+        return Codes(np.asarray(codes).reshape(shapes[0]), np.asarray(logits).reshape(shapes[1]))
 
     return network, f"onnxruntime {onnxruntime.__version__}"
 

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="[MODEL] PHOTO",
         nargs="+",
         help="photos, folders (searched recursively), patterns ('photos/*.jpg'), lists (.txt), video files, "
-        "cameras (0, webcam) or streams (rtsp://...). The first may be a model instead: a frozen graph (.pb), a "
+        "cameras (0, webcam), addresses of photos and streams (https://..., rtsp://...), or - for a photo on standard "
+        "input. The first may be a model instead: a frozen graph (.pb), a "
         "compiled model (.binaryproto), a folder with one of them, or a training folder (default: the face detector "
         "that ships with Mirilla)",
     )
@@ -105,6 +106,7 @@ def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | Non
 def _is_model(word: str) -> bool:
     from mirilla.data.images import EXTENSIONS
     from mirilla.detect import video
+    from mirilla.detect.sources import STANDARD_INPUT
     from mirilla.weights.training_folder import PIPELINE
 
     path, photo_suffixes = Path(word), EXTENSIONS | video.EXTENSIONS
@@ -117,5 +119,5 @@ def _is_model(word: str) -> bool:
             if any(file.suffix.lower() in MODEL_SUFFIXES for file in path.iterdir()):
                 return True
         return not any(file.suffix.lower() in photo_suffixes for file in path.rglob("*"))
-    is_live = video.live_source(word) is not None
+    is_live = word == STANDARD_INPUT or video.live_source(word) is not None
     return not (path.exists() or is_live or path.suffix.lower() in photo_suffixes or glob.has_magic(word))

@@ -9,12 +9,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from mirilla import console
-from mirilla.data.images import EXTENSIONS, decode_rgb
+from mirilla.data.images import EXTENSIONS
 from mirilla.detect.classifier import Classified, Classifier
-from mirilla.detect.files import find_sources
+from mirilla.detect.sources import Photo, decoded, find_sources
 from mirilla.errors import DataError, UsageError
 
 
@@ -47,26 +46,26 @@ def classify_files(
     for reason in found.missing:
         console.warn(reason)
     failed = len(found.missing)
-    for path, _ in found.photos:
+    for photo in found.photos:
         try:
-            _classify(classifier, path, least, json_lines)
+            _classify(classifier, photo, least, json_lines)
         except (DataError, OSError) as error:
             console.warn(str(error))
             failed += 1
     return failed
 
 
-def _classify(classifier: Classifier, path: Path, least: float, json_lines: bool) -> None:
-    image = decode_rgb(path)
+def _classify(classifier: Classifier, photo: Photo, least: float, json_lines: bool) -> None:
+    image = decoded(photo)
     start = time.perf_counter()
     classes = [one for one in classifier(image) if one.score >= least]
     seconds = time.perf_counter() - start
     if not json_lines:
         texts = [f"{one.label} {one.score:.2f}" for one in classes]
-        console.echo(f"{path}: {', '.join(texts) or f'nothing with a score of {least:g}'}")
+        console.echo(f"{photo.source}: {', '.join(texts) or f'nothing with a score of {least:g}'}")
         return
     content = {
-        "source": str(path),
+        "source": photo.source,
         "height_px": image.shape[0],
         "width_px": image.shape[1],
         "seconds": round(seconds, 4),

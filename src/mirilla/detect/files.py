@@ -7,24 +7,22 @@ With an output folder the results are also written to its detections.json, with 
 
 from __future__ import annotations
 
-import glob
 import itertools
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from mirilla import console
-from mirilla.data.folders import files_below
-from mirilla.data.images import EXTENSIONS, decode_rgb
-from mirilla.data.text import read
+from mirilla.data.images import EXTENSIONS
 from mirilla.detect import video
-from mirilla.detect.detector import Detector, Photo
+from mirilla.detect.detector import Detector
+from mirilla.detect.sources import Photo, Sources, decoded, find_sources
 from mirilla.detections import Detections
 from mirilla.errors import DataError, MissingExtraError, UsageError
 from mirilla.files import writing
@@ -40,7 +38,7 @@ class Options:
     """Where to detect, and where the results go.
 
     model: a path that `Detector.load` takes.
-    sources: photos, folders, patterns, lists, videos, cameras ('camera:0', '0', 'webcam') and streams ('rtsp://...').
+    sources: what `find_sources` takes: photos, folders, patterns, lists, videos, cameras, addresses, '-'.
     out: folder for pictures with boxes and detections.json; None writes no files.
     json_lines: print results as JSON, one object per line, instead of readable lines.
     threshold: the lowest score that is reported; None for the one that the model recommends.
@@ -107,20 +105,6 @@ class Result:
         return f"{where}: {', '.join(texts) or 'nothing'}{more}"
 
 
-@dataclass
-class Sources:
-    """What to detect in.
-
-    photos: (file, name of its result).
-    videos: files and cameras.
-    missing: what cannot be read, with the reason.
-    """
-
-    photos: list[tuple[Path, str]] = field(default_factory=list)
-    videos: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-
-
 def detect_files(options: Options) -> int:
     """Detect, print and write.
 
@@ -157,50 +141,6 @@ def detect_files(options: Options) -> int:
     return run.failed
 
 
-def find_sources(paths: Iterable[str]) -> Sources:
-    """Sort paths into photos, videos and cameras.
-
-    Folders are searched recursively. A pattern (`photos/*.jpg`) stands for the files that it fits. A `.txt` file stands
-    for the paths in its lines, which are relative to the current folder or to the file's.
-    """
-    sources = Sources()
-    for text in _expanded(paths, sources.missing):
-        path = Path(text)
-        if (live := video.live_source(text)) is not None:
-            sources.videos.append(live)
-        elif path.is_dir():
-            below, problems = files_below(path)
-            sources.missing += [f"{problem.where}: {problem.what}" for problem in problems]
-            files = [file for file in below if file.is_file()]
-            photos = [file for file in files if file.suffix.lower() in EXTENSIONS]
-            sources.photos += [(file, str(file.relative_to(path))) for file in photos]
-            sources.videos += [str(file) for file in files if file.suffix.lower() in video.EXTENSIONS]
-        elif not path.exists():
-            sources.missing.append(f"{text}: no such file or folder.")
-        elif path.suffix.lower() in video.EXTENSIONS:
-            sources.videos.append(text)
-        else:
-            sources.photos.append((path, path.name))
-    return sources
-
-
-def _expanded(paths: Iterable[str], missing: list[str]) -> Iterator[str]:
-    """The paths with patterns and lists replaced by what they stand for."""
-    for text in paths:
-        path = Path(text)
-        if path.suffix.lower() == ".txt" and path.is_file():
-            lines = [line.strip() for line in read(path).splitlines()]
-            for line in filter(None, lines):
-                yield line if Path(line).exists() else str(path.parent / line)
-        elif glob.has_magic(text) and not path.exists():
-            found = sorted(glob.glob(text, recursive=True))
-            if not found:
-                missing.append(f"{text}: no file fits this pattern.")
-            yield from found
-        else:
-            yield text
-
-
 def _require_free(out: Path, sources: Sources) -> None:
     """Refuse an output folder in which a result would replace a file that an earlier `mirilla detect` did not write.
 
@@ -209,7 +149,7 @@ def _require_free(out: Path, sources: Sources) -> None:
     """
     if out.suffix.lower() in EXTENSIONS | video.EXTENSIONS or (out.exists() and not out.is_dir()):
         raise UsageError(f"--out {out}: this is a file's name.", "Name a folder.")
-    names = [Path(name).with_suffix(".jpg") for _, name in sources.photos]
+    names = [Path(photo.name).with_suffix(".jpg") for photo in sources.photos]
     names += [_video_name(source) for source in sources.videos]
     own = _earlier_results(out)
     for name in (*names, Path(RESULTS)):
@@ -248,17 +188,17 @@ class _Run:
         self.count = self.pictures = self.failed = 0
         self.taken: set[str] = set()  # names of written pictures, in lower case
 
-    def photos(self, photos: list[tuple[Path, str]]) -> None:
+    def photos(self, photos: list[Photo]) -> None:
         """Detect in photos; threads work ahead of the one that is reported."""
         if not photos:
             return
         with console.progress("detect", len(photos), "photos") as bar:
-            outcomes = in_order(self._detect_in_file, (path for path, _ in photos))
-            for (_, name), outcome in zip(photos, outcomes, strict=True):
+            outcomes = in_order(self._detect_in_file, photos)
+            for photo, outcome in zip(photos, outcomes, strict=True):
                 if isinstance(outcome, Exception):
                     self.fail(str(outcome))
                 else:
-                    self._report(*outcome, name)
+                    self._report(*outcome, photo.name)
                 bar.advance()
 
     def video(self, source: str) -> None:
@@ -322,21 +262,21 @@ class _Run:
                 file.write(("," if number else "") + "\n  " + line.rstrip("\n"))
             file.write("\n ]\n}\n")
 
-    def _detect_in_file(self, path: Path) -> tuple[Result, Image.Image | None] | Exception:
+    def _detect_in_file(self, photo: Photo) -> tuple[Result, Image.Image | None] | Exception:
         """Decode a photo and detect; with an output folder, also draw the boxes."""
         try:
-            image = decode_rgb(path)
+            image = decoded(photo)
         except (DataError, OSError) as error:
             return error
-        result = self._detect(image, str(path))
+        result = self._detect(image, photo.source)
         return result, self._draw(image, result.detections) if self.out else None
 
-    def _detect(self, image: Photo, source: str) -> Result:
+    def _detect(self, image: NDArray[np.uint8], source: str) -> Result:
         start = time.perf_counter()
         detections = self.detector(image, self.threshold)
         return Result(source, image.shape[:2], time.perf_counter() - start, detections)
 
-    def _draw(self, image: Photo, detections: Detections) -> Image.Image:
+    def _draw(self, image: NDArray[np.uint8], detections: Detections) -> Image.Image:
         from mirilla.report.pictures import draw
 
         return draw(image, detections, self.labels)
