@@ -28,6 +28,7 @@ _EXPORTED = {
     ".onnx": "ONNX",
     ".tflite": "TensorFlow Lite",
     ".param": "ncnn",
+    ".html": "web page",
 }  # files of `mirilla export --to` that a detector runs
 _RUN_STATE, _RUN_EXPORT = "run.json", "export"  # in the folder of a run
 Floats = NDArray[np.float32]
