@@ -94,6 +94,14 @@ class Chromium:
         node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in files])
 
+    def press(self, key: str) -> None:
+        """Press a key."""
+        code = {"Enter": 13, "ArrowRight": 39}[key]
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind in ("keyDown", "keyUp"):
+            parameters = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code}
+            self.call("Input.dispatchKeyEvent", **parameters, **(text if kind == "keyDown" else {}))
+
     def resize(self, width: int, height: int, scale: float = 1, dark: bool = False) -> None:
         """Set the size of the page in CSS pixels, and the colour scheme."""
         size = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}

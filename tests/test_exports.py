@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -25,6 +26,7 @@ pytest.importorskip("cv2")
 pytest.importorskip("ncnn")
 pytest.importorskip("tflite_micro")
 pytest.importorskip("ethosu")
+RUN = [name for name in TARGETS if name != "web" or shutil.which("node")]  # Node.js runs the web page's network
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,8 @@ def test_every_target_has_a_folder_with_its_comparison(exports):
         assert card["file"]["target"] == name
         assert (exports / name / card["file"]["name"]).is_file()
         assert (exports / name / "labels.txt").read_text() == "face\n"
+        if name not in RUN:
+            continue
         (parity,) = json.loads((exports / name / "parity.json").read_bytes())
         assert parity["model_ap"] - parity["file_ap"] < 0.02
 
@@ -52,12 +56,14 @@ def test_the_example_runs(exports, name, tmp_path):
     shutil.copy(shipped.PHOTO, folder / "photo.jpg")
     lines = (folder / EXAMPLE).read_text().splitlines()
     assert len([line for line in lines if line]) <= 10
-    done = subprocess.run([sys.executable, EXAMPLE], cwd=folder, capture_output=True, text=True, timeout=60)
+    settings = {**os.environ, "BROWSER": "echo"}  # the web page's example prints instead of opening a window
+    command = [sys.executable, EXAMPLE]
+    done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", RUN)
 def test_a_detector_runs_the_file(exports, name):
     detector = Detector.load(exports / name)
     found = detector(decode_rgb(shipped.PHOTO), 0.55)

@@ -46,7 +46,7 @@ class _Page:
     def __init__(self, path: Path, anchors: int, classes: int):
         self._path, self._anchors, self._classes = path, anchors, classes
         self._lock = threading.Lock()  # one picture at a time
-        driver = files(__package__).joinpath("node.js").read_text("utf-8")
+        driver = files("mirilla.targets.web").joinpath("node.js").read_text("utf-8")
         self._process = subprocess.Popen(
             [PROGRAM, "-e", driver, str(path)],
             stdin=subprocess.PIPE,

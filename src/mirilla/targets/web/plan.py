@@ -20,7 +20,8 @@ BLOCK, LANES = 8, 4  # of kernels.c: output channels computed together, floats i
 FIRST = 1 << 15  # floats (128 KiB) before ours: the kernels' own stack
 PAGE = 1 << 14  # floats in a page of WebAssembly's memory
 _LIMIT = float(np.finfo(np.float32).max)
-_RANGES = {deploy.RELU6: (0.0, 6.0), deploy.RELU: (0.0, _LIMIT), None: (-_LIMIT, _LIMIT)}
+_ANY = -_LIMIT, _LIMIT
+_RANGES = {deploy.RELU6: (0.0, 6.0), deploy.RELU: (0.0, _LIMIT), deploy.SIGMOID: _ANY, None: _ANY}
 Step = list[str | int | float]
 
 
@@ -79,19 +80,22 @@ class Plan:
             made = Map(flat.start, layer.shape[-1], layer.shape)
         else:
             made = self._new(layer.shape, self._borders.get(layer.name))
+        activation = None
         if isinstance(layer, deploy.Conv | deploy.Depthwise):
+            activation = layer.activation
             self._convolve(layer, sources[0], made)
-            if layer.activation == deploy.SIGMOID:
-                self._by_rows("sigmoid", [made], made)
         elif isinstance(layer, deploy.Concat):
             self._concat(layer, sources, made)
         elif isinstance(layer, deploy.Add):
-            self._by_rows("add", sources, made, _range(layer.activation, layer.name))
+            activation = layer.activation
+            self._by_rows("add", sources, made, _RANGES[activation])
         elif isinstance(layer, deploy.Activation):
-            name = "sigmoid" if layer.kind == deploy.SIGMOID else "clamp"
-            self._by_rows(name, sources, made, () if name == "sigmoid" else _range(layer.kind, layer.name))
+            activation = layer.kind
+            self._by_rows("clamp", sources, made, _RANGES[activation])
         elif not isinstance(layer, deploy.Reshape):
             raise ModelError(*unsupported(layer))
+        if activation == deploy.SIGMOID:
+            self._by_rows("sigmoid", [made], made)
         self._maps[layer.name] = made
 
     def _convolve(self, layer: deploy.Conv | deploy.Depthwise, source: Map, made: Map) -> None:
@@ -102,14 +106,13 @@ class Plan:
             (top, _), (left, _) = _padding(layer, source.shape)
             start -= top * source.row + left * in_channels
         sizes = [in_channels] if isinstance(layer, deploy.Depthwise) else [in_channels, channels]
-        activation = None if layer.activation == deploy.SIGMOID else layer.activation
         self.steps.append(
             [
                 layer.op,
                 *(4 * start, source.row, 4 * made.start, made.row),
                 *(4 * self._at["weights", layer.name], 4 * self._at["bias", layer.name]),
                 *(rows, columns, *sizes, *layer.weights.shape[:2], *layer.strides),
-                *_range(activation, layer.name),
+                *_RANGES[layer.activation],
             ]
         )
 
@@ -171,12 +174,6 @@ def is_supported(layer: Layer) -> bool:
     if isinstance(layer, deploy.Depthwise):
         return layer.weights.shape[3] == 1
     return isinstance(layer, deploy.Conv | deploy.Add | deploy.Concat | deploy.Reshape | deploy.Activation)
-
-
-def _range(activation: str | None, name: str) -> tuple[float, float]:
-    if activation not in _RANGES:
-        raise ModelError(f"The layer '{name}' ends in '{activation}', which the web page cannot compute there.")
-    return _RANGES[activation]
 
 
 def _padding(layer: deploy.Conv | deploy.Depthwise, shape: Shape) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -71,7 +71,7 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
         "policy": _policy(scripts.values(), style),
         "style": style,
         "model": _json(_model(card, plan, source.graph.input_shape)),
-        "kernels": _base64(files(__package__).joinpath("kernels.wasm").read_bytes()),
+        "kernels": _base64(files("mirilla.targets.web").joinpath("kernels.wasm").read_bytes()),
         "halves": _base64(plan.halves.astype("<f2").tobytes()),
         "singles": _base64(plan.singles.astype("<f4").tobytes()),
         "anchors": _base64(np.stack(centre_size(card.anchors_yxyx), -1).astype("<f4").tobytes()),
@@ -138,7 +138,7 @@ def _base64(content: bytes) -> str:
 
 
 def _text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text("utf-8")
+    return files("mirilla.targets.web").joinpath(name).read_text("utf-8")
 
 
 def run(path: Path, card: ModelCard) -> Network:
