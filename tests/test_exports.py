@@ -22,6 +22,9 @@ from mirilla.targets.names import EXAMPLE, TARGETS
 pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("cv2")
+pytest.importorskip("ncnn")
+pytest.importorskip("tflite_micro")
+pytest.importorskip("ethosu")
 
 
 @pytest.fixture(scope="module")

@@ -112,7 +112,7 @@ def _export_targets(args: argparse.Namespace) -> int:
 
     if args.model is None:
         raise UsageError("--to needs a model.", f"mirilla export shipped --to {args.to}")
-    targets = chosen(args.to)
+    targets = chosen(args.to, echo)
     source, notes = read_source(Path(args.model))
     for note in notes:
         echo(note)

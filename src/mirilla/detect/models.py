@@ -91,6 +91,8 @@ def find_model(path: Path) -> Path:
         if len(found) == 1:
             return found[0]
         if found:
+            if (card := path / cards.FILE_NAME).is_file() and (named := path / cards.load(card).file) in found:
+                return named
             names = ", ".join(file.name for file in found[:5])
             raise ModelError(f"{path}: the folder holds several models: {names}.", "Name one of them.")
     return path

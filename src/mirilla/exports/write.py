@@ -75,7 +75,8 @@ def export(
         ParityError: a file loses too much AP; the other targets' files are written.
         MirillaError: a file cannot be written.
     """
-    _require_buildable(source, targets, pictures)
+    for finding in _require_buildable(source, targets, pictures):
+        log(f"{finding.what} {finding.remedy}".rstrip())
     for target in targets:
         _require_own_folder(out / target.name)
     pixels = np.zeros((0, source.card.spec.height_px, source.card.spec.width_px, 3), np.uint8)
@@ -123,7 +124,8 @@ def _export_one(
     return Written(target.name, folder, files, compared, unmeasured)
 
 
-def _require_buildable(source: Source, targets: Sequence[Target], pictures: Pictures | None) -> None:
+def _require_buildable(source: Source, targets: Sequence[Target], pictures: Pictures | None) -> list[Finding]:
+    """Refuse what cannot be built; returns the other findings."""
     if pictures is None and (names := [target.name for target in targets if target.calibrated]):
         raise UsageError(
             f"{', '.join(names)}: pictures are needed to choose the ranges of integers.",
@@ -131,13 +133,11 @@ def _require_buildable(source: Source, targets: Sequence[Target], pictures: Pict
         )
     findings: list[Finding] = []
     for target in targets:
-        findings += [
-            replace(finding, what=f"{target.name}: {finding.what}")
-            for finding in target.check(source)
-            if finding.severity == ERROR
-        ]
-    if findings:
-        raise RuleError(findings)
+        findings += [replace(finding, what=f"{target.name}: {finding.what}") for finding in target.check(source)]
+    errors = [finding for finding in findings if finding.severity == ERROR]
+    if errors:
+        raise RuleError(errors)
+    return findings
 
 
 def _write(stage: Path, target: Target, source: Source, files: Mapping[str, bytes]) -> None:

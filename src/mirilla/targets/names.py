@@ -13,6 +13,9 @@ TARGETS: dict[str, tuple[str, str]] = {
     "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
     "tflite-int8": ("tflite.integers", "TFLITE_INT8"),
     "tflite-detect": ("tflite.detections", "TFLITE_DETECT"),
+    "edgetpu": ("micro.edgetpu", "EDGETPU"),
+    "ethos-u": ("micro.ethos_u", "ETHOS_U"),
+    "c": ("micro.c_source", "C"),
 }
 TOLERANCE = 0.02  # the AP that an exported file may lose
 EXAMPLE = "example.py"  # in each target's folder: a short program that runs the file

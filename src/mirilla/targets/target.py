@@ -55,6 +55,15 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Package:
+    """An optional package: the module that it installs, its name, and the extra of Mirilla that has it."""
+
+    module: str
+    name: str
+    extra: str
+
+
+@dataclass(frozen=True)
 class Target:
     """A kind of file that a trained model can be written as.
 
@@ -67,6 +76,7 @@ class Target:
         None if the runtime cannot run here.
     snippet: a Python program of at most ten lines that runs the file, for the reader to copy.
     calibrated: whether `build` needs pictures to choose the ranges of integers.
+    needs: optional packages without which `build` cannot work.
     """
 
     name: str
@@ -77,6 +87,7 @@ class Target:
     run: Callable[[Path, ModelCard], Network] | None
     snippet: str
     calibrated: bool = False
+    needs: tuple[Package, ...] = ()
 
 
 def to_bytes(pictures: Floats) -> Pixels:

@@ -26,6 +26,7 @@ from mirilla.targets.tflite.simulate import Rounded, round_network
 
 FILE = "model_int8.tflite"
 _SLICE_VERSION = 2  # of STRIDED_SLICE on int8
+_last: list[tuple[Source, Pixels, Rounded]] = []
 
 SNIPPET = """\
 import numpy as np
@@ -78,7 +79,12 @@ def check(source: Source) -> list[Finding]:
 
 
 def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
-    """The model's file.
+    """The model's file; see `network_model`."""
+    return {FILE: network_model(source, pictures).to_bytes()}
+
+
+def network_model(source: Source, pictures: Pixels) -> Model:
+    """The file's tensors and operators.
 
     Args:
         pictures: (N, height, width, 3) uint8, like those of the application.
@@ -94,13 +100,18 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     model.inputs = {"image": image}
     codes, scores = add_network(model, source, rounded, image)
     model.outputs = {"codes": codes, "scores": scores}
-    return {FILE: model.to_bytes()}
+    return model
 
 
 def rounded_network(source: Source, pictures: Pixels) -> Rounded:
-    """The source's network with 8-bit weights and maps, calibrated on pictures (N, height, width, 3) uint8."""
-    normalised = pictures.astype(np.float32) * np.float32(INPUT_SCALE) + np.float32(INPUT_OFFSET)
-    return round_network(without_background(source), normalised)
+    """The source's network with 8-bit weights and maps, calibrated on pictures (N, height, width, 3) uint8.
+
+    The last one is kept: several targets are made from it.
+    """
+    if not (_last and _last[0][0] is source and _last[0][1] is pictures):
+        normalised = pictures.astype(np.float32) * np.float32(INPUT_SCALE) + np.float32(INPUT_OFFSET)
+        _last[:] = [(source, pictures, round_network(without_background(source), normalised))]
+    return _last[0][2]
 
 
 def add_network(model: Model, source: Source, rounded: Rounded, image: int) -> tuple[int, int]:

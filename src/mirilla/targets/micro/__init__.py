@@ -1,0 +1,1 @@
+"""Files for microcontrollers and small accelerators, made from the file of `tflite-int8`."""
