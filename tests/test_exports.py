@@ -24,9 +24,8 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("cv2")
 pytest.importorskip("ncnn")
-pytest.importorskip("tflite_micro")
-pytest.importorskip("ethosu")
-RUN = [name for name in TARGETS if name != "web" or shutil.which("node")]  # Node.js runs the web page's network
+BUILDABLE = [target.name for target in table.chosen("all", print)]  # without those whose compiler is missing here
+RUN = [name for name in BUILDABLE if name != "web" or shutil.which("node")]  # Node.js runs the page's network
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +37,8 @@ def exports(tmp_path_factory):
 
 
 def test_every_target_has_a_folder_with_its_comparison(exports):
-    assert {path.name for path in exports.iterdir()} == set(TARGETS)
-    for name in TARGETS:
+    assert {path.name for path in exports.iterdir()} == set(BUILDABLE)
+    for name in BUILDABLE:
         card = json.loads((exports / name / "model.json").read_bytes())
         assert card["file"]["target"] == name
         assert (exports / name / card["file"]["name"]).is_file()
@@ -50,8 +49,10 @@ def test_every_target_has_a_folder_with_its_comparison(exports):
         assert parity["model_ap"] - parity["file_ap"] < 0.02
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", BUILDABLE)
 def test_the_example_runs(exports, name, tmp_path):
+    if name == "c" and shutil.which("cc") is None:
+        pytest.skip("cc is not installed")
     folder = shutil.copytree(exports / name, tmp_path / name)
     shutil.copy(shipped.PHOTO, folder / "photo.jpg")
     lines = (folder / EXAMPLE).read_text().splitlines()
