@@ -219,7 +219,7 @@ def test_a_camera(page, tmp_path):
     switches = (*CAMERA, f"--use-file-for-fake-video-capture={tmp_path / 'cam.y4m'}")
     with Chromium(tmp_path / "profile", switches) as browser:
         opened(browser, page)
-        browser.value('at("camera").click(); 1')
+        browser.value('at("camera").click(); at("camera").click(); 1')  # the second one starts again
         browser.wait("times.length >= 20")
         browser.value('at("camera").click(); 1')  # stop
         photo = pixels(browser)
@@ -231,3 +231,9 @@ def test_a_camera(page, tmp_path):
         assert "ms" in browser.value('at("status").textContent')
         assert [address for address in browser.requests if not address.startswith("file:")] == []
         assert browser.errors == []
+        browser.value('at("camera").click(); 1')
+        browser.wait("stream !== null")
+        browser.choose("#files", shipped.PHOTO)  # ends the camera
+        browser.wait("stream === null && shown.photo.height === 512")
+        assert browser.value('at("camera").textContent') == "Camera"
+        require_detections(browser, PHOTO, 0.55)

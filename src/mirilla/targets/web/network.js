@@ -80,23 +80,19 @@ class Network {
   resize(photo) {
     const { height, width } = this.model.input, { rows, columns } = this.place(photo);
     const pixels = new Float32Array(height * width * 3).fill(-1), data = photo.data;
-    const neighbours = (side, out) => Array.from({ length: out }, (_, i) => {
-      const position = Math.fround(i * Math.fround(side / out)), before = Math.min(Math.floor(position), side - 1);
-      return [before, Math.min(before + 1, side - 1), Math.fround(position - before)];
-    });
-    const across = neighbours(photo.width, columns).map(([left, right, part]) => [left * 4, right * 4, part]);
-    neighbours(photo.height, rows).forEach(([top, bottom, down], y) => {
-      const above = top * photo.width * 4, below = bottom * photo.width * 4;
-      let to = y * width * 3;
-      for (const [left, right, part] of across) {
+    const down = neighbours(photo.height, rows, photo.width * 4), across = neighbours(photo.width, columns, 4);
+    for (let y = 0; y < rows; y++) {
+      const above = down.before[y], below = down.after[y], partY = down.part[y];
+      for (let x = 0, to = y * width * 3; x < columns; x++) {
+        const left = across.before[x], right = across.after[x], partX = across.part[x];
         for (let channel = 0; channel < 3; channel++, to++) {
           const a = data[above + left + channel], b = data[below + left + channel];
-          const upper = a + (data[above + right + channel] - a) * part;
-          const lower = b + (data[below + right + channel] - b) * part;
-          pixels[to] = (upper + (lower - upper) * down) * 2 / 255 - 1;
+          const upper = a + (data[above + right + channel] - a) * partX;
+          const lower = b + (data[below + right + channel] - b) * partX;
+          pixels[to] = (upper + (lower - upper) * partY) * 2 / 255 - 1;
         }
       }
-    });
+    }
     return pixels;
   }
 
@@ -149,6 +145,18 @@ class Network {
       for (let k = 0; k < length; k++) this.values[to + i * toRow + k] = value(this.values[from + i * fromRow + k]);
     });
   }
+}
+
+// For every output row or column: where the pixels before and after it lie, and the fraction of the way between.
+function neighbours(side, out, step) {
+  const before = new Int32Array(out), after = new Int32Array(out), part = new Float32Array(out);
+  for (let i = 0; i < out; i++) {
+    const position = Math.fround(i * Math.fround(side / out)), whole = Math.min(Math.floor(position), side - 1);
+    before[i] = whole * step;
+    after[i] = Math.min(whole + 1, side - 1) * step;
+    part[i] = position - whole;
+  }
+  return { before, after, part };
 }
 
 const area = ([top, left, bottom, right]) => Math.max(bottom - top, 0) * Math.max(right - left, 0);

@@ -14,6 +14,7 @@ let network = null;
 let shown = null; // the picture on the canvas: { photo: ImageData, outputs, detections, ms }
 let photos = [], current = 0;
 let stream = null, facing = "environment", times = [];
+let wanted = 0; // counts starts and stops of the camera
 
 function say(message, isError = false) {
   at("status").textContent = message;
@@ -108,7 +109,7 @@ async function show(index) {
     if (file === photos[current]) say(`${file.name}: this browser cannot read the picture. Choose a JPEG or PNG file.`, true);
     return;
   }
-  if (stream || file !== photos[current]) return; // the user was faster
+  if (stream || file !== photos[current]) return; // another was chosen meanwhile
   const scale = Math.min(1, LARGEST / Math.max(picture.width, picture.height));
   paint(picture, Math.round(picture.width * scale), Math.round(picture.height * scale));
   picture.close();
@@ -131,23 +132,29 @@ async function start() {
     return;
   }
   say("Waiting for the camera …");
+  const turn = wanted, video = document.createElement("video");
+  let own;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, width: { ideal: 1280 } } });
+    own = await navigator.mediaDevices.getUserMedia({ video: { facingMode: facing, width: { ideal: 1280 } } });
+    video.muted = video.playsInline = true;
+    video.srcObject = own;
+    await video.play();
   } catch (error) {
+    if (own) end(own);
     const why = { NotAllowedError: "its use was not allowed", NotFoundError: "there is none" }[error.name] || error.message;
-    say(`No camera: ${why}.`, true);
+    if (turn === wanted) say(`No camera: ${why}.`, true);
     return;
   }
+  if (turn !== wanted) { // stopped, or started again, while the browser asked
+    end(own);
+    return;
+  }
+  stream = own;
+  own.getTracks()[0].addEventListener("ended", () => { if (stream === own) { stop(); say("The camera ended.", true); } });
   at("status").setAttribute("aria-live", "off"); // it changes with every frame
   at("camera").setAttribute("aria-pressed", "true");
   at("camera").textContent = "Stop";
   at("turn").hidden = true;
-  const video = document.createElement("video"), own = stream;
-  video.muted = video.playsInline = true;
-  video.srcObject = own;
-  await video.play();
-  const cameras = (await navigator.mediaDevices.enumerateDevices()).filter((device) => device.kind === "videoinput");
-  at("other").hidden = cameras.length < 2;
   const next = (call) => (video.requestVideoFrameCallback ? video.requestVideoFrameCallback(call) : requestAnimationFrame(call));
   const look = () => {
     if (stream !== own) return;
@@ -159,10 +166,13 @@ async function start() {
     next(look);
   };
   next(look);
+  const cameras = (await navigator.mediaDevices.enumerateDevices()).filter((device) => device.kind === "videoinput");
+  if (stream === own) at("other").hidden = cameras.length < 2;
 }
 
 function stop() {
-  if (stream) for (const track of stream.getTracks()) track.stop();
+  wanted++;
+  if (stream) end(stream);
   stream = null;
   times = [];
   at("status").setAttribute("aria-live", "polite");
@@ -170,6 +180,8 @@ function stop() {
   at("camera").textContent = "Camera";
   at("other").hidden = true;
 }
+
+const end = (one) => one.getTracks().forEach((track) => track.stop());
 
 // Controls
 
