@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -24,6 +25,7 @@ pytest.importorskip("ai_edge_litert")
 pytest.importorskip("cv2")
 pytest.importorskip("ncnn")
 BUILDABLE = [target.name for target in table.chosen("all", print)]  # without those whose compiler is missing here
+RUN = [name for name in BUILDABLE if name != "web" or shutil.which("node")]  # Node.js runs the page's network
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,8 @@ def test_every_target_has_a_folder_with_its_comparison(exports):
         assert card["file"]["target"] == name
         assert (exports / name / card["file"]["name"]).is_file()
         assert (exports / name / "labels.txt").read_text() == "face\n"
+        if name not in RUN:
+            continue
         (parity,) = json.loads((exports / name / "parity.json").read_bytes())
         assert parity["model_ap"] - parity["file_ap"] < 0.02
 
@@ -53,12 +57,14 @@ def test_the_example_runs(exports, name, tmp_path):
     shutil.copy(shipped.PHOTO, folder / "photo.jpg")
     lines = (folder / EXAMPLE).read_text().splitlines()
     assert len([line for line in lines if line]) <= 10
-    done = subprocess.run([sys.executable, EXAMPLE], cwd=folder, capture_output=True, text=True, timeout=60)
+    settings = {**os.environ, "BROWSER": "echo"}  # the web page's example prints instead of opening a window
+    command = [sys.executable, EXAMPLE]
+    done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout
 
 
-@pytest.mark.parametrize("name", BUILDABLE)
+@pytest.mark.parametrize("name", RUN)
 def test_a_detector_runs_the_file(exports, name):
     detector = Detector.load(exports / name)
     found = detector(decode_rgb(shipped.PHOTO), 0.55)
