@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from helpers_targets import PHOTO, calibration_pictures, shipped_source
+from helpers_targets import PHOTO, calibration_pictures, shipped_source, zoo_source
+from mirilla.graph import deploy
 from mirilla.targets import table
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
@@ -44,18 +47,44 @@ def in_litert(model: bytes, inputs: np.ndarray) -> list[list]:
     return found
 
 
-def test_integers_are_those_of_the_reference_kernels(photos):
-    model = table.target("tflite-int8").build(shipped_source(), calibration_pictures())["model_int8.tflite"]
-    inputs = (photos ^ np.uint8(128)).view(np.int8)
-    wanted, found = in_litert(model, inputs), in_micro(model, inputs, 1 << 20, 2)
-    compared = 0
-    for ours, theirs in zip(wanted, found, strict=True):
+def differing(model: bytes, pictures: np.ndarray) -> int:
+    """How many output values differ between tflite-micro and LiteRT's reference kernels."""
+    inputs = (pictures ^ np.uint8(128)).view(np.int8)
+    count = compared = 0
+    for ours, theirs in zip(in_litert(model, inputs), in_micro(model, inputs, 1 << 21, 2), strict=True):
         for one, other in zip(ours, theirs, strict=True):
             assert one.shape == other.shape
             assert one.dtype == other.dtype == np.int8
-            assert np.count_nonzero(one != other) == 0
+            count += np.count_nonzero(one != other)
             compared += one.size
-    assert compared == len(photos) * 1278 * 5
+    assert compared > 1000
+    return count
+
+
+def test_integers_are_those_of_the_reference_kernels(photos):
+    model = table.target("tflite-int8").build(shipped_source(), calibration_pictures())["model_int8.tflite"]
+    assert differing(model, photos) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "converter"), [("kit-wide-s8", 1, "SIGMOID"), ("kit", 3, "SOFTMAX"), ("kit", 2, "IDENTITY")]
+)
+def test_integers_of_other_models(name, classes, converter, photos):
+    source = zoo_source(name, classes, converter)
+    model = table.target("tflite-int8").build(source, photos)["model_int8.tflite"]
+    assert differing(model, photos[:2]) == 0
+
+
+def test_maps_that_vanish_do_not_stop_the_interpreter(photos):
+    """An untrained network, whose maps become smaller from layer to layer."""
+    source = zoo_source("kit")
+    layers = [
+        replace(layer, weights=layer.weights / 20, bias=None) if isinstance(layer, deploy.Linear) else layer
+        for layer in source.graph.layers
+    ]
+    source = replace(source, graph=replace(source.graph, layers=tuple(layers)))
+    model = table.target("tflite-int8").build(source, photos)["model_int8.tflite"]
+    assert differing(model, photos[:2]) == 0
 
 
 def test_detections_with_nms_inside(photos):
