@@ -9,16 +9,21 @@ import shlex
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from helpers_targets import shipped_source
 from mirilla import shipped
 from mirilla.cli.main import main
+from mirilla.data import read_dataset
 from mirilla.data.images import decode_rgb
 from mirilla.detect.detector import Detector
+from mirilla.exports import parity, pictures, write
 from mirilla.targets import table
 from mirilla.targets.names import EXAMPLE, TARGETS
+from mirilla.toy import dataset as toy
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("ai_edge_litert")
@@ -98,6 +103,24 @@ def test_errors(arguments, message, capsys, tmp_path, monkeypatch):
     assert main(arguments) != 0
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_files_have_the_threshold_that_was_measured(tmp_path, monkeypatch):
+    """A file that detects best at another score than its model says so, wherever it has the threshold."""
+
+    def shifted(*arguments):
+        return replace(compare(*arguments), model_threshold=0.5, threshold=0.57)
+
+    compare = parity.compare
+    monkeypatch.setattr(parity, "compare", shifted)
+    used = pictures.choose(read_dataset(toy.write(tmp_path / "drawn", train=12, val=4)))
+    targets = [table.target(name) for name in ("c", "onnx")]
+    write.export(shipped_source(), targets, tmp_path, pictures=used, tolerance=1, log=print)
+    for name in ("c", "onnx"):
+        assert json.loads((tmp_path / name / "model.json").read_bytes())["recommended_threshold"] == 0.62
+        Detector.load(tmp_path / name)
+    assert "#define MIRILLA_THRESHOLD 6.2e-01f\n" in (tmp_path / "c" / "mirilla_model.h").read_text()
+    assert b'"recommended_threshold":0.62' in (tmp_path / "onnx" / "model.onnx").read_bytes()
 
 
 def test_the_page_has_every_target():
