@@ -104,8 +104,10 @@ def odd_source() -> Source:
     y = graph.node("Relu6", "relu6", graph.node("Add", "sum", x, y))
     z = graph.node("Sigmoid", "before", graph.node("Add", "twice", y, y))
     joined = graph.node("ConcatV2", "joined", y, z, graph.const("axis", np.array(3, np.int32)), N=2)
+    joined = graph.node("Relu", "positive", joined)
     x = graph.node("Sigmoid", "sigmoid", graph.bias("d", graph.conv("d", joined, (3, 3, 14, 5)), 5))
     x = graph.bias("e", graph.conv("e", x, (3, 2, 5, 6), 2, "VALID"), 6)  # (5, 4)
+    x = graph.node("Reshape", "turned", x, graph.const("turned/shape", np.array([-1, 4, 5, 6], np.int32)))
     for name, columns in (("codes", 4), ("logits", 3)):
         y = graph.bias(f"{name}/head", graph.conv(f"{name}/head", x, (3, 3, 6, 2 * columns)), 2 * columns)
         graph.node("Reshape", name, y, graph.const(f"{name}/shape", np.array([-1, 40, columns], np.int32)))
@@ -122,7 +124,7 @@ def odd_source() -> Source:
 def test_every_layer_equals_the_reference(tmp_path):
     source = odd_source()
     steps = plan.Plan(without_background(source)).steps
-    assert {step[0] for step in steps} == {"conv", "depthwise", "add", "copy", "sigmoid"}
+    assert {step[0] for step in steps} == {"conv", "depthwise", "add", "clamp", "copy", "sigmoid"}
     require_equal(source, tmp_path)
 
 

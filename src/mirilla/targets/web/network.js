@@ -121,29 +121,27 @@ class Network {
     return found.sort((a, b) => b.score - a.score).slice(0, most);
   }
 
-  // Steps that are no kernels: rows of values, `row` apart.
-  rows(count, each) { for (let i = 0; i < count; i++) each(i); }
+  // Steps without a kernel: `count` rows of `length` values, at distances fromRow and toRow.
   copy(from, fromRow, to, toRow, count, length) {
-    this.rows(count, (i) => this.values.copyWithin(to + i * toRow, from + i * fromRow, from + i * fromRow + length));
+    for (let i = 0; i < count; i++) {
+      this.values.copyWithin(to + i * toRow, from + i * fromRow, from + i * fromRow + length);
+    }
+  }
+  map(from, fromRow, to, toRow, count, length, value) {
+    const { values } = this;
+    for (let i = 0; i < count; i++) {
+      for (let k = 0; k < length; k++) values[to + i * toRow + k] = value(values[from + i * fromRow + k], i, k);
+    }
+  }
+  clamp(from, fromRow, to, toRow, count, length, low, high) {
+    this.map(from, fromRow, to, toRow, count, length, (x) => Math.min(Math.max(x, low), high));
+  }
+  sigmoid(from, fromRow, to, toRow, count, length) {
+    this.map(from, fromRow, to, toRow, count, length, (x) => 1 / (1 + Math.exp(-x)));
   }
   add(a, aRow, b, bRow, to, toRow, count, length, low, high) {
     const { values } = this;
-    this.rows(count, (i) => {
-      for (let k = 0; k < length; k++) {
-        values[to + i * toRow + k] = Math.min(Math.max(values[a + i * aRow + k] + values[b + i * bRow + k], low), high);
-      }
-    });
-  }
-  clamp(from, fromRow, to, toRow, count, length, low, high) {
-    this.each(from, fromRow, to, toRow, count, length, (x) => Math.min(Math.max(x, low), high));
-  }
-  sigmoid(from, fromRow, to, toRow, count, length) {
-    this.each(from, fromRow, to, toRow, count, length, (x) => 1 / (1 + Math.exp(-x)));
-  }
-  each(from, fromRow, to, toRow, count, length, value) {
-    this.rows(count, (i) => {
-      for (let k = 0; k < length; k++) this.values[to + i * toRow + k] = value(this.values[from + i * fromRow + k]);
-    });
+    this.map(a, aRow, to, toRow, count, length, (x, i, k) => Math.min(Math.max(x + values[b + i * bRow + k], low), high));
   }
 }
 

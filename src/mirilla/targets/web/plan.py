@@ -56,7 +56,6 @@ class Plan:
 
     def __init__(self, graph: DeployGraph):
         self.steps: list[Step] = []
-        self._graph = graph
         linear = [layer for layer in graph if isinstance(layer, deploy.Conv | deploy.Depthwise)]
         weights = {layer.name: _weights(layer) for layer in linear}
         biases = {layer.name: _bias(layer) for layer in linear}
@@ -75,11 +74,7 @@ class Plan:
 
     def _add(self, layer: Layer) -> None:
         sources = [self._maps[name] for name in layer.inputs]
-        if isinstance(layer, deploy.Reshape):
-            flat = self._compact(sources[0])
-            made = Map(flat.start, layer.shape[-1], layer.shape)
-        else:
-            made = self._new(layer.shape, self._borders.get(layer.name))
+        made = self._new(layer.shape, self._borders.get(layer.name))
         activation = None
         if isinstance(layer, deploy.Conv | deploy.Depthwise):
             activation = layer.activation
@@ -92,7 +87,10 @@ class Plan:
         elif isinstance(layer, deploy.Activation):
             activation = layer.kind
             self._by_rows("clamp", sources, made, _RANGES[activation])
-        elif not isinstance(layer, deploy.Reshape):
+        elif isinstance(layer, deploy.Reshape):
+            same = Map(self._compact(sources[0]).start, _row(layer.shape), layer.shape)
+            self._by_rows("copy", [same], made)
+        else:
             raise ModelError(*unsupported(layer))
         if activation == deploy.SIGMOID:
             self._by_rows("sigmoid", [made], made)
@@ -130,7 +128,8 @@ class Plan:
             self._by_rows("copy", [joined], made)
 
     def _by_rows(self, name: str, sources: list[Map], made: Map, more: tuple[float, ...] = ()) -> None:
-        rows, length = (made.shape[0], made.shape[1] * made.shape[2]) if len(made.shape) == 3 else (1, made.row)
+        length = _row(made.shape)
+        rows = deploy.elements(made.shape) // length
         places = [number for one in [*sources, made] for number in (one.start, one.row)]
         self.steps.append([name, *places, rows, length, *more])
 
@@ -144,7 +143,7 @@ class Plan:
 
     def _new(self, shape: Shape, border: tuple[tuple[int, int], tuple[int, int]] | None = None) -> Map:
         if len(shape) != 3:
-            return Map(self._take(deploy.elements(shape)), deploy.elements(shape), shape)
+            return Map(self._take(deploy.elements(shape)), _row(shape), shape)
         (top, bottom), (left, right) = border or ((0, 0), (0, 0))
         rows, columns, channels = shape
         row = (left + columns + right) * channels
@@ -155,6 +154,11 @@ class Plan:
         start = self._end
         self._end += -(-size // LANES) * LANES
         return start
+
+
+def _row(shape: Shape) -> int:
+    """Values in a row of a map; a tensor of another rank is one row."""
+    return shape[1] * shape[2] if len(shape) == 3 else deploy.elements(shape)
 
 
 def unsupported(layer: Layer) -> tuple[str, str]:
