@@ -118,6 +118,8 @@ def _export_targets(args: argparse.Namespace) -> int:
         echo(note)
     with pictures.found(args.calibrate, Path(args.model)) as used:
         echo(f"Pictures: {used.name}, {len(used.calibration)} for ranges, {len(used.measured)} to compare")
+        if used.left_out:
+            echo(used.left_out)
         out = Path(args.out or "exports")
         written = write.export(source, targets, out, pictures=used, tolerance=args.tolerance, log=echo)
     for one in written:

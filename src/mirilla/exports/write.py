@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from mirilla.detect.detector import Detector
 from mirilla.detect.models import source_network
 from mirilla.errors import MissingExtraError, ModelError, UsageError
@@ -77,8 +79,9 @@ def export(
         log(f"{finding.what} {finding.remedy}".rstrip())
     for target in targets:
         _require_own_folder(out / target.name)
-    calibration = pictures.calibration if pictures and any(target.calibrated for target in targets) else ()
-    pixels = calibration_pixels(calibration, source.card)
+    pixels = np.zeros((0, source.card.spec.height_px, source.card.spec.width_px, 3), np.uint8)
+    if pictures is not None and any(target.calibrated for target in targets):
+        pixels = calibration_pixels(pictures.calibration, source.card)
     model = None
     if pictures is not None and pictures.measured:
         model = parity.reference(_detector(source, source_network(source)), pictures.measured)
@@ -112,10 +115,10 @@ def _export_one(
             if compared.lost > tolerance:
                 return compared
             parity.save(stage / parity.FILE_NAME, [compared])
-            threshold = source.card.threshold + compared.threshold_shift
-            cards.save(
-                replace(_card(target, source), threshold=round(min(max(threshold, 0), 1), 2)), stage / target.file
-            )
+            threshold = round(min(max(source.card.threshold + compared.threshold_shift, 0), 1), 2)
+            if threshold != source.card.threshold:  # not in model.json only: C source and the web page have it as well
+                source = replace(source, card=replace(source.card, threshold=threshold))
+                _write(stage, target, source, target.build(source, pixels))
         files = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
         _replace(folder, stage)
     return Written(target.name, folder, files, compared, unmeasured)
