@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from helpers_targets import calibration_pictures, shipped_source
+from mirilla.data import read_dataset
+from mirilla.exports import pictures, write
 from mirilla.findings import WARNING
 from mirilla.targets.micro import edgetpu
 from mirilla.targets.micro.edgetpu_rules import placements
 from mirilla.targets.target import Source
 from mirilla.targets.tflite import integers
 from mirilla.targets.tflite.schema import Model, Op, Quantization
+from mirilla.toy import dataset as toy
 
 SCALE = Quantization(np.ones(1, np.float32), np.zeros(1, np.int64))
 WEIGHTS = np.ones((8, 1, 1, 8), np.int8)
@@ -198,18 +201,32 @@ def test_what_follows_an_operator_on_the_cpu_runs_there():
     assert "tensor 'after'" in reasons["sum"]
 
 
-def test_a_softmax_model_keeps_its_scores_on_the_cpu():
+@pytest.fixture
+def softmax_source() -> Source:
     source = shipped_source()
     spec = source.card.spec
     post = replace(spec.post_processing, score_converter="SOFTMAX")
-    source = Source(source.graph, replace(source.card, spec=replace(spec, post_processing=post)))
-    (finding,) = edgetpu.check(source)
+    return Source(source.graph, replace(source.card, spec=replace(spec, post_processing=post)))
+
+
+def test_a_softmax_model_keeps_its_scores_on_the_cpu(softmax_source):
+    (finding,) = edgetpu.check(softmax_source)
     assert finding.severity == WARNING
     assert finding.what.startswith("2 of ")
     assert "from SOFTMAX 'every_score' on" in finding.what
-    page = edgetpu.build(source, calibration_pictures())[edgetpu.PAGE].decode()
+    page = edgetpu.build(softmax_source, calibration_pictures())[edgetpu.PAGE].decode()
     assert "| SOFTMAX | 1 | CPU |" in page
     assert "- STRIDED_SLICE 'scores': it follows" in page
+
+
+def test_an_export_prints_what_stays_on_the_cpu(softmax_source, tmp_path):
+    drawn = pictures.choose(read_dataset(toy.write(tmp_path / "drawn", train=12, val=4)))
+    lines: list[str] = []
+    used = replace(drawn, measured=())
+    write.export(softmax_source, [edgetpu.EDGETPU], tmp_path, pictures=used, tolerance=1, log=lines.append)
+    assert lines[0].startswith("edgetpu: 2 of ")
+    assert lines[0].endswith("Train with the score converter SIGMOID.")
+    assert (tmp_path / "edgetpu" / "edgetpu.md").is_file()
 
 
 def test_the_page_says_that_the_compiler_was_not_run():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from helpers_targets import NO_PICTURES, calibration_pictures, shipped_source
+from helpers_targets import NO_PICTURES, calibration_pictures, shipped_source, zoo_source
 from mirilla.cli.main import main
 from mirilla.errors import MissingExtraError, ModelError
 from mirilla.targets import table
 from mirilla.targets.micro import ethos_u
+from mirilla.targets.tflite import integers
 
 pytest.importorskip("ethosu")
 
@@ -26,6 +27,13 @@ def test_every_operator_runs_on_the_npu_and_fits_the_boards_memory(files):
         assert 0 < found.sram_kib <= (device.sram_kib or 1024)
         assert found.content == files[device.file]
         assert found.milliseconds > 0
+
+
+@pytest.mark.parametrize(("name", "classes", "converter"), [("kit-wide-s8", 1, "SIGMOID"), ("kit", 3, "SOFTMAX")])
+def test_other_models_run_on_the_npu(name, classes, converter):
+    model = integers.build(zoo_source(name, classes, converter), calibration_pictures())[integers.FILE]
+    found = ethos_u.compile_for(ethos_u.DEVICES[0], model)
+    assert (found.cpu_operators, found.on_cpu, round(found.sram_kib)) == (0, (), 513)
 
 
 def test_a_compiled_file_is_one_custom_operator(files):

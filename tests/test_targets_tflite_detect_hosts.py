@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from helpers_targets import PHOTO, calibration_pictures, shipped_source
@@ -104,6 +106,19 @@ def test_picamera2_finds_and_names_the_face(folder):
     ((label, _, *box),) = in_picamera2(folder / TARGET.file, grey)
     assert labels(folder / "labelmap.txt")[label] == "face"
     assert_on_face(box)
+
+
+def test_the_pages_configuration_fits_the_file(folder):
+    page = (Path(__file__).parents[1] / "docs/boards.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(detectors:.*?)```", page, re.DOTALL)
+    written = yaml.safe_load(block)
+    model, card = written["model"], shipped_source().card
+    assert (folder / Path(model["path"]).name).is_file()
+    assert set(labels(folder / Path(model["labelmap_path"]).name).values()) == {*written["objects"]["track"]}
+    assert (model["height"], model["width"]) == (card.spec.height_px, card.spec.width_px)
+    assert written["objects"]["filters"]["face"]["threshold"] == card.threshold
+    for name in re.findall(r"real_time_with_labels.py --model (\S+) --label (\S+)`", page)[0]:
+        assert (folder / name).is_file()
 
 
 def assert_on_face(box_yxyx) -> None:

@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from helpers_environment import make_environment
-from helpers_targets import PHOTO, calibration_pictures, shipped_source
+from helpers_targets import PHOTO, calibration_pictures, shipped_source, zoo_source
+from mirilla.graph import deploy
 from mirilla.targets import table
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
-pytestmark = pytest.mark.slow
-
-# model, photos (N, height, width, 3), arena in bytes, results
-_RUN = """
-import sys
-import numpy as np
-from tflite_micro import runtime
-interpreter = runtime.Interpreter.from_file(sys.argv[1], arena_size=int(sys.argv[3]))
-results = {}
-for i, picture in enumerate(np.load(sys.argv[2])):
-    interpreter.set_input(picture[None], 0)
-    interpreter.invoke()
-    for j in range(int(sys.argv[4])):
-        results[f"{i}_{j}"] = interpreter.get_output(j)
-np.savez(sys.argv[5], **results)
-"""
-
-
-@pytest.fixture(scope="module")
-def micro_python(tmp_path_factory) -> Path:
-    """An interpreter of Python with tflite-micro, of which there are development versions only."""
-    return make_environment(tmp_path_factory.mktemp("micro") / "venv", ["tflite-micro==0.dev20261023182759"])
+micro = pytest.importorskip("tflite_micro.python.tflite_micro.runtime")
 
 
 @pytest.fixture(scope="module")
@@ -44,17 +22,15 @@ def photos() -> np.ndarray:
     return np.concatenate([calibration_pictures()[[0, 1, 4]], noise, np.zeros((1, 256, 256, 3), np.uint8)])
 
 
-def in_micro(python: Path, folder: Path, model: bytes, inputs: np.ndarray, arena: int, outputs: int) -> list[list]:
+def in_micro(model: bytes, inputs: np.ndarray, arena: int, outputs: int) -> list[list]:
     """The outputs for each input."""
-    (folder / "model.tflite").write_bytes(model)
-    np.save(folder / "inputs.npy", inputs)
-    arguments = ["model.tflite", "inputs.npy", str(arena), str(outputs), "results.npz"]
-    done = subprocess.run(
-        [str(python), "-c", _RUN, *arguments], cwd=folder, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    with np.load(folder / "results.npz") as results:
-        return [[results[f"{i}_{j}"] for j in range(outputs)] for i in range(len(inputs))]
+    interpreter = micro.Interpreter.from_bytes(model, arena_size=arena)
+    found = []
+    for picture in inputs:
+        interpreter.set_input(picture[None], 0)
+        interpreter.invoke()
+        found.append([interpreter.get_output(i) for i in range(outputs)])
+    return found
 
 
 def in_litert(model: bytes, inputs: np.ndarray) -> list[list]:
@@ -71,27 +47,53 @@ def in_litert(model: bytes, inputs: np.ndarray) -> list[list]:
     return found
 
 
-def test_integers_are_those_of_the_reference_kernels(micro_python, photos, tmp_path):
-    model = table.target("tflite-int8").build(shipped_source(), calibration_pictures())["model_int8.tflite"]
-    inputs = (photos ^ np.uint8(128)).view(np.int8)
-    wanted, found = in_litert(model, inputs), in_micro(micro_python, tmp_path, model, inputs, 1 << 20, 2)
-    compared = 0
-    for ours, theirs in zip(wanted, found, strict=True):
+def differing(model: bytes, pictures: np.ndarray) -> int:
+    """How many output values differ between tflite-micro and LiteRT's reference kernels."""
+    inputs = (pictures ^ np.uint8(128)).view(np.int8)
+    count = compared = 0
+    for ours, theirs in zip(in_litert(model, inputs), in_micro(model, inputs, 1 << 21, 2), strict=True):
         for one, other in zip(ours, theirs, strict=True):
             assert one.shape == other.shape
             assert one.dtype == other.dtype == np.int8
-            assert np.count_nonzero(one != other) == 0
+            count += np.count_nonzero(one != other)
             compared += one.size
-    assert compared == len(photos) * 1278 * 5
+    assert compared > 1000
+    return count
 
 
-def test_detections_with_nms_inside(micro_python, photos, tmp_path):
+def test_integers_are_those_of_the_reference_kernels(photos):
+    model = table.target("tflite-int8").build(shipped_source(), calibration_pictures())["model_int8.tflite"]
+    assert differing(model, photos) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "converter"), [("kit-wide-s8", 1, "SIGMOID"), ("kit", 3, "SOFTMAX"), ("kit", 2, "IDENTITY")]
+)
+def test_integers_of_other_models(name, classes, converter, photos):
+    source = zoo_source(name, classes, converter)
+    model = table.target("tflite-int8").build(source, photos)["model_int8.tflite"]
+    assert differing(model, photos[:2]) == 0
+
+
+def test_maps_that_vanish_do_not_stop_the_interpreter(photos):
+    """An untrained network, whose maps become smaller from layer to layer."""
+    source = zoo_source("kit")
+    layers = [
+        replace(layer, weights=layer.weights / 20, bias=None) if isinstance(layer, deploy.Linear) else layer
+        for layer in source.graph.layers
+    ]
+    source = replace(source, graph=replace(source.graph, layers=tuple(layers)))
+    model = table.target("tflite-int8").build(source, photos)["model_int8.tflite"]
+    assert differing(model, photos[:2]) == 0
+
+
+def test_detections_with_nms_inside(photos):
     """The same boxes, classes, scores and count; the face of the photo is the first."""
     model = table.target("tflite-detect").build(shipped_source(), calibration_pictures())["model_detect.tflite"]
     rows, columns = photos.shape[1:3]
     whole = PHOTO[: 2 * rows : 2, : 2 * columns : 2]
     inputs = np.concatenate([whole[None], photos])
-    wanted, found = in_litert(model, inputs), in_micro(micro_python, tmp_path, model, inputs, 4 << 20, 4)
+    wanted, found = in_litert(model, inputs), in_micro(model, inputs, 4 << 20, 4)
     for ours, theirs in zip(wanted, found, strict=True):
         count = int(ours[3][0])
         assert count == int(theirs[3][0])

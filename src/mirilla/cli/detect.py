@@ -8,8 +8,6 @@ import glob
 from collections.abc import Sequence
 from pathlib import Path
 
-MODEL_SUFFIXES = (".pb", ".binaryproto")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "mirilla detect [MODEL] PHOTO [PHOTO ...] [options]"
@@ -19,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="photos, folders (searched recursively), patterns ('photos/*.jpg'), lists (.txt), video files, "
         "cameras (0, webcam) or streams (rtsp://...). The first may be a model instead: a frozen graph (.pb), a "
-        "compiled model (.binaryproto), a folder with one of them, or a training folder (default: the face detector "
-        "that ships with Mirilla)",
+        "compiled model (.binaryproto), a file of 'mirilla export --to', a folder with one of them, or a training "
+        "folder (default: the face detector that ships with Mirilla)",
     )
     parser.add_argument("--model", metavar="MODEL", help="the model; all positional arguments are photos then")
     parser.add_argument(
@@ -83,9 +81,9 @@ def run(args: argparse.Namespace) -> int:
 def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | None, tuple[str, ...]]:
     """The model and the photos that the positional arguments name; None for the shipped model.
 
-    With --model all arguments are photos. Without it, the first argument is the model if it ends in .pb or
-    .binaryproto, is a folder that contains such a file or a pipeline.config, or cannot be a photo: it is neither an
-    existing file, nor a folder with photos or videos, nor a name with their suffix or the prefix 'camera:'.
+    With --model all arguments are photos. Without it, the first argument is the model if it has the suffix of one, is a
+    folder that contains such a file or a pipeline.config, or cannot be a photo: it is neither an existing file, nor a
+    folder with photos or videos, nor a name with their suffix or the prefix 'camera:'.
 
     Raises:
         UsageError: a model but no photo is given.
@@ -105,6 +103,7 @@ def model_and_photos(model: str | None, words: Sequence[str]) -> tuple[str | Non
 def _is_model(word: str) -> bool:
     from mirilla.data.images import EXTENSIONS
     from mirilla.detect import video
+    from mirilla.detect.models import MODEL_PATTERNS, MODEL_SUFFIXES
     from mirilla.weights.training_folder import PIPELINE
 
     path, photo_suffixes = Path(word), EXTENSIONS | video.EXTENSIONS
@@ -114,7 +113,7 @@ def _is_model(word: str) -> bool:
         if (path / PIPELINE).is_file():
             return True
         with contextlib.suppress(OSError):  # a folder that cannot be read is reported later
-            if any(file.suffix.lower() in MODEL_SUFFIXES for file in path.iterdir()):
+            if any(file.match(pattern) for file in path.iterdir() for pattern in MODEL_PATTERNS):
                 return True
         return not any(file.suffix.lower() in photo_suffixes for file in path.rglob("*"))
     is_live = video.live_source(word) is not None

@@ -28,7 +28,10 @@ _EXPORTED = {
     ".onnx": "ONNX",
     ".tflite": "TensorFlow Lite",
     ".param": "ncnn",
+    ".html": "web page",
 }  # files of `mirilla export --to` that a detector runs
+MODEL_SUFFIXES = (".pb", ".binaryproto", *_EXPORTED)
+MODEL_PATTERNS = ("*.pb", "*.binaryproto", "*.onnx", "*.tflite", "*.param", "model.html")  # a report is HTML too
 _RUN_STATE, _RUN_EXPORT = "run.json", "export"  # in the folder of a run
 Floats = NDArray[np.float32]
 
@@ -86,7 +89,7 @@ def find_model(path: Path) -> Path:
         return path
     if (path / FROZEN_GRAPH).is_file():
         return path / FROZEN_GRAPH
-    for pattern in ("*.pb", "*.binaryproto", *(f"*{suffix}" for suffix in _EXPORTED)):
+    for pattern in MODEL_PATTERNS:
         found = sorted(file for file in path.glob(pattern) if file.name != "saved_model.pb")
         if len(found) == 1:
             return found[0]

@@ -115,10 +115,10 @@ def _export_one(
             if compared.lost > tolerance:
                 return compared
             parity.save(stage / parity.FILE_NAME, [compared])
-            threshold = source.card.threshold + compared.threshold_shift
-            cards.save(
-                replace(_card(target, source), threshold=round(min(max(threshold, 0), 1), 2)), stage / target.file
-            )
+            threshold = round(min(max(source.card.threshold + compared.threshold_shift, 0), 1), 2)
+            if threshold != source.card.threshold:  # not in model.json only: C source and the web page have it as well
+                source = replace(source, card=replace(source.card, threshold=threshold))
+                _write(stage, target, source, target.build(source, pixels))
         files = {path.name: path.stat().st_size for path in sorted(stage.iterdir())}
         _replace(folder, stage)
     return Written(target.name, folder, files, compared, unmeasured)

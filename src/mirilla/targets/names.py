@@ -9,6 +9,7 @@ TARGETS: dict[str, tuple[str, str]] = {
     "opencv-yunet": ("opencv_yunet", "OPENCV_YUNET"),
     "openvino-ssd": ("openvino_ssd", "OPENVINO_SSD"),
     "ncnn": ("ncnn_file", "NCNN"),
+    "web": ("web.web_file", "WEB"),
     "tflite": ("tflite.floats", "TFLITE"),
     "tflite-fp16": ("tflite.floats", "TFLITE_FP16"),
     "tflite-int8": ("tflite.integers", "TFLITE_INT8"),

@@ -2,34 +2,43 @@
 
 `mirilla_model.cc` has the model, `mirilla_model.h` its numbers (sizes, scales, operators, and the memory that
 tflite-micro measured), `mirilla_decode.c` turns its outputs into boxes in plain C, `mirilla_detect.cc` joins them with
-the interpreter. `model_int8.tflite` is the same model as a file.
+the interpreter, and `main.cc` is an example. `model_int8.tflite` is the same model as a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
+from mirilla.errors import MissingExtraError
 from mirilla.findings import Finding
 from mirilla.labels import LabelMap
 from mirilla.model.box_coder import centre_size
 from mirilla.model.card import ModelCard
-from mirilla.targets.micro.interpreter import arena_bytes, run
-from mirilla.targets.target import Pixels, Source, Target
+from mirilla.targets.micro import interpreter
+from mirilla.targets.target import Network, Pixels, Source, Target
 from mirilla.targets.tflite import integers
+from mirilla.targets.tflite import run as litert
 from mirilla.targets.tflite.schema import Model, Op
 
 FILE = integers.FILE
 HEADER, MODEL, ANCHORS = "mirilla_model.h", "mirilla_model.cc", "mirilla_anchors.c"
-STATIC = ("mirilla_decode.h", "mirilla_decode.c", "mirilla_detect.h", "mirilla_detect.cc")
+STATIC = ("mirilla_decode.h", "mirilla_decode.c", "mirilla_detect.h", "mirilla_detect.cc", "main.cc")
 SNIPPET = """\
-import re
+import ctypes, subprocess, numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from PIL import Image
 
-header = open("mirilla_model.h").read()  # what the program has to reserve, and what its input is
-for name, value in re.findall(r"#define (MIRILLA_(?:WIDTH|HEIGHT|CLASSES|MODEL_BYTES|ARENA_BYTES)) (\\S+)", header):
-    print(name, value)
+subprocess.run("cc -std=c99 -O2 -shared -fPIC mirilla_decode.c mirilla_anchors.c -o decode.so -lm".split(), check=True)
+decoder, detect = ctypes.CDLL("./decode.so"), Interpreter("model_int8.tflite").get_signature_runner()
+pixels = Image.open("photo.jpg").convert("RGB").resize(detect.get_input_details()["image"]["shape"][2:0:-1])
+found = detect(image=(np.asarray(pixels, np.int16)[None] - 128).astype(np.int8))
+boxes = (ctypes.c_float * 600)()  # 100 boxes of mirilla_decode.h
+count = decoder.mirilla_decode(found["codes"].tobytes(), found["scores"].tobytes(), ctypes.c_float(0.5), boxes, 100)
+print(np.reshape(boxes, (-1, 6))[:count, :5])  # ymin, xmin, ymax, xmax, score
 """
 # names of the functions of tflite::MicroMutableOpResolver
 _ADD = {
@@ -66,7 +75,7 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     content = model.to_bytes()
     made = {
         FILE: content,
-        HEADER: _header(model, source.card, len(content), arena_bytes(content)).encode(),
+        HEADER: header_text(model, source.card, len(content), interpreter.arena_bytes(content)).encode(),
         MODEL: _model(content).encode(),
         ANCHORS: anchors_text(source.card).encode(),
     }
@@ -74,7 +83,8 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     return made | {name: folder.joinpath(name).read_bytes() for name in STATIC}
 
 
-def _header(model: Model, card: ModelCard, size: int, arena: int | None) -> str:
+def header_text(model: Model, card: ModelCard, size: int, arena: int | None) -> str:
+    """The header: numbers of the model and its file, and the measured arena in bytes."""
     coder, post = card.spec.box_coder, card.spec.post_processing
     ops = list(dict.fromkeys(operator.op for operator in model.operators))
     numbers: dict[str, object] = {
@@ -85,6 +95,8 @@ def _header(model: Model, card: ModelCard, size: int, arena: int | None) -> str:
         "MODEL_BYTES": size,
         "THRESHOLD": _float(card.threshold),
         "IOU": _float(post.iou_threshold),
+        "MIN_SCORE": _float(post.score_threshold),
+        "BOXES_PER_LABEL": post.max_detections_per_class,
         "Y_SCALE": _float(coder.y_scale),
         "X_SCALE": _float(coder.x_scale),
         "HEIGHT_SCALE": _float(coder.height_scale),
@@ -99,8 +111,11 @@ def _header(model: Model, card: ModelCard, size: int, arena: int | None) -> str:
     lines = [f"#define MIRILLA_{name} {value}" for name, value in numbers.items()]
     if arena is not None:
         lines += [
-            "/* as tflite-micro measured it on a computer with 64-bit pointers */",
+            "/* as tflite-micro measured it, with 64-bit pointers and the reference kernels;",
+            "   a board's own kernels (CMSIS-NN, ESP-NN) need scratch memory as well */",
+            "#ifndef MIRILLA_ARENA_BYTES",
             f"#define MIRILLA_ARENA_BYTES {arena}",
+            "#endif",
         ]
     adds = " ".join(f"resolver.{_ADD[op]}();" for op in ops)
     return f"""\
@@ -169,6 +184,19 @@ def _float(value: float) -> str:
 def _rows(values: Iterable[str], per_line: int = _PER_LINE) -> str:
     texts = list(values)
     return "\n".join("  " + ", ".join(texts[i : i + per_line]) + "," for i in range(0, len(texts), per_line))
+
+
+def run(path: Path, card: ModelCard) -> Network:
+    """The file in tflite-micro; where that is not installed, in LiteRT.
+
+    Raises:
+        MissingExtraError: neither is installed.
+        ModelError: the file is refused.
+    """
+    try:
+        return interpreter.run(path, card)
+    except MissingExtraError:
+        return litert.run(path, card)
 
 
 C = Target(

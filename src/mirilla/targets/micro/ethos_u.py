@@ -24,6 +24,7 @@ from mirilla.targets.tflite.run import run
 
 REPORT = "vela.md"
 _TIMEOUT_S = 300
+_REMEDY = "Export to tflite-int8, and compile that file with the Vela of the board's maker."
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,11 @@ def compile_for(device: Device, model: bytes) -> Compiled:
         try:
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            raise ModelError(f"Vela has not compiled for {device.accelerator} after {_TIMEOUT_S} s.") from None
+            raise ModelError(f"Vela has not compiled for {device.accelerator} after {_TIMEOUT_S} s.", _REMEDY) from None
         compiled = Path(folder) / "out" / "model_vela.tflite"
         if done.returncode or not compiled.is_file():
             last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
-            raise ModelError(f"Vela cannot compile the model for {device.accelerator}: {last}")
+            raise ModelError(f"Vela cannot compile the model for {device.accelerator}: {last}", _REMEDY)
         (summary,) = (Path(folder) / "out").glob("*_summary_*.csv")
         return _compiled(device, compiled.read_bytes(), done.stdout, summary)
 

@@ -107,12 +107,16 @@ def network_model(source: Source, pictures: Pixels) -> Model:
 def rounded_network(source: Source, pictures: Pixels) -> Rounded:
     """The source's network with 8-bit weights and maps, calibrated on pictures (N, height, width, 3) uint8.
 
-    The last one is kept: several targets are made from it.
+    The last one is kept: several targets are made from it, some again with another threshold.
     """
-    if not (_last and _last[0][0] is source and _last[0][1] is pictures):
+    if not (_last and _last[0][1] is pictures and _same_network(_last[0][0], source)):
         normalised = pictures.astype(np.float32) * np.float32(INPUT_SCALE) + np.float32(INPUT_OFFSET)
         _last[:] = [(source, pictures, round_network(without_background(source), normalised, Head(source.card)))]
     return _last[0][2]
+
+
+def _same_network(a: Source, b: Source) -> bool:
+    return a.graph is b.graph and a.card.spec is b.card.spec and a.card.anchors_yxyx is b.card.anchors_yxyx
 
 
 def add_network(model: Model, source: Source, rounded: Rounded, image: int) -> tuple[int, int]:

@@ -28,6 +28,7 @@ LOGIT_LIMIT = 7.0  # sigmoid(7) is 0.9991: beyond the last level of a score, 255
 _BINS = 2048
 _CODE_SCORES = (COUNTED_SCORE, 0.2, 0.3)  # box codes of anchors with at least these scores ...
 _CODE_SHARES = (1.0, 0.9998, 0.999, 0.998, 0.995, 0.99, 0.98)  # ... of which these shares are inside the range
+_DEAD_SCALE = 1e-7
 _SHARED = (deploy.Reshape, deploy.Concat, deploy.Pool, deploy.Pad)
 
 Range = tuple[float, float]
@@ -56,7 +57,9 @@ SCORE = Scale(1 / 256, -128)  # the scale that TensorFlow Lite prescribes for si
 def scale_of(low: float, high: float) -> Scale:
     """The scale of a range, widened to contain zero exactly."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / LEVELS or 1.0
+    scale = (high - low) / LEVELS
+    if scale < _DEAD_SCALE:  # the layer is dead; the reciprocal of its scale would overflow a runtime's integers
+        scale = 1 / LEVELS
     return Scale(float(np.float32(scale)), int(np.clip(round(-128 - low / scale), -128, 127)))
 
 
@@ -150,7 +153,7 @@ def observe(graph: DeployGraph, pictures: np.ndarray, head: Head) -> Observed:
     for picture in pictures:
         for name, values in runner.activations(picture).items():
             low, high = limits[groups[name]]
-            counts[groups[name]] += np.histogram(values, _BINS, (low, high if high > low else low + 1))[0]
+            counts[groups[name]] += np.histogram(values, _BINS, (low, high if high - low > _DEAD_SCALE else low + 1))[0]
     histograms = {group: Histogram(low, high, counts[group]) for group, (low, high) in limits.items()}
     codes, scores, anchors = (np.concatenate(parts) for parts in zip(*counted, strict=True))
     seen = code_range((codes, scores, anchors), head) if len(codes) else extremes(histograms[groups[codes_name]])

@@ -4,10 +4,6 @@
 
 #include "mirilla_model.h"
 
-#ifndef MIRILLA_CANDIDATES
-#define MIRILLA_CANDIDATES 256
-#endif
-
 static float limited(float value) { return value < 0.0f ? 0.0f : value > 1.0f ? 1.0f : value; }
 
 static mirilla_box decoded(const int8_t *code, const float *anchor) {
@@ -23,42 +19,46 @@ static mirilla_box decoded(const int8_t *code, const float *anchor) {
 
 static float area(const mirilla_box *box) { return (box->ymax - box->ymin) * (box->xmax - box->xmin); }
 
-static float overlap(const mirilla_box *a, const mirilla_box *b) {
+static int overlap(const mirilla_box *a, const mirilla_box *b) {
   const float height = fminf(a->ymax, b->ymax) - fmaxf(a->ymin, b->ymin);
   const float width = fminf(a->xmax, b->xmax) - fmaxf(a->xmin, b->xmin);
-  if (height <= 0.0f || width <= 0.0f) return 0.0f;
-  return height * width / (area(a) + area(b) - height * width);
+  const float shared = height > 0.0f && width > 0.0f ? height * width : 0.0f;
+  return shared > MIRILLA_IOU * (area(a) + area(b) - shared);
+}
+
+/* Whether a box overlaps one of `count` better boxes of its label, or the label has all its boxes. */
+static int suppressed(const mirilla_box *box, const mirilla_box *better, int count) {
+  int same = 0;
+  for (int i = 0; i < count; ++i) {
+    if (better[i].label != box->label) continue;
+    if (++same == MIRILLA_BOXES_PER_LABEL || overlap(box, &better[i])) return 1;
+  }
+  return 0;
 }
 
 int mirilla_decode(const int8_t *codes, const int8_t *scores, float threshold, mirilla_box *found, int room) {
-  static mirilla_box best[MIRILLA_CANDIDATES]; /* by score, falling */
   int count = 0, kept = 0;
-  for (int i = 0; i < MIRILLA_ANCHORS; ++i) {
+  /* going through the levels of the scores, the best first, needs no sorting */
+  for (int level = 127; level >= -128 && count < room; --level) {
+    const float score = (float)(level - MIRILLA_SCORE_ZERO) * MIRILLA_SCORE_SCALE;
+    if (score < threshold || score <= MIRILLA_MIN_SCORE) break;
     for (int label = 0; label < MIRILLA_CLASSES; ++label) {
-      const float score = (float)(scores[i * MIRILLA_CLASSES + label] - MIRILLA_SCORE_ZERO) * MIRILLA_SCORE_SCALE;
-      if (score < threshold || (count == MIRILLA_CANDIDATES && score <= best[count - 1].score)) continue;
-      int place = count < MIRILLA_CANDIDATES ? count++ : count - 1;
-      for (; place > 0 && best[place - 1].score < score; --place) best[place] = best[place - 1];
-      best[place] = decoded(codes + 4 * i, mirilla_anchors[i]);
-      best[place].score = score;
-      best[place].label = label;
+      for (int i = 0; i < MIRILLA_ANCHORS && count < room; ++i) {
+        if (scores[i * MIRILLA_CLASSES + label] != level) continue;
+        mirilla_box box = decoded(codes + 4 * i, mirilla_anchors[i]);
+        box.score = score;
+        box.label = label;
+        if (!suppressed(&box, found, count)) found[count++] = box;
+      }
     }
   }
-  for (int i = 0; i < count && kept < room; ++i) {
-    int is_new = 1;
-    for (int j = 0; j < i && is_new; ++j) { /* a suppressed box has score 0 */
-      is_new = best[j].score <= 0.0f || best[j].label != best[i].label || overlap(&best[j], &best[i]) <= MIRILLA_IOU;
-    }
-    if (!is_new) {
-      best[i].score = 0.0f;
-      continue;
-    }
-    found[kept] = best[i];
-    found[kept].ymin = limited(best[i].ymin);
-    found[kept].xmin = limited(best[i].xmin);
-    found[kept].ymax = limited(best[i].ymax);
-    found[kept].xmax = limited(best[i].xmax);
-    ++kept;
+  for (int i = 0; i < count; ++i) {
+    mirilla_box box = found[i];
+    box.ymin = limited(box.ymin);
+    box.xmin = limited(box.xmin);
+    box.ymax = limited(box.ymax);
+    box.xmax = limited(box.xmax);
+    if (area(&box) > 0.0f) found[kept++] = box;
   }
   return kept;
 }

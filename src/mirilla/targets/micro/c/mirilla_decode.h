@@ -1,4 +1,4 @@
-/* Boxes from the two outputs of the model: plain C99, no allocation, no library but <math.h>. */
+/* Boxes from the two outputs of the model: plain C99, no memory but its arguments, no library but <math.h>. */
 #ifndef MIRILLA_DECODE_H
 #define MIRILLA_DECODE_H
 
@@ -16,8 +16,8 @@ typedef struct {
 
 /* Decode, keep scores from `threshold` and suppress overlapping boxes of one label.
    codes: MIRILLA_ANCHORS x 4, scores: MIRILLA_ANCHORS x MIRILLA_CLASSES, both as the model gives them.
-   Writes at most `room` boxes to `found`, best first; returns how many. If more than MIRILLA_CANDIDATES boxes reach
-   the threshold, only the best are considered. */
+   Writes at most `room` boxes to `found`, best first; returns how many. Boxes wholly beyond the picture take room as
+   well, and are removed at the end. */
 int mirilla_decode(const int8_t *codes, const int8_t *scores, float threshold, mirilla_box *found, int room);
 
 #ifdef __cplusplus

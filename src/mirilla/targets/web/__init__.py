@@ -1,0 +1,1 @@
+"""The target `web`: one HTML file that detects in a browser."""
