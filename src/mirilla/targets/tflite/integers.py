@@ -18,6 +18,7 @@ from mirilla.graph.deploy import Shape
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
 from mirilla.targets.ssd_head import without_background
 from mirilla.targets.target import Pixels, Source, Target
+from mirilla.targets.tflite.head import Head
 from mirilla.targets.tflite.layers import add_layers
 from mirilla.targets.tflite.ranges import SCORE, Scale
 from mirilla.targets.tflite.run import run
@@ -110,7 +111,7 @@ def rounded_network(source: Source, pictures: Pixels) -> Rounded:
     """
     if not (_last and _last[0][1] is pictures and _same_network(_last[0][0], source)):
         normalised = pictures.astype(np.float32) * np.float32(INPUT_SCALE) + np.float32(INPUT_OFFSET)
-        _last[:] = [(source, pictures, round_network(without_background(source), normalised))]
+        _last[:] = [(source, pictures, round_network(without_background(source), normalised, Head(source.card)))]
     return _last[0][2]
 
 

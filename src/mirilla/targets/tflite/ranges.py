@@ -1,12 +1,13 @@
 """The ranges of a network's tensors on calibration pictures, from which the scales of 8-bit integers follow.
 
 Three ways to choose a range are tried: the smallest and largest value, the values between which 99.99 % lie, and the
-range with the smallest mean square error. The one whose rounded network differs least from the network itself is taken
-(`mirilla.targets.tflite.simulate`).
+range with the smallest mean square error. The one whose rounded network's detections differ least from those of the
+network itself is taken (`mirilla.targets.tflite.simulate`).
 
 Tensors that an operator requires to share a scale (inputs and output of a concatenation, a reshape or a pool) form a
 group with one range. Box codes only count where an anchor's score is at least COUNTED_SCORE: all others are dropped
-anyway, and their codes would widen the range. Logits are cut where their sigmoid reaches a score's last level.
+anyway, and their codes would widen the range. Of several ranges for them, the one that moves boxes least is taken.
+Logits are cut where their sigmoid reaches a score's last level.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph
 from mirilla.graph.reference import Runner
 from mirilla.model.spec import INPUT_SCALE
+from mirilla.targets.tflite.head import COUNTED_SCORE, Head, paired_iou
 
 LEVELS = 255
-COUNTED_SCORE = 0.1
 LOGIT_LIMIT = 7.0  # sigmoid(7) is 0.9991: beyond the last level of a score, 255 / 256
 _BINS = 2048
+_CODE_SCORES = (COUNTED_SCORE, 0.2, 0.3)  # box codes of anchors with at least these scores ...
+_CODE_SHARES = (1.0, 0.9998, 0.999, 0.998, 0.995, 0.99, 0.98)  # ... of which these shares are inside the range
 _DEAD_SCALE = 1e-7
 _SHARED = (deploy.Reshape, deploy.Concat, deploy.Pool, deploy.Pad)
 
 Range = tuple[float, float]
+Counted = tuple[np.ndarray, np.ndarray, np.ndarray]  # codes (K, 4), scores (K,), numbers of anchors (K,)
 
 
 @dataclass(frozen=True)
@@ -125,14 +129,14 @@ class Observed:
     logits: Range
 
 
-def observe(graph: DeployGraph, pictures: np.ndarray) -> Observed:
+def observe(graph: DeployGraph, pictures: np.ndarray, head: Head) -> Observed:
     """Run pictures (N, height, width, 3) float32, normalised, through a graph whose outputs are codes and logits."""
     groups = shared_scales(graph)
     runner = Runner(graph)
     codes_name, logits_name = graph.outputs
     limits: dict[str, list[float]] = {}
     sums: dict[str, np.ndarray] = {}
-    codes: list[np.ndarray] = []
+    counted: list[Counted] = []
     logits: list[float] = []
     for picture in pictures:
         tensors = runner.activations(picture)
@@ -141,8 +145,9 @@ def observe(graph: DeployGraph, pictures: np.ndarray) -> Observed:
             group[0], group[1] = min(group[0], float(values.min())), max(group[1], float(values.max()))
             mean = values.reshape(-1, values.shape[-1]).mean(0)
             sums[name] = sums.get(name, np.zeros_like(mean)) + mean / len(pictures)
-        counted = tensors[logits_name].max(-1) >= np.log(COUNTED_SCORE / (1 - COUNTED_SCORE))
-        codes.append(tensors[codes_name][counted])
+        scores = head.scores(tensors[logits_name])
+        anchors = np.flatnonzero(scores >= COUNTED_SCORE)
+        counted.append((tensors[codes_name][anchors], scores[anchors], anchors))
         logits += [float(tensors[logits_name].min()), float(tensors[logits_name].max())]
     counts = {group: np.zeros(_BINS, np.int64) for group in limits}
     for picture in pictures:
@@ -150,9 +155,25 @@ def observe(graph: DeployGraph, pictures: np.ndarray) -> Observed:
             low, high = limits[groups[name]]
             counts[groups[name]] += np.histogram(values, _BINS, (low, high if high - low > _DEAD_SCALE else low + 1))[0]
     histograms = {group: Histogram(low, high, counts[group]) for group, (low, high) in limits.items()}
-    certain = np.concatenate(codes)
-    seen = (float(certain.min()), float(certain.max())) if certain.size else extremes(histograms[groups[codes_name]])
+    codes, scores, anchors = (np.concatenate(parts) for parts in zip(*counted, strict=True))
+    seen = code_range((codes, scores, anchors), head) if len(codes) else extremes(histograms[groups[codes_name]])
     return Observed(groups, histograms, sums, seen, (max(min(logits), -LOGIT_LIMIT), min(max(logits), LOGIT_LIMIT)))
+
+
+def code_range(counted: Counted, head: Head) -> Range:
+    """The range of box codes that moves the boxes of the anchors that count least, weighted by their scores."""
+    codes, scores, anchors = counted
+    exact = head.boxes(codes, anchors)
+    best, chosen = -1.0, (float(codes.min()), float(codes.max()))
+    for least in _CODE_SCORES:
+        certain = codes[scores >= least]
+        for share in _CODE_SHARES if len(certain) else ():
+            low, high = (float(np.quantile(certain, cut)) for cut in ((1 - share) / 2, (1 + share) / 2))
+            moved = head.boxes(scale_of(low, high).rounded(codes), anchors)
+            agreement = float((scores * paired_iou(exact, moved)).sum())
+            if agreement > best:
+                best, chosen = agreement, (low, high)
+    return chosen
 
 
 def shared_scales(graph: DeployGraph) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,9 @@ import numpy as np
 from mirilla.graph import deploy
 from mirilla.graph.deploy import DeployGraph, Layer
 from mirilla.graph.reference import Runner
-from mirilla.targets.tflite.ranges import COUNTED_SCORE, INPUT_SHIFT, METHODS, Observed, Scale, observe, scales
+from mirilla.targets.tflite.equalise import equalised
+from mirilla.targets.tflite.head import Head
+from mirilla.targets.tflite.ranges import INPUT_SHIFT, METHODS, Observed, Scale, observe, scales
 
 _TRIED = 32  # pictures with which the ways to choose ranges are compared
 _WEIGHT_LEVELS = 127
@@ -32,7 +34,7 @@ class RoundedWeights:
 class Rounded:
     """A network for 8-bit integers.
 
-    graph: with sigmoids as layers of their own.
+    graph: with sigmoids as layers of their own and equalised channels, before rounding.
     scales: of every tensor. weights: of every convolution and product. method: how the ranges were chosen.
     """
 
@@ -42,17 +44,19 @@ class Rounded:
     method: str
 
 
-def round_network(graph: DeployGraph, pictures: np.ndarray) -> Rounded:
+def round_network(graph: DeployGraph, pictures: np.ndarray, head: Head) -> Rounded:
     """Choose scales by calibration pictures (N, height, width, 3) float32, normalised, and round the weights."""
     graph = replace(graph, layers=tuple(part for layer in graph.layers for part in _without_sigmoid(layer)))
-    observed = observe(graph, pictures)
+    graph = equalised(graph, pictures)
+    observed = observe(graph, pictures, head)
     weights = {
         layer.name: _rounded(layer, graph, observed) for layer in graph.layers if isinstance(layer, deploy.Linear)
     }
     candidates = [Rounded(graph, scales(graph, observed, method), weights, method) for method in METHODS]
     tried = pictures[:_TRIED]
-    wanted = [Runner(graph).activations(picture, keep=False) for picture in tried]
-    return min(candidates, key=lambda candidate: _difference(candidate, tried, wanted))
+    exact = Runner(graph)
+    wanted = [exact.activations(picture, keep=False) for picture in tried]
+    return min(candidates, key=lambda candidate: difference(candidate, tried, wanted, head))
 
 
 def runner(rounded: Rounded) -> Runner:
@@ -86,20 +90,17 @@ def _shifted(picture: np.ndarray) -> np.ndarray:
     return picture - np.float32(INPUT_SHIFT)
 
 
-def _difference(rounded: Rounded, pictures: np.ndarray, wanted: list[dict[str, np.ndarray]]) -> float:
-    """Mean square error of codes and logits, over the anchors whose score counts."""
+def difference(rounded: Rounded, pictures: np.ndarray, wanted: Sequence[Mapping[str, np.ndarray]], head: Head) -> float:
+    """How much the rounded network's detections differ from those of `wanted`, its outputs before rounding."""
     codes, logits = rounded.graph.outputs
     rough = runner(rounded)
-    least = np.log(COUNTED_SCORE / (1 - COUNTED_SCORE))
-    errors = []
+    total = 0.0
     for picture, exact in zip(pictures, wanted, strict=True):
         found = rough.activations(
             _shifted(picture), keep=False, store=lambda name, value: rounded.scales[name].rounded(value)
         )
-        counted = np.maximum(exact[logits].max(-1), found[logits].max(-1)) >= least
-        errors += [((found[name] - exact[name])[counted] ** 2).ravel() for name in (codes, logits)]
-    every = np.concatenate(errors)
-    return float(every.mean()) if every.size else 0.0
+        total += head.difference((exact[codes], exact[logits]), (found[codes], found[logits]))
+    return total
 
 
 def _without_sigmoid(layer: Layer) -> list[Layer]:
