@@ -99,7 +99,8 @@ def main() -> None:
         mounted(parts, "train", args.mounted, args), mounted(parts, "held_out", args.mounted // 10, args)
     )
     parts = {name: part for name, part in parts.items() if name not in args.without}
-    write(parts, {"seed": args.seed, "left_out": left_out, "licences": licences}, args.out)
+    facts = {"seed": args.seed, "left_out": left_out, "licences": licences, "coco_backgrounds": backgrounds(args.clean)}
+    write(parts, facts, args.out)
 
 
 def clean_set(folder: Path) -> Part:
@@ -112,6 +113,13 @@ def clean_set(folder: Path) -> Part:
         share = 1.0 if folder.name in HELD_OUT_SETS else HELD_OUT_SHARE.get(folder.name, 0.0)
         (part.held_out if share_of(sample.filename, 0) < share else part.train).append(sample)
     return part
+
+
+def backgrounds(clean: Path) -> list[str]:
+    """Addresses of the pictures without a face in coco_ccby, which stand behind rendered people."""
+    bare = {sample.filename for sample in read_dataset(clean / "coco_ccby").samples if not len(sample)}
+    rows = (line.split("\t") for line in (clean / "coco_ccby/sources.tsv").read_text().splitlines())
+    return sorted(address for name, _, address in rows if name in bare)
 
 
 def filmed(folder: Path, yunet: YuNet, cache: Path) -> tuple[Part, dict[str, int]]:
