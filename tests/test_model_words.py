@@ -68,7 +68,7 @@ def test_every_verb_takes_every_kind(verb, kind, models, tmp_path, capsys, monke
         }[verb]
         assert main(arguments) == 0, capsys.readouterr().err
         if verb == "detect":
-            assert "face 0.6" in capsys.readouterr().out
+            assert "face 0.8" in capsys.readouterr().out
 
 
 def test_compile_without_out_writes_beside_the_model_and_spares_other_files(models, tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from mirilla import boxes, files, shipped
 from mirilla.data.images import decode_rgb
 from mirilla.detect.detector import Detector
 from mirilla.errors import ModelError
+from mirilla.model import card as cards
 from mirilla.weights import load as weights
 
 has_weights = pytest.mark.skipif(
@@ -81,3 +83,16 @@ def test_an_installation_without_weights(tmp_path, monkeypatch):
     for call in (shipped.default_model, shipped.default_weights, Detector.load):
         with pytest.raises(ModelError, match="contains no model"):
             call()
+
+
+def test_the_card_lists_what_was_trained_on():
+    """The parts in model.json, which the packing took from the data set's own record, and their numbers of pictures."""
+    card = cards.load(shipped.FOLDER / cards.FILE_NAME, shipped.FOLDER / shipped.FROZEN_GRAPH)
+    text = (shipped.FOLDER / shipped.MODEL_CARD).read_text("utf-8")
+    rows = re.findall(r"^\| (\w+) \| ([\d,]+) \| [\d,]+ \| (.+) \|$", text, re.M)
+    data = card.training["data"]
+    assert isinstance(data, list)
+    assert [f"{name}: {count.replace(',', '')} pictures" for name, count, _ in rows] == data
+    assert all(len(credit) > 20 for *_, credit in rows)
+    total = sum(int(count.replace(",", "")) for _, count, _ in rows)
+    assert f"{total:,} pictures with" in text

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from helpers_environment import make_environment
 from helpers_targets import PHOTO, calibration_pictures, shipped_source
 from mirilla import shipped
 from mirilla.detect.detector import Detector
+from mirilla.detect.models import graph_network
 from mirilla.targets import table
 from mirilla.targets.target import Source, Target, to_bytes
 from mirilla.targets.tflite import integers, schema, simulate
@@ -60,6 +62,19 @@ def test_floats_give_the_models_detections(source, pictures, tmp_path, name, tol
     assert len(wanted) == len(found) > 0
     np.testing.assert_allclose(found.scores, wanted.scores, atol=tolerance)
     np.testing.assert_allclose(found.boxes_yxyx, wanted.boxes_yxyx, atol=tolerance)
+
+
+def test_a_channel_of_nothing_but_a_bias(source, pictures, tmp_path):
+    """Weight decay leaves channels with weights near zero; their bias must survive 32 bits."""
+    first, *others = source.graph.layers
+    weights, bias = first.weights.copy(), first.bias.copy()
+    weights[..., 0], bias[0] = 1e-30, 1.5
+    layers = (replace(first, weights=weights, bias=bias), *others)
+    source = replace(source, graph=replace(source.graph, layers=layers))
+    wanted = Detector(source.card, graph_network(source.graph, source.card, "the graph", None))(PHOTO, 0.3)
+    found = exported(table.target("tflite-int8"), source, pictures, tmp_path)(PHOTO, 0.3)
+    assert abs(found.scores[0] - wanted.scores[0]) < 0.1
+    np.testing.assert_allclose(found.boxes_yxyx[0], wanted.boxes_yxyx[0], atol=0.05)
 
 
 def test_integers_find_the_same_face(source, pictures, tmp_path):

@@ -15,6 +15,7 @@ from mirilla.targets.tflite.head import Head
 from mirilla.targets.tflite.ranges import INPUT_SHIFT, METHODS, Observed, Scale, observe, scales
 
 _TRIED = 32  # pictures with which the ways to choose ranges are compared
+_BIAS_LEVELS = 2**22  # of a channel's weights in its bias; a dead channel's bias would not fit in 32 bits otherwise
 _WEIGHT_LEVELS = 127
 
 
@@ -126,11 +127,13 @@ def _rounded(layer: deploy.Linear, graph: DeployGraph, observed: Observed) -> Ro
         largest = np.abs(weights).max((0, 1), keepdims=True)
     else:
         largest = np.abs(weights).max((0, 1, 2), keepdims=True)
-    steps = np.where(largest > 0, largest / _WEIGHT_LEVELS, 1.0).astype(np.float32)
+    bias = np.zeros(_channels(layer)) if layer.bias is None else layer.bias.astype(np.float64)
+    least = np.abs(bias).max(initial=0.0) if isinstance(layer, deploy.Gemm) else np.abs(bias).reshape(largest.shape)
+    least = least / _BIAS_LEVELS
+    steps = np.maximum(np.where(largest > 0, largest / _WEIGHT_LEVELS, 1.0), least).astype(np.float32)
     values = np.clip(np.rint(weights / steps), -_WEIGHT_LEVELS, _WEIGHT_LEVELS).astype(np.int8)
     lost = weights - values * steps.astype(np.float64)
     means = observed.means[layer.inputs[0]].astype(np.float64)
-    bias = np.zeros(_channels(layer)) if layer.bias is None else layer.bias.astype(np.float64)
     bias = bias + _effect(layer, lost, means)
     if layer.inputs[0] == graph.input:
         bias = bias + _effect(layer, values * steps, np.full_like(means, INPUT_SHIFT))
