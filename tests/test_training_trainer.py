@@ -296,6 +296,21 @@ def test_truncated_checkpoint(pipeline, tmp_path):
         train(pipeline, tmp_path / "run")
 
 
+def test_all_missing_files_are_named_at_once(pipeline, tmp_path):
+    reader = pipeline.train_input_reader
+    reader.label_map_path = str(tmp_path / "none.pbtxt")
+    reader.tf_record_input_reader.input_path[:] = [
+        str(tmp_path / "none-?????-of-00010"),
+        str(tmp_path / "train.tfrecord"),
+    ]
+    pipeline.train_config.fine_tune_checkpoint = str(tmp_path / "none.ckpt")
+    with pytest.raises(ConfigError, match="3 files of the pipeline") as caught:
+        train(pipeline, tmp_path / "run")
+    for name in ("label_map_path: ", "none.pbtxt", "none-?????-of-00010", "fine_tune_checkpoint: ", "none.ckpt"):
+        assert name in caught.value.what
+    assert "train.tfrecord" not in caught.value.what
+
+
 def test_missing_records(pipeline, tmp_path):
     pipeline.train_input_reader.tf_record_input_reader.input_path[:] = [str(tmp_path / "nothing.tfrecord")]
     with pytest.raises(DataError, match=r"nothing\.tfrecord"):

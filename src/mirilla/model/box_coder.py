@@ -42,9 +42,10 @@ def encode(
 def decode(
     codes: NDArray[np.floating], anchors_yxyx: NDArray[np.floating], coder: BoxCoderSpec
 ) -> NDArray[np.floating]:
-    """Boxes (..., 4) of codes relative to anchors; not clipped."""
+    """Boxes of codes (..., 4) relative to anchors, which broadcast; not clipped."""
     # coordinates first: numpy is slow if the last axis has two or four elements
     codes, anchors = (array.transpose(-1, *range(array.ndim - 1)).copy() for array in (codes, anchors_yxyx))
+    anchors = anchors.reshape(4, *[1] * (codes.ndim - anchors.ndim), *anchors.shape[1:])
     scales = np.array([coder.y_scale, coder.x_scale, coder.height_scale, coder.width_scale], codes.dtype)
     codes = codes / scales.reshape(-1, *[1] * (codes.ndim - 1))
     size = anchors[2:] - anchors[:2]  # (2, ...)

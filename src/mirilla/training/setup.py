@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +63,7 @@ def prepare(
         with explaining(model_dir):
             model_dir.mkdir(parents=True, exist_ok=True)
         previous = checkpoints.newest(model_dir)
+        _require_files(pipeline, is_resumed=previous is not None)
         learner = Learner(spec, plan, device, group, precision)
         # before the records, which may take minutes to read
         if previous is None and group.is_main:
@@ -88,6 +91,32 @@ def warn_of_changes(saved: Checkpoint, metadata: dict[str, str]) -> None:
     for key, what in (("config", "pipeline.config"), ("data", "the training records")):
         if key in metadata and key in saved.metadata and saved.metadata[key] != metadata[key]:
             console.warn(f"{what} changed since the checkpoint of step {saved.step} was written.")
+
+
+def _require_files(pipeline: config.Pipeline, is_resumed: bool) -> None:
+    """Name all missing files at once. A single one is left to its reader, whose message says more.
+
+    Raises:
+        ConfigError: at least two files that the pipeline names do not exist.
+    """
+    reader, start = pipeline.train_input_reader, pipeline.train_config.fine_tune_checkpoint
+    paths = [("train_input_reader.label_map_path", reader.label_map_path)]
+    paths += [("tf_record_input_reader.input_path", path) for path in reader.tf_record_input_reader.input_path]
+    if start and not is_resumed:
+        paths.append(("train_config.fine_tune_checkpoint", start))
+    missing = [f"{field}: {path}" for field, path in paths if not _exists(path)]
+    if len(missing) > 1:
+        listed = "".join(f"\n  {one}" for one in missing)
+        raise ConfigError(
+            f"{len(missing)} files of the pipeline.config do not exist:{listed}",
+            "Correct the paths; relative ones begin at the current folder.",
+        )
+
+
+def _exists(path: str) -> bool:
+    """Whether a file exists, a pattern or set of shards has one, or a checkpoint's prefix has a file."""
+    pattern = re.sub(r"@\d+$|\?{5}", "*", path)
+    return Path(path).exists() or any(glob.iglob(pattern)) or any(glob.iglob(f"{glob.escape(path)}.*"))
 
 
 def _fine_tune(learner: Learner, pipeline: config.Pipeline, model_dir: Path) -> None:
