@@ -195,6 +195,24 @@ def test_other_json_is_an_error(tmp_path, content, message):
         read_dataset(tmp_path / "a.json", format="coco")
 
 
+def test_boxes_that_are_corners_are_refused(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(picture())
+    corners = [[3, 2, 9, 12], [20, 5, 28, 18], [15, 10, 30, 20]]
+    boxes = [[3, 2, 6, 10], [20, 5, 8, 13], [15, 10, 15, 10]]
+    path = tmp_path / "set.json"
+
+    def write(rows):
+        items = [{"id": i, "image_id": 7, "category_id": 3, "bbox": row} for i, row in enumerate(rows)]
+        path.write_text(json.dumps(_coco(annotations=items)))
+
+    write(corners)
+    with pytest.raises(DataError, match=r"look like corners.*2 of 3 reach beyond"):
+        read_dataset(path)
+    for fine in (boxes, corners[:2], [*corners, [4, 4, 2, 2]]):  # proper, too few, and one that is no pair of corners
+        write(fine)
+        assert len(read_dataset(path).samples) == 1
+
+
 def test_utf16_is_read(tmp_path):
     path = _set(tmp_path) / "result.json"
     path.write_bytes(path.read_text().encode("utf-16"))

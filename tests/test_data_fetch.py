@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -58,7 +59,13 @@ class Server:
             handler.end_headers()
             return
         body = content[start:]
-        handler.send_header("Content-Length", str(len(body)))
+        if step == "endless":
+            handler.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    handler.wfile.write(bytes(1 << 16))
+            return
+        handler.send_header("Content-Length", "many" if step == "no-number" else str(len(body)))
         if status == 206:
             handler.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         handler.end_headers()
@@ -127,6 +134,20 @@ def test_a_broken_connection_is_resumed(server, content, tmp_path):
     ]
     assert waits == [1, 2, 4]
     assert (tmp_path / "set/a.txt").is_file()
+
+
+def test_an_answer_that_never_ends_is_refused_at_the_published_size(server, content, tmp_path):
+    server.files["/set.zip"] = content
+    server.script["/set.zip"] = ["endless"]
+    with pytest.raises(DownloadError, match=f"more than the published file's {len(content):,} bytes"):
+        _fetch(tmp_path, server, archive_of(content))
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_length_that_is_no_number_is_not_used(server, content, tmp_path):
+    server.files["/set.zip"] = content
+    server.script["/set.zip"] = ["no-number"]
+    assert _fetch(tmp_path, server, archive_of(content))[0] == {"set.zip": hashlib.sha256(content).hexdigest()}
 
 
 def test_a_later_call_resumes_too(server, content, tmp_path):

@@ -24,6 +24,8 @@ from mirilla.errors import DataError
 from mirilla.files import explaining
 from mirilla.findings import Finding
 
+_FEWEST_BOXES, _SHARE_OUTSIDE, _BEYOND = 3, 0.3, 1.02  # to take boxes for corners
+_LARGEST = 1e12  # of a number that is used; NaN and infinity are not below it
 _ROBOFLOW = "_annotations.coco.json"
 _PATTERNS = ("annotations/instances_*.json", "instances_*.json", f"*/{_ROBOFLOW}", _ROBOFLOW)
 
@@ -102,9 +104,53 @@ def _note_of_choice(path: Path, files: Sequence[Path]) -> list[str]:
 def _parsed(file: Path, part: str | None, with_prefix: bool) -> Content:
     """The content of a file; `with_prefix`: the pictures' names begin with their folder."""
     content = _content(file)
+    _refuse_corners(content, file)
     folders = _picture_folders(file, _file_names(content))
     prefix = f"{folders[0].name}/" if with_prefix else ""
     return coco_content.parse(content, str(file), PictureFinder(*folders), prefix, part)
+
+
+def _refuse_corners(content: Object, file: Path) -> None:
+    """Refuse boxes that are evidently corners, as Pascal VOC has them: every one fits so, and many do not otherwise.
+
+    Raises:
+        DataError: they are.
+    """
+    sizes = {
+        str(image.get("id")): _numbers([image.get("width"), image.get("height")])
+        for image in _objects(content.get("images"))
+    }
+    count = outside = 0
+    for item in _objects(content.get("annotations")):
+        box, size = _numbers(item.get("bbox")), sizes.get(str(item.get("image_id")))
+        if box is None or size is None or len(box) != 4:
+            continue
+        x, y, third, fourth = box
+        width, height = size
+        if not (x < third <= width and y < fourth <= height):
+            return
+        count += 1
+        outside += x + third > width * _BEYOND or y + fourth > height * _BEYOND
+    if count >= _FEWEST_BOXES and outside >= count * _SHARE_OUTSIDE:
+        raise DataError(
+            f"{file}: the boxes look like corners [x1, y1, x2, y2]: {outside:,} of {count:,} reach beyond their "
+            "picture as COCO's [x, y, width, height].",
+            "Write width = x2 - x1 and height = y2 - y1, or export the set as Pascal VOC.",
+        )
+
+
+def _objects(values: Json) -> list[Object]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
+
+
+def _numbers(values: Json) -> list[float] | None:
+    """A list of finite numbers; None if it is none."""
+    found = [
+        float(value)
+        for value in (values if isinstance(values, list) else [])
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
+    ]
+    return found if isinstance(values, list) and len(found) == len(values) else None
 
 
 def _labels(contents: Sequence[Content], entries: Sequence[Entry]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -113,7 +113,7 @@ class Downloader:
         for attempt in range(1, self.attempts + 1):
             try:
                 with explaining(part):
-                    _transfer(url, part, archive, self.progress)
+                    _transfer(url, part, archive, self.progress, archive.size_bytes if self.checksum else None)
             except _RefusedError as error:
                 return str(error)
             except _BrokenError as error:
@@ -152,8 +152,11 @@ class _BrokenError(Exception):
     """The connection broke: try again and resume."""
 
 
-def _transfer(url: str, part: Path, archive: Archive, progress: ProgressMaker) -> None:
-    """Send one request and append the answer to `part`; returns when the file has the size that the server states."""
+def _transfer(url: str, part: Path, archive: Archive, progress: ProgressMaker, limit: int | None) -> None:
+    """Send one request and append the answer to `part`; returns when the file has the size that the server states.
+
+    A file that grows beyond `limit` bytes is refused and removed.
+    """
     have = part.stat().st_size if part.exists() else 0
     if archive.size_bytes is not None and have > archive.size_bytes:
         part.unlink()
@@ -167,6 +170,9 @@ def _transfer(url: str, part: Path, archive: Archive, progress: ProgressMaker) -
         with open(part, "ab" if have else "wb") as file, progress(archive.name, megabytes, "MB") as bar:
             bar.advance(have // 10**6)
             for chunk in _chunks(response, have):
+                if limit is not None and have + len(chunk) > limit:
+                    part.unlink()
+                    raise _RefusedError(f"it sends more than the published file's {limit:,} bytes")
                 file.write(chunk)
                 bar.advance((have + len(chunk)) // 10**6 - have // 10**6)
                 have += len(chunk)
@@ -176,7 +182,8 @@ def _transfer(url: str, part: Path, archive: Archive, progress: ProgressMaker) -
 
 def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
     """The file's byte at which the body starts, and the file's size if the server gives it."""
-    length = int(response.headers.get("Content-Length") or 0) or None
+    stated = response.headers.get("Content-Length") or ""
+    length = (int(stated) if stated.isdecimal() else 0) or None
     if response.status != 206:  # the server does not support ranges: the body is the whole file
         return 0, length
     start, total = _content_range(response.headers.get("Content-Range"))
@@ -227,4 +234,4 @@ def _content_range(header: str | None) -> tuple[int, int | None]:
     """First byte (-1 if there is none) and total of 'bytes 5-9/10' or 'bytes */10'."""
     span, _, total = (header or "").removeprefix("bytes ").partition("/")
     first = span.split("-")[0]
-    return int(first) if first.isdigit() else -1, int(total) if total.isdigit() else None
+    return int(first) if first.isdecimal() else -1, int(total) if total.isdecimal() else None

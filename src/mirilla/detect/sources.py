@@ -73,12 +73,7 @@ def find_sources(paths: Iterable[str]) -> Sources:
         elif (live := video.live_source(text)) is not None:
             sources.videos.append(live)
         elif path.is_dir():
-            below, problems = files_below(path)
-            sources.missing += [f"{problem.where}: {problem.what}" for problem in problems]
-            files = [file for file in below if file.is_file()]
-            photos = [file for file in files if file.suffix.lower() in EXTENSIONS]
-            sources.photos += [Photo(file, str(file), str(file.relative_to(path))) for file in photos]
-            sources.videos += [str(file) for file in files if file.suffix.lower() in video.EXTENSIONS]
+            _add_folder(path, sources)
         elif not path.exists():
             sources.missing.append(f"{text}: no such file or folder.")
         elif path.suffix.lower() in video.EXTENSIONS:
@@ -118,6 +113,15 @@ def _expanded(paths: Iterable[str], missing: list[str]) -> Iterator[str]:
             yield from found
         else:
             yield text
+
+
+def _add_folder(folder: Path, sources: Sources) -> None:
+    below, problems = files_below(folder)
+    sources.missing += [f"{problem.where}: {problem.what}" for problem in problems]
+    files = [file for file in below if file.is_file()]
+    photos = [file for file in files if file.suffix.lower() in EXTENSIONS]
+    sources.photos += [Photo(file, str(file), str(file.relative_to(folder))) for file in photos]
+    sources.videos += [str(file) for file in files if file.suffix.lower() in video.EXTENSIONS]
 
 
 def _add_standard_input(sources: Sources) -> None:

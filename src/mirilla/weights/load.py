@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,15 +68,18 @@ def load_variables(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray], Pa
         )
     if path.is_dir():
         raise ModelError(f"{path}: a folder, not a checkpoint.", _checkpoints_in(path))
-    if path.suffix == ".safetensors" and path.exists():
-        return load_safetensors(path)[0], path
-    if path.suffix == ".npz" and path.exists():
-        return load_npz(path), path
-    if path.suffix == ".pb" and path.exists():
-        return frozen_graph.load_variables(path), path
+    if path.suffix in _READERS and path.exists():
+        return _READERS[path.suffix](path), path
     if path.suffix != ".safetensors" and tensorflow.v1_files(path):
         return tensorflow.load_checkpoint(path), path
     raise _unknown(path)
+
+
+_READERS: dict[str, Callable[[Path], dict[str, NDArray]]] = {
+    ".safetensors": lambda path: load_safetensors(path)[0],
+    ".npz": load_npz,
+    ".pb": frozen_graph.load_variables,
+}
 
 
 def load_weights(path: str | os.PathLike[str], averages: bool = True) -> Weights:

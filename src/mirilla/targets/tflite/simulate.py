@@ -71,21 +71,6 @@ def runner(rounded: Rounded) -> Runner:
     return Runner(replace(rounded.graph, layers=layers))
 
 
-def layer_errors(rounded: Rounded, pictures: np.ndarray) -> dict[str, float]:
-    """layer -> root mean square error of its rounded output, as a share of the output's own root mean square."""
-    exact, rough = Runner(rounded.graph), runner(rounded)
-    errors: dict[str, float] = {}
-    powers: dict[str, float] = {}
-    for picture in pictures:
-        wanted = exact.activations(picture)
-        found = rough.activations(_shifted(picture), store=lambda name, value: rounded.scales[name].rounded(value))
-        for layer in rounded.graph.layers:
-            name = layer.name
-            errors[name] = errors.get(name, 0) + float(((found[name] - wanted[name]) ** 2).mean())
-            powers[name] = powers.get(name, 0) + float((wanted[name] ** 2).mean())
-    return {name: float(np.sqrt(error / max(powers[name], 1e-12))) for name, error in errors.items()}
-
-
 def _shifted(picture: np.ndarray) -> np.ndarray:
     """A picture as its integers stand for it: half a level lower (see `ranges.INPUT`)."""
     return picture - np.float32(INPUT_SHIFT)
