@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from mirilla.cli.original_flags import add_original_flags
 from mirilla.targets.names import EXAMPLE, TARGETS, TOLERANCE
+
+if TYPE_CHECKING:
+    from mirilla.targets.target import Target
+
+ONNX = "onnx"  # the target that --nms changes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DATASET",
         help="with --to: labelled photos that choose the ranges of integers and measure each file "
         "(default: those of the run; else drawn ones)",
+    )
+    parser.add_argument(
+        "--nms",
+        action="store_true",
+        help="with --to onnx: put NMS into the file, which then takes one picture (not for OpenCV)",
     )
     parser.add_argument(
         "--tolerance",
@@ -113,6 +124,13 @@ def _export_targets(args: argparse.Namespace) -> int:
     if args.model is None:
         raise UsageError("--to needs a model.", f"mirilla export shipped --to {args.to}")
     targets = chosen(args.to, echo)
+    if args.nms:
+        if ONNX not in {target.name for target in targets}:
+            raise UsageError(
+                f"--nms is for --to {ONNX}; the other targets have a form of their own.",
+                f"mirilla export {args.model} --to {ONNX} --nms",
+            )
+        targets = [_with_nms(target) if target.name == ONNX else target for target in targets]
     source, notes = read_source(Path(args.model))
     for note in notes:
         echo(note)
@@ -128,6 +146,14 @@ def _export_targets(args: argparse.Namespace) -> int:
             echo(f"  {name}  {size:,} bytes")
     echo(f"Next: {EXAMPLE} in each folder shows how to run its file.")
     return 0
+
+
+def _with_nms(target: Target) -> Target:
+    from dataclasses import replace
+
+    from mirilla.targets.onnx_file import build_with_nms
+
+    return replace(target, build=build_with_nms)
 
 
 def _export_checkpoint(args: argparse.Namespace) -> int:

@@ -2,7 +2,8 @@
 
 Input `image` (N, height, width, 3) uint8 RGB, resized to the model's input. Outputs `boxes` (N, A, 4) float32, yxyx
 normalised to the input, and `scores` (N, A, C) float32 without background. NMS is left to the program: `mirilla.boxes`,
-`cv2.dnn.NMSBoxes` or torchvision have it, and OpenCV's importer runs ONNX's own NMS wrongly.
+`cv2.dnn.NMSBoxes` or torchvision have it, and OpenCV's importer runs ONNX's own NMS wrongly. `build_with_nms` (`--nms`)
+adds it for other runtimes.
 
 Opset 17, IR 8; N is free. The metadata has the keys of Ultralytics' files, and model.json under the key `mirilla`.
 """
@@ -22,6 +23,7 @@ from mirilla.model.box_coder import centre_size
 from mirilla.model.card import ModelCard
 from mirilla.model.spec import INPUT_OFFSET, INPUT_SCALE
 from mirilla.protos.onnx_pb2 import TensorProto
+from mirilla.targets import onnx_nms
 from mirilla.targets.onnx_graph import TO_PLANAR, OnnxBuilder
 from mirilla.targets.target import Candidates, Floats, Network, Pixels, Source, Target, to_bytes
 from mirilla.version import __version__
@@ -65,6 +67,23 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     boxes, scores = decoded(builder, source.card)
     builder.output(BOXES, boxes, (count, 4))
     builder.output(SCORES, scores, (count, classes))
+    return {FILE: finished(builder, source.card)}
+
+
+def build_with_nms(source: Source, pictures: Pixels) -> dict[str, bytes]:
+    """The model's file for one picture, with NMS inside: its outputs have the boxes that NMS keeps, best first.
+
+    Raises:
+        ModelError: a layer cannot be written as ONNX.
+    """
+    builder = OnnxBuilder(source.graph, opset=OPSET, ir_version=IR_VERSION)
+    add_picture(builder)
+    builder.add_layers()
+    rows, classes = source.card.spec.post_processing.max_total_detections, source.card.spec.num_classes
+    boxes, scores = onnx_nms.boxes_and_scores(builder, source.card, *decoded(builder, source.card))
+    builder.output(BOXES, boxes, (rows, 4))
+    builder.output(SCORES, scores, (rows, classes))
+    builder.fix_batch()
     return {FILE: finished(builder, source.card)}
 
 
