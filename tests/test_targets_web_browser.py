@@ -92,7 +92,7 @@ def test_a_photo_has_the_detectors_boxes(browser, page):
     for threshold in (0.1, 0.55):
         require_detections(browser, PHOTO, threshold)
     assert "ms" in browser.value('at("status").textContent')
-    assert "face, score 0.68" in browser.value('at("found").textContent')
+    assert "face, score 0.83" in browser.value('at("found").textContent')
     assert [address for address in browser.requests if not address.startswith("file:")] == []
     assert browser.errors == []
 

@@ -70,12 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import logging
-
     from mirilla.console import echo
     from mirilla.detect.resolve import compiled_model
     from mirilla.emulator.bonnet import EmulatedBonnet
     from mirilla.emulator.camera import open_frames
+    from mirilla.emulator.log import in_background
     from mirilla.emulator.server import Server
 
     _check_ranges(args)
@@ -84,10 +83,9 @@ def run(args: argparse.Namespace) -> int:
         with compiled_model(args.model) as path:
             models = _load(args, path)
     frames = None if args.frames is None else open_frames(args.frames)
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     bonnet = EmulatedBonnet(frames=frames, fps=args.fps, fp16_activations=args.fp16_activations, preloaded=models)
     try:
-        with Server(bonnet, args.host, args.port, on_request=echo if args.verbose else None) as server:
+        with in_background(), Server(bonnet, args.host, args.port, on_request=echo if args.verbose else None) as server:
             _print_models(models)
             if frames is None:
                 echo("Camera: none (give --frames for camera inference).")

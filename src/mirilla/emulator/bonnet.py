@@ -167,11 +167,11 @@ class EmulatedBonnet:
             raise RequestError(f"A tensor of batch {shape.batch}; the rule is 1.")
         if not data:
             raise RequestError("The tensor has no data.")
-        if shape.height == shape.width == shape.depth == 0:
-            picture = pixels.decode_jpeg(data)
-        else:
-            picture = pixels.from_planes(data, shape.height, shape.width, shape.depth)
-        with self._inference_lock:
+        with self._inference_lock:  # one decoded picture at a time: a small JPEG may take 96 MB
+            if shape.height == shape.width == shape.depth == 0:
+                picture = pixels.decode_jpeg(data)
+            else:
+                picture = pixels.from_planes(data, shape.height, shape.width, shape.depth)
             result = infer(message.model_name, loaded, picture, None, message.sparse_configs)
         return Response(inference_result=result)
 
