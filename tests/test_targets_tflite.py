@@ -16,9 +16,13 @@ from helpers_targets import PHOTO, calibration_pictures, shipped_source
 from mirilla import shipped
 from mirilla.detect.detector import Detector
 from mirilla.detect.models import graph_network
+from mirilla.graph import deploy
+from mirilla.graph.reference import Runner
 from mirilla.targets import table
 from mirilla.targets.target import Source, Target, to_bytes
 from mirilla.targets.tflite import integers, schema, simulate
+from mirilla.targets.tflite.equalise import equalised
+from mirilla.targets.tflite.head import Head
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 
@@ -62,6 +66,30 @@ def test_floats_give_the_models_detections(source, pictures, tmp_path, name, tol
     assert len(wanted) == len(found) > 0
     np.testing.assert_allclose(found.scores, wanted.scores, atol=tolerance)
     np.testing.assert_allclose(found.boxes_yxyx, wanted.boxes_yxyx, atol=tolerance)
+
+
+def test_equalised_channels_change_weights_but_no_result(source, pictures):
+    normalised = pictures[:4].astype(np.float32) / 127.5 - 1
+    changed = equalised(source.graph, normalised)
+    moved = [
+        one.name for one, other in zip(source.graph, changed, strict=True)
+        if isinstance(one, deploy.Linear) and not np.array_equal(one.weights, other.weights)
+    ]  # fmt: skip
+    assert len(moved) > 10
+    wanted, found = Runner(source.graph)(normalised), Runner(changed)(normalised)
+    for name in source.graph.outputs:
+        np.testing.assert_allclose(found[name], wanted[name], atol=2e-4)
+
+
+def test_the_difference_of_detections_counts_scores_and_boxes(source):
+    head, count = Head(source.card), len(source.card.anchors_yxyx)
+    codes, logits = np.zeros((count, 4), np.float32), np.full((count, 1), -9, np.float32)
+    logits[7] = 0.0  # a score of .5; the others do not count
+    lower, moved = logits.copy(), codes.copy()
+    lower[7], moved[7, 3] = -np.log(3), source.card.spec.box_coder.width_scale * np.log(2)
+    assert head.difference((codes, logits), (codes, logits)) == pytest.approx(0, abs=1e-6)
+    assert head.difference((codes, logits), (codes, lower)) == pytest.approx(0.25)
+    assert head.difference((codes, logits), (moved, logits)) == pytest.approx(0.5 * (1 - 0.5))  # twice as wide
 
 
 def test_a_channel_of_nothing_but_a_bias(source, pictures, tmp_path):
