@@ -47,6 +47,23 @@ def test_onnxruntime_gives_the_models_detections(source, content, tmp_path):
     np.testing.assert_allclose(found.boxes_yxyx, wanted.boxes_yxyx, atol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["ENGINE_CLASSIC", "ENGINE_NEW"])
+def test_opencv_gives_the_same_boxes_and_scores(source, content, tmp_path, engine):
+    pytest.importorskip("onnxruntime")
+    cv2 = pytest.importorskip("cv2")
+    if not hasattr(cv2.dnn, engine):
+        pytest.skip(f"this OpenCV has no {engine}")
+    path = tmp_path / onnx_file.FILE
+    path.write_bytes(content)
+    photo = np.ascontiguousarray(PHOTO[None, :256, :256])
+    wanted = onnx_file.run(path, source.card)(photo.astype(np.float32) / 127.5 - 1)
+    net = cv2.dnn.readNetFromONNX(str(path), getattr(cv2.dnn, engine))
+    net.setInput(photo, "image")
+    boxes, scores = net.forward(["boxes", "scores"])
+    np.testing.assert_allclose(boxes, wanted.boxes_yxyx, atol=1e-5)
+    np.testing.assert_allclose(scores, wanted.scores, atol=1e-5)
+
+
 def test_nms_in_the_file(source, tmp_path):
     """Few boxes come out, and they are the model's detections."""
     pytest.importorskip("onnxruntime")
