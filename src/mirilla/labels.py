@@ -69,6 +69,12 @@ class LabelMap:
         return self.items[-1].id
 
     @property
+    def by_column(self) -> list[str]:
+        """The names to show, in the order of a model's score columns; an unused id is 'unused'."""
+        names = {item.id: item.shown for item in self.items}
+        return [names.get(i, "unused") for i in range(1, self.max_id + 1)]
+
+    @property
     def contiguous(self) -> bool:
         """Whether the ids are 1, 2, ... without a gap (MS COCO's map has gaps)."""
         return self.max_id == len(self.items)

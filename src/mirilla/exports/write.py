@@ -27,7 +27,6 @@ from mirilla.exports.parity import Parity
 from mirilla.exports.pictures import Pictures, calibration_pixels
 from mirilla.files import explaining, write_bytes, write_text
 from mirilla.findings import ERROR, Finding, RuleError
-from mirilla.labels import LabelMap
 from mirilla.model import card as cards
 from mirilla.targets.names import EXAMPLE, TOLERANCE
 from mirilla.targets.target import Network, Pixels, Source, Target
@@ -143,15 +142,9 @@ def _require_buildable(source: Source, targets: Sequence[Target], pictures: Pict
 def _write(stage: Path, target: Target, source: Source, files: Mapping[str, bytes]) -> None:
     for name, content in files.items():
         write_bytes(stage / name, content)
-    write_text(stage / LABELS, label_lines(source.card.labels))
+    write_text(stage / LABELS, "".join(f"{name}\n" for name in source.card.labels.by_column))
     write_text(stage / EXAMPLE, target.snippet)
     cards.save(_card(target, source), stage / target.file)
-
-
-def label_lines(labels: LabelMap) -> str:
-    """The class names, one a line, in the order of the score columns; an unused id is 'unused'."""
-    names = {label.id: label.shown for label in labels}
-    return "".join(f"{names.get(i, 'unused')}\n" for i in range(1, labels.max_id + 1))
 
 
 def _card(target: Target, source: Source) -> cards.ModelCard:

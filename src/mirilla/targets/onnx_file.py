@@ -60,13 +60,8 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     Raises:
         ModelError: a layer cannot be written as ONNX.
     """
-    builder = OnnxBuilder(source.graph, opset=OPSET, ir_version=IR_VERSION)
-    add_picture(builder)
-    builder.add_layers()
-    count, classes = len(source.card.anchors_yxyx), source.card.spec.num_classes
-    boxes, scores = decoded(builder, source.card)
-    builder.output(BOXES, boxes, (count, 4))
-    builder.output(SCORES, scores, (count, classes))
+    builder, boxes, scores = decoded_network(source)
+    _add_outputs(builder, source.card, boxes, scores, len(source.card.anchors_yxyx))
     return {FILE: finished(builder, source.card)}
 
 
@@ -76,15 +71,24 @@ def build_with_nms(source: Source, pictures: Pixels) -> dict[str, bytes]:
     Raises:
         ModelError: a layer cannot be written as ONNX.
     """
+    builder, boxes, scores = decoded_network(source)
+    kept, kept_scores = onnx_nms.boxes_and_scores(builder, source.card, boxes, scores)
+    _add_outputs(builder, source.card, kept, kept_scores, source.card.spec.post_processing.max_total_detections)
+    builder.fix_batch()
+    return {FILE: finished(builder, source.card)}
+
+
+def decoded_network(source: Source) -> tuple[OnnxBuilder, str, str]:
+    """The network from a picture's bytes on; and the tensors of its decoded boxes and scores."""
     builder = OnnxBuilder(source.graph, opset=OPSET, ir_version=IR_VERSION)
     add_picture(builder)
     builder.add_layers()
-    rows, classes = source.card.spec.post_processing.max_total_detections, source.card.spec.num_classes
-    boxes, scores = onnx_nms.boxes_and_scores(builder, source.card, *decoded(builder, source.card))
-    builder.output(BOXES, boxes, (rows, 4))
-    builder.output(SCORES, scores, (rows, classes))
-    builder.fix_batch()
-    return {FILE: finished(builder, source.card)}
+    return builder, *decoded(builder, source.card)
+
+
+def _add_outputs(builder: OnnxBuilder, card: ModelCard, boxes: str, scores: str, count: int) -> None:
+    builder.output(BOXES, boxes, (count, 4))
+    builder.output(SCORES, scores, (count, card.spec.num_classes))
 
 
 def add_picture(builder: OnnxBuilder) -> None:

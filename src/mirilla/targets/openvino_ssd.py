@@ -14,8 +14,6 @@ import numpy as np
 from mirilla.findings import Finding
 from mirilla.model.card import ModelCard
 from mirilla.targets import onnx_file, onnx_nms
-from mirilla.targets.onnx_file import IR_VERSION, OPSET
-from mirilla.targets.onnx_graph import OnnxBuilder
 from mirilla.targets.target import Candidates, Floats, Network, Pixels, Source, Target, to_bytes
 
 FILE = "model_ssd.onnx"
@@ -45,10 +43,7 @@ def build(source: Source, pictures: Pixels) -> dict[str, bytes]:
     Raises:
         ModelError: a layer cannot be written as ONNX.
     """
-    builder = OnnxBuilder(source.graph, opset=OPSET, ir_version=IR_VERSION)
-    onnx_file.add_picture(builder)
-    builder.add_layers()
-    boxes, scores = onnx_file.decoded(builder, source.card)
+    builder, boxes, scores = onnx_file.decoded_network(source)
     rows = source.card.spec.post_processing.max_total_detections
     shape = builder.constant("ssd/shape", np.array([1, 1, rows, onnx_nms.COLUMNS]))
     kept = onnx_nms.kept_rows(builder, source.card, boxes, scores)

@@ -15,7 +15,6 @@ import numpy as np
 
 from mirilla.errors import MissingExtraError
 from mirilla.findings import Finding
-from mirilla.labels import LabelMap
 from mirilla.model.box_coder import centre_size
 from mirilla.model.card import ModelCard
 from mirilla.targets.micro import interpreter
@@ -161,14 +160,8 @@ const float mirilla_anchors[MIRILLA_ANCHORS][4] = {{
 {_rows(anchors, 2)}
 }};
 
-const char *const mirilla_labels[MIRILLA_CLASSES] = {{{", ".join(_text(name) for name in _labels(card.labels))}}};
+const char *const mirilla_labels[MIRILLA_CLASSES] = {{{", ".join(_text(name) for name in card.labels.by_column)}}};
 """
-
-
-def _labels(labels: LabelMap) -> list[str]:
-    """The shown names by column of the scores."""
-    names = {label.id: label.shown for label in labels}
-    return [names.get(i, "unused") for i in range(1, labels.max_id + 1)]
 
 
 def _text(text: str) -> str:

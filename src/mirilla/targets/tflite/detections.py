@@ -118,8 +118,7 @@ def _options(card: ModelCard) -> bytes:
 
 def _labels_archive(card: ModelCard) -> bytes:
     """A zip archive with the labels; readers find it by its directory at the end of the file."""
-    names = {label.id: label.shown for label in card.labels}
-    text = "".join(f"{names.get(i, 'unused')}\n" for i in range(1, card.labels.max_id + 1))
+    text = "".join(f"{name}\n" for name in card.labels.by_column)
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w") as archive:
         archive.writestr(zipfile.ZipInfo(LABELS, _ZIP_TIME), text)
